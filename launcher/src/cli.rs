@@ -1,0 +1,325 @@
+//! What may stand on the command line. Help texts are written here and nowhere else.
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use svcmap_proto::names::{Endpoint, Incarnation, Name};
+
+use crate::errors::{self, Exit, Failure};
+use crate::logging::LogOptions;
+use crate::parse::{self, Wanted};
+
+/// Most programs' help is bold and underlined; colours tell literals from placeholders as well.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Processes that find each other and hand each other jobs without drowning anyone.
+#[derive(Debug, Parser)]
+#[command(name = "svcmap", version, styles = STYLES, max_term_width = 100)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 fine, 64 bad usage, 69 nobody there (no mapper, no worker), 75 refused, 1 other.
+Results go to stdout, the log and errors to stderr.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How the log looks.
+    #[command(flatten)]
+    pub log: LogOptions,
+}
+
+impl Cli {
+    /// Whether errors are JSON, too.
+    pub fn json(&self) -> bool {
+        match &self.command {
+            Command::Status(args) => args.json,
+            Command::Submit(args) => args.json,
+            _ => false,
+        }
+    }
+}
+
+/// One variant for each command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a mapper: it knows who is alive and how loaded they are
+    Mapper(MapperArgs),
+    /// Serve jobs, with a program or a built-in handler
+    Worker(WorkerArgs),
+    /// Send jobs and print their results
+    Submit(SubmitArgs),
+    /// Show services and their instances
+    Status(StatusArgs),
+    /// Become a program that ends together with the worker that started it
+    #[command(hide = true)]
+    ExecChild(ExecChildArgs),
+}
+
+/// Which mappers are meant.
+#[derive(Clone, Debug, Args)]
+pub struct MapperOption {
+    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else
+    /// tcp://127.0.0.1:5555]
+    #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', value_parser = parse::peer)]
+    pub mapper: Vec<Endpoint>,
+}
+
+impl MapperOption {
+    /// The mappers that are meant, from the flag, the environment or the default.
+    ///
+    /// # Errors
+    /// If the environment variable holds something else than endpoints.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
+        parse::mappers(&self.mapper, std::env::var_os(parse::MAPPER_VARIABLE).as_deref())
+    }
+}
+
+/// What a supervisor adds when it starts this executable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
+pub struct SupervisedOptions {
+    /// End at once when this process, the parent, has ended
+    #[arg(long, value_name = "PPID", hide = true)]
+    pub supervised: Option<u32>,
+    /// Which life of the instance this is, as the supervisor counts them
+    #[arg(long, value_name = "N", hide = true, value_parser = incarnation)]
+    pub incarnation: Option<Incarnation>,
+}
+
+fn incarnation(text: &str) -> Result<Incarnation, std::num::ParseIntError> {
+    text.parse().map(Incarnation)
+}
+
+/// `svcmap mapper`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  svcmap mapper
+  svcmap mapper --bind tcp://0.0.0.0:5555
+
+The first line on stdout says where it listens. SIGINT or SIGTERM ends it, a second one at once.")]
+pub struct MapperArgs {
+    /// Where workers and clients talk to it
+    #[arg(long, value_name = "ENDPOINT", default_value = parse::MAPPER_DEFAULT)]
+    pub bind: Endpoint,
+    /// Where it publishes what changed [default: the port after that of --bind]
+    #[arg(long, value_name = "ENDPOINT")]
+    pub publish: Option<Endpoint>,
+    /// How often workers report at least; three missed reports end a listing
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration_nonzero)]
+    pub beat: Duration,
+    /// How often changes of load are published
+    #[arg(long, value_name = "TIME", default_value = "100ms")]
+    #[arg(value_parser = parse::duration_nonzero)]
+    pub publish_interval: Duration,
+    /// Set by a supervisor.
+    #[command(flatten)]
+    pub supervised: SupervisedOptions,
+}
+
+impl MapperArgs {
+    /// Where it publishes. It has to be reached by whoever reaches the other endpoint, so it is
+    /// beside that unless something else is said.
+    pub fn publish(&self) -> Endpoint {
+        self.publish.clone().unwrap_or_else(|| parse::beside(&self.bind))
+    }
+}
+
+/// `svcmap status`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  svcmap status
+  svcmap status resize --json
+  svcmap status --wait 'resize>=3' --timeout 1m")]
+pub struct StatusArgs {
+    /// Show the instances of this service
+    pub service: Option<Name>,
+    /// Which mappers to ask.
+    #[command(flatten)]
+    pub mapper: MapperOption,
+    /// Print one JSON object with services[] and instances[]
+    #[arg(long)]
+    pub json: bool,
+    /// Wait until so many instances are ready, such as 'resize>=3'; may be repeated
+    #[arg(long, value_name = "CONDITION")]
+    pub wait: Vec<Wanted>,
+    /// How long --wait waits
+    #[arg(long, value_name = "TIME", default_value = "30s", requires = "wait")]
+    #[arg(value_parser = parse::duration_nonzero)]
+    pub timeout: Duration,
+}
+
+/// `svcmap worker`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("handler").required(true).args(["exec", "builtin"]))]
+#[command(after_help = "\
+Examples:
+  svcmap worker --service sum --exec sha256sum
+  svcmap worker --service resize --exec 'convert - -resize 50% -' --concurrency 4
+  svcmap worker --service nap --builtin sleep      (svcmap submit nap --data 50ms)
+
+SIGINT or SIGTERM drains it within the grace, a second one ends it at once.")]
+pub struct WorkerArgs {
+    /// What it serves
+    #[arg(long, value_name = "NAME")]
+    pub service: Name,
+    /// Its own name within the service [default: HOST-PID-RANDOM]
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<Name>,
+    /// Which mappers to register with.
+    #[command(flatten)]
+    pub mapper: MapperOption,
+    /// Run this program for each job: payload on stdin, result on stdout, exit status 0 is success.
+    /// Quotes work as in a shell, but no shell runs
+    #[arg(long, value_name = "CMD")]
+    pub exec: Option<String>,
+    /// Serve without a program, for trying out
+    #[arg(long, value_name = "KIND")]
+    pub builtin: Option<Builtin>,
+    /// Jobs that run at once
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub concurrency: NonZeroU32,
+    /// Jobs that may wait for a handler
+    #[arg(long, value_name = "N", default_value = "10")]
+    pub queue: u32,
+    /// Where senders reach it [default: a free port, on loopback if its mapper is there]
+    #[arg(long, value_name = "ENDPOINT")]
+    pub bind: Option<Endpoint>,
+    /// Under which host or endpoint others reach it; up to 4, with commas between them
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = parse::advertised)]
+    pub advertise: Vec<Endpoint>,
+    /// How long it finishes jobs after a signal
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]
+    pub grace: Duration,
+    /// Largest payload or result
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
+    pub payload_max: usize,
+    /// Set by a supervisor.
+    #[command(flatten)]
+    pub supervised: SupervisedOptions,
+}
+
+/// Handlers that need no program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Builtin {
+    /// Returns the payload
+    Echo,
+    /// Sleeps for the time that the payload says, such as 50ms
+    Sleep,
+    /// Computes for the time that the payload says, such as 50ms
+    Spin,
+}
+
+/// `svcmap submit`.
+#[derive(Clone, Debug, Args)]
+#[command(group = clap::ArgGroup::new("payload").required(true).args(["data", "files"]))]
+#[command(after_help = "\
+Examples:
+  svcmap submit echo --data hello
+  svcmap submit sum *.jpg
+  tar c . | svcmap submit sum -
+  svcmap submit nap --data 50ms --count 1000
+
+Exit codes: 0 if all are done, 75 if all others were refused, else 1.")]
+pub struct SubmitArgs {
+    /// The service
+    pub service: Name,
+    /// One job for each file, and one line `FILE: result` for each; - sends stdin and prints its
+    /// result untouched
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Send this text and print the result untouched
+    #[arg(long, value_name = "TEXT")]
+    pub data: Option<String>,
+    /// Which mappers know the workers.
+    #[command(flatten)]
+    pub mapper: MapperOption,
+    /// Send each job so many times
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub count: NonZeroU32,
+    /// How long each job may take
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration_nonzero)]
+    pub deadline: Duration,
+    /// How long a job waits for a worker with room; 0 refuses at once [default: its deadline]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub hold: Option<Duration>,
+    /// Jobs may run twice: try again elsewhere when a worker dies
+    #[arg(long)]
+    pub idempotent: bool,
+    /// Send to this instance only
+    #[arg(long, value_name = "NAME")]
+    pub instance: Option<Name>,
+    /// Print one JSON object with outcomes[] and totals
+    #[arg(long)]
+    pub json: bool,
+    /// Largest payload or result
+    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
+    pub payload_max: usize,
+}
+
+impl SubmitArgs {
+    /// Whether the one payload is stdin, whose result is printed untouched.
+    pub fn is_stdin(&self) -> bool {
+        matches!(self.files.as_slice(), [file] if file.as_os_str() == "-")
+    }
+}
+
+/// `svcmap exec-child`, which workers start.
+#[derive(Clone, Debug, Args)]
+pub struct ExecChildArgs {
+    /// Who started it; if that process is gone there is nothing to do
+    #[arg(long, value_name = "PID")]
+    pub parent: u32,
+    /// The program and its arguments
+    #[arg(required = true, last = true)]
+    pub argv: Vec<OsString>,
+}
+
+/// Parses a command line, or says on stdout or stderr why there is nothing to run: then returns
+/// what to exit with (0 for help and version, 64 otherwise).
+///
+/// # Errors
+/// The exit code.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let error = match Cli::try_parse_from(&args) {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    if !error.use_stderr() {
+        // Help for a reader that is gone is no failure.
+        let _ = error.print();
+        return Err(ExitCode::SUCCESS);
+    }
+    if args.iter().any(|arg| arg == "--json") {
+        errors::print(&usage_failure(&error), true);
+    } else {
+        let _ = error.print();
+    }
+    Err(Exit::Usage.into())
+}
+
+/// clap's text in our form: what is wrong, without its own `error:` and without the hint for help.
+fn usage_failure(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.trim().trim_start_matches("error: "))
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    Failure::usage(lines.join("; ")).fix("svcmap help")
+}
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

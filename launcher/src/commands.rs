@@ -1,0 +1,6 @@
+//! One module for each command.
+
+pub mod mapper;
+pub mod status;
+pub mod submit;
+pub mod worker;

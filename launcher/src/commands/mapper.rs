@@ -1,0 +1,69 @@
+//! `svcmap mapper`: a standalone mapper.
+
+use std::process::ExitCode;
+
+use slog::{Logger, info};
+use svcmap_mapper::{Mapper, StartError};
+use svcmap_proto::names::Endpoint;
+
+use crate::cli::MapperArgs;
+use crate::errors::{Error, Failure, print_out};
+use crate::io::{StopSignals, end_with_parent};
+
+/// A mapper that cannot start: most often because another one listens there already.
+fn cannot_start(error: StartError) -> Failure {
+    Failure::usage(error).fix("svcmap status, or choose another --bind and --publish")
+}
+
+/// Runs a mapper until a signal ends it.
+///
+/// # Errors
+/// If it cannot listen, or fails later.
+pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
+    if let Some(parent) = args.supervised.supervised {
+        end_with_parent(parent).map_err(Failure::failed)?;
+    }
+    let mut signals = StopSignals::catch().map_err(Failure::failed)?;
+    let mapper = Mapper::builder()
+        .bind(args.bind.as_str())
+        .publish(args.publish().as_str())
+        .beat(args.beat)
+        .publish_interval(args.publish_interval)
+        .logger(log.clone())
+        .start()
+        .map_err(cannot_start)?;
+    let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
+    info!(log, "mapper started"; "bind" => %mapper.endpoint(), "publish" => %mapper.publish_endpoint());
+    // Only scripts read it; a mapper without a stdout is as good.
+    let _ = print_out(&format!("{line}\n"));
+    let signal = signals.wait();
+    info!(log, "mapper stops"; "signal" => signal);
+    mapper.stop();
+    mapper.wait().map_err(Failure::failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a mapper prints first, for scripts that let the system choose ports.
+pub fn listening_line(bind: &Endpoint, publish: &Endpoint) -> String {
+    format!("listening on {bind}, publishing on {publish}")
+}
+
+/// The two endpoints of [`listening_line`]: where to talk to the mapper, and where it publishes.
+pub fn parse_listening_line(line: &str) -> Option<(Endpoint, Endpoint)> {
+    let (bind, publish) = line.strip_prefix("listening on ")?.split_once(", publishing on ")?;
+    Some((bind.parse().ok()?, publish.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_can_be_read_back() {
+        let [a, b] = ["tcp://*:5555", "tcp://[::1]:7"].map(|t| t.parse::<Endpoint>().unwrap());
+        let line = listening_line(&a, &b);
+        assert_eq!(line, "listening on tcp://*:5555, publishing on tcp://[::1]:7");
+        assert_eq!(parse_listening_line(&line), Some((a, b)));
+        assert_eq!(parse_listening_line("listening on x, publishing on y"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! `svcmap status`: what the mappers know of services and their instances.
+
+mod render;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use svcmap_proto::io::Clock;
+use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::time::Timestamp;
+
+pub use render::{Screen, instances, services};
+pub use report::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
+
+use crate::cli::StatusArgs;
+use crate::control::{self, ControlError, PATIENCE, Question, Scope};
+use crate::errors::{Error, Failure, print_out};
+use crate::io::{pause_until, stdout_columns};
+use crate::parse::Wanted;
+
+/// Time between two questions while waiting for a condition: short for people, long for a mapper.
+const ASK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Most known services that an error lists.
+const KNOWN_MAX: usize = 10;
+
+/// How alike two names have to be (Jaro-Winkler, 0 to 1) for one to be a slip of the other.
+const SIMILAR: f64 = 0.8;
+
+/// Asks the mappers, waits if wanted, and prints.
+///
+/// # Errors
+/// With exit code 69 if no mapper answers, nobody serves the service or the wait was in vain.
+pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
+    let mappers = args.mapper.endpoints()?;
+    let report = if args.wait.is_empty() {
+        ask(&mappers, args.service.as_ref(), PATIENCE).map_err(Failure::from)?
+    } else {
+        wait(&mappers, args, Clock.now() + args.timeout)?
+    };
+    if let Some(service) = &args.service
+        && !report.instances.iter().any(|row| row.service == *service)
+    {
+        return Err(unknown_service(service, &report).into());
+    }
+    let width = stdout_columns();
+    let screen = Screen { width, bars: width.is_some() };
+    print_out(&match &args.service {
+        _ if args.json => report.to_json(),
+        Some(service) => instances(&report, service, screen),
+        None => services(&report, screen),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the mappers for one service, or for everything.
+///
+/// # Errors
+/// See [`ControlError`].
+pub fn ask(
+    mappers: &[Endpoint],
+    service: Option<&Name>,
+    patience: Duration,
+) -> Result<Report, ControlError> {
+    let scope = service.cloned().map_or(Scope::Everything, Scope::Service);
+    let view = control::ask(mappers, &Question { scope, ..Question::default() }, patience)?;
+    Ok(Report::new(&view, service))
+}
+
+/// Asks again and again until all conditions hold. A mapper that is not there yet may come.
+fn wait(mappers: &[Endpoint], args: &StatusArgs, deadline: Timestamp) -> Result<Report, Failure> {
+    loop {
+        let now = Clock.now();
+        let patience = PATIENCE.min(deadline.since(now)).max(ASK_INTERVAL);
+        let last = match ask(mappers, None, patience) {
+            Ok(report) => match unmet(&args.wait, &report) {
+                None => {
+                    return Ok(args.service.as_ref().map_or(report.clone(), |s| report.only(s)));
+                }
+                Some(failure) => failure.message_after(args.timeout),
+            },
+            Err(error @ ControlError::NoMapper { .. }) => error.into(),
+            Err(error) => return Err(error.into()),
+        };
+        if Clock.now() >= deadline {
+            return Err(last);
+        }
+        pause_until(deadline.min(now + ASK_INTERVAL));
+    }
+}
+
+/// A condition that does not hold yet.
+struct Unmet<'a> {
+    wanted: &'a Wanted,
+    ready: usize,
+}
+
+/// The first condition that does not hold.
+fn unmet<'a>(conditions: &'a [Wanted], report: &Report) -> Option<Unmet<'a>> {
+    conditions.iter().find_map(|wanted| {
+        let ready = report.service(&wanted.service).map_or(0, |row| row.ready);
+        (ready < wanted.ready).then_some(Unmet { wanted, ready })
+    })
+}
+
+impl Unmet<'_> {
+    fn message_after(&self, timeout: Duration) -> Failure {
+        let Self { wanted, ready } = self;
+        let seconds = timeout.as_secs_f32();
+        Failure::unavailable(format!("still not {wanted} after {seconds}s: {ready} ready"))
+            .fix(format!("svcmap status {}", wanted.service))
+    }
+}
+
+/// The error for a service that nobody serves, with what may have been meant.
+pub fn unknown_service(service: &Name, report: &Report) -> Failure {
+    let known: Vec<&str> = report.known.iter().map(Name::as_str).collect();
+    let others: Vec<&str> =
+        known.iter().copied().filter(|name| *name != service.as_str()).collect();
+    let mut message = format!("no worker serves `{service}`");
+    if !others.is_empty() {
+        message += &format!("; known: {}", others[..others.len().min(KNOWN_MAX)].join(", "));
+        if others.len() > KNOWN_MAX {
+            message += &format!(" and {} more", others.len() - KNOWN_MAX);
+        }
+    }
+    if report.mappers.iter().any(|mapper| mapper.warming) {
+        message += "\n  the mapper has just started and may not know everybody yet";
+    }
+    let similar = others
+        .iter()
+        .map(|name| (strsim::jaro_winkler(name, service.as_str()), *name))
+        .filter(|(likeness, _)| *likeness >= SIMILAR)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    Failure::unavailable(message).fix(match similar {
+        Some((_, name)) => format!("svcmap status {name}"),
+        None => format!("svcmap worker --service {service} --builtin echo"),
+    })
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,267 @@
+//! The screens of `svcmap status`: from facts to text.
+//!
+//! Totals before rows, exceptions first, a glyph and a word and never colour alone; the last line
+//! is the next command.
+
+use std::fmt::Write as _;
+
+use clap::builder::styling::{AnsiColor, Style};
+use svcmap_proto::names::Name;
+
+use super::report::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
+use crate::table::{Cell, Column, render};
+
+/// Cells of a full bar.
+const BAR_CELLS: usize = 10;
+
+/// Instances listed as not ready before the rest is only counted: a screen stays a screen.
+const NOT_READY_MAX: usize = 20;
+
+/// What the output can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Screen {
+    /// Columns; `None` off a terminal, where nothing is left out.
+    pub width: Option<usize>,
+    /// Whether to draw bars.
+    pub bars: bool,
+}
+
+const SERVICES: [Column; 7] = [
+    Column::text("SERVICE"),
+    Column::number("READY"),
+    Column::number("RUNNING"),
+    Column::number("QUEUED"),
+    Column::number("SLOTS").leaving(2),
+    Column::text("LOAD"),
+    Column::number("AGE").leaving(3),
+];
+
+/// `svcmap status`: one line for each service.
+pub fn services(report: &Report, screen: Screen) -> String {
+    let ready: usize = report.services.iter().map(|row| row.ready).sum();
+    let mut text = format!(
+        "{} · {} · {ready} of {} ready\n",
+        mappers(report),
+        count(report.services.len(), "service"),
+        count(report.instances.len(), "instance"),
+    );
+    push_warnings(&mut text, report);
+    if report.services.is_empty() {
+        text.push_str("\nnext: svcmap worker --service echo --builtin echo\n");
+        return text;
+    }
+    let rows: Vec<Vec<Cell>> = report.services.iter().map(|row| service_row(row, screen)).collect();
+    text.push('\n');
+    text.push_str(&render(&SERVICES, &rows, screen.width));
+    push_not_ready(&mut text, report);
+    let first = &report.services[0].service;
+    let _ =
+        writeln!(text, "\nnext: svcmap status {first} (instances) · --json · --wait '{first}>=1'");
+    text
+}
+
+fn service_row(row: &ServiceRow, screen: Screen) -> Vec<Cell> {
+    let ready = format!("{}/{}", row.ready, row.instances);
+    vec![
+        row.service.as_str().into(),
+        Cell { text: ready, style: if row.ready < row.instances { WARN } else { Style::new() } },
+        row.running.to_string().into(),
+        row.queued.to_string().into(),
+        row.slots.to_string().into(),
+        Cell {
+            text: load(row.load, screen.bars),
+            style: if row.is_full() { WARN } else { Style::new() },
+        },
+        age(row.age).into(),
+    ]
+}
+
+const INSTANCES: [Column; 10] = [
+    Column::text("INSTANCE"),
+    Column::text("STATE"),
+    Column::number("RUN"),
+    Column::number("QUEUED"),
+    Column::number("SLOTS").leaving(3),
+    Column::number("LOAD"),
+    Column::number("MEAN").leaving(5),
+    Column::number("AGE").leaving(2),
+    Column::number("PID").leaving(4),
+    Column::text("ENDPOINT").leaving(1),
+];
+
+/// `svcmap status SERVICE`: one line for each of its instances.
+pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
+    let Some(total) = report.service(service) else { return String::new() };
+    let mut text = format!(
+        "{service} · {} · {} of {} ready\n{} running · {} queued · {} slots · {} done · {} failed · \
+         {} rejected\n",
+        mappers(report),
+        total.ready,
+        count(total.instances, "instance"),
+        total.running,
+        total.queued,
+        total.slots,
+        total.done,
+        total.failed,
+        total.rejected,
+    );
+    push_warnings(&mut text, report);
+    let rows: Vec<Vec<Cell>> = report.instances.iter().map(instance_row).collect();
+    text.push('\n');
+    text.push_str(&render(&INSTANCES, &rows, screen.width));
+    let _ = writeln!(
+        text,
+        "\nnext: svcmap submit {service} --data TEXT · svcmap status {service} --json"
+    );
+    text
+}
+
+fn instance_row(row: &InstanceRow) -> Vec<Cell> {
+    // The scheme is the same for all, and a line has 80 columns.
+    let endpoint = row.endpoint.as_ref().map_or("-", |e| e.as_str().trim_start_matches("tcp://"));
+    let mean = if row.done + row.failed == 0 { "-".to_owned() } else { time(row.mean_service_ms) };
+    vec![
+        row.instance.as_str().into(),
+        state(row.state),
+        row.running.to_string().into(),
+        row.queued.to_string().into(),
+        row.slots.to_string().into(),
+        load(row.load, false).into(),
+        mean.into(),
+        age(row.age).into(),
+        row.pid.to_string().into(),
+        endpoint.into(),
+    ]
+}
+
+const OK: Style = AnsiColor::Green.on_default();
+const WARN: Style = AnsiColor::Yellow.on_default();
+const BAD: Style = AnsiColor::Red.on_default();
+
+fn state(state: Shown) -> Cell {
+    let (glyph, style) = match state {
+        Shown::Stuck => ("✗", BAD),
+        Shown::Draining => ("◐", WARN),
+        Shown::Full => ("■", WARN),
+        Shown::Ready => ("●", OK),
+    };
+    Cell { text: format!("{glyph} {}", state.word()), style }
+}
+
+/// `mapper tcp://127.0.0.1:5555`, `2 mappers agree`, `1 of 2 mappers answers`.
+fn mappers(report: &Report) -> String {
+    match (&report.mappers[..], report.mappers.iter().filter(|m| m.answer == "complete").count()) {
+        ([only], _) => format!("mapper {}", only.endpoint),
+        (all, complete) if complete < all.len() => {
+            format!("{complete} of {} answer", count(all.len(), "mapper"))
+        }
+        (all, _) if report.mappers_agree => format!("{} mappers agree", all.len()),
+        (all, _) => format!("{} mappers disagree", all.len()),
+    }
+}
+
+fn push_warnings(text: &mut String, report: &Report) {
+    let services = report.services.iter().filter_map(service_warning);
+    for warning in report.mappers.iter().filter_map(mapper_warning).chain(services) {
+        let _ = writeln!(text, "{WARN}!{WARN:#} {warning}");
+    }
+}
+
+fn mapper_warning(mapper: &MapperRow) -> Option<String> {
+    let MapperRow { endpoint, answer, warming } = mapper;
+    match *answer {
+        "silent" => Some(format!("the mapper {endpoint} does not answer")),
+        "partial" => Some(format!("the mapper {endpoint} did not answer everything in time")),
+        "wrong version" => Some(format!("the mapper {endpoint} is of another protocol version")),
+        _ if *warming => {
+            Some(format!("the mapper {endpoint} has just started: others may still register"))
+        }
+        _ => None,
+    }
+}
+
+fn service_warning(row: &ServiceRow) -> Option<String> {
+    let service = &row.service;
+    match row {
+        _ if row.is_full() => Some(format!(
+            "{service} is full: {} of {} slots are taken, new jobs wait or are refused",
+            row.running + row.queued + row.promised,
+            row.slots
+        )),
+        _ if row.instances == 0 => Some(format!("{service} has no instance left")),
+        _ if row.ready == 0 => Some(format!("{service} takes no jobs: no instance is ready")),
+        _ => None,
+    }
+}
+
+fn push_not_ready(text: &mut String, report: &Report) {
+    let all: Vec<&InstanceRow> =
+        report.instances.iter().filter(|row| !row.state.is_ready()).collect();
+    if all.is_empty() {
+        return;
+    }
+    text.push_str("\nNOT READY\n");
+    let shown = &all[..all.len().min(NOT_READY_MAX)];
+    let names: Vec<String> =
+        shown.iter().map(|row| format!("{}/{}", row.service, row.instance)).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for (row, name) in shown.iter().zip(names) {
+        let _ = writeln!(text, "{name:<width$}  {}", why_not_ready(row));
+    }
+    if all.len() > shown.len() {
+        let _ = writeln!(text, "and {} more: svcmap status --json", all.len() - shown.len());
+    }
+}
+
+fn why_not_ready(row: &InstanceRow) -> String {
+    let jobs = u64::from(row.running) + u64::from(row.queued);
+    match (row.state, row.since_finish_ms) {
+        (Shown::Stuck, Some(ms)) => {
+            let silence = time(f64::from(ms));
+            format!("stuck: {} running, no handler finished for {silence}", row.running)
+        }
+        (Shown::Stuck, None) => {
+            format!("stuck: {} running, no handler has ever finished", row.running)
+        }
+        (state, _) => format!("{}, {} left", state.word(), count(jobs, "job")),
+    }
+}
+
+/// `██▌          27%`, or ` 27%`. Never 100 % while there is room, never 0 % while there is work.
+fn load(load: f64, bar: bool) -> String {
+    let percent = match load * 100.0 {
+        some if some > 0.0 && some < 1.0 => 1.0,
+        most if most > 99.0 && most < 100.0 => 99.0,
+        other => other.round(),
+    };
+    if !bar {
+        return format!("{percent:>3}%");
+    }
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let eighths = (load * (BAR_CELLS * 8) as f64).floor() as usize;
+    let filled = format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8]);
+    format!("{filled:<BAR_CELLS$} {percent:>3}%")
+}
+
+/// An age: nobody needs it to the millisecond.
+fn age(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1}s") } else { time(seconds * 1000.0) }
+}
+
+/// A time in its best unit, with two or three digits: `380us`, `38ms`, `1.2s`, `41s`, `5m`, `3h`.
+fn time(ms: f64) -> String {
+    match ms {
+        ms if ms < 1.0 => format!("{:.0}us", ms * 1000.0),
+        ms if ms < 1000.0 => format!("{ms:.0}ms"),
+        ms if ms < 10_000.0 => format!("{:.1}s", ms / 1000.0),
+        ms if ms < 120_000.0 => format!("{:.0}s", ms / 1000.0),
+        ms if ms < 7_200_000.0 => format!("{:.0}m", ms / 60_000.0),
+        ms => format!("{:.0}h", ms / 3_600_000.0),
+    }
+}
+
+/// `1 service`, `4 services`.
+fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}

@@ -1,0 +1,320 @@
+//! The facts of `svcmap status`: exactly these fields are its JSON.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use svcmap_proto::control::Entry;
+use svcmap_proto::load::{Load, State};
+use svcmap_proto::names::{Endpoint, InstanceKey, Name};
+
+use crate::control::{Answer, View};
+
+/// Handlers that finish nothing for this long while jobs wait are taken for stuck. A long job is
+/// not: see [`Shown::of`].
+const STUCK_MS: u64 = 30_000;
+
+/// So many mean service times without a finished job are still no reason to doubt.
+const STUCK_SERVICE_TIMES: u64 = 3;
+
+/// What the mappers know.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// The mappers that were asked, in the order in which they were named.
+    pub mappers: Vec<MapperRow>,
+    /// Whether those that answered list the same lives.
+    pub mappers_agree: bool,
+    /// The services, those that need attention first, then the busiest.
+    pub services: Vec<ServiceRow>,
+    /// Their instances, in the same order.
+    pub instances: Vec<InstanceRow>,
+    /// All services that any mapper has a name of.
+    #[serde(skip)]
+    pub known: BTreeSet<Name>,
+}
+
+/// A mapper.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MapperRow {
+    /// Where it was asked.
+    pub endpoint: Endpoint,
+    /// `complete`, `partial`, `silent` or `wrong version`.
+    pub answer: &'static str,
+    /// Whether it has started lately and may not know everybody yet.
+    pub warming: bool,
+}
+
+/// A service: the sums over its instances.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ServiceRow {
+    /// Its name.
+    pub service: String,
+    /// Instances that are listed.
+    pub instances: usize,
+    /// Those of them that take jobs or would if they were not full.
+    pub ready: usize,
+    /// Those of them that are full.
+    pub full: usize,
+    /// Jobs waiting.
+    pub queued: u64,
+    /// Jobs running.
+    pub running: u64,
+    /// Slots promised to senders.
+    pub promised: u64,
+    /// Room for jobs.
+    pub slots: u64,
+    /// Jobs that can run at once.
+    pub concurrency: u64,
+    /// Share of the slots in use, 0 to 1.
+    pub load: f64,
+    /// Age of the oldest load among its instances, in seconds.
+    pub age: f64,
+    /// The same in milliseconds.
+    pub age_ms: u32,
+    /// Jobs taken by the instances that are listed, since their start.
+    pub accepted: u64,
+    /// Jobs with a result.
+    pub done: u64,
+    /// Jobs with an error.
+    pub failed: u64,
+    /// Attempts rejected.
+    pub rejected: u64,
+}
+
+/// An instance.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct InstanceRow {
+    /// What it serves.
+    pub service: Name,
+    /// Its name.
+    pub instance: Name,
+    /// Where senders reach it best.
+    pub endpoint: Option<Endpoint>,
+    /// Its process id on its host.
+    pub pid: u32,
+    /// Which life of it.
+    pub incarnation: u64,
+    /// How it is.
+    pub state: Shown,
+    /// Jobs waiting.
+    pub queued: u32,
+    /// Jobs running.
+    pub running: u32,
+    /// Slots promised to senders.
+    pub promised: u32,
+    /// Room for jobs.
+    pub slots: u32,
+    /// Jobs that can run at once.
+    pub concurrency: u32,
+    /// Share of the slots in use, 0 to 1.
+    pub load: f64,
+    /// How old all this is, in seconds.
+    pub age: f64,
+    /// The same in milliseconds.
+    pub age_ms: u32,
+    /// Moving average of a handler's time per job, in milliseconds.
+    pub mean_service_ms: f64,
+    /// Jobs taken since start.
+    pub accepted: u64,
+    /// Jobs with a result.
+    pub done: u64,
+    /// Jobs with an error.
+    pub failed: u64,
+    /// Attempts rejected.
+    pub rejected: u64,
+    /// How long the oldest queued job has waited.
+    pub oldest_queued_ms: u32,
+    /// Time since a handler last finished; `null` before the first.
+    pub since_finish_ms: Option<u32>,
+}
+
+/// How an instance is, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shown {
+    /// Its process is alive, but its handlers finish nothing.
+    Stuck,
+    /// It takes nothing new.
+    Draining,
+    /// It has no slot left. That is a state, not absence.
+    Full,
+    /// It takes jobs.
+    Ready,
+}
+
+impl Shown {
+    /// What a load says.
+    ///
+    /// Stuck needs a job that *waits* for long while no handler finishes: without one, a handler
+    /// that started a moment ago after a quiet hour would look the same. Three mean service times
+    /// are allowed as well, for work that takes minutes.
+    pub fn of(load: &Load) -> Self {
+        let patience_ms = STUCK_MS.max(load.mean_service_us / 1000 * STUCK_SERVICE_TIMES);
+        let is_silent = load.since_finish_ms.is_none_or(|ms| u64::from(ms) > patience_ms);
+        let waits_long = load.queued > 0 && u64::from(load.oldest_queued_ms) > patience_ms;
+        if load.running > 0 && is_silent && waits_long {
+            Shown::Stuck
+        } else if load.state == State::Draining {
+            Shown::Draining
+        } else if load.free() == 0 {
+            Shown::Full
+        } else {
+            Shown::Ready
+        }
+    }
+
+    /// Whether it counts as ready: full is, it only has no room at the moment.
+    pub fn is_ready(self) -> bool {
+        matches!(self, Shown::Ready | Shown::Full)
+    }
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Shown::Stuck => "stuck",
+            Shown::Draining => "draining",
+            Shown::Full => "full",
+            Shown::Ready => "ready",
+        }
+    }
+}
+
+impl Report {
+    /// The facts of a view; of one service only, if one is named.
+    pub fn new(view: &View, service: Option<&Name>) -> Self {
+        let mut instances: Vec<InstanceRow> = view
+            .instances
+            .iter()
+            .filter(|(key, _)| service.is_none_or(|service| key.service == *service))
+            .map(|(key, entry)| InstanceRow::new(key, entry))
+            .collect();
+        let mut services: Vec<ServiceRow> = view
+            .services
+            .iter()
+            .filter(|name| service.is_none_or(|service| *name == service))
+            .map(|name| ServiceRow::new(name, instances.iter().filter(|i| i.service == *name)))
+            .collect();
+        services.sort_by(|a, b| {
+            let order = a.attention().cmp(&b.attention());
+            order.then(b.load.total_cmp(&a.load)).then_with(|| a.service.cmp(&b.service))
+        });
+        let place = |row: &InstanceRow| {
+            services.iter().position(|service| service.service == row.service.as_str())
+        };
+        instances.sort_by_cached_key(|row| (place(row), row.state, row.instance.clone()));
+        Self {
+            mappers: view
+                .mappers
+                .iter()
+                .map(|mapper| mapper_row(&mapper.endpoint, mapper.answer))
+                .collect(),
+            mappers_agree: view.agree,
+            services,
+            instances,
+            known: view.services.clone(),
+        }
+    }
+
+    /// The same with one service only.
+    pub fn only(&self, service: &Name) -> Self {
+        let mut report = self.clone();
+        report.services.retain(|row| row.service == service.as_str());
+        report.instances.retain(|row| row.service == *service);
+        report
+    }
+
+    /// The sums of one service.
+    pub fn service(&self, service: &Name) -> Option<&ServiceRow> {
+        self.services.iter().find(|row| row.service == service.as_str())
+    }
+
+    /// One JSON object and a line end.
+    pub fn to_json(&self) -> String {
+        // Strings, numbers and lists: serialising them has no way to fail.
+        let json = serde_json::to_string_pretty(self).unwrap_or_default();
+        format!("{json}\n")
+    }
+}
+
+fn mapper_row(endpoint: &Endpoint, answer: Answer) -> MapperRow {
+    let (answer, warming) = match answer {
+        Answer::Complete { warming } => ("complete", warming),
+        Answer::Partial => ("partial", false),
+        Answer::Silent => ("silent", false),
+        Answer::WrongVersion(..) => ("wrong version", false),
+    };
+    MapperRow { endpoint: endpoint.clone(), answer, warming }
+}
+
+impl ServiceRow {
+    fn new<'a>(name: &Name, instances: impl Iterator<Item = &'a InstanceRow>) -> Self {
+        let mut row = Self { service: name.to_string(), ..Self::default() };
+        for instance in instances {
+            row.instances += 1;
+            row.ready += usize::from(instance.state.is_ready());
+            row.full += usize::from(instance.state == Shown::Full);
+            row.queued += u64::from(instance.queued);
+            row.running += u64::from(instance.running);
+            row.promised += u64::from(instance.promised);
+            row.slots += u64::from(instance.slots);
+            row.concurrency += u64::from(instance.concurrency);
+            row.age_ms = row.age_ms.max(instance.age_ms);
+            // Counters come from the wire: absurd ones must not overflow.
+            row.accepted = row.accepted.saturating_add(instance.accepted);
+            row.done = row.done.saturating_add(instance.done);
+            row.failed = row.failed.saturating_add(instance.failed);
+            row.rejected = row.rejected.saturating_add(instance.rejected);
+        }
+        row.age = seconds(row.age_ms);
+        let busy = row.running + row.queued + row.promised;
+        row.load = if row.slots == 0 { 0.0 } else { (busy as f64 / row.slots as f64).min(1.0) };
+        row
+    }
+
+    /// Whether a new job finds no room anywhere, though somebody serves.
+    pub fn is_full(&self) -> bool {
+        self.full > 0 && self.full == self.ready
+    }
+
+    /// How much attention it needs, most first.
+    fn attention(&self) -> u8 {
+        match self {
+            _ if self.is_full() => 0,
+            _ if self.ready == 0 => 1,
+            _ if self.ready < self.instances => 2,
+            _ => 3,
+        }
+    }
+}
+
+impl InstanceRow {
+    fn new(key: &InstanceKey, entry: &Entry) -> Self {
+        let load = &entry.load;
+        Self {
+            service: key.service.clone(),
+            instance: key.instance.clone(),
+            endpoint: entry.endpoints.first().cloned(),
+            pid: entry.pid,
+            incarnation: entry.incarnation.0,
+            state: Shown::of(load),
+            queued: load.queued,
+            running: load.running,
+            promised: load.promised,
+            slots: load.slots,
+            concurrency: load.concurrency,
+            load: load.ratio(),
+            age: seconds(entry.age_ms),
+            age_ms: entry.age_ms,
+            mean_service_ms: load.mean_service_us as f64 / 1000.0,
+            accepted: load.accepted,
+            done: load.done,
+            failed: load.failed,
+            rejected: load.rejected,
+            oldest_queued_ms: load.oldest_queued_ms,
+            since_finish_ms: load.since_finish_ms,
+        }
+    }
+}
+
+fn seconds(ms: u32) -> f64 {
+    f64::from(ms) / 1000.0
+}

@@ -1,0 +1,246 @@
+use std::collections::BTreeMap;
+
+use svcmap_proto::control::Entry;
+use svcmap_proto::load::{Load, State};
+use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
+
+use super::*;
+use crate::control::{Answer, MapperAnswer, View};
+
+const PLAIN: Screen = Screen { width: None, bars: false };
+const TERMINAL: Screen = Screen { width: Some(80), bars: true };
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn load(running: u32, queued: u32, slots: u32) -> Load {
+    Load { running, queued, slots, concurrency: 4, ..Load::default() }
+}
+
+fn mapper(port: u16, answer: Answer) -> MapperAnswer {
+    MapperAnswer { endpoint: Endpoint::tcp("127.0.0.1", port).unwrap(), answer }
+}
+
+const COMPLETE: Answer = Answer::Complete { warming: false };
+
+fn view(mappers: Vec<MapperAnswer>, instances: &[(&str, &str, Load, u32)]) -> View {
+    let mut view = View { mappers, agree: true, ..View::default() };
+    for (number, (service, instance, load, age_ms)) in instances.iter().enumerate() {
+        let key = InstanceKey { service: name(service), instance: name(instance) };
+        let number = u16::try_from(number).unwrap();
+        let entry = Entry {
+            instance: key.instance.clone(),
+            incarnation: Incarnation(1_700_000_000_000_000),
+            endpoints: vec![Endpoint::tcp("127.0.0.1", 40_000 + number).unwrap()],
+            host: HostId(1),
+            pid: 4000 + u32::from(number),
+            load: *load,
+            age_ms: *age_ms,
+        };
+        view.services.insert(key.service.clone());
+        view.instances.insert(key, entry);
+    }
+    view
+}
+
+fn shop() -> View {
+    let draining = Load { state: State::Draining, ..load(2, 1, 11) };
+    let resize = Load { done: 310, mean_service_us: 38_400, ..load(4, 7, 11) };
+    let two = vec![mapper(5555, COMPLETE), mapper(5557, COMPLETE)];
+    view(
+        two,
+        &[
+            ("mail", "m-1", load(0, 0, 11), 300),
+            ("ocr", "c-6", load(3, 0, 11), 100),
+            ("ocr", "c-7", draining, 100),
+            ("resize", "a-1", resize, 200),
+            ("resize", "b-2", resize, 100),
+            ("thumbnail", "t-1", load(1, 0, 16), 12_400),
+        ],
+    )
+}
+
+fn plain(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+#[test]
+fn services_on_a_terminal() {
+    let text = plain(&services(&Report::new(&shop(), None), TERMINAL));
+    assert_eq!(
+        text,
+        "\
+2 mappers agree · 4 services · 5 of 6 instances ready
+! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
+
+SERVICE    READY  RUNNING  QUEUED  SLOTS  LOAD              AGE
+resize       2/2        8      14     22  ██████████ 100%  0.2s
+ocr          1/2        5       1     22  ██▋         27%  0.1s
+thumbnail    1/1        1       0     16  ▋            6%   12s
+mail         1/1        0       0     11               0%  0.3s
+
+NOT READY
+ocr/c-7  draining, 3 jobs left
+
+next: svcmap status resize (instances) · --json · --wait 'resize>=1'
+"
+    );
+    assert!(text.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn services_off_a_terminal_have_no_bars() {
+    let text = plain(&services(&Report::new(&shop(), None), PLAIN));
+    assert!(text.contains("\nocr          1/2        5       1     22   27%  0.1s\n"), "{text}");
+}
+
+#[test]
+fn a_narrow_terminal_loses_columns_and_not_lines() {
+    let narrow = Screen { width: Some(50), bars: false };
+    let text = plain(&services(&Report::new(&shop(), None), narrow));
+    assert!(text.contains("\nSERVICE    READY  RUNNING  QUEUED  SLOTS  LOAD\n"), "{text}");
+}
+
+#[test]
+fn the_instances_of_a_service() {
+    let report = Report::new(&shop(), Some(&name("resize")));
+    let text = plain(&instances(&report, &name("resize"), TERMINAL));
+    assert_eq!(
+        text,
+        "\
+resize · 2 mappers agree · 2 of 2 instances ready
+8 running · 14 queued · 22 slots · 620 done · 0 failed · 0 rejected
+! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
+
+INSTANCE  STATE   RUN  QUEUED  SLOTS  LOAD  MEAN   AGE   PID  ENDPOINT
+a-1       ■ full    4       7     11  100%  38ms  0.2s  4003  127.0.0.1:40003
+b-2       ■ full    4       7     11  100%  38ms  0.1s  4004  127.0.0.1:40004
+
+next: svcmap submit resize --data TEXT · svcmap status resize --json
+"
+    );
+}
+
+#[test]
+fn stuck_needs_jobs_that_wait_while_nothing_finishes() {
+    let stuck = Load { oldest_queued_ms: 41_000, since_finish_ms: Some(41_000), ..load(4, 1, 11) };
+    assert_eq!(Shown::of(&stuck), Shown::Stuck);
+    assert_eq!(Shown::of(&Load { since_finish_ms: None, ..stuck }), Shown::Stuck);
+    // A job that has just begun after a quiet hour.
+    let fresh = Load { since_finish_ms: Some(3_600_000), ..load(1, 0, 11) };
+    assert_eq!(Shown::of(&fresh), Shown::Ready);
+    // Jobs that take minutes.
+    assert_eq!(Shown::of(&Load { mean_service_us: 60_000_000, ..stuck }), Shown::Ready);
+    let report =
+        Report::new(&view(vec![mapper(5555, COMPLETE)], &[("ocr", "c-7", stuck, 0)]), None);
+    let text = plain(&services(&report, PLAIN));
+    assert!(text.contains("ocr/c-7  stuck: 4 running, no handler finished for 41s\n"), "{text}");
+    assert!(text.contains("! ocr takes no jobs: no instance is ready\n"), "{text}");
+}
+
+#[test]
+fn draining_goes_over_full() {
+    let draining = Load { state: State::Draining, ..load(4, 7, 11) };
+    assert_eq!(Shown::of(&draining), Shown::Draining);
+    assert_eq!(Shown::of(&load(0, 0, 0)), Shown::Full);
+}
+
+#[test]
+fn mappers_that_say_less_are_named() {
+    let warming = Answer::Complete { warming: true };
+    let mappers = vec![mapper(5555, warming), mapper(5557, Answer::Silent)];
+    let text = plain(&services(&Report::new(&view(mappers, &[]), None), PLAIN));
+    assert_eq!(
+        text,
+        "\
+1 of 2 mappers answer · 0 services · 0 of 0 instances ready
+! the mapper tcp://127.0.0.1:5555 has just started: others may still register
+! the mapper tcp://127.0.0.1:5557 does not answer
+
+next: svcmap worker --service echo --builtin echo
+"
+    );
+}
+
+#[test]
+fn many_that_are_not_ready_are_counted() {
+    let draining = Load { state: State::Draining, ..load(0, 0, 1) };
+    let names: Vec<String> = (10..40).map(|n| format!("i-{n}")).collect();
+    let rows: Vec<_> = names.iter().map(|name| ("a", name.as_str(), draining, 0)).collect();
+    let text = services(&Report::new(&view(vec![mapper(5555, COMPLETE)], &rows), None), PLAIN);
+    assert!(text.contains("and 10 more: svcmap status --json\n"), "{text}");
+}
+
+#[test]
+fn json_has_both_lists_and_the_names_of_the_columns() {
+    let json: serde_json::Value =
+        serde_json::from_str(&Report::new(&shop(), Some(&name("resize"))).to_json()).unwrap();
+    assert_eq!(json["services"].as_array().map(Vec::len), Some(1));
+    assert_eq!(json["services"][0]["ready"], 2);
+    let instance = &json["instances"][0];
+    let expected: BTreeMap<&str, serde_json::Value> = [
+        ("instance", "a-1".into()),
+        ("service", "resize".into()),
+        ("endpoint", "tcp://127.0.0.1:40003".into()),
+        ("pid", 4003.into()),
+        ("state", "full".into()),
+        ("queued", 7.into()),
+        ("running", 4.into()),
+        ("slots", 11.into()),
+        ("load", 1.0.into()),
+        ("age", 0.2.into()),
+        ("age_ms", 200.into()),
+        ("done", 310.into()),
+        ("incarnation", 1_700_000_000_000_000_u64.into()),
+        ("mean_service_ms", 38.4.into()),
+    ]
+    .into();
+    for (key, value) in expected {
+        assert_eq!(instance[key], value, "{key}");
+    }
+    let empty = Report::new(&view(vec![], &[]), None).to_json();
+    let empty: serde_json::Value = serde_json::from_str(&empty).unwrap();
+    assert!(empty["services"].is_array() && empty["instances"].is_array());
+}
+
+#[test]
+fn an_unknown_service_comes_with_what_may_have_been_meant() {
+    let service = name("resise");
+    let failure = unknown_service(&service, &Report::new(&shop(), Some(&service)));
+    assert_eq!(failure.message, "no worker serves `resise`; known: mail, ocr, resize, thumbnail");
+    assert_eq!(failure.fix.as_deref(), Some("svcmap status resize"));
+    assert_eq!(failure.exit.code(), 69);
+    let nobody = unknown_service(&service, &Report::new(&view(vec![], &[]), None));
+    assert_eq!(nobody.message, "no worker serves `resise`");
+    assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise --builtin echo"));
+}
+
+#[test]
+fn conditions_count_ready_instances() {
+    let report = Report::new(&shop(), None);
+    let wanted = |text: &str| vec![text.parse::<Wanted>().unwrap()];
+    assert!(unmet(&wanted("resize>=2"), &report).is_none());
+    assert!(unmet(&wanted("nobody>=0"), &report).is_none());
+    let conditions = wanted("ocr>=2");
+    let failure = unmet(&conditions, &report).unwrap().message_after(Duration::from_secs(30));
+    assert_eq!(failure.message, "still not ocr>=2 after 30s: 1 ready");
+}
+
+#[test]
+fn absurd_numbers_do_not_overflow() {
+    let most = Load {
+        running: u32::MAX,
+        queued: u32::MAX,
+        promised: u32::MAX,
+        slots: u32::MAX,
+        done: u64::MAX,
+        accepted: u64::MAX,
+        mean_service_us: u64::MAX,
+        ..Load::default()
+    };
+    let rows = [("a", "1", most, u32::MAX), ("a", "2", most, u32::MAX)];
+    let report = Report::new(&view(vec![mapper(5555, COMPLETE)], &rows), None);
+    assert!(services(&report, TERMINAL).contains("100%"));
+    assert!(!instances(&report, &name("a"), TERMINAL).is_empty());
+}

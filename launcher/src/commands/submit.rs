@@ -1,0 +1,177 @@
+//! `svcmap submit`: sends jobs and prints what came back, in the order in which they were given.
+
+mod input;
+mod progress;
+mod report;
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use slog::Logger;
+use svcmap_proto::names::Endpoint;
+use svcmap_worker::config::OutboxConfig;
+use svcmap_worker::{Client, JobBuilder, Outcome, SubmitError, Ticket};
+
+use super::status;
+use crate::cli::SubmitArgs;
+use crate::control::PATIENCE;
+use crate::errors::{self, Error, Failure, print_out_bytes};
+use input::{Input, Source};
+use progress::Progress;
+use report::{Record, Report};
+
+/// Jobs that are under way at once: more than most deployments have slots, and few enough that
+/// results of the largest size fit into memory.
+const UNDER_WAY_MAX: usize = 512;
+
+/// Sends the jobs and prints their results.
+///
+/// # Errors
+/// If nobody serves the service, or stdout cannot be written.
+pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
+    let mappers = args.mapper.endpoints()?;
+    expect_service(args, &mappers)?;
+    let client = Client::builder()
+        .mappers(mappers.iter().map(Endpoint::as_str))
+        .outbox(OutboxConfig { payload_bytes_max: args.payload_max, ..OutboxConfig::default() })
+        .logger(log.clone())
+        .start()
+        .map_err(Failure::failed)?;
+    let mut submission = Submission {
+        args,
+        client: &client,
+        under_way: VecDeque::new(),
+        report: Report::default(),
+        progress: Progress::new(args),
+    };
+    for source in Source::all(args) {
+        for _ in 0..args.count.get() {
+            submission.submit(&source)?;
+        }
+    }
+    submission.finish()
+}
+
+/// Whether anybody serves it is worth a question of its own: the answer names what was meant.
+fn expect_service(args: &SubmitArgs, mappers: &[Endpoint]) -> Result<(), Failure> {
+    let report = status::ask(mappers, Some(&args.service), PATIENCE)?;
+    let warming = report.mappers.iter().any(|mapper| mapper.warming);
+    let known = report.instances.iter().any(|row| row.service == args.service);
+    if known || warming { Ok(()) } else { Err(status::unknown_service(&args.service, &report)) }
+}
+
+/// A job under way, or one that never got so far.
+enum Pending {
+    Ticket(String, Ticket),
+    Failure(String, String),
+}
+
+struct Submission<'a> {
+    args: &'a SubmitArgs,
+    client: &'a Client,
+    under_way: VecDeque<Pending>,
+    report: Report,
+    progress: Progress,
+}
+
+impl Submission<'_> {
+    fn submit(&mut self, source: &Source) -> Result<(), Error> {
+        let label = source.label();
+        let pending = match source.read(self.args.payload_max) {
+            Ok(payload) => match self.job(payload).submit() {
+                Ok(ticket) => Pending::Ticket(label, ticket),
+                Err(error) => Pending::Failure(label, explain(&error)),
+            },
+            Err(error) => Pending::Failure(label, error.to_string()),
+        };
+        self.under_way.push_back(pending);
+        let wait = if self.under_way.len() >= UNDER_WAY_MAX { Duration::MAX } else { Duration::ZERO };
+        self.print_ready(wait)
+    }
+
+    fn job(&self, Input(payload): Input) -> JobBuilder<'_> {
+        let args = self.args;
+        let mut job = self.client.job(args.service.as_str(), payload).deadline(args.deadline);
+        job = job.hold(args.hold.unwrap_or(args.deadline));
+        if args.idempotent {
+            job = job.idempotent();
+        }
+        if let Some(instance) = &args.instance {
+            job = job.instance(instance.as_str());
+        }
+        job
+    }
+
+    /// Prints the outcomes at the head of the line; for the first it waits so long.
+    fn print_ready(&mut self, mut wait: Duration) -> Result<(), Error> {
+        while let Some(pending) = self.under_way.pop_front() {
+            let record = match pending {
+                Pending::Failure(label, error) => Record::not_sent(label, error),
+                Pending::Ticket(label, ticket) => match self.outcome(ticket, wait) {
+                    Ok(outcome) => Record::new(label, outcome),
+                    Err(ticket) => {
+                        self.under_way.push_front(Pending::Ticket(label, ticket));
+                        return Ok(());
+                    }
+                },
+            };
+            wait = Duration::ZERO;
+            self.print(record)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for an outcome, and meanwhile shows how far it is.
+    fn outcome(&self, ticket: Ticket, wait: Duration) -> Result<Outcome, Ticket> {
+        let mut ticket = ticket;
+        let mut left = wait;
+        loop {
+            let step = left.min(progress::INTERVAL);
+            ticket = match ticket.wait_timeout(step) {
+                Ok(outcome) => return Ok(outcome),
+                Err(ticket) => ticket,
+            };
+            self.progress.show(self.report.len());
+            if left <= step {
+                return Err(ticket);
+            }
+            left -= step;
+        }
+    }
+
+    fn print(&mut self, record: Record) -> Result<(), Error> {
+        if !self.args.json {
+            self.progress.suspend(|| {
+                if let Some(failure) = record.failure(&self.args.service) {
+                    errors::print(&failure, false);
+                }
+                print_out_bytes(&record.line(self.args.files.is_empty() || self.args.is_stdin()))
+            })?;
+        }
+        self.report.add(record, self.args.json);
+        self.progress.show(self.report.len());
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<ExitCode, Error> {
+        while !self.under_way.is_empty() {
+            self.print_ready(Duration::MAX)?;
+        }
+        self.progress.finish();
+        if self.args.json {
+            print_out_bytes(self.report.to_json().as_bytes())?;
+        }
+        Ok(self.report.exit())
+    }
+}
+
+/// A job that was not taken, in words that say what to do.
+fn explain(error: &SubmitError) -> String {
+    match error {
+        SubmitError::TooLarge { limit, .. } => {
+            format!("{error}; nothing was sent ({limit} bytes: see --payload-max)")
+        }
+        error => error.to_string(),
+    }
+}

@@ -1,0 +1,80 @@
+//! How far a submission is: a bar on a terminal, a line now and then elsewhere.
+
+use std::cell::Cell;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use svcmap_proto::io::Clock;
+use svcmap_proto::time::Timestamp;
+
+use crate::cli::SubmitArgs;
+
+/// How often the bar moves while nothing happens.
+pub const INTERVAL: Duration = Duration::from_millis(200);
+
+/// What is over sooner needs no bar.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// Time between two lines where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Fewer jobs are not worth a bar.
+const JOBS_MIN: usize = 3;
+
+/// See the module.
+pub struct Progress {
+    jobs: usize,
+    bar: Option<ProgressBar>,
+    next: Cell<Timestamp>,
+}
+
+impl Progress {
+    /// Nothing is shown yet.
+    pub fn new(args: &SubmitArgs) -> Self {
+        let sources = args.files.len().max(1);
+        let jobs = sources.saturating_mul(args.count.get() as usize);
+        let terminal = std::io::stderr().is_terminal();
+        let bar = terminal.then(|| bar(jobs));
+        let first = if terminal { FIRST } else { LINE_INTERVAL };
+        Self { jobs, bar, next: Cell::new(Clock.now() + first) }
+    }
+
+    /// So many jobs have their outcome.
+    pub fn show(&self, done: usize) {
+        let now = Clock.now();
+        if self.jobs < JOBS_MIN || now < self.next.get() {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.set_position(done as u64),
+            None => {
+                self.next.set(now + LINE_INTERVAL);
+                // A closed stderr only means that nobody looks.
+                let line = format!("{done} of {} jobs\n", self.jobs);
+                let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+            }
+        }
+    }
+
+    /// Does something that writes to the terminal.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(jobs: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} jobs, {per_sec}, {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(jobs as u64).with_style(style)
+}

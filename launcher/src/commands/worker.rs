@@ -1,0 +1,148 @@
+//! `svcmap worker`: one instance of a service, whose handler is a program or built in.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use slog::{Logger, info, warn};
+use svcmap_proto::io::Clock;
+use svcmap_proto::names::{Endpoint, InstanceKey};
+use svcmap_worker::config::IntakeConfig;
+use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder};
+
+use crate::cli::{Builtin, WorkerArgs};
+use crate::errors::{Error, Exit, Failure, print_out};
+use crate::exec::{self, Program};
+use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until};
+use crate::parse;
+
+/// Serves until a signal ends it, or another process takes its name.
+///
+/// # Errors
+/// If the settings make no sense, or it cannot listen.
+pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
+    if let Some(parent) = args.supervised.supervised {
+        end_with_parent(parent).map_err(Failure::failed)?;
+    }
+    let mut signals = StopSignals::catch().map_err(Failure::failed)?;
+    let replaced = Arc::new(AtomicBool::new(false));
+    let builder = builder(args)?.logger(log.clone()).notify({
+        let (replaced, stop) = (Arc::clone(&replaced), signals.stopper());
+        move |notice| {
+            if matches!(notice, Notice::Replaced(_)) {
+                replaced.store(true, Ordering::Relaxed);
+                stop();
+            }
+        }
+    });
+    let worker = start(args, builder)?;
+    let key = worker.key().clone();
+    info!(log, "worker started"; "instance" => %key, "endpoint" => %worker.endpoint());
+    // Only people and scripts read it; a worker without a stdout is as good.
+    let _ = print_out(&format!("{}\n", serving_line(&key, worker.endpoint())));
+    let signal = signals.wait();
+    info!(log, "worker drains"; "signal" => signal, "grace_ms" => args.grace.as_millis());
+    let report = worker.drain(args.grace).map_err(Failure::failed)?;
+    info!(log, "worker drained"; "finished" => report.finished,
+        "handed_back" => report.handed_back, "abandoned" => report.abandoned);
+    if replaced.load(Ordering::Relaxed) {
+        return Err(Failure::usage(format!("another process took the name {key}"))
+            .fix("give each instance a name of its own: --instance NAME")
+            .into());
+    }
+    if report.abandoned > 0 {
+        warn!(log, "jobs were still running at the end of the grace"; "jobs" => report.abandoned);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a worker prints first.
+pub fn serving_line(key: &InstanceKey, endpoint: &Endpoint) -> String {
+    format!("serving {key} on {endpoint}")
+}
+
+fn builder(args: &WorkerArgs) -> Result<WorkerBuilder, Failure> {
+    let intake = IntakeConfig {
+        concurrency: args.concurrency.get(),
+        queue: args.queue,
+        payload_bytes_max: args.payload_max,
+        jobs_bytes_max: IntakeConfig::default().jobs_bytes_max.max(args.payload_max),
+        ..IntakeConfig::default()
+    };
+    let mut builder = Worker::builder(args.service.as_str())
+        .mappers(args.mapper.endpoints()?.iter().map(Endpoint::as_str))
+        .intake(intake);
+    if let Some(instance) = &args.instance {
+        builder = builder.instance(instance.as_str());
+    }
+    if let Some(bind) = &args.bind {
+        builder = builder.bind(bind.as_str());
+    }
+    for address in &args.advertise {
+        builder = builder.advertise(address.as_str());
+    }
+    if let Some(incarnation) = args.supervised.incarnation {
+        builder = builder.incarnation(incarnation);
+    }
+    Ok(builder)
+}
+
+fn start(args: &WorkerArgs, builder: WorkerBuilder) -> Result<Worker, Failure> {
+    let started = match (&args.exec, args.builtin) {
+        (Some(command), _) => {
+            let program = Program::parse(command)?;
+            program.find(std::env::var_os("PATH").as_deref())?;
+            let result_bytes_max = args.payload_max;
+            builder.start(move |job: &Job| run_program(&program, job, result_bytes_max))
+        }
+        (None, Some(Builtin::Echo)) => builder.start(|job: &Job| Ok(job.payload().to_vec())),
+        (None, Some(Builtin::Sleep)) => builder.start(|job: &Job| take_time(job, pause_until)),
+        (None, Some(Builtin::Spin)) => builder.start(|job: &Job| take_time(job, spin_until)),
+        (None, None) => return Err(Failure::usage("give --exec or --builtin")),
+    };
+    started.map_err(cannot_start)
+}
+
+fn cannot_start(error: StartError) -> Failure {
+    match &error {
+        StartError::Bind(_) => {
+            Failure::usage(&error).fix("choose another --bind, or leave it to the system")
+        }
+        StartError::System(_) => Failure::new(Exit::Failed, &error).fix("ulimit -n 65536"),
+        _ => Failure::usage(&error).fix("svcmap worker --help"),
+    }
+}
+
+fn run_program(
+    program: &Program,
+    job: &Job,
+    result_bytes_max: usize,
+) -> Result<Vec<u8>, HandlerError> {
+    let deadline = Clock.now() + job.time_left();
+    let is_cancelled = || job.is_cancelled();
+    Ok(exec::run(program, job.payload(), result_bytes_max, deadline, &is_cancelled)?)
+}
+
+/// Spends the time that the payload says, in steps short enough to notice a cancellation.
+fn take_time(
+    job: &Job,
+    step: impl Fn(svcmap_proto::time::Timestamp),
+) -> Result<Vec<u8>, HandlerError> {
+    let text = std::str::from_utf8(job.payload())?;
+    let time: Duration = parse::duration(text.trim()).map_err(HandlerError::new)?;
+    let end = Clock.now() + time;
+    while Clock.now() < end {
+        if job.is_cancelled() {
+            return Err(HandlerError::new("cancelled"));
+        }
+        step(end.min(Clock.now() + LOOK_INTERVAL));
+    }
+    Ok(job.payload().to_vec())
+}
+
+fn spin_until(deadline: svcmap_proto::time::Timestamp) {
+    while Clock.now() < deadline {
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,362 @@
+//! Asking mappers what they know, and telling them who left.
+//!
+//! A [`Conversation`] with one mapper is pure; [`ask`] holds one with each mapper at a time.
+
+mod io;
+
+pub use io::ask;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::codec::{self, DecodeError};
+use svcmap_proto::control::{Entry, FromMapper, Hello, SnapshotPart, ToMapper};
+use svcmap_proto::limits;
+use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
+
+use crate::errors::Failure;
+
+/// How long a mapper may take to answer everything, connecting included.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the others may take once one mapper has answered: they should be as near.
+pub const STRAGGLER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Snapshots that are asked for at once: enough to fill the line, too few to fill any queue.
+const SYNCS_MAX: usize = 64;
+
+/// What is to be told and asked. Everybody is also asked for the list of services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// Lives that are over, as a supervisor knows.
+    pub left: Vec<(InstanceKey, Incarnation)>,
+    /// Whose instances to ask for.
+    pub scope: Scope,
+}
+
+/// Whose instances to ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Nobody's. The list of services then only says that what was told has arrived.
+    #[default]
+    Nothing,
+    /// Those of one service.
+    Service(Name),
+    /// Those of all services.
+    Everything,
+}
+
+/// What all mappers together know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct View {
+    /// How each mapper answered, in the order in which they were named.
+    pub mappers: Vec<MapperAnswer>,
+    /// Whether all that answered list the same lives.
+    pub agree: bool,
+    /// All services, those without instances included.
+    pub services: BTreeSet<Name>,
+    /// The instances that were asked for; of each the newest that any mapper knows.
+    pub instances: BTreeMap<InstanceKey, Entry>,
+}
+
+/// How one mapper answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapperAnswer {
+    /// Which mapper.
+    pub endpoint: Endpoint,
+    /// How.
+    pub answer: Answer,
+}
+
+/// How far an answer got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Everything came.
+    Complete {
+        /// The mapper has started lately and may not know everybody yet.
+        warming: bool,
+    },
+    /// Something came, but not all in time.
+    Partial,
+    /// Nothing came in time.
+    Silent,
+    /// It speaks other protocol versions, from the oldest to the newest.
+    WrongVersion(u8, u8),
+}
+
+/// Why there is no [`View`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody listens there, or a firewall drops what is sent. Start a mapper, or name another.
+    #[error("no mapper answers at {} (tried {}s)", join(.mappers), .tried.as_secs_f32())]
+    NoMapper {
+        /// Who was asked.
+        mappers: Vec<Endpoint>,
+        /// For how long.
+        tried: Duration,
+    },
+    /// One of the two builds has to be replaced.
+    #[error(
+        "the mapper at {mapper} speaks protocol version {}, this svcmap {}",
+        versions(*.oldest, *.newest),
+        versions(codec::VERSION_OLDEST, codec::VERSION)
+    )]
+    WrongVersion {
+        /// Which mapper.
+        mapper: Endpoint,
+        /// The oldest version that it speaks.
+        oldest: u8,
+        /// The newest version that it speaks.
+        newest: u8,
+    },
+    /// The system gave no socket: too many open files, most likely.
+    #[error("no socket for {mapper}: {reason}")]
+    Socket {
+        /// For which mapper.
+        mapper: Endpoint,
+        /// In the system's words.
+        reason: String,
+    },
+    /// The system's poll failed, for a reason that does not pass.
+    #[error("waiting for mappers failed: {0}")]
+    Poll(String),
+}
+
+fn join(mappers: &[Endpoint]) -> String {
+    mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn versions(oldest: u8, newest: u8) -> String {
+    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match &error {
+            ControlError::NoMapper { mappers, .. } => {
+                let failure = Failure::unavailable(&error);
+                match mappers.first() {
+                    Some(mapper) => failure.fix(start_command(mapper)),
+                    None => failure,
+                }
+            }
+            ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
+                Failure::failed(&error).fix("run this build of svcmap as the mapper")
+            }
+            ControlError::WrongVersion { .. } => {
+                Failure::failed(&error).fix("run the mapper's build of svcmap here")
+            }
+            ControlError::Socket { .. } => Failure::failed(&error).fix("ulimit -n 65536"),
+            ControlError::Poll(_) => Failure::failed(&error),
+        }
+    }
+}
+
+/// What starts a mapper at that endpoint.
+fn start_command(mapper: &Endpoint) -> String {
+    let command = format!("svcmap mapper --bind {mapper}");
+    if mapper.is_loopback() { command } else { format!("on {}:  {command}", mapper.host()) }
+}
+
+/// One exchange with one mapper: HELLO, who left, then page by page and service by service.
+#[derive(Debug)]
+struct Conversation {
+    question: Question,
+    output: VecDeque<ToMapper>,
+    progress: Progress,
+    services: BTreeSet<Name>,
+    /// Services that are known from a page and not asked for yet.
+    unasked: VecDeque<Name>,
+    /// Services that were asked for, with what came so far.
+    asked: BTreeMap<Name, Assembly>,
+    instances: BTreeMap<InstanceKey, Entry>,
+}
+
+/// How far a conversation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Silent,
+    Greeted { warming: bool },
+    Listed { warming: bool },
+    WrongVersion(u8, u8),
+}
+
+/// The parts of one snapshot, until all are there.
+#[derive(Debug, Default)]
+struct Assembly {
+    parts: BTreeMap<u16, Vec<Entry>>,
+    /// Epoch, revision and number of parts: what all parts of one snapshot share.
+    of: Option<(u64, u64, u16)>,
+}
+
+impl Conversation {
+    fn new(question: Question) -> Self {
+        Self {
+            question,
+            output: VecDeque::new(),
+            progress: Progress::Silent,
+            services: BTreeSet::new(),
+            unasked: VecDeque::new(),
+            asked: BTreeMap::new(),
+            instances: BTreeMap::new(),
+        }
+    }
+
+    /// A connection is there. After a lost one everything starts again: the mapper may be another.
+    fn handle_connected(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        *self = Self::new(std::mem::take(&mut self.question));
+        self.output.push_back(ToMapper::Hello(Hello {
+            oldest: codec::VERSION_OLDEST,
+            newest: codec::VERSION,
+            key: None,
+        }));
+    }
+
+    fn handle_frame(&mut self, frame: &[u8]) {
+        match codec::decode(frame) {
+            Ok(FromMapper::WrongVersion { oldest, newest }) => {
+                self.progress = Progress::WrongVersion(oldest, newest);
+            }
+            Ok(FromMapper::Welcome(welcome)) if self.progress == Progress::Silent => {
+                self.handle_welcome(welcome.warming);
+            }
+            Ok(FromMapper::Services { names, more }) => self.handle_services(names, more),
+            Ok(FromMapper::Snapshot { service, part }) => self.handle_part(&service, part),
+            Err(DecodeError::Version(version)) => {
+                self.progress = Progress::WrongVersion(version, version);
+            }
+            // Nothing else is an answer to what was asked.
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<ToMapper> {
+        self.output.pop_front()
+    }
+
+    fn is_over(&self) -> bool {
+        match self.progress {
+            Progress::Silent | Progress::Greeted { .. } => false,
+            Progress::Listed { .. } => self.unasked.is_empty() && self.asked.is_empty(),
+            Progress::WrongVersion(..) => true,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        match self.progress {
+            Progress::Silent => Answer::Silent,
+            Progress::Listed { warming } if self.is_over() => Answer::Complete { warming },
+            Progress::Greeted { .. } | Progress::Listed { .. } => Answer::Partial,
+            Progress::WrongVersion(oldest, newest) => Answer::WrongVersion(oldest, newest),
+        }
+    }
+
+    fn handle_welcome(&mut self, warming: bool) {
+        self.progress = Progress::Greeted { warming };
+        for (key, incarnation) in &self.question.left {
+            let (key, incarnation) = (key.clone(), *incarnation);
+            self.output.push_back(ToMapper::Leave { key, incarnation });
+        }
+        self.output.push_back(ToMapper::List { after: None });
+        if let Scope::Service(service) = &self.question.scope {
+            self.unasked.push_back(service.clone());
+            self.sync_more();
+        }
+    }
+
+    fn handle_services(&mut self, names: Vec<Name>, more: bool) {
+        let Progress::Greeted { warming } = self.progress else { return };
+        let last = names.last().cloned();
+        for name in names {
+            // A mapper that lists more than it can hold is not believed for ever.
+            let is_new =
+                self.services.len() < limits::SERVICES_MAX && self.services.insert(name.clone());
+            if is_new && self.question.scope == Scope::Everything {
+                self.unasked.push_back(name);
+            }
+        }
+        match last {
+            Some(last) if more && self.services.len() < limits::SERVICES_MAX => {
+                self.output.push_back(ToMapper::List { after: Some(last) });
+            }
+            _ => self.progress = Progress::Listed { warming },
+        }
+        self.sync_more();
+    }
+
+    fn handle_part(&mut self, service: &Name, part: SnapshotPart) {
+        let Some(assembly) = self.asked.get_mut(service) else { return };
+        let Some(entries) = assembly.add(part) else { return };
+        self.asked.remove(service);
+        for entry in entries {
+            if self.instances.len() < limits::INSTANCES_MAX {
+                let instance = entry.instance.clone();
+                self.instances.insert(InstanceKey { service: service.clone(), instance }, entry);
+            }
+        }
+        self.sync_more();
+    }
+
+    fn sync_more(&mut self) {
+        while self.asked.len() < SYNCS_MAX {
+            let Some(service) = self.unasked.pop_front() else { return };
+            self.asked.insert(service.clone(), Assembly::default());
+            self.output.push_back(ToMapper::Sync { service });
+        }
+    }
+}
+
+impl Assembly {
+    /// Adds a part, and returns all entries once every part is there.
+    fn add(&mut self, part: SnapshotPart) -> Option<Vec<Entry>> {
+        if part.parts > limits::PARTS_MAX || part.part >= part.parts {
+            return None;
+        }
+        let of = Some((part.epoch.0, part.revision, part.parts));
+        if self.of != of {
+            *self = Self { of, parts: BTreeMap::new() };
+        }
+        self.parts.insert(part.part, part.entries);
+        if self.parts.len() < usize::from(part.parts) {
+            return None;
+        }
+        Some(std::mem::take(&mut self.parts).into_values().flatten().collect())
+    }
+}
+
+/// Puts the mappers' answers together: the union, and of each instance the newest word.
+fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
+    let mut view = View { agree: true, ..View::default() };
+    let mut first_lives = None;
+    for (endpoint, conversation) in conversations {
+        let answer = conversation.answer();
+        view.mappers.push(MapperAnswer { endpoint, answer });
+        if matches!(answer, Answer::Complete { .. }) {
+            let entries = conversation.instances.iter();
+            let lives: Vec<(InstanceKey, Incarnation)> =
+                entries.map(|(key, entry)| (key.clone(), entry.incarnation)).collect();
+            view.agree &= first_lives.get_or_insert_with(|| lives.clone()) == &lives;
+        }
+        view.services.extend(conversation.services);
+        for (key, entry) in conversation.instances {
+            let newer = view.instances.get(&key).is_none_or(|known| is_newer(&entry, known));
+            if newer {
+                view.instances.insert(key, entry);
+            }
+        }
+    }
+    view
+}
+
+/// The higher (incarnation, load sequence) is believed; of equal ones the one heard last.
+fn is_newer(entry: &Entry, known: &Entry) -> bool {
+    let order = |e: &Entry| (e.incarnation, e.load.sequence, std::cmp::Reverse(e.age_ms));
+    order(entry) > order(known)
+}
+
+#[cfg(test)]
+#[path = "control_tests.rs"]
+mod tests;

@@ -1,0 +1,196 @@
+use svcmap_proto::control::Welcome;
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Epoch, HostId};
+
+use super::*;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn key(text: &str) -> InstanceKey {
+    let (service, instance) = text.split_once('/').unwrap();
+    InstanceKey { service: name(service), instance: name(instance) }
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    Endpoint::tcp("127.0.0.1", port).unwrap()
+}
+
+fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
+    Entry {
+        instance: name(instance),
+        incarnation: Incarnation(incarnation),
+        endpoints: vec![endpoint(7)],
+        host: HostId(1),
+        pid: 1,
+        load: Load { sequence, ..Load::default() },
+        age_ms: 0,
+    }
+}
+
+fn welcome() -> FromMapper {
+    FromMapper::Welcome(Welcome {
+        epoch: Epoch(1),
+        warming: false,
+        beat_ms: 1000,
+        expiry_ms: 3000,
+        publish_ms: 100,
+        publish: endpoint(5556),
+        observed: String::new(),
+        highest: None,
+    })
+}
+
+fn services(names: &[&str], more: bool) -> FromMapper {
+    FromMapper::Services { names: names.iter().map(|n| name(n)).collect(), more }
+}
+
+fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMapper {
+    let part = SnapshotPart { epoch: Epoch(1), revision: 1, warming: false, part, parts, entries };
+    FromMapper::Snapshot { service: name(service), part }
+}
+
+/// A conversation in which the mapper says these things, and what it was sent meanwhile.
+fn conversation(question: Question, answers: &[FromMapper]) -> (Conversation, Vec<ToMapper>) {
+    let mut talk = Conversation::new(question);
+    talk.handle_connected();
+    for answer in answers {
+        talk.handle_frame(&codec::encode(answer));
+    }
+    let sent = std::iter::from_fn(|| talk.poll_output()).collect();
+    (talk, sent)
+}
+
+fn everything() -> Question {
+    Question { scope: Scope::Everything, ..Question::default() }
+}
+
+#[test]
+fn all_pages_and_all_parts_are_awaited() {
+    let (talk, sent) = conversation(
+        everything(),
+        &[
+            welcome(),
+            services(&["a"], true),
+            services(&["b"], false),
+            snapshot("a", 1, 2, vec![entry("2", 1, 1)]),
+            snapshot("a", 0, 2, vec![entry("1", 1, 1)]),
+        ],
+    );
+    assert_eq!(talk.answer(), Answer::Partial);
+    let lists = sent.iter().filter(|message| matches!(message, ToMapper::List { .. })).count();
+    let syncs = sent.iter().filter(|message| matches!(message, ToMapper::Sync { .. })).count();
+    assert_eq!((lists, syncs), (2, 2));
+    let (mut talk, _) = (talk, ());
+    talk.handle_frame(&codec::encode(&snapshot("b", 0, 1, vec![])));
+    assert_eq!(talk.answer(), Answer::Complete { warming: false });
+    assert_eq!(talk.instances.len(), 2);
+    assert_eq!(talk.services.len(), 2);
+}
+
+#[test]
+fn who_left_is_told_before_the_question_that_proves_it() {
+    let left = vec![(key("a/1"), Incarnation(7))];
+    let (talk, sent) = conversation(
+        Question { left, scope: Scope::Nothing },
+        &[welcome(), services(&["a"], false)],
+    );
+    assert!(matches!(
+        &sent[..],
+        [ToMapper::Hello(_), ToMapper::Leave { .. }, ToMapper::List { after: None }]
+    ));
+    assert_eq!(talk.answer(), Answer::Complete { warming: false });
+}
+
+#[test]
+fn many_services_are_asked_for_a_few_at_a_time() {
+    let names: Vec<String> = (0..200).map(|n| format!("s{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (mut talk, mut sent) = conversation(everything(), &[welcome(), services(&names, false)]);
+    let mut answered = 0;
+    while let Some(message) = sent.pop() {
+        assert!(talk.asked.len() <= SYNCS_MAX);
+        if let ToMapper::Sync { service } = message {
+            talk.handle_frame(&codec::encode(&snapshot(service.as_str(), 0, 1, vec![])));
+            answered += 1;
+        }
+        sent.extend(std::iter::from_fn(|| talk.poll_output()));
+    }
+    assert_eq!(answered, 200);
+    assert!(talk.is_over());
+}
+
+#[test]
+fn a_lost_connection_starts_again() {
+    let (mut talk, _) = conversation(everything(), &[welcome(), services(&["a"], false)]);
+    talk.handle_connected();
+    assert_eq!(talk.answer(), Answer::Silent);
+    assert!(matches!(talk.poll_output(), Some(ToMapper::Hello(_))));
+}
+
+#[test]
+fn another_version_is_told_apart_from_silence() {
+    let answer = FromMapper::WrongVersion { oldest: 2, newest: 3 };
+    let (talk, _) = conversation(everything(), &[answer]);
+    assert_eq!(talk.answer(), Answer::WrongVersion(2, 3));
+    let error = ControlError::WrongVersion { mapper: endpoint(5555), oldest: 2, newest: 3 };
+    let failure = Failure::from(error);
+    assert_eq!(
+        failure.message,
+        "the mapper at tcp://127.0.0.1:5555 speaks protocol version 2 to 3, this svcmap 1"
+    );
+    assert_eq!(failure.exit.code(), 1);
+}
+
+#[test]
+fn nonsense_is_ignored() {
+    let mut talk = Conversation::new(everything());
+    talk.handle_connected();
+    talk.handle_frame(&[]);
+    talk.handle_frame(&[codec::VERSION, 200, 1]);
+    talk.handle_frame(&codec::encode(&services(&["a"], false)));
+    talk.handle_frame(&codec::encode(&snapshot("a", 0, 1, vec![])));
+    assert_eq!(talk.answer(), Answer::Silent);
+    let mut assembly = Assembly::default();
+    let FromMapper::Snapshot { part, .. } = snapshot("a", 2, 2, vec![]) else { return };
+    assert!(assembly.add(part).is_none() && assembly.parts.is_empty());
+}
+
+#[test]
+fn the_union_believes_the_newest_word() {
+    let talk = |entries: Vec<Entry>| {
+        let answers = [welcome(), services(&["a"], false), snapshot("a", 0, 1, entries)];
+        conversation(everything(), &answers).0
+    };
+    let view = merge(vec![
+        (endpoint(1), talk(vec![entry("x", 2, 1), entry("y", 1, 5)])),
+        (endpoint(2), talk(vec![entry("x", 1, 9), entry("y", 1, 6)])),
+        (endpoint(3), Conversation::new(everything())),
+    ]);
+    assert_eq!(view.instances[&key("a/x")].incarnation, Incarnation(2));
+    assert_eq!(view.instances[&key("a/y")].load.sequence, 6);
+    assert!(!view.agree);
+    assert_eq!(view.mappers[2].answer, Answer::Silent);
+    let same = merge(vec![
+        (endpoint(1), talk(vec![entry("x", 1, 1)])),
+        (endpoint(2), talk(vec![entry("x", 1, 2)])),
+    ]);
+    assert!(same.agree);
+}
+
+#[test]
+fn nobody_there_names_who_was_asked_and_what_to_start() {
+    let mappers = vec![endpoint(5555), endpoint(5557)];
+    let failure = Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE });
+    assert_eq!(
+        failure.message,
+        "no mapper answers at tcp://127.0.0.1:5555, tcp://127.0.0.1:5557 (tried 3s)"
+    );
+    assert_eq!(failure.exit.code(), 69);
+    assert_eq!(failure.fix.as_deref(), Some("svcmap mapper --bind tcp://127.0.0.1:5555"));
+    assert_eq!(
+        start_command(&Endpoint::tcp("10.0.0.5", 5555).unwrap()),
+        "on 10.0.0.5:  svcmap mapper --bind tcp://10.0.0.5:5555"
+    );
+}

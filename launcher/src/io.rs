@@ -1,0 +1,131 @@
+//! The outside that several modules need: files to poll, the parent process, the terminal.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use rustix::event::{PollFd, Timespec};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use svcmap_proto::io::Clock;
+use svcmap_proto::time::Timestamp;
+
+use crate::errors::signal_status;
+
+/// Longest sleep while something has to be looked at that no file tells of: whether a job was
+/// cancelled, and on systems without pidfd whether a child has ended.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits until one of these files is ready or the deadline comes. A signal may end it early.
+///
+/// # Errors
+/// If the system is out of memory.
+pub fn poll(fds: &mut [PollFd<'_>], deadline: Timestamp) -> std::io::Result<()> {
+    // A duration that a Timespec cannot hold is as good as for ever.
+    let timeout = Timespec::try_from(deadline.since(Clock.now())).ok();
+    match rustix::event::poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Does nothing until the deadline: for asking another process again, which cannot call us.
+pub fn pause_until(deadline: Timestamp) {
+    while Clock.now() < deadline && poll(&mut [], deadline).is_ok() {}
+}
+
+/// A file that becomes readable when that child ends, where the system has such a thing.
+pub fn exit_fd(child: &std::process::Child) -> Option<OwnedFd> {
+    #[cfg(target_os = "linux")]
+    return rustix::process::pidfd_open(pid(child)?, rustix::process::PidfdFlags::empty()).ok();
+    #[cfg(not(target_os = "linux"))]
+    return None;
+}
+
+/// Whether that child has ended. It stays a zombie, so that its number, which is its process
+/// group's as well, is not given to anybody else before it is waited for.
+pub fn has_ended(child: &std::process::Child) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let Some(pid) = pid(child) else { return true };
+    match rustix::process::waitid(WaitId::Pid(pid), options) {
+        Ok(status) => status.is_some(),
+        Err(error) => error != rustix::io::Errno::INTR,
+    }
+}
+
+/// A child's number, as rustix has it.
+pub fn pid(child: &std::process::Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+/// From now on this process is killed when its parent ends: to be exact, when the thread ends that
+/// started it. Where the system cannot do that, nothing happens.
+///
+/// # Errors
+/// If the parent has ended already.
+pub fn end_with_parent(parent: u32) -> Result<(), ParentGone> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        // SIGKILL, as a process that hangs must go as well. It cannot fail for a valid signal.
+        let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    }
+    // If the parent ended before that call, no signal will ever come.
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_pid().unsigned_abs());
+    if now == parent { Ok(()) } else { Err(ParentGone { parent }) }
+}
+
+/// The process that started this one has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("process {parent}, which started this one, is gone")]
+pub struct ParentGone {
+    parent: u32,
+}
+
+/// How many columns stdout has; `None` if it is no terminal.
+pub fn stdout_columns() -> Option<usize> {
+    let stdout = std::io::stdout();
+    if !rustix::termios::isatty(&stdout) {
+        return None;
+    }
+    // Some terminals do not tell; 80 columns are what every screen is made for.
+    let columns = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| size.ws_col);
+    Some(if columns == 0 { 80 } else { usize::from(columns) })
+}
+
+/// SIGINT and SIGTERM: the first is waited for, so that the process can end gracefully; a second
+/// one ends it at once, with the exit status 130 or 143.
+#[derive(Debug)]
+pub struct StopSignals {
+    signals: Signals,
+}
+
+impl StopSignals {
+    /// From now on these signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// If the system does not let them be caught.
+    pub fn catch() -> std::io::Result<Self> {
+        let armed = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the first signal finds the flag unset, and then sets it.
+            flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
+            flag::register(signal, armed.clone())?;
+        }
+        Ok(Self { signals: Signals::new([SIGINT, SIGTERM])? })
+    }
+
+    /// A way for another thread to end [`StopSignals::wait`] without a signal.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let handle = self.signals.handle();
+        move || handle.close()
+    }
+
+    /// Waits for the first signal, and returns its number; 0 if a stopper ended it.
+    pub fn wait(&mut self) -> i32 {
+        self.signals.forever().next().unwrap_or(0)
+    }
+}

@@ -1,0 +1,9 @@
+//! The outside of a mapper: its thread, its sockets, and the handle that users hold.
+
+mod builder;
+mod mapper;
+mod node;
+mod tally;
+
+pub use builder::{MapperBuilder, StartError};
+pub use mapper::{Mapper, MapperError};

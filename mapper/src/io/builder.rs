@@ -1,0 +1,159 @@
+//! Settings of a mapper, and how it starts.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use slog::{Logger, info, o, warn};
+use svcmap_proto::io::{self as proto_io, BindError, Clock, EventLoop, SocketKey, SocketSettings};
+use svcmap_proto::limits;
+use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
+
+use super::mapper::Mapper;
+use super::node::Node;
+use crate::config::{Config, ConfigError};
+use crate::registry::Registry;
+
+/// Where a mapper listens unless somebody says otherwise.
+const BIND_DEFAULT: &str = "tcp://127.0.0.1:5555";
+
+/// Where it publishes unless somebody says otherwise.
+const PUBLISH_DEFAULT: &str = "tcp://127.0.0.1:5556";
+
+/// Publications that wait for a subscriber who does not read, before it misses some: one of each
+/// service, twice. Their bytes are shared by all subscribers.
+const PUBLISH_QUEUE: i32 = 2 * limits::SERVICES_MAX as i32;
+
+/// Why a mapper did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is none.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The settings make no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Somebody else listens there, or the address is not of this machine.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system gave no thread, file or socket: look at `ulimit -n`.
+    #[error("the system refused: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<zmq::Error> for StartError {
+    fn from(error: zmq::Error) -> Self {
+        Self::System(io::Error::other(error.message()))
+    }
+}
+
+/// Builds a [`Mapper`]; everything has a default.
+#[derive(Clone, Debug)]
+pub struct MapperBuilder {
+    bind: String,
+    publish: String,
+    config: Config,
+    logger: Logger,
+}
+
+impl Default for MapperBuilder {
+    fn default() -> Self {
+        Self {
+            bind: BIND_DEFAULT.to_owned(),
+            publish: PUBLISH_DEFAULT.to_owned(),
+            config: Config::default(),
+            logger: Logger::root(slog::Discard, o!()),
+        }
+    }
+}
+
+impl MapperBuilder {
+    /// Where it listens. Host `*` means all interfaces, port 0 one that the system chooses.
+    /// Default `tcp://127.0.0.1:5555`.
+    #[must_use]
+    pub fn bind(mut self, endpoint: &str) -> Self {
+        endpoint.clone_into(&mut self.bind);
+        self
+    }
+
+    /// Where it publishes, in the same form. Default `tcp://127.0.0.1:5556`.
+    #[must_use]
+    pub fn publish(mut self, endpoint: &str) -> Self {
+        endpoint.clone_into(&mut self.publish);
+        self
+    }
+
+    /// Longest silence that a worker allows itself: see [`Config::beat`].
+    #[must_use]
+    pub fn beat(mut self, beat: Duration) -> Self {
+        self.config.beat = beat;
+        self
+    }
+
+    /// Missed beats after which an instance expires: see [`Config::expiry_beats`].
+    #[must_use]
+    pub fn expiry_beats(mut self, beats: u32) -> Self {
+        self.config.expiry_beats = beats;
+        self
+    }
+
+    /// Time between two publications of ordinary changes: see [`Config::publish_interval`].
+    #[must_use]
+    pub fn publish_interval(mut self, interval: Duration) -> Self {
+        self.config.publish_interval = interval;
+        self
+    }
+
+    /// Where it logs. Default: nowhere.
+    #[must_use]
+    pub fn logger(mut self, logger: Logger) -> Self {
+        self.logger = logger;
+        self
+    }
+
+    /// Starts it on a thread of its own. When this returns, it listens.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(self) -> Result<Mapper, StartError> {
+        let Self { bind, publish, config, logger } = self;
+        let (bind, publish): (Endpoint, Endpoint) = (bind.parse()?, publish.parse()?);
+        config.validate()?;
+        // Each worker and client is an open file or two.
+        proto_io::raise_open_files_limit();
+
+        let mut event_loop = EventLoop::new(&[])?;
+        let publish_settings =
+            SocketSettings { send_queue: PUBLISH_QUEUE, ..SocketSettings::default() };
+        let router = proto_io::router(event_loop.context(), SocketSettings::default())?;
+        let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
+        let publisher = proto_io::publisher(event_loop.context(), publish_settings)?;
+        let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
+
+        info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
+        if !(endpoint.is_loopback() && publish_endpoint.is_loopback()) {
+            warn!(logger, "anyone who reaches this address can register, look up and listen";
+                "bind" => %endpoint, "publish" => %publish_endpoint);
+        }
+        let (waker, stop) = (event_loop.waker(), Arc::new(AtomicBool::new(false)));
+        let beat = config.beat;
+        let epoch = Epoch(fastrand::u64(..));
+        let registry = Registry::new(config, epoch, Clock.now(), publish_endpoint.clone());
+        let node =
+            Node::new(event_loop, router, publisher, registry, beat, Arc::clone(&stop), logger);
+        let thread =
+            thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
+        Ok(Mapper { endpoint, publish_endpoint, stop, waker, thread: Some(thread) })
+    }
+}
+
+fn bound(
+    event_loop: &mut EventLoop,
+    socket: proto_io::Socket,
+    endpoint: &Endpoint,
+) -> Result<(SocketKey, Endpoint), StartError> {
+    let endpoint = proto_io::bind(&socket, endpoint)?;
+    Ok((event_loop.add(socket)?, endpoint))
+}

@@ -1,0 +1,236 @@
+//! The I/O thread: it carries messages between the sockets and the registry, and nothing more.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use slog::{Logger, debug, error, info, warn};
+use svcmap_proto::codec::{self, DecodeError};
+use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper};
+use svcmap_proto::io::{Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
+use svcmap_proto::refusals::{BadMessage, Refusals};
+use svcmap_proto::time::{Timestamp, earliest};
+use zmq::Message;
+
+use super::tally::Tally;
+use crate::registry::{Connection, Event, Output, Registry};
+
+/// After a suspension, what waits is read for at most so long before any lease ends.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// Messages that are read then, at most: four beats of a mapper with 16,384 instances.
+const CATCH_UP_MESSAGES: usize = 65_536;
+
+/// How long answers have to get out when the mapper stops.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// A message as it came.
+struct Received {
+    from: Connection,
+    /// The address that it came from; empty if unknown.
+    observed: String,
+    message: Result<ToMapper, DecodeError>,
+}
+
+/// What runs on the thread of a mapper.
+pub(super) struct Node {
+    event_loop: EventLoop,
+    router: SocketKey,
+    publisher: SocketKey,
+    registry: Registry,
+    /// A turn that comes so much later than it was due means that this process was suspended.
+    suspension: Duration,
+    stop: Arc<AtomicBool>,
+    /// What one turn of the loop read: bounded by the loop's budget.
+    inbox: Vec<Received>,
+    bad_messages: Refusals,
+    refused: Tally<RegistrationError>,
+    undelivered: Tally<&'static str>,
+    suspensions: u64,
+    log: Logger,
+}
+
+impl Node {
+    /// `beat` is the registry's, and `stop` ends it once it is set and the loop is woken.
+    pub(super) fn new(
+        event_loop: EventLoop,
+        router: SocketKey,
+        publisher: SocketKey,
+        registry: Registry,
+        beat: Duration,
+        stop: Arc<AtomicBool>,
+        log: Logger,
+    ) -> Self {
+        Self {
+            event_loop,
+            router,
+            publisher,
+            registry,
+            suspension: beat,
+            stop,
+            inbox: Vec::new(),
+            bad_messages: Refusals::default(),
+            refused: Tally::new(beat),
+            undelivered: Tally::new(beat),
+            suspensions: 0,
+            log,
+        }
+    }
+
+    /// Runs until it is told to stop.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let result = self.turns();
+        match &result {
+            Ok(()) => info!(self.log, "stopped"),
+            Err(error) => error!(self.log, "the event loop failed"; "error" => %error),
+        }
+        self.event_loop.close(LINGER);
+        result
+    }
+
+    fn turns(&mut self) -> io::Result<()> {
+        while !self.stop.load(Ordering::Acquire) {
+            let registry_at = self.registry.poll_timeout();
+            self.turn(earliest(registry_at, self.summaries_at()))?;
+            // The pulse is always due some time, so a process that stood still shows here, be it
+            // in its sleep or amid its work.
+            let due_at = registry_at.unwrap_or_else(|| Clock.now());
+            if Clock.now().since(due_at) > self.suspension {
+                self.catch_up(due_at)?;
+            }
+            let now = Clock.now();
+            if self.registry.poll_timeout().is_some_and(|at| at <= now) {
+                self.registry.handle_timeout(now);
+                self.act();
+            }
+            self.summarise(now);
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop. Returns how many messages it read.
+    fn turn(&mut self, deadline: Option<Timestamp>) -> io::Result<usize> {
+        let (inbox, bad_messages) = (&mut self.inbox, &mut self.bad_messages);
+        self.event_loop.turn(deadline, |event| match event {
+            IoEvent::Received(_, frames) => match receive(frames) {
+                Ok(received) => inbox.push(received),
+                Err(reason) => bad_messages.count(reason),
+            },
+            IoEvent::TooManyFrames(_) => bad_messages.count(BadMessage::FrameCount),
+            // To stop; nobody watches the rest.
+            IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
+            }
+        })?;
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let count = inbox.len();
+        let (now, unix_us) = (Clock.now(), Clock.unix_us());
+        for Received { from, observed, message } in inbox.drain(..) {
+            match message {
+                Ok(message) => {
+                    self.registry.handle_message(now, unix_us, &from, &observed, message);
+                    // Before the next: a short question can have a long answer.
+                    self.act();
+                }
+                Err(error) => self.handle_undecoded(&from, error),
+            }
+        }
+        self.inbox = inbox;
+        Ok(count)
+    }
+
+    fn handle_undecoded(&mut self, from: &Connection, error: DecodeError) {
+        self.bad_messages.count(error);
+        if let DecodeError::Version(_) = error {
+            let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+            self.reply(from, &FromMapper::WrongVersion { oldest, newest });
+        }
+    }
+
+    /// This process did not run since `due_at`: what came meanwhile counts before any lease ends.
+    fn catch_up(&mut self, due_at: Timestamp) -> io::Result<()> {
+        let until = Clock.now() + CATCH_UP;
+        let mut count = 0;
+        while Clock.now() < until && count < CATCH_UP_MESSAGES {
+            count += self.turn(Some(until))?;
+        }
+        let now = Clock.now();
+        let gap = now.since(due_at);
+        self.registry.handle_suspension(now, gap);
+        self.suspensions += 1;
+        warn!(self.log, "the mapper stood still: leases are extended";
+            "gap_ms" => gap.as_millis(), "read" => count, "times" => self.suspensions);
+        Ok(())
+    }
+
+    /// Does what the registry wants done.
+    fn act(&mut self) {
+        while let Some(output) = self.registry.poll_output() {
+            match output {
+                Output::Reply { to, message } => self.reply(&to, &message),
+                Output::Publish { topic, message } => {
+                    let frame = codec::encode(&message);
+                    let sent = self.event_loop.send(self.publisher, &[&topic, &frame]);
+                    self.count_undelivered(sent);
+                }
+                Output::Event(event) => self.tell(event),
+            }
+        }
+    }
+
+    fn reply(&mut self, to: &Connection, message: &FromMapper) {
+        let frame = codec::encode(message);
+        let sent = self.event_loop.send(self.router, &[to.as_bytes(), &frame]);
+        self.count_undelivered(sent);
+    }
+
+    /// A peer that is gone or does not read: ordinary life. Whoever needs an answer asks again.
+    fn count_undelivered(&mut self, sent: Result<(), SendError>) {
+        match sent {
+            Ok(()) => {}
+            Err(SendError::Full) => self.undelivered.count("full"),
+            Err(SendError::Unreachable) => self.undelivered.count("unreachable"),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Registered { key, incarnation, endpoint } => info!(self.log, "registered";
+                "instance" => %key, "incarnation" => %incarnation, "endpoint" => %endpoint),
+            Event::Replaced { key, incarnation, by } => info!(self.log, "replaced";
+                "instance" => %key, "incarnation" => %incarnation, "by" => %by),
+            Event::Left { key, incarnation } => info!(self.log, "left";
+                "instance" => %key, "incarnation" => %incarnation),
+            Event::Expired { key, incarnation } => info!(self.log, "expired";
+                "instance" => %key, "incarnation" => %incarnation),
+            Event::Refused(error) => self.refused.count(error),
+        }
+    }
+
+    fn summaries_at(&self) -> Option<Timestamp> {
+        let refusals_at = earliest(self.bad_messages.poll_timeout(), self.refused.poll_timeout());
+        earliest(refusals_at, self.undelivered.poll_timeout())
+    }
+
+    fn summarise(&mut self, now: Timestamp) {
+        if let Some(summary) = self.bad_messages.poll_summary(now) {
+            warn!(self.log, "refused messages"; "messages" => %summary);
+        }
+        if let Some(summary) = self.refused.poll_summary(now) {
+            warn!(self.log, "refused registrations"; "registrations" => %summary);
+        }
+        if let Some(summary) = self.undelivered.poll_summary(now) {
+            debug!(self.log, "undelivered messages"; "messages" => %summary);
+        }
+    }
+}
+
+/// A message on the ROUTER: the connection it came on, and one frame.
+fn receive(frames: &mut [Message]) -> Result<Received, BadMessage> {
+    let [from, frame] = frames else { return Err(BadMessage::FrameCount) };
+    let message = codec::decode(frame);
+    // A mapped address is the IPv4 address that it maps.
+    let observed = frame.gets("Peer-Address").unwrap_or_default();
+    let observed = observed.strip_prefix("::ffff:").unwrap_or(observed).to_owned();
+    Ok(Received { from: Connection::new(from), observed, message })
+}

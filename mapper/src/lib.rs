@@ -1,0 +1,43 @@
+//! svcmap's control plane: who is alive, and how loaded they are.
+//!
+//! A [`Mapper`] runs on a thread of its own. Workers register with it and report to it; senders
+//! look services up and follow what it publishes. It never touches a job, and several mappers need
+//! not know of each other.
+//!
+//! ```
+//! use std::time::Duration;
+//! use svcmap_mapper::Mapper;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mapper = Mapper::builder()
+//!     .bind("tcp://127.0.0.1:0") // 0: a port that the system chooses
+//!     .publish("tcp://127.0.0.1:0")
+//!     .beat(Duration::from_millis(500))
+//!     .start()?;
+//! println!("workers register at {}", mapper.endpoint());
+//! mapper.stop();
+//! mapper.wait()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
+//! clock, no thread, no log.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`config`] | settings, their defaults and limits |
+//! | [`registry`] | all decisions: messages and time in, messages out |
+//! | [`leases`] | who was heard when, and who is silent |
+//! | [`revisions`] | what is published of each service, and when |
+#![deny(missing_docs)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod config;
+mod io;
+pub mod leases;
+pub mod registry;
+pub mod revisions;
+
+pub use config::{Config, ConfigError};
+pub use io::{Mapper, MapperBuilder, MapperError, StartError};

@@ -1,0 +1,387 @@
+//! The registry: who is alive, and how loaded they are. All decisions of a mapper are made here.
+//!
+//! It knows no socket and no clock: messages and `now` go in, what to send comes out of
+//! [`Registry::poll_output`]. Drain that after every call of a `handle_*` method.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::codec::{VERSION, VERSION_OLDEST};
+use svcmap_proto::control::{
+    FromMapper, Hello, PULSE_TOPIC, Publication, Registration, RegistrationError, ToMapper, Welcome,
+};
+use svcmap_proto::limits;
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, Epoch, Incarnation, InstanceKey, Name};
+use svcmap_proto::time::{Timestamp, earliest, wire_ms};
+
+use crate::config::Config;
+use crate::leases::Leases;
+use crate::revisions::{Happened, Revisions};
+use memory::{Departed, Throttle};
+
+pub use output::{Connection, Event, Output};
+
+mod memory;
+mod output;
+mod publish;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+/// Service names in one answer to LIST: as many of the longest as fit into a part.
+const NAMES_MAX: usize = limits::PART_BYTES_MAX / (limits::NAME_BYTES_MAX + 2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Registry {
+    config: Config,
+    epoch: Epoch,
+    publish: Endpoint,
+    warming_until: Timestamp,
+    pulse_at: Timestamp,
+    /// Those who are listed; no inner map is empty.
+    services: BTreeMap<Name, BTreeMap<Name, Instance>>,
+    leases: Leases,
+    revisions: Revisions,
+    departed: Departed,
+    corrections: Throttle,
+    outputs: VecDeque<Output>,
+}
+
+/// One life of an instance that is listed.
+#[derive(Debug)]
+struct Instance {
+    registration: Registration,
+    /// Where it spoke from last.
+    connection: Connection,
+    /// When its load was last known to be true.
+    load_at: Timestamp,
+}
+
+impl Registry {
+    /// An empty registry. `config` must be valid; `epoch` is drawn at random for each life of a
+    /// mapper; `publish` is where it publishes, as callers are told.
+    pub fn new(config: Config, epoch: Epoch, now: Timestamp, publish: Endpoint) -> Self {
+        Self {
+            epoch,
+            publish,
+            warming_until: now + config.warming(),
+            pulse_at: now,
+            services: BTreeMap::new(),
+            leases: Leases::new(config.expiry()),
+            revisions: Revisions::new(config.beat, config.publish_interval),
+            departed: Departed::default(),
+            corrections: Throttle::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// A message came `from` a connection whose address is `observed` (empty if unknown), while the
+    /// wall clock showed `unix_us` microseconds.
+    pub fn handle_message(
+        &mut self,
+        now: Timestamp,
+        unix_us: u64,
+        from: &Connection,
+        observed: &str,
+        message: ToMapper,
+    ) {
+        let newest = Incarnation(unix_us.saturating_add(limits::INCARNATION_AHEAD_US_MAX));
+        match message {
+            ToMapper::Hello(hello) => self.handle_hello(now, from, observed, hello),
+            ToMapper::Register(registration) => {
+                self.handle_register(now, newest, from, registration);
+            }
+            ToMapper::Report { key, incarnation, load } => {
+                self.handle_report(now, from, key, incarnation, load);
+            }
+            // Remembering a leave from the far future would lock the name.
+            ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
+            ToMapper::Leave { key, incarnation } => self.handle_leave(now, key, incarnation),
+            ToMapper::Sync { service } => {
+                for part in self.snapshot(now, &service, self.revisions.revision(&service)) {
+                    let service = service.clone();
+                    self.reply(from, FromMapper::Snapshot { service, part });
+                }
+            }
+            ToMapper::List { after } => {
+                let message = self.services_page(after.as_ref());
+                self.reply(from, message);
+            }
+        }
+    }
+
+    /// This process did not run during the last `gap`. Call it after what came meanwhile was
+    /// handled, and before [`Registry::handle_timeout`].
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.leases.handle_suspension(now, gap);
+    }
+
+    /// Time has come for what is due: expiry, the pulse, publications.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(key) = self.leases.poll_expired(now) {
+            if let Some(instance) = self.remove(&key) {
+                let incarnation = instance.registration.incarnation;
+                self.changed(now, &key, Happened::Expired(incarnation), true);
+                self.event(Event::Expired { key, incarnation });
+            }
+        }
+        if self.pulse_at <= now {
+            let next = self.pulse_at + self.config.beat;
+            self.pulse_at = if next > now { next } else { now + self.config.beat };
+            let instances = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
+            let message = Publication::Pulse { epoch: self.epoch, instances };
+            self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), message });
+        }
+        while let Some(due) = self.revisions.poll_due(now) {
+            self.publish_due(now, due);
+        }
+    }
+
+    /// What to do next, until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Registry::handle_timeout`] next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let due_at = earliest(self.leases.poll_timeout(), self.revisions.poll_timeout());
+        earliest(due_at, Some(self.pulse_at))
+    }
+
+    fn handle_hello(&mut self, now: Timestamp, from: &Connection, observed: &str, hello: Hello) {
+        if hello.newest < VERSION_OLDEST || hello.oldest > VERSION {
+            let message = FromMapper::WrongVersion { oldest: VERSION_OLDEST, newest: VERSION };
+            return self.reply(from, message);
+        }
+        // Who left lately counts as well: its successor has to be higher to be listed.
+        let highest = hello.key.and_then(|key| {
+            let listed = self.listed(&key).map(|listed| listed.registration.incarnation);
+            listed.max(self.departed.incarnation(now, &key))
+        });
+        let welcome = Welcome {
+            epoch: self.epoch,
+            warming: self.is_warming(now),
+            beat_ms: wire_ms(self.config.beat),
+            expiry_ms: wire_ms(self.config.expiry()),
+            publish_ms: wire_ms(self.config.publish_interval),
+            publish: self.publish.clone(),
+            observed: observed.to_owned(),
+            highest,
+        };
+        self.reply(from, FromMapper::Welcome(welcome));
+    }
+
+    fn handle_register(
+        &mut self,
+        now: Timestamp,
+        newest: Incarnation,
+        from: &Connection,
+        registration: Registration,
+    ) {
+        let (key, incarnation) = (registration.key.clone(), registration.incarnation);
+        if let Some(by) = self.superior(now, &key, incarnation) {
+            return self.reply(from, FromMapper::Replaced { key, incarnation, by });
+        }
+        if let Err(error) = self.admit(&registration, newest) {
+            self.event(Event::Refused(error));
+            return self.reply(from, FromMapper::RegistrationRefused(error));
+        }
+        self.leases.renew(now, &key);
+        self.list(now, from, registration);
+        self.reply(from, FromMapper::Registered { key, incarnation });
+    }
+
+    /// Whether the instance can be listed.
+    fn admit(
+        &self,
+        registration: &Registration,
+        newest: Incarnation,
+    ) -> Result<(), RegistrationError> {
+        let Registration { key, incarnation, endpoints, .. } = registration;
+        // Port 0 is a wildcard as well.
+        let reachable = |e: &Endpoint| !e.is_wildcard() && e.port().is_some_and(|port| port != 0);
+        if !(1..=limits::ENDPOINTS_MAX).contains(&endpoints.len())
+            || !endpoints.iter().all(reachable)
+        {
+            return Err(RegistrationError::Endpoints);
+        }
+        if *incarnation > newest {
+            return Err(RegistrationError::IncarnationAhead);
+        }
+        let full = self.leases.len() >= self.config.instances_max
+            || (self.revisions.len() >= self.config.services_max
+                && !self.revisions.contains(&key.service));
+        if full && self.listed(key).is_none() {
+            return Err(RegistrationError::RegistryFull);
+        }
+        Ok(())
+    }
+
+    /// Lists an instance that was admitted, or updates it.
+    fn list(&mut self, now: Timestamp, from: &Connection, registration: Registration) {
+        let (key, incarnation) = (registration.key.clone(), registration.incarnation);
+        let endpoint = registration.endpoints.first().cloned();
+        let said = Instance { registration, connection: from.clone(), load_at: now };
+        let instances = self.services.entry(key.service.clone()).or_default();
+        let listed = instances.get_mut(&key.instance);
+        if let Some(listed) = listed
+            && listed.registration.incarnation == incarnation
+        {
+            let Some(happened) = listed.update(said) else { return };
+            self.changed(now, &key, happened, true);
+            if happened == Happened::Load {
+                return;
+            }
+        } else {
+            let earlier = instances.insert(key.instance.clone(), said);
+            self.changed(now, &key, Happened::Put, true);
+            if let Some(earlier) = earlier {
+                return self.replaced(from, earlier, incarnation);
+            }
+        }
+        if let Some(endpoint) = endpoint {
+            self.event(Event::Registered { key, incarnation, endpoint });
+        }
+    }
+
+    /// Tells the earlier life of an instance, unless it is the same process that spoke.
+    fn replaced(&mut self, from: &Connection, earlier: Instance, by: Incarnation) {
+        let Registration { key, incarnation, .. } = earlier.registration;
+        if earlier.connection != *from {
+            let message = FromMapper::Replaced { key: key.clone(), incarnation, by };
+            self.reply(&earlier.connection, message);
+        }
+        self.event(Event::Replaced { key, incarnation, by });
+    }
+
+    fn handle_report(
+        &mut self,
+        now: Timestamp,
+        from: &Connection,
+        key: InstanceKey,
+        incarnation: Incarnation,
+        load: Load,
+    ) {
+        let listed = self.services.get_mut(&key.service).and_then(|s| s.get_mut(&key.instance));
+        if let Some(listed) = listed
+            && listed.registration.incarnation == incarnation
+        {
+            if listed.connection != *from {
+                listed.connection = from.clone();
+            }
+            self.leases.renew(now, &key);
+            let known = &mut listed.registration.load;
+            if load.sequence >= known.sequence {
+                listed.load_at = now;
+            }
+            if load.sequence > known.sequence {
+                let crossed = load.crossed(known);
+                *known = load;
+                self.changed(now, &key, Happened::Load, crossed);
+            }
+        } else if self.corrections.admit(now, from) {
+            let message = match self.superior(now, &key, incarnation) {
+                Some(by) => FromMapper::Replaced { key, incarnation, by },
+                None => FromMapper::Reregister,
+            };
+            self.reply(from, message);
+        }
+    }
+
+    fn handle_leave(&mut self, now: Timestamp, key: InstanceKey, incarnation: Incarnation) {
+        let listed = self.listed(&key).map(|listed| listed.registration.incarnation);
+        let news = match listed {
+            Some(listed) => listed == incarnation,
+            // It may have expired here, but elsewhere it is still believed to be alive.
+            None => self.departed.incarnation(now, &key) < Some(incarnation),
+        };
+        if !news {
+            return;
+        }
+        self.leases.remove(&key);
+        self.remove(&key);
+        self.departed.insert(now, key.clone(), incarnation);
+        if self.revisions.contains(&key.service) {
+            self.changed(now, &key, Happened::Left(incarnation), true);
+        }
+        self.event(Event::Left { key, incarnation });
+    }
+
+    /// The services from behind `after`, those that lately lost their last instance included.
+    fn services_page(&self, after: Option<&Name>) -> FromMapper {
+        let mut left = self.revisions.services(after);
+        let names = left.by_ref().take(NAMES_MAX).cloned().collect();
+        FromMapper::Services { names, more: left.next().is_some() }
+    }
+
+    /// The incarnation for which this one must make way: a higher one that is listed, or this one
+    /// or a higher one that left. What left stays away, whatever of it arrives late; and a process
+    /// whose supervisor took it for dead must not go on unlisted for ever.
+    fn superior(
+        &self,
+        now: Timestamp,
+        key: &InstanceKey,
+        incarnation: Incarnation,
+    ) -> Option<Incarnation> {
+        let listed = self.listed(key).map(|listed| listed.registration.incarnation);
+        let listed = listed.filter(|listed| *listed > incarnation);
+        listed.max(self.departed.incarnation(now, key).filter(|left| *left >= incarnation))
+    }
+
+    fn listed(&self, key: &InstanceKey) -> Option<&Instance> {
+        self.services.get(&key.service)?.get(&key.instance)
+    }
+
+    fn remove(&mut self, key: &InstanceKey) -> Option<Instance> {
+        let instances = self.services.get_mut(&key.service)?;
+        let removed = instances.remove(&key.instance);
+        if instances.is_empty() {
+            self.services.remove(&key.service);
+        }
+        removed
+    }
+
+    fn changed(&mut self, now: Timestamp, key: &InstanceKey, happened: Happened, urgent: bool) {
+        let InstanceKey { service, instance } = key;
+        let instances = self.services.get(service).map_or(0, BTreeMap::len);
+        self.revisions.handle_change(now, service, instance, happened, instances, urgent);
+    }
+
+    fn is_warming(&self, now: Timestamp) -> bool {
+        now < self.warming_until
+    }
+
+    fn reply(&mut self, to: &Connection, message: FromMapper) {
+        self.outputs.push_back(Output::Reply { to: to.clone(), message });
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+impl Instance {
+    /// The same life registered again: takes what it says, and returns what changed. A registration
+    /// that was long on its way brings no old load back.
+    fn update(&mut self, mut said: Instance) -> Option<Happened> {
+        let (known, load) = (self.registration.load, said.registration.load);
+        if load.sequence <= known.sequence {
+            said.registration.load = known;
+        }
+        if load.sequence < known.sequence {
+            said.load_at = self.load_at;
+        }
+        let mut earlier = std::mem::replace(self, said).registration;
+        earlier.load = self.registration.load;
+        if earlier != self.registration {
+            Some(Happened::Put)
+        } else {
+            (load.sequence > known.sequence).then_some(Happened::Load)
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a registry remembers of those who are not listed, for a while and within limits.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::limits;
+use svcmap_proto::names::{Incarnation, InstanceKey};
+use svcmap_proto::time::Timestamp;
+
+use super::Connection;
+
+/// How long it is remembered who left: far longer than any message is under way.
+const DEPARTED: Duration = Duration::from_secs(600);
+
+/// Most that are remembered: as if everybody had left. Beyond it, the earliest is forgotten.
+const DEPARTED_MAX: usize = limits::INSTANCES_MAX;
+
+/// How often one connection is told that what it believes is wrong.
+const CORRECTION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Connections that are told so within that interval. Who is not among them is told later: when
+/// all 65,536 instances of a restarted mapper report at once, it takes four seconds.
+const CORRECTIONS_MAX: usize = 16_384;
+
+/// Who left, so that nothing of them that arrives late brings them back.
+#[derive(Debug, Default)]
+pub(super) struct Departed {
+    incarnations: BTreeMap<InstanceKey, (Incarnation, Timestamp)>,
+    /// In the order of leaving. A name that left again stands here more than once.
+    order: VecDeque<(Timestamp, InstanceKey)>,
+}
+
+impl Departed {
+    /// That life of the instance left.
+    pub(super) fn insert(&mut self, now: Timestamp, key: InstanceKey, incarnation: Incarnation) {
+        while self.order.front().is_some_and(|(left_at, _)| now.since(*left_at) >= DEPARTED)
+            || self.order.len() >= DEPARTED_MAX
+        {
+            self.forget_first();
+        }
+        self.order.push_back((now, key.clone()));
+        self.incarnations.insert(key, (incarnation, now));
+    }
+
+    /// The life of that instance that left last, if that is not long ago.
+    pub(super) fn incarnation(&self, now: Timestamp, key: &InstanceKey) -> Option<Incarnation> {
+        let (incarnation, left_at) = self.incarnations.get(key)?;
+        (now.since(*left_at) < DEPARTED).then_some(*incarnation)
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((left_at, key)) = self.order.pop_front()
+            && self.incarnations.get(&key).is_some_and(|(_, last)| *last == left_at)
+        {
+            self.incarnations.remove(&key);
+        }
+    }
+}
+
+/// Whom the registry has just told that what it believes is wrong.
+#[derive(Debug, Default)]
+pub(super) struct Throttle {
+    told: BTreeSet<Connection>,
+    /// The same, in the order of telling.
+    order: VecDeque<(Timestamp, Connection)>,
+}
+
+impl Throttle {
+    /// Whether to tell that connection now.
+    pub(super) fn admit(&mut self, now: Timestamp, connection: &Connection) -> bool {
+        while let Some((told_at, _)) = self.order.front()
+            && now.since(*told_at) >= CORRECTION_INTERVAL
+            && let Some((_, earliest)) = self.order.pop_front()
+        {
+            self.told.remove(&earliest);
+        }
+        let admitted = self.told.len() < CORRECTIONS_MAX && self.told.insert(connection.clone());
+        if admitted {
+            self.order.push_back((now, connection.clone()));
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn key(number: usize) -> InstanceKey {
+        InstanceKey {
+            service: "s".parse().unwrap(),
+            instance: format!("i{number}").parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn who_left_is_remembered_for_ten_minutes() {
+        let mut departed = Departed::default();
+        departed.insert(at(0), key(1), Incarnation(5));
+        departed.insert(at(300), key(1), Incarnation(6));
+        assert_eq!(departed.incarnation(at(899), &key(1)), Some(Incarnation(6)));
+        // The earlier entry of the same name goes, the later one stays.
+        departed.insert(at(899), key(2), Incarnation(1));
+        assert_eq!(departed.incarnation(at(899), &key(1)), Some(Incarnation(6)));
+        assert_eq!(departed.incarnation(at(900), &key(1)), None);
+        departed.insert(at(2000), key(3), Incarnation(1));
+        assert_eq!((departed.order.len(), departed.incarnations.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_memory_of_who_left_is_bounded() {
+        let mut departed = Departed::default();
+        for number in 0..DEPARTED_MAX + 10 {
+            departed.insert(at(0), key(number), Incarnation(1));
+        }
+        assert_eq!(departed.order.len(), DEPARTED_MAX);
+        assert_eq!(departed.incarnations.len(), DEPARTED_MAX);
+        assert_eq!(departed.incarnation(at(1), &key(9)), None);
+        assert!(departed.incarnation(at(1), &key(10)).is_some());
+    }
+
+    #[test]
+    fn a_connection_is_corrected_once_a_second() {
+        let mut throttle = Throttle::default();
+        let [a, b] = [Connection::new(b"a"), Connection::new(b"b")];
+        assert!(throttle.admit(at(0), &a));
+        assert!(!throttle.admit(at(0), &a));
+        assert!(throttle.admit(at(0), &b));
+        assert!(throttle.admit(at(1), &a));
+        assert_eq!((throttle.told.len(), throttle.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn corrections_are_bounded() {
+        let mut throttle = Throttle::default();
+        let admitted = (0..CORRECTIONS_MAX + 10)
+            .filter(|n| throttle.admit(at(0), &Connection::new(&n.to_be_bytes())));
+        assert_eq!(admitted.count(), CORRECTIONS_MAX);
+        assert!(throttle.admit(at(1), &Connection::new(b"late")));
+    }
+}

@@ -1,0 +1,101 @@
+//! From what is due to what is published: entries, changes and their parts.
+
+use svcmap_proto::codec::into_parts;
+use svcmap_proto::control::{Change, ChangesPart, Entry, Publication, SnapshotPart, topic};
+use svcmap_proto::names::Name;
+use svcmap_proto::time::{Timestamp, wire_ms};
+
+use super::{Instance, Output, Registry};
+use crate::revisions::{Due, Happened};
+
+impl Registry {
+    /// The state of a service as of now, in parts.
+    pub(super) fn snapshot(
+        &self,
+        now: Timestamp,
+        service: &Name,
+        revision: u64,
+    ) -> Vec<SnapshotPart> {
+        let instances = self.services.get(service).into_iter().flat_map(|s| s.values());
+        let parts = into_parts(instances.map(|instance| instance.entry(now)).collect());
+        let count = part_count(&parts);
+        let (epoch, warming) = (self.epoch, self.is_warming(now));
+        let numbered = (0..count).zip(parts);
+        numbered
+            .map(|(part, entries)| SnapshotPart {
+                epoch,
+                revision,
+                warming,
+                part,
+                parts: count,
+                entries,
+            })
+            .collect()
+    }
+
+    /// Publishes what is due.
+    pub(super) fn publish_due(&mut self, now: Timestamp, due: Due) {
+        match due {
+            Due::Snapshot { service, revision } => {
+                for part in self.snapshot(now, &service, revision) {
+                    self.publish(&service, Publication::Snapshot(part));
+                }
+            }
+            Due::Changes { service, previous, revision, changes } => {
+                let changes = changes.into_iter().filter_map(|(instance, happened)| {
+                    self.change(now, &service, instance, happened)
+                });
+                let parts = into_parts(changes.collect());
+                let (epoch, count) = (self.epoch, part_count(&parts));
+                for (part, changes) in (0..count).zip(parts) {
+                    let part =
+                        ChangesPart { epoch, previous, revision, part, parts: count, changes };
+                    self.publish(&service, Publication::Changes(part));
+                }
+            }
+        }
+    }
+
+    fn change(
+        &self,
+        now: Timestamp,
+        service: &Name,
+        instance: Name,
+        happened: Happened,
+    ) -> Option<Change> {
+        let listed = || self.services.get(service)?.get(&instance);
+        Some(match happened {
+            Happened::Put => Change::Put(listed()?.entry(now)),
+            Happened::Load => {
+                let Entry { incarnation, load, age_ms, .. } = listed()?.entry(now);
+                Change::Load { instance, incarnation, load, age_ms }
+            }
+            Happened::Left(incarnation) => Change::Left { instance, incarnation },
+            Happened::Expired(incarnation) => Change::Expired { instance, incarnation },
+        })
+    }
+
+    fn publish(&mut self, service: &Name, message: Publication) {
+        self.outputs.push_back(Output::Publish { topic: topic(service), message });
+    }
+}
+
+impl Instance {
+    fn entry(&self, now: Timestamp) -> Entry {
+        let registration = &self.registration;
+        Entry {
+            instance: registration.key.instance.clone(),
+            incarnation: registration.incarnation,
+            endpoints: registration.endpoints.clone(),
+            host: registration.host,
+            pid: registration.pid,
+            load: registration.load,
+            age_ms: wire_ms(now.since(self.load_at)),
+        }
+    }
+}
+
+/// How many parts there are. The limit of instances keeps it far below the largest number.
+fn part_count<T>(parts: &[T]) -> u16 {
+    u16::try_from(parts.len()).unwrap_or(u16::MAX)
+}

@@ -1,0 +1,433 @@
+use svcmap_proto::control::{Change, topic};
+use svcmap_proto::names::HostId;
+
+use super::*;
+
+/// The wall clock of all tests, in microseconds.
+const UNIX_US: u64 = 1_700_000_000_000_000;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ms(ms: u64) -> Timestamp {
+    Timestamp::from_micros(ms * 1000)
+}
+
+fn key(text: &str) -> InstanceKey {
+    let (service, instance) = text.split_once('/').unwrap();
+    InstanceKey { service: service.parse().unwrap(), instance: instance.parse().unwrap() }
+}
+
+fn registration(text: &str, incarnation: u64) -> Registration {
+    Registration {
+        key: key(text),
+        incarnation: Incarnation(incarnation),
+        endpoints: vec!["tcp://10.0.0.1:7000".parse().unwrap()],
+        host: HostId(1),
+        pid: 2,
+        load: load(1, 0),
+    }
+}
+
+fn load(sequence: u64, queued: u32) -> Load {
+    Load { sequence, queued, slots: 8, ..Load::default() }
+}
+
+fn registry() -> Registry {
+    registry_with(Config::default())
+}
+
+fn registry_with(config: Config) -> Registry {
+    Registry::new(config, Epoch(7), ms(0), "tcp://*:5556".parse().unwrap())
+}
+
+impl Registry {
+    /// One message, from the connection of that name, and what comes of it.
+    fn say(&mut self, now: Timestamp, from: &str, message: ToMapper) -> Vec<Output> {
+        self.handle_message(now, UNIX_US, &Connection::new(from.as_bytes()), "10.0.0.9", message);
+        self.drain()
+    }
+
+    fn register(&mut self, now: Timestamp, from: &str, key: &str, incarnation: u64) -> Vec<Output> {
+        self.say(now, from, ToMapper::Register(registration(key, incarnation)))
+    }
+
+    fn report(
+        &mut self,
+        now: Timestamp,
+        from: &str,
+        text: &str,
+        inc: u64,
+        load: Load,
+    ) -> Vec<Output> {
+        let incarnation = Incarnation(inc);
+        self.say(now, from, ToMapper::Report { key: key(text), incarnation, load })
+    }
+
+    fn leave(&mut self, now: Timestamp, text: &str, incarnation: u64) -> Vec<Output> {
+        let incarnation = Incarnation(incarnation);
+        self.say(now, "c", ToMapper::Leave { key: key(text), incarnation })
+    }
+
+    fn sync(&mut self, now: Timestamp, service: &str) -> SnapshotOf {
+        let service = service.parse().unwrap();
+        match self.say(now, "c", ToMapper::Sync { service }).pop() {
+            Some(Output::Reply { message: FromMapper::Snapshot { part, .. }, .. }) => SnapshotOf {
+                revision: part.revision,
+                warming: part.warming,
+                parts: part.parts,
+                incarnations: part.entries.iter().map(|e| e.incarnation.0).collect(),
+                ages_ms: part.entries.iter().map(|e| e.age_ms).collect(),
+            },
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// Everything that is due until then, at the time when it is due.
+    fn run_until(&mut self, end: Timestamp) -> Vec<(Timestamp, Output)> {
+        let mut all = Vec::new();
+        while let Some(at) = self.poll_timeout().filter(|at| *at <= end) {
+            self.handle_timeout(at);
+            all.extend(self.drain().into_iter().map(|output| (at, output)));
+        }
+        all
+    }
+
+    fn changes_until(&mut self, end: Timestamp) -> Vec<Change> {
+        let changes = |(_, output)| match output {
+            Output::Publish { message: Publication::Changes(part), .. } => part.changes,
+            _ => Vec::new(),
+        };
+        self.run_until(end).into_iter().flat_map(changes).collect()
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.poll_output()).collect()
+    }
+}
+
+struct SnapshotOf {
+    revision: u64,
+    warming: bool,
+    parts: u16,
+    incarnations: Vec<u64>,
+    ages_ms: Vec<u32>,
+}
+
+fn replies(outputs: &[Output]) -> Vec<(&[u8], &FromMapper)> {
+    let replies = outputs.iter().filter_map(|output| match output {
+        Output::Reply { to, message } => Some((to.as_bytes(), message)),
+        _ => None,
+    });
+    replies.collect()
+}
+
+fn replaced(text: &str, incarnation: u64, by: u64) -> FromMapper {
+    let (incarnation, by) = (Incarnation(incarnation), Incarnation(by));
+    FromMapper::Replaced { key: key(text), incarnation, by }
+}
+
+#[test]
+fn hello_is_answered_with_all_that_a_caller_must_know() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    let hello = |text| Hello { oldest: 1, newest: 9, key: Some(key(text)) };
+    let outputs = registry.say(ms(4999), "c", ToMapper::Hello(hello("s/a")));
+    let welcome = Welcome {
+        epoch: Epoch(7),
+        warming: true,
+        beat_ms: 1000,
+        expiry_ms: 3000,
+        publish_ms: 100,
+        publish: "tcp://*:5556".parse().unwrap(),
+        observed: "10.0.0.9".to_owned(),
+        highest: Some(Incarnation(5)),
+    };
+    assert_eq!(replies(&outputs), [(&b"c"[..], &FromMapper::Welcome(welcome.clone()))]);
+    let outputs = registry.say(ms(5000), "c", ToMapper::Hello(hello("s/b")));
+    let welcome = Welcome { warming: false, highest: None, ..welcome };
+    assert_eq!(replies(&outputs)[0].1, &FromMapper::Welcome(welcome));
+    // Who left must be outdone as well.
+    registry.leave(ms(5000), "s/a", 5);
+    let outputs = registry.say(ms(5000), "c", ToMapper::Hello(hello("s/a")));
+    assert!(matches!(replies(&outputs)[0].1,
+        FromMapper::Welcome(w) if w.highest == Some(Incarnation(5))));
+}
+
+#[test]
+fn a_caller_of_another_version_is_told_so() {
+    let hello = Hello { oldest: VERSION + 1, newest: VERSION + 3, key: None };
+    let outputs = registry().say(ms(0), "c", ToMapper::Hello(hello));
+    assert!(matches!(replies(&outputs)[0].1, FromMapper::WrongVersion { oldest: 1, newest: 1 }));
+}
+
+#[test]
+fn the_higher_incarnation_wins_and_the_lower_is_told() {
+    let mut registry = registry();
+    registry.register(ms(0), "old", "s/a", 5);
+    let outputs = registry.register(ms(1), "new", "s/a", 6);
+    assert_eq!(replies(&outputs)[0], (&b"old"[..], &replaced("s/a", 5, 6)));
+    assert!(matches!(replies(&outputs)[1], (b"new", FromMapper::Registered { .. })));
+    let outputs = registry.register(ms(2), "old", "s/a", 5);
+    assert_eq!(replies(&outputs), [(&b"old"[..], &replaced("s/a", 5, 6))]);
+    let outputs = registry.report(ms(3), "old", "s/a", 5, load(9, 9));
+    assert_eq!(replies(&outputs), [(&b"old"[..], &replaced("s/a", 5, 6))]);
+    assert_eq!(registry.report(ms(4), "old", "s/a", 5, load(10, 9)), [], "told again too soon");
+    assert_eq!(registry.sync(ms(5), "s").incarnations, [6]);
+}
+
+#[test]
+fn the_same_incarnation_updates_and_answers_go_to_its_new_connection() {
+    let mut registry = registry();
+    registry.register(ms(0), "first", "s/a", 5);
+    registry.report(ms(10), "first", "s/a", 5, load(4, 2));
+    let again = registry.register(ms(20), "second", "s/a", 5);
+    assert_eq!(replies(&again).len(), 1);
+    assert!(!again.iter().any(|output| matches!(output, Output::Event(_))), "nothing is new");
+    registry.run_until(ms(900));
+    let instance = registry.listed(&key("s/a")).unwrap();
+    assert_eq!(instance.registration.load, load(4, 2), "an old load came back");
+    let outputs = registry.register(ms(910), "third", "s/a", 6);
+    assert_eq!(replies(&outputs)[0].0, b"second");
+}
+
+#[test]
+fn registrations_that_cannot_be_listed_are_refused() {
+    let config = Config { instances_max: 2, services_max: 2, ..Config::default() };
+    let mut registry = registry_with(config);
+    let mut refused = |registration| {
+        let outputs = registry.say(ms(0), "w", ToMapper::Register(registration));
+        match *replies(&outputs) {
+            [(_, FromMapper::RegistrationRefused(error))] => Some(*error),
+            _ => None,
+        }
+    };
+    let with = |endpoints: &[&str]| Registration {
+        endpoints: endpoints.iter().map(|e| e.parse().unwrap()).collect(),
+        ..registration("s/a", 1)
+    };
+    let unreachable = Some(RegistrationError::Endpoints);
+    assert_eq!(refused(with(&[])), unreachable);
+    assert_eq!(refused(with(&["tcp://h:1"; 5])), unreachable);
+    assert_eq!(refused(with(&["tcp://h:1", "tcp://*:1"])), unreachable);
+    assert_eq!(refused(with(&["tcp://h:0"])), unreachable);
+    assert_eq!(refused(with(&["tcp://h:*"])), unreachable);
+
+    let limit = UNIX_US + limits::INCARNATION_AHEAD_US_MAX;
+    assert_eq!(refused(registration("s/a", limit + 1)), Some(RegistrationError::IncarnationAhead));
+    assert_eq!(refused(registration("s/a", limit)), None);
+
+    assert_eq!(refused(registration("s/b", 1)), None);
+    assert_eq!(refused(registration("s/c", 1)), Some(RegistrationError::RegistryFull));
+    assert_eq!(refused(registration("s/b", 2)), None, "it is listed already");
+}
+
+#[test]
+fn services_are_limited_as_well() {
+    let config = Config { services_max: 1, ..Config::default() };
+    let mut registry = registry_with(config);
+    registry.register(ms(0), "w", "s/a", 1);
+    let outputs = registry.register(ms(0), "w", "t/a", 1);
+    assert!(matches!(replies(&outputs)[0].1, FromMapper::RegistrationRefused(_)));
+    assert!(registry.sync(ms(0), "t").incarnations.is_empty());
+}
+
+#[test]
+fn an_unknown_reporter_is_asked_to_register_once_a_second() {
+    let mut registry = registry();
+    let outputs = registry.report(ms(0), "w", "s/a", 5, load(1, 0));
+    assert_eq!(replies(&outputs), [(&b"w"[..], &FromMapper::Reregister)]);
+    assert_eq!(registry.report(ms(999), "w", "s/a", 5, load(1, 0)), []);
+    assert_eq!(registry.report(ms(1000), "w", "s/a", 5, load(1, 0)).len(), 1);
+    // A life that is above the listed one never registered.
+    registry.register(ms(3000), "w", "s/a", 4);
+    let outputs = registry.report(ms(3000), "w", "s/a", 5, load(1, 0));
+    assert_eq!(replies(&outputs), [(&b"w"[..], &FromMapper::Reregister)]);
+}
+
+#[test]
+fn silence_expires_an_instance_on_time_and_reports_keep_it() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    registry.register(ms(0), "w", "s/b", 5);
+    registry.run_until(ms(2000));
+    assert_eq!(registry.report(ms(2000), "w", "s/b", 5, load(1, 0)), []);
+    let outputs = registry.run_until(ms(4999));
+    let expired = Event::Expired { key: key("s/a"), incarnation: Incarnation(5) };
+    let events = outputs.iter().filter(|(_, output)| matches!(output, Output::Event(_)));
+    assert_eq!(events.collect::<Vec<_>>(), [&(ms(3000), Output::Event(expired))]);
+    assert_eq!(registry.sync(ms(4999), "s").incarnations, [5]);
+    let outputs = registry.run_until(ms(5000));
+    assert!(outputs.iter().any(|(_, o)| matches!(o, Output::Event(Event::Expired { .. }))));
+    // It was only unheard, so it may come back as it was.
+    assert!(matches!(
+        replies(&registry.register(ms(5001), "w", "s/a", 5))[..],
+        [(_, FromMapper::Registered { .. })]
+    ));
+}
+
+#[test]
+fn a_suspended_mapper_expires_nobody_for_its_own_sleep() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    registry.run_until(ms(1000));
+    registry.handle_suspension(ms(60_000), 58 * SECOND);
+    registry.handle_timeout(ms(60_000));
+    assert_eq!(registry.sync(ms(60_000), "s").incarnations, [5]);
+    registry.run_until(ms(61_000));
+    assert!(registry.sync(ms(61_000), "s").incarnations.is_empty());
+}
+
+#[test]
+fn who_left_stays_away_until_a_later_life_comes() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    registry.run_until(ms(100));
+    assert!(matches!(registry.leave(ms(101), "s/a", 5)[..], [Output::Event(Event::Left { .. })]));
+    let left = Change::Left { instance: key("s/a").instance, incarnation: Incarnation(5) };
+    assert_eq!(registry.changes_until(ms(200)), [left]);
+
+    for incarnation in [4, 5] {
+        let outputs = registry.register(ms(300), "w", "s/a", incarnation);
+        assert_eq!(replies(&outputs), [(&b"w"[..], &replaced("s/a", incarnation, 5))]);
+    }
+    let outputs = registry.report(ms(300), "w", "s/a", 5, load(9, 0));
+    assert_eq!(replies(&outputs), [(&b"w"[..], &replaced("s/a", 5, 5))]);
+    assert!(registry.sync(ms(300), "s").incarnations.is_empty());
+    assert_eq!(registry.changes_until(ms(1000)), []);
+
+    registry.register(ms(1000), "w", "s/a", 6);
+    assert_eq!(registry.sync(ms(1000), "s").incarnations, [6]);
+}
+
+#[test]
+fn only_the_life_that_is_named_leaves() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    for other in [4, 6, u64::MAX] {
+        assert_eq!(registry.leave(ms(1), "s/a", other), []);
+    }
+    assert_eq!(registry.sync(ms(1), "s").incarnations, [5]);
+}
+
+#[test]
+fn a_leave_after_expiry_is_still_news_and_is_told_once() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    registry.run_until(ms(4000));
+    registry.leave(ms(4000), "s/a", 5);
+    let left = Change::Left { instance: key("s/a").instance, incarnation: Incarnation(5) };
+    assert_eq!(registry.changes_until(ms(4500)), [left]);
+    assert_eq!(registry.leave(ms(4500), "s/a", 5), []);
+    assert_eq!(registry.changes_until(ms(5000)), []);
+    // One from the far future would lock the name.
+    assert_eq!(registry.leave(ms(5000), "s/b", u64::MAX), []);
+    assert!(matches!(
+        replies(&registry.register(ms(5000), "w", "s/b", 1))[..],
+        [(_, FromMapper::Registered { .. })]
+    ));
+}
+
+#[test]
+fn crossings_are_published_at_once_and_old_loads_never() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 5);
+    registry.run_until(ms(99));
+    let published = |registry: &mut Registry, end| {
+        let outputs = registry.run_until(ms(end));
+        outputs.iter().find_map(|(at, output)| match output {
+            Output::Publish { message: Publication::Changes(_), .. } => Some(at.as_micros() / 1000),
+            _ => None,
+        })
+    };
+    registry.report(ms(200), "w", "s/a", 5, load(2, 1));
+    assert_eq!(published(&mut registry, 210), Some(205), "idle no more");
+    registry.report(ms(210), "w", "s/a", 5, load(3, 2));
+    registry.report(ms(220), "w", "s/a", 5, load(2, 8));
+    assert_eq!(published(&mut registry, 400), Some(305), "an ordinary change waits");
+    let draining = Load { state: svcmap_proto::load::State::Draining, ..load(4, 2) };
+    registry.report(ms(310), "w", "s/a", 5, draining);
+    assert_eq!(published(&mut registry, 400), Some(315));
+}
+
+#[test]
+fn sync_answers_for_unknown_services_and_knows_the_age_of_loads() {
+    let mut registry = registry();
+    let unknown = registry.sync(ms(0), "s");
+    assert_eq!((unknown.revision, unknown.parts, unknown.warming), (1, 1, true));
+    registry.register(ms(0), "w", "s/a", 5);
+    assert_eq!(registry.sync(ms(250), "s").ages_ms, [250]);
+    registry.report(ms(300), "w", "s/a", 5, load(1, 0));
+    assert_eq!(registry.sync(ms(301), "s").ages_ms, [1], "the same load is true again");
+}
+
+#[test]
+fn services_are_listed_in_pages() {
+    let mut registry = registry();
+    let total = NAMES_MAX + 3;
+    for number in 0..total {
+        registry.register(ms(0), "w", &format!("s{number:04}/a"), 1);
+    }
+    let mut names = Vec::new();
+    loop {
+        let outputs = registry.say(ms(0), "c", ToMapper::List { after: names.last().cloned() });
+        let [(_, FromMapper::Services { names: page, more })] = replies(&outputs)[..] else {
+            unreachable!("{outputs:?}");
+        };
+        assert!(svcmap_proto::codec::encode(replies(&outputs)[0].1).len() < 60_000);
+        names.extend(page.iter().cloned());
+        if !more {
+            break;
+        }
+    }
+    assert_eq!(names.len(), total);
+    assert!(names.is_sorted());
+}
+
+#[test]
+fn the_pulse_comes_every_beat_and_counts_instances() {
+    let mut registry = registry();
+    registry.register(ms(0), "w", "s/a", 1);
+    let pulses: Vec<_> = registry
+        .run_until(ms(3500))
+        .into_iter()
+        .filter_map(|(at, output)| match output {
+            Output::Publish { topic, message: Publication::Pulse { epoch, instances } } => {
+                assert_eq!((topic.as_slice(), epoch), (PULSE_TOPIC, Epoch(7)));
+                Some((at.as_micros() / 1000, instances))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(pulses, [(0, 1), (1000, 1), (2000, 1), (3000, 0)]);
+}
+
+#[test]
+fn a_large_service_is_published_in_parts_that_fit() {
+    let mut registry = registry();
+    for number in 0..1000 {
+        registry.register(ms(0), "w", &format!("s/{number:04}-{}", "x".repeat(50)), 1);
+    }
+    let outputs = registry.run_until(ms(10));
+    let (mut changes, mut entries) = (Vec::new(), Vec::new());
+    for (_, output) in outputs {
+        let Output::Publish { topic: to, message } = output else { continue };
+        assert!(svcmap_proto::codec::encode(&message).len() < limits::CONTROL_BYTES_MAX);
+        match message {
+            Publication::Changes(part) => {
+                assert_eq!(to, topic(&"s".parse().unwrap()));
+                assert_eq!((part.previous, part.revision), (1, 2));
+                changes.push((part.part, part.parts, part.changes.len()));
+            }
+            Publication::Snapshot(part) => {
+                entries.push((part.part, part.parts, part.entries.len()));
+            }
+            Publication::Pulse { .. } => {}
+        }
+    }
+    for parts in [changes, entries] {
+        let count = u16::try_from(parts.len()).unwrap();
+        assert!(count > 1);
+        assert!(parts.iter().zip(0..).all(|(part, number)| (part.0, part.1) == (number, count)));
+        assert_eq!(parts.iter().map(|part| part.2).sum::<usize>(), 1000);
+    }
+}

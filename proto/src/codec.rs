@@ -1,0 +1,152 @@
+//! Messages to frames and back: a version byte, then the message in postcard, whose first byte is
+//! the kind.
+//!
+//! Decoding never panics, allocates little more than the input's own size, and refuses what is too
+//! large, of another version, malformed, or followed by anything.
+
+use std::fmt;
+
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits;
+
+/// The protocol version of this build: the first byte of every message.
+pub const VERSION: u8 = 1;
+
+/// The oldest version that this build still speaks.
+pub const VERSION_OLDEST: u8 = 1;
+
+/// Why a frame is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum DecodeError {
+    /// Nothing to decode.
+    #[error("empty")]
+    Empty,
+    /// Above [`limits::CONTROL_BYTES_MAX`].
+    #[error("too large")]
+    TooLarge,
+    /// Of a version that this build does not speak: answer so, and let the other side decide.
+    #[error("protocol version {0}, this build speaks {VERSION_OLDEST} to {VERSION}")]
+    Version(u8),
+    /// Not a message, or one whose content is out of its limits.
+    #[error("malformed")]
+    Malformed,
+    /// A message with something behind it.
+    #[error("trailing bytes")]
+    TrailingBytes,
+}
+
+/// A message as a frame.
+///
+/// # Panics
+/// Never for the messages of this crate, which serialise whatever their content is.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let frame = postcard::to_extend(message, vec![VERSION]);
+    // Our types serialise infallibly into a growing vector; an empty frame is refused by anyone.
+    debug_assert!(frame.is_ok());
+    frame.unwrap_or_default()
+}
+
+/// The message in a frame.
+///
+/// # Errors
+/// See [`DecodeError`].
+pub fn decode<'de, T: Deserialize<'de>>(frame: &'de [u8]) -> Result<T, DecodeError> {
+    if frame.len() > limits::CONTROL_BYTES_MAX {
+        return Err(DecodeError::TooLarge);
+    }
+    let (&version, body) = frame.split_first().ok_or(DecodeError::Empty)?;
+    // The version error has one form for ever, so it is read whatever version it comes from.
+    let is_version_error = body.first() == Some(&0) && body.len() == 3;
+    if !(VERSION_OLDEST..=VERSION).contains(&version) && !is_version_error {
+        return Err(DecodeError::Version(version));
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(DecodeError::TrailingBytes),
+        Err(_) => Err(DecodeError::Malformed),
+    }
+}
+
+/// Deals items into parts whose encoding stays below [`limits::PART_BYTES_MAX`] and whose number
+/// of items stays within [`limits::LIST_MAX`]. No items make one empty part.
+pub fn into_parts<T: Serialize>(items: Vec<T>) -> Vec<Vec<T>> {
+    let mut parts = vec![Vec::new()];
+    let mut part_bytes = 0;
+    for item in items {
+        let item_bytes = postcard::serialize_with_flavor::<T, _, usize>(
+            &item,
+            postcard::ser_flavors::Size::default(),
+        )
+        .unwrap_or(limits::PART_BYTES_MAX);
+        let full = parts.last().is_some_and(|part: &Vec<T>| {
+            !part.is_empty()
+                && (part_bytes + item_bytes > limits::PART_BYTES_MAX
+                    || part.len() == limits::LIST_MAX)
+        });
+        if full {
+            parts.push(Vec::new());
+            part_bytes = 0;
+        }
+        part_bytes += item_bytes;
+        if let Some(part) = parts.last_mut() {
+            part.push(item);
+        }
+    }
+    parts
+}
+
+/// A value that a user sends as a payload, through serde and postcard.
+///
+/// # Errors
+/// If the value's `Serialize` fails.
+pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueError> {
+    postcard::to_stdvec(value).map_err(ValueError)
+}
+
+/// The value in a payload that [`encode_value`] made. Every byte of it must be used.
+///
+/// # Errors
+/// If the payload holds no such value, or more than one.
+pub fn decode_value<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ValueError> {
+    match postcard::take_from_bytes(payload).map_err(ValueError)? {
+        (value, []) => Ok(value),
+        _ => Err(ValueError(postcard::Error::DeserializeBadEncoding)),
+    }
+}
+
+/// A payload that does not hold the value that was asked for, or a value that is no payload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the payload is no such value: {0}")]
+pub struct ValueError(postcard::Error);
+
+/// Reads a list of at most [`limits::LIST_MAX`] items and allocates as they come, not as announced.
+pub(crate) fn bounded_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Bounded<T>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {} items", limits::LIST_MAX)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = sequence.next_element()? {
+                if items.len() == limits::LIST_MAX {
+                    return Err(serde::de::Error::custom("list too long"));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
+}

@@ -1,0 +1,311 @@
+//! Messages of the control plane: between a mapper and everybody else.
+//!
+//! On the ROUTER each message is one frame. On PUB it is two: the topic, then the message.
+//!
+//! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
+//! [`Hello`], [`Registration`] and [`FromMapper::WrongVersion`] never change their form.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::bounded_list;
+use crate::load::Load;
+use crate::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+
+/// What a worker or client says to a mapper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToMapper {
+    /// First on every connection, and after every new epoch. Answered by [`FromMapper::Welcome`].
+    Hello(Hello),
+    /// List this instance. Answered by [`FromMapper::Registered`] or a reason why not.
+    Register(Registration),
+    /// I am alive, and this is my load. Answered only if something is wrong.
+    Report {
+        /// Who reports.
+        key: InstanceKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Its load now.
+        load: Load,
+    },
+    /// That life of that instance is over, as itself or its supervisor knows. Not answered.
+    Leave {
+        /// Who left.
+        key: InstanceKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// Send a snapshot of this service. Answered by [`FromMapper::Snapshot`], in parts.
+    Sync {
+        /// Of which service.
+        service: Name,
+    },
+    /// Which services are there? Answered by [`FromMapper::Services`].
+    List {
+        /// Only those that sort after this one: the way to the next page.
+        after: Option<Name>,
+    },
+}
+
+/// The start of a conversation with a mapper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Oldest protocol version that the caller speaks.
+    pub oldest: u8,
+    /// Newest protocol version that the caller speaks.
+    pub newest: u8,
+    /// The name under which the caller is going to register, if it serves.
+    pub key: Option<InstanceKey>,
+}
+
+/// What a worker says of itself once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its service and name.
+    pub key: InstanceKey,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where senders reach it, best first; at most [`crate::limits::ENDPOINTS_MAX`].
+    #[serde(deserialize_with = "bounded_list")]
+    pub endpoints: Vec<Endpoint>,
+    /// On which machine it runs.
+    pub host: HostId,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its load now.
+    pub load: Load,
+}
+
+/// What a mapper answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromMapper {
+    /// The message was of a protocol version that this mapper does not speak.
+    WrongVersion {
+        /// Oldest version that it does speak.
+        oldest: u8,
+        /// Newest version that it does speak.
+        newest: u8,
+    },
+    /// Answers [`ToMapper::Hello`].
+    Welcome(Welcome),
+    /// The instance is listed.
+    Registered {
+        /// Which one.
+        key: InstanceKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// The mapper does not know that instance: say HELLO and register again.
+    Reregister,
+    /// Another life of that name is listed and has the higher incarnation: stop.
+    Replaced {
+        /// Whose name it is.
+        key: InstanceKey,
+        /// The incarnation that was replaced.
+        incarnation: Incarnation,
+        /// The incarnation that is listed.
+        by: Incarnation,
+    },
+    /// The instance is not listed, and registering again unchanged is no use.
+    RegistrationRefused(RegistrationError),
+    /// Answers [`ToMapper::Sync`].
+    Snapshot {
+        /// Of which service.
+        service: Name,
+        /// The state, or a part of it.
+        part: SnapshotPart,
+    },
+    /// Answers [`ToMapper::List`], in the order of names.
+    Services {
+        /// The names.
+        #[serde(deserialize_with = "bounded_list")]
+        names: Vec<Name>,
+        /// Whether there are more after the last.
+        more: bool,
+    },
+}
+
+/// What the mapper dictates: both sides need no settings that must agree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// This life of the mapper.
+    pub epoch: Epoch,
+    /// It has started lately and does not know everybody yet: conclude nothing from absence.
+    pub warming: bool,
+    /// Longest silence that a worker should allow itself, in milliseconds.
+    pub beat_ms: u32,
+    /// Silence after which an instance is no longer listed, in milliseconds.
+    pub expiry_ms: u32,
+    /// Time between two publications of changes, in milliseconds.
+    pub publish_ms: u32,
+    /// Where it publishes. The host `*` means the host that the caller dialled.
+    pub publish: Endpoint,
+    /// The address at which it sees the caller, without port; empty if it does not know.
+    pub observed: String,
+    /// The highest incarnation that it lists for the name in HELLO.
+    pub highest: Option<Incarnation>,
+}
+
+/// Why a registration was refused.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error,
+)]
+pub enum RegistrationError {
+    /// Mends itself when instances leave, or with another mapper.
+    #[error("the mapper's registry is full")]
+    RegistryFull,
+    /// The clock of one of the two machines is wrong.
+    #[error("the incarnation lies more than a day ahead of the mapper's clock: set the clocks")]
+    IncarnationAhead,
+    /// An instance that cannot be reached is of no use.
+    #[error("an instance needs 1 to 4 endpoints, none of them a wildcard")]
+    Endpoints,
+}
+
+/// One instance as a mapper lists it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its name within the service.
+    pub instance: Name,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where senders reach it, best first.
+    #[serde(deserialize_with = "bounded_list")]
+    pub endpoints: Vec<Endpoint>,
+    /// On which machine it runs.
+    pub host: HostId,
+    /// Its process id there.
+    pub pid: u32,
+    /// Its newest load.
+    pub load: Load,
+    /// How long ago the mapper heard that, in milliseconds.
+    pub age_ms: u32,
+}
+
+/// What a mapper publishes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Publication {
+    /// The mapper is alive.
+    Pulse {
+        /// Which life of it. Only a reason to say HELLO: the epoch to believe is WELCOME's.
+        epoch: Epoch,
+        /// Instances that it lists: after a restart they spread their registrations accordingly.
+        instances: u32,
+    },
+    /// The full state of a service, or a part of it.
+    Snapshot(SnapshotPart),
+    /// What changed in a service, or a part of it.
+    Changes(ChangesPart),
+}
+
+/// A part of the full state of a service. It means something once all parts are there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// Which life of the mapper.
+    pub epoch: Epoch,
+    /// The service's newest revision.
+    pub revision: u64,
+    /// Whether the mapper is warming: who is missing here may still be alive.
+    pub warming: bool,
+    /// This part's number, from 0.
+    pub part: u16,
+    /// How many parts there are.
+    pub parts: u16,
+    /// The instances of this part.
+    #[serde(deserialize_with = "bounded_list")]
+    pub entries: Vec<Entry>,
+}
+
+/// A part of what changed in a service. It is applied once all parts are there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChangesPart {
+    /// Which life of the mapper.
+    pub epoch: Epoch,
+    /// The revision to which these changes apply.
+    pub previous: u64,
+    /// The revision to which they lead.
+    pub revision: u64,
+    /// This part's number, from 0.
+    pub part: u16,
+    /// How many parts there are.
+    pub parts: u16,
+    /// The changes of this part, one at most for each instance.
+    #[serde(deserialize_with = "bounded_list")]
+    pub changes: Vec<Change>,
+}
+
+/// One change in a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// The instance is new, or anything about it may have changed.
+    Put(Entry),
+    /// Only its load changed.
+    Load {
+        /// Whose load.
+        instance: Name,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Its newest load.
+        load: Load,
+        /// How long ago the mapper heard that, in milliseconds.
+        age_ms: u32,
+    },
+    /// It left, by its own or its supervisor's word: a fact.
+    Left {
+        /// Who left.
+        instance: Name,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// This mapper no longer hears it: an opinion.
+    Expired {
+        /// Who is silent.
+        instance: Name,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+}
+
+impl Change {
+    /// Which instance changed.
+    pub fn instance(&self) -> &Name {
+        match self {
+            Change::Put(entry) => &entry.instance,
+            Change::Load { instance, .. }
+            | Change::Left { instance, .. }
+            | Change::Expired { instance, .. } => instance,
+        }
+    }
+}
+
+/// The topic of the mapper's pulse. No service can have it: no name is empty.
+pub const PULSE_TOPIC: &[u8] = b"/";
+
+/// The topic of a service: its name and a byte that no name contains, so that subscribing to
+/// `resize` does not bring `resize-2`.
+pub fn topic(service: &Name) -> Vec<u8> {
+    let mut topic = Vec::with_capacity(service.as_str().len() + 1);
+    topic.extend_from_slice(service.as_str().as_bytes());
+    topic.push(b'/');
+    topic
+}
+
+/// The service of a topic; `None` for [`PULSE_TOPIC`] and anything that is no topic.
+pub fn topic_service(topic: &[u8]) -> Option<Name> {
+    let (last, name) = topic.split_last()?;
+    (*last == b'/').then(|| std::str::from_utf8(name).ok()?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_not_prefixes_of_each_other() {
+        let [short, long] = ["resize", "resize-2"].map(|n| topic(&n.parse().unwrap()));
+        assert!(!long.starts_with(&short));
+        assert_eq!(topic_service(&short).unwrap().as_str(), "resize");
+        assert_eq!(topic_service(PULSE_TOPIC), None);
+        assert_eq!(topic_service(b"resize"), None);
+        assert_eq!(topic_service(b""), None);
+    }
+}

@@ -1,0 +1,351 @@
+//! The event loop: ZeroMQ sockets, signals and a waker, waited for together through mio.
+//!
+//! A ZeroMQ socket shows itself to mio as a file that *signals*: something may have changed. Any
+//! send, receive or look at its events may consume that signal, so a socket is looked at again
+//! after whatever was done to it, and the loop sleeps only after a look that found nothing.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Poll, Token};
+use signal_hook_mio::v1_0::Signals;
+use zmq::{Message, PollEvents};
+
+use super::sockets::{Socket, set_linger};
+use super::Clock;
+use crate::limits;
+use crate::time::Timestamp;
+
+/// Messages that one socket may deliver before the others get their turn.
+const BUDGET: usize = 256;
+
+const WAKER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const FIRST_SOCKET: usize = 2;
+
+/// Names a socket of an [`EventLoop`]. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketKey(u64);
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A message came. Its frames are borrowed: keeping them would pin libzmq's receive buffers.
+    Received(SocketKey, &'a mut [Message]),
+    /// A message of more than [`limits::FRAMES_MAX`] frames came, and was dropped.
+    TooManyFrames(SocketKey),
+    /// A watched socket is connected, or has room again.
+    Writable(SocketKey),
+    /// A watched socket is not connected any more, or full.
+    Unwritable(SocketKey),
+    /// A signal came.
+    Signal(i32),
+    /// Another thread called [`Waker::wake`].
+    Woken,
+}
+
+/// Why a message was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The peer does not read, or there is no connection. Keep the message and try again later.
+    #[error("the peer takes nothing now")]
+    Full,
+    /// No peer has that routing id any more. It may come back under another.
+    #[error("no such peer")]
+    Unreachable,
+}
+
+/// Wakes the loop from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    waker: Arc<mio::Waker>,
+    pending: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Makes the loop deliver [`Event::Woken`] soon. Cheap while one is on its way.
+    pub fn wake(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
+            // Nothing was written; the next caller must try again.
+            self.pending.store(false, Ordering::Release);
+        }
+    }
+}
+
+struct Slot {
+    key: SocketKey,
+    socket: Socket,
+    /// Something may wait here that no signal will tell of.
+    hot: bool,
+    /// Its last known writability, if anybody wants to know.
+    writable: Option<bool>,
+}
+
+/// See the module.
+pub struct EventLoop {
+    // Fields drop in this order: the sockets before the context that they belong to.
+    slots: Vec<Slot>,
+    poll: Poll,
+    ready: mio::Events,
+    waker: Waker,
+    signals: Option<Signals>,
+    frames: Vec<Message>,
+    next_key: u64,
+    first: usize,
+    context: zmq::Context,
+}
+
+impl EventLoop {
+    /// A loop that also delivers these signals, which then have no other effect.
+    ///
+    /// # Errors
+    /// If the process is out of files, or a signal cannot be caught.
+    pub fn new(signals: &[i32]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
+        let signals = if signals.is_empty() {
+            None
+        } else {
+            let mut caught = Signals::new(signals)?;
+            poll.registry().register(&mut caught, SIGNALS, Interest::READABLE)?;
+            Some(caught)
+        };
+        Ok(Self {
+            slots: Vec::new(),
+            poll,
+            ready: mio::Events::with_capacity(1024),
+            waker: Waker { waker, pending: Arc::default() },
+            signals,
+            frames: Vec::new(),
+            next_key: 0,
+            first: 0,
+            context: zmq::Context::new(),
+        })
+    }
+
+    /// The context in which sockets for this loop are made.
+    pub fn context(&self) -> &zmq::Context {
+        &self.context
+    }
+
+    /// A handle that wakes this loop.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Adds a socket.
+    ///
+    /// # Errors
+    /// If the system cannot watch one more file.
+    pub fn add(&mut self, socket: Socket) -> io::Result<SocketKey> {
+        let key = SocketKey(self.next_key);
+        self.next_key += 1;
+        let fd = socket.as_raw_fd();
+        let token = Token(FIRST_SOCKET + usize::try_from(key.0).unwrap_or(usize::MAX));
+        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        // The signal may have come before the registration: look once.
+        self.slots.push(Slot { key, socket, hot: true, writable: None });
+        Ok(key)
+    }
+
+    /// Delivers [`Event::Writable`] and [`Event::Unwritable`] of that socket from now on.
+    pub fn watch_writable(&mut self, key: SocketKey) {
+        if let Some(slot) = self.slot(key) {
+            slot.writable = Some(false);
+            slot.hot = true;
+        }
+    }
+
+    /// The socket itself, for subscriptions and addresses. It is looked at in the next turn.
+    pub fn socket(&mut self, key: SocketKey) -> Option<&Socket> {
+        self.slot(key).map(|slot| {
+            slot.hot = true;
+            &slot.socket
+        })
+    }
+
+    /// Closes a socket; what was sent has `linger` to get out, in the background.
+    pub fn remove(&mut self, key: SocketKey, linger: Duration) {
+        if let Ok(index) = self.slots.binary_search_by_key(&key, |slot| slot.key) {
+            let slot = self.slots.remove(index);
+            let fd = slot.socket.as_raw_fd();
+            // It was registered by `add`; if the system forgot it, so much the better.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            set_linger(&slot.socket, linger);
+        }
+    }
+
+    /// Closes everything; blocks for at most `linger` until what was sent is out.
+    pub fn close(mut self, linger: Duration) {
+        for key in self.slots.iter().map(|slot| slot.key).collect::<Vec<_>>() {
+            self.remove(key, linger);
+        }
+    }
+
+    /// Sends a message, now or not at all.
+    ///
+    /// # Errors
+    /// See [`SendError`]. The frames were not consumed: nothing is lost.
+    pub fn send(&mut self, key: SocketKey, frames: &[&[u8]]) -> Result<(), SendError> {
+        let slot = self.slot(key).ok_or(SendError::Unreachable)?;
+        slot.hot = true;
+        let last = frames.len().saturating_sub(1);
+        for (index, frame) in frames.iter().enumerate() {
+            let more = if index == last { 0 } else { zmq::SNDMORE };
+            match retry_interrupted(|| slot.socket.send(*frame, zmq::DONTWAIT | more)) {
+                Ok(()) => {}
+                Err(zmq::Error::EHOSTUNREACH) => return Err(SendError::Unreachable),
+                // A connection that dies between two frames ends here as well; libzmq has then
+                // dropped the first, and the whole message may be sent again.
+                Err(_) => return Err(SendError::Full),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something happens or the deadline comes, and delivers what happened.
+    ///
+    /// # Errors
+    /// If the system's poll fails, which it does only for reasons that do not pass.
+    pub fn turn(
+        &mut self,
+        deadline: Option<Timestamp>,
+        mut deliver: impl FnMut(Event<'_>),
+    ) -> io::Result<()> {
+        self.wait(deadline)?;
+        let mut woken = false;
+        let mut signalled = false;
+        for event in &self.ready {
+            match event.token() {
+                WAKER => woken = true,
+                SIGNALS => signalled = true,
+                Token(token) => {
+                    let key = SocketKey((token - FIRST_SOCKET) as u64);
+                    if let Ok(index) = self.slots.binary_search_by_key(&key, |slot| slot.key) {
+                        self.slots[index].hot = true;
+                    }
+                }
+            }
+        }
+        if woken {
+            // Before the delivery: what is queued from here on causes another wake-up.
+            self.waker.pending.store(false, Ordering::Release);
+            deliver(Event::Woken);
+        }
+        if signalled && let Some(signals) = &mut self.signals {
+            signals.pending().for_each(|signal| deliver(Event::Signal(signal)));
+        }
+        self.pump(&mut deliver);
+        Ok(())
+    }
+
+    fn wait(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
+        let timeout = if self.slots.iter().any(|slot| slot.hot) {
+            Some(Duration::ZERO)
+        } else {
+            deadline.map(|deadline| deadline.since(Clock.now()))
+        };
+        match self.poll.poll(&mut self.ready, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if self.ready.is_empty() && timeout != Some(Duration::ZERO) {
+            // It slept and nothing signalled: an insurance against a signal that was consumed.
+            self.slots.iter_mut().for_each(|slot| slot.hot = true);
+        }
+        Ok(())
+    }
+
+    /// Reads every hot socket within its budget, another one first each time.
+    fn pump(&mut self, deliver: &mut impl FnMut(Event<'_>)) {
+        let count = self.slots.len();
+        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+        for offset in 0..count {
+            let slot = &mut self.slots[(self.first + offset) % count];
+            if slot.hot {
+                slot.hot = read(slot, &mut self.frames, deliver);
+            }
+        }
+    }
+
+    fn slot(&mut self, key: SocketKey) -> Option<&mut Slot> {
+        let index = self.slots.binary_search_by_key(&key, |slot| slot.key).ok()?;
+        self.slots.get_mut(index)
+    }
+}
+
+/// Delivers what a socket has, and returns whether there may be more.
+fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Event<'_>)) -> bool {
+    let mut left = BUDGET;
+    loop {
+        // Looking at the events is what makes the next signal possible, so it comes last as well.
+        let Ok(events) = retry_interrupted(|| slot.socket.get_events()) else { return false };
+        let before = left;
+        while left > 0 && events.contains(PollEvents::POLLIN) {
+            match receive(&slot.socket, frames) {
+                Received::Message => deliver(Event::Received(slot.key, frames)),
+                Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key)),
+                Received::Nothing => break,
+            }
+            left -= 1;
+        }
+        frames.clear();
+        if left == 0 {
+            return true;
+        }
+        if left == before {
+            let writable = events.contains(PollEvents::POLLOUT);
+            if slot.writable.is_some_and(|known| known != writable) {
+                slot.writable = Some(writable);
+                deliver(if writable {
+                    Event::Writable(slot.key)
+                } else {
+                    Event::Unwritable(slot.key)
+                });
+            }
+            return false;
+        }
+    }
+}
+
+enum Received {
+    Message,
+    TooManyFrames,
+    Nothing,
+}
+
+/// Receives one message frame by frame: what has too many is read to its end and not kept.
+fn receive(socket: &Socket, frames: &mut Vec<Message>) -> Received {
+    frames.clear();
+    let mut count = 0;
+    loop {
+        let mut frame = Message::new();
+        if retry_interrupted(|| socket.recv(&mut frame, zmq::DONTWAIT)).is_err() {
+            // Messages are atomic: nothing can be missing once the first frame came.
+            return Received::Nothing;
+        }
+        let more = frame.get_more();
+        count += 1;
+        if count <= limits::FRAMES_MAX {
+            frames.push(frame);
+        }
+        if !more {
+            break;
+        }
+    }
+    if count > limits::FRAMES_MAX { Received::TooManyFrames } else { Received::Message }
+}
+
+fn retry_interrupted<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
+    loop {
+        match call() {
+            Err(zmq::Error::EINTR) => {}
+            result => return result,
+        }
+    }
+}

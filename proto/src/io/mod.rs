@@ -1,0 +1,14 @@
+//! The outside: sockets, signals, the clock, and the one event loop that waits for them all.
+//!
+//! Nothing outside the modules named `io` touches any of these.
+
+mod clock;
+mod event_loop;
+mod sockets;
+
+pub use clock::{Clock, host_id, node_name};
+pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
+pub use sockets::{
+    BindError, Socket, SocketSettings, bind, connect, dealer, publisher, raise_open_files_limit,
+    router, subscriber,
+};

@@ -1,0 +1,168 @@
+//! Sockets as svcmap wants them: every option that matters set in one place.
+//!
+//! No socket sets a routing id: while an old connection is half-open, a duplicate is silently
+//! ignored. No socket uses ZMQ_HEARTBEAT_*: with a full receive queue libzmq 4.3 aborts the process.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::limits;
+use crate::names::Endpoint;
+
+/// A ZeroMQ socket. It stays in the thread whose event loop owns it.
+pub use zmq::Socket;
+
+/// What differs between sockets.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketSettings {
+    /// Largest frame that a peer may send, in bytes. libzmq's own limit is set to twice that, so
+    /// that what is a little too large still gets an answer.
+    pub frame_bytes_max: usize,
+    /// Messages that wait for a peer that does not read, before a send says so.
+    pub send_queue: i32,
+    /// Messages that wait for this process.
+    pub receive_queue: i32,
+}
+
+impl Default for SocketSettings {
+    fn default() -> Self {
+        Self { frame_bytes_max: limits::CONTROL_BYTES_MAX, send_queue: 1000, receive_queue: 1000 }
+    }
+}
+
+/// Why a socket could not be bound or connected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindError {
+    /// Something else listens there. Stop it, or choose another port.
+    #[error("{0} is in use")]
+    InUse(Endpoint),
+    /// No interface of this machine has that address.
+    #[error("{0} is no address of this machine")]
+    NotLocal(Endpoint),
+    /// Ports below 1024 need privileges.
+    #[error("{0} needs privileges that this process does not have")]
+    Denied(Endpoint),
+    /// Anything else, in libzmq's words.
+    #[error("{0} cannot be used: {1}")]
+    Other(Endpoint, String),
+}
+
+/// A ROUTER that says when a peer is unknown or full, instead of dropping what is sent to it.
+///
+/// # Errors
+/// If the process is out of files or sockets.
+pub fn router(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
+    let socket = new(context, zmq::ROUTER, settings)?;
+    socket.set_router_mandatory(true)?;
+    Ok(socket)
+}
+
+/// A DEALER that takes messages only while it is connected, so that nothing is sent stale.
+///
+/// # Errors
+/// If the process is out of files or sockets.
+pub fn dealer(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
+    let socket = new(context, zmq::DEALER, settings)?;
+    socket.set_immediate(true)?;
+    Ok(socket)
+}
+
+/// A PUB socket.
+///
+/// # Errors
+/// If the process is out of files or sockets.
+pub fn publisher(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
+    new(context, zmq::PUB, settings)
+}
+
+/// A SUB socket without subscriptions.
+///
+/// # Errors
+/// If the process is out of files or sockets.
+pub fn subscriber(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
+    new(context, zmq::SUB, settings)
+}
+
+fn new(
+    context: &zmq::Context,
+    kind: zmq::SocketType,
+    settings: SocketSettings,
+) -> zmq::Result<Socket> {
+    let socket = context.socket(kind)?;
+    socket.set_ipv6(true)?;
+    socket.set_maxmsgsize(i64::try_from(2 * settings.frame_bytes_max).unwrap_or(i64::MAX))?;
+    socket.set_sndhwm(settings.send_queue)?;
+    socket.set_rcvhwm(settings.receive_queue)?;
+    // A peer that connects and then says nothing holds a file no longer than this.
+    socket.set_handshake_ivl(2000)?;
+    // Quick after a restart, gentle while a host is away.
+    socket.set_reconnect_ivl(50)?;
+    socket.set_reconnect_ivl_max(1000)?;
+    socket.set_connect_timeout(3000)?;
+    socket.set_backlog(1024)?;
+    // A host that lost its power never says goodbye: after 30 + 3 x 10 s the kernel gives it up.
+    socket.set_tcp_keepalive(1)?;
+    socket.set_tcp_keepalive_idle(30)?;
+    socket.set_tcp_keepalive_intvl(10)?;
+    socket.set_tcp_keepalive_cnt(3)?;
+    // Never wait for a peer at exit, unless whoever owns the socket sets a time for it.
+    socket.set_linger(0)?;
+    Ok(socket)
+}
+
+/// Binds and returns the endpoint with the port that the system chose, if it did.
+///
+/// # Errors
+/// See [`BindError`].
+pub fn bind(socket: &Socket, endpoint: &Endpoint) -> Result<Endpoint, BindError> {
+    contained(endpoint, || socket.bind(endpoint.as_str()))?;
+    let other = |text: &str| BindError::Other(endpoint.clone(), text.to_owned());
+    let bound = socket.get_last_endpoint().ok().and_then(Result::ok);
+    let bound: Endpoint =
+        bound.and_then(|text| text.parse().ok()).ok_or_else(|| other("no bound address"))?;
+    let port = bound.port().ok_or_else(|| other("no bound port"))?;
+    // libzmq answers with what it listens on, such as `[::]` or a mapped address; keep the words
+    // of whoever asked.
+    Endpoint::tcp(if endpoint.is_wildcard() { "*" } else { endpoint.host() }, port)
+        .map_err(|e| other(&e.to_string()))
+}
+
+/// Connects, in the background and again whenever the connection is lost.
+///
+/// # Errors
+/// See [`BindError`]; a peer that is not there is none.
+pub fn connect(socket: &Socket, endpoint: &Endpoint) -> Result<(), BindError> {
+    contained(endpoint, || socket.connect(endpoint.as_str()))
+}
+
+/// `zmq` panics on error numbers that it does not list; at configuration time that is contained.
+fn contained(endpoint: &Endpoint, call: impl FnOnce() -> zmq::Result<()>) -> Result<(), BindError> {
+    let error = match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(BindError::Other(endpoint.clone(), "unknown error".to_owned())),
+    };
+    Err(match error {
+        zmq::Error::EADDRINUSE => BindError::InUse(endpoint.clone()),
+        zmq::Error::EADDRNOTAVAIL | zmq::Error::ENODEV => BindError::NotLocal(endpoint.clone()),
+        zmq::Error::EACCES => BindError::Denied(endpoint.clone()),
+        error => BindError::Other(endpoint.clone(), error.message().to_owned()),
+    })
+}
+
+/// Lets this process open as many files as the system allows: each connection is one. Returns how
+/// many that are.
+pub fn raise_open_files_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let effective = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    effective.current.unwrap_or(u64::MAX)
+}
+
+/// How long [`Socket`]s wait at their closing for what was sent, from now on.
+pub(super) fn set_linger(socket: &Socket, linger: Duration) {
+    // A socket that refuses an option is closed anyway: dropping is all that is left to do.
+    let _ = socket.set_linger(i32::try_from(linger.as_millis()).unwrap_or(i32::MAX));
+}

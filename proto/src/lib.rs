@@ -1,0 +1,27 @@
+//! What svcmap's processes say to each other, and the one event loop that speaks it.
+//!
+//! Everything outside [`io`] is pure: plain values, no socket, no clock, no thread.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`names`] | who: services, instances, incarnations, senders, endpoints |
+//! | [`load`] | what an instance says of itself |
+//! | [`control`] | messages between mapper and everybody |
+//! | [`jobs`] | messages between senders and workers |
+//! | [`codec`] | messages to frames and back |
+//! | [`limits`] | every limit of the wire, with its reason |
+//! | [`refusals`] | counts of what was refused |
+//! | [`time`] | points in time, as pure types see them |
+//! | [`io`] | sockets, signals, clock: the event loop |
+#![deny(missing_docs)]
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod codec;
+pub mod control;
+pub mod io;
+pub mod jobs;
+pub mod limits;
+pub mod load;
+pub mod names;
+pub mod refusals;
+pub mod time;

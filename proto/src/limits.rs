@@ -1,0 +1,49 @@
+//! Every limit of the wire in one place, each with its reason.
+//!
+//! Decoding checks them before anything is allocated. Limits of a single process (slots, bytes in
+//! flight) are settings and stand in that process's `config`.
+
+/// Longest service or instance name, in bytes: longer than any DNS label or `host-pid-random`.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Longest endpoint, in bytes: `tcp://`, a DNS name of 253 bytes, and a port.
+pub const ENDPOINT_BYTES_MAX: usize = 268;
+
+/// Most endpoints that one instance may advertise: loopback and three networks.
+pub const ENDPOINTS_MAX: usize = 4;
+
+/// Largest control message or job header: a snapshot part and its surroundings fit with room.
+pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest part of a snapshot or of changes, so that a part stays below [`CONTROL_BYTES_MAX`].
+pub const PART_BYTES_MAX: usize = 48 * 1024;
+
+/// Most parts of one snapshot: 1024 parts of some 300 entries are far beyond [`INSTANCES_MAX`].
+pub const PARTS_MAX: u16 = 1024;
+
+/// Most entries in any list of one message: the smallest entry has 16 bytes.
+pub const LIST_MAX: usize = 4096;
+
+/// Default for the largest payload of a job or a result: one mebibyte.
+pub const PAYLOAD_BYTES_DEFAULT: usize = 1024 * 1024;
+
+/// Largest value that the payload limit can be set to: beyond it, send a path or a URL instead.
+pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Most frames of a message that are kept. Ours have at most three (routing id, header, payload);
+/// the rest is slack for other framings. What has more is read to its end and counted.
+pub const FRAMES_MAX: usize = 8;
+
+/// Most instances that one mapper holds: 65,536 of some 200 bytes are 13 MB.
+pub const INSTANCES_MAX: usize = 65_536;
+
+/// Most services that one mapper holds: each costs a snapshot every beat.
+pub const SERVICES_MAX: usize = 4096;
+
+/// Most attempts that one sender leaves open at one worker, so that a HELLO that lists them all
+/// (14 bytes each at most) fits into one frame.
+pub const OPEN_ATTEMPTS_MAX: usize = 4096;
+
+/// Furthest that an incarnation may lie ahead of the mapper's clock: one day. A clock that is
+/// further off would otherwise lock its name for as long.
+pub const INCARNATION_AHEAD_US_MAX: u64 = 24 * 3600 * 1_000_000;

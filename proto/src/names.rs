@@ -1,0 +1,286 @@
+//! Who: services, instances and their lives, senders, hosts, and where they are reached.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::limits;
+
+/// The name of a service or of an instance: 1 to 64 letters, digits, `.`, `_` or `-`.
+///
+/// Cheap to clone.
+///
+/// ```
+/// use svcmap_proto::names::Name;
+/// assert!("resize".parse::<Name>().is_ok());
+/// assert!("re/size".parse::<Name>().is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a text is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` is no name: use 1 to 64 letters, digits, `.`, `_` or `-`")]
+pub struct NameError {
+    name: String,
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.bytes().all(allowed) {
+            return Err(NameError { name: name.escape_debug().take(80).collect() });
+        }
+        Ok(Self(name.into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <&str>::deserialize(deserializer)?;
+        name.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// An instance of a service; written `service/instance`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct InstanceKey {
+    /// What it serves.
+    pub service: Name,
+    /// Which one it is.
+    pub instance: Name,
+}
+
+impl fmt::Display for InstanceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.instance)
+    }
+}
+
+/// Tells two lives of one instance apart; the later life has the higher number.
+///
+/// Unix time in microseconds at start, or one more than the highest that is alive for that name.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A random number that a mapper draws at start: it tells two lives of a mapper apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A random number that a sender draws at start. Who knows it can speak in its name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SenderId(pub u128);
+
+impl fmt::Debug for SenderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The first half is enough to tell senders apart in a log, and does not give them away.
+        write!(f, "SenderId({:016x}…)", self.0 >> 64)
+    }
+}
+
+/// Which machine (and network namespace): processes with the same one reach each other on loopback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HostId(pub u128);
+
+/// Where a socket is reached: `tcp://HOST:PORT`.
+///
+/// As a place to bind, HOST may be `*` (all interfaces) and PORT `*` or `0` (the system chooses).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Endpoint(Arc<str>);
+
+/// Why a text is no [`Endpoint`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{endpoint}` is no endpoint: write tcp://HOST:PORT, such as tcp://127.0.0.1:5555")]
+pub struct EndpointError {
+    endpoint: String,
+}
+
+impl Endpoint {
+    /// A TCP endpoint of that host and port. An IPv6 address is put in brackets.
+    ///
+    /// # Errors
+    /// If `host` is no host name or address.
+    pub fn tcp(host: &str, port: u16) -> Result<Self, EndpointError> {
+        if host.contains(':') && !host.starts_with('[') {
+            format!("tcp://[{host}]:{port}").parse()
+        } else {
+            format!("tcp://{host}:{port}").parse()
+        }
+    }
+
+    /// The endpoint as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host, without the brackets of an IPv6 address.
+    pub fn host(&self) -> &str {
+        self.split().0.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port; `None` for `*`.
+    pub fn port(&self) -> Option<u16> {
+        self.split().1.parse().ok()
+    }
+
+    /// Whether it is a place to bind on all interfaces.
+    pub fn is_wildcard(&self) -> bool {
+        matches!(self.host(), "*" | "0.0.0.0" | "::")
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_loopback(&self) -> bool {
+        self.host() == "localhost"
+            || self.host().parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    }
+
+    fn split(&self) -> (&str, &str) {
+        let address = self.0.strip_prefix("tcp://").unwrap_or(&self.0);
+        address.rsplit_once(':').unwrap_or((address, ""))
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let valid = text.len() <= limits::ENDPOINT_BYTES_MAX
+            && text.strip_prefix("tcp://").and_then(|a| a.rsplit_once(':')).is_some_and(
+                |(host, port)| is_host(host) && (port == "*" || is_port(port)),
+            );
+        if !valid {
+            return Err(EndpointError { endpoint: text.escape_debug().take(300).collect() });
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+fn is_host(host: &str) -> bool {
+    if let Some(inner) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        let address = inner.split_once('%').map_or(inner, |(address, _zone)| address);
+        return address.parse::<std::net::Ipv6Addr>().is_ok()
+            && inner.bytes().all(|b| b.is_ascii_alphanumeric() || b":.%_-".contains(&b));
+    }
+    host == "*"
+        || (!host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')))
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let endpoint = <&str>::deserialize(deserializer)?;
+        endpoint.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_a_narrow_alphabet() {
+        for good in ["a", "resize-2", "Video_1.eu", &"x".repeat(64)] {
+            assert!(good.parse::<Name>().is_ok(), "{good}");
+        }
+        for bad in ["", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_tcp_with_host_and_port() {
+        for good in [
+            "tcp://127.0.0.1:5555",
+            "tcp://*:0",
+            "tcp://[::1]:5555",
+            "tcp://[fe80::1%eth0]:1",
+            "tcp://host-1.example:*",
+        ] {
+            assert!(good.parse::<Endpoint>().is_ok(), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:5555",
+            "tcp://",
+            "tcp://:1",
+            "tcp://h:65536",
+            "tcp://h:+1",
+            "ipc:///dev/null/x",
+            "tcp://a;b:1",
+            "tcp://[::1:5",
+        ] {
+            assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn endpoints_know_their_reach() {
+        let endpoint = |text: &str| text.parse::<Endpoint>().unwrap();
+        assert!(endpoint("tcp://*:1").is_wildcard());
+        assert!(endpoint("tcp://[::]:1").is_wildcard());
+        assert!(endpoint("tcp://127.0.0.9:1").is_loopback());
+        assert!(endpoint("tcp://[::ffff:127.0.0.1]:1").is_loopback());
+        assert!(!endpoint("tcp://10.0.0.5:1").is_loopback());
+        assert_eq!(Endpoint::tcp("::1", 7).unwrap().as_str(), "tcp://[::1]:7");
+        assert_eq!(endpoint("tcp://[::1]:7").host(), "::1");
+    }
+}

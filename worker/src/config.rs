@@ -1,0 +1,155 @@
+//! Settings of a worker and of a sender, each with its default and its limits.
+
+use std::time::Duration;
+
+use svcmap_proto::limits;
+
+/// Most slots of one instance: each costs a queue entry, and load is counted in them.
+pub const SLOTS_MAX: u32 = 65_536;
+
+/// Most mappers that one process talks to: they are alternatives, not shards.
+pub const MAPPERS_MAX: usize = 8;
+
+/// Senders that one worker keeps in mind at once, those that are silent included.
+pub const SENDERS_MAX: usize = 16_384;
+
+/// Services that one sender follows at once.
+pub const SERVICES_FOLLOWED_MAX: usize = 1024;
+
+/// Why settings make no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// An instance must be able to run something.
+    #[error("concurrency must be at least 1")]
+    NoConcurrency,
+    /// See [`SLOTS_MAX`].
+    #[error("concurrency + queue must be at most {SLOTS_MAX}")]
+    TooManySlots,
+    /// See [`limits::PAYLOAD_BYTES_MAX`].
+    #[error("the payload limit must be 1 to {} bytes", limits::PAYLOAD_BYTES_MAX)]
+    PayloadLimit,
+    /// A limit of zero would refuse everything.
+    #[error("{0} must be more than zero")]
+    Zero(&'static str),
+    /// See [`MAPPERS_MAX`].
+    #[error("give 1 to {MAPPERS_MAX} mappers")]
+    Mappers,
+}
+
+/// How much an instance takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IntakeConfig {
+    /// Jobs that run at once. Default 1.
+    pub concurrency: u32,
+    /// Jobs that wait beyond those that run; 0 is allowed. Default 10.
+    pub queue: u32,
+    /// Largest payload of a job and of a result, in bytes. Default 1 MiB.
+    pub payload_bytes_max: usize,
+    /// Payloads of all jobs here together, in bytes. Default 64 MiB.
+    pub jobs_bytes_max: usize,
+    /// Results that their senders have not acknowledged yet, in bytes. What exceeds it is dropped,
+    /// oldest first, and becomes `Unknown` at a sender that still asks for it. Default 64 MiB.
+    pub results_bytes_max: usize,
+}
+
+impl Default for IntakeConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: 1,
+            queue: 10,
+            payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
+            jobs_bytes_max: 64 * 1024 * 1024,
+            results_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl IntakeConfig {
+    /// Room for jobs: those that run and those that wait.
+    pub fn slots(&self) -> u32 {
+        self.concurrency.saturating_add(self.queue)
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.concurrency == 0 {
+            return Err(ConfigError::NoConcurrency);
+        }
+        if self.slots() > SLOTS_MAX {
+            return Err(ConfigError::TooManySlots);
+        }
+        validate_payload_limit(self.payload_bytes_max)?;
+        // A single job of the largest size must fit, or it would be rejected for ever.
+        if self.jobs_bytes_max < self.payload_bytes_max {
+            return Err(ConfigError::Zero("jobs_bytes_max - payload_bytes_max + 1"));
+        }
+        Ok(())
+    }
+}
+
+/// How a sender behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxConfig {
+    /// Jobs without an outcome, at once. Default 16,384.
+    pub jobs_max: usize,
+    /// Payloads of those jobs together, in bytes. Default 256 MiB.
+    pub jobs_bytes_max: usize,
+    /// Largest payload, in bytes. A worker may take less. Default 1 MiB.
+    pub payload_bytes_max: usize,
+    /// Tries of one job before a rejection is final. Default 5.
+    pub attempts_max: u32,
+    /// A job's deadline unless it has one of its own. Default 30 s.
+    pub deadline: Duration,
+    /// How long a job waits for a free slot unless it says so itself. Default 1 s.
+    pub hold: Duration,
+    /// Instances of one service that this sender uses at once, chosen at random and kept.
+    /// Default 64.
+    pub active_peers_max: usize,
+    /// A connection that carried nothing for this long is closed. Default 60 s.
+    pub idle: Duration,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self {
+            jobs_max: 16_384,
+            jobs_bytes_max: 256 * 1024 * 1024,
+            payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
+            attempts_max: 5,
+            deadline: Duration::from_secs(30),
+            hold: Duration::from_secs(1),
+            active_peers_max: 64,
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl OutboxConfig {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        validate_payload_limit(self.payload_bytes_max)?;
+        let positive = [
+            ("jobs_max", self.jobs_max),
+            ("jobs_bytes_max", self.jobs_bytes_max),
+            ("attempts_max", self.attempts_max as usize),
+            ("active_peers_max", self.active_peers_max),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(ConfigError::Zero(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn validate_payload_limit(bytes: usize) -> Result<(), ConfigError> {
+    if bytes == 0 || bytes > limits::PAYLOAD_BYTES_MAX {
+        return Err(ConfigError::PayloadLimit);
+    }
+    Ok(())
+}

@@ -1,0 +1,292 @@
+//! Where jobs arrive at a worker: admission, the queue, what runs, and the load that follows.
+//!
+//! `running + queued <= slots`, always; what does not fit is rejected at once.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, Reason};
+use svcmap_proto::load::{Load, State};
+use svcmap_proto::names::SenderId;
+use svcmap_proto::time::{Timestamp, wire_ms};
+
+use crate::config::IntakeConfig;
+
+/// Weight of the newest service time in the moving average: an eighth, as in TCP's estimate of the
+/// round trip (RFC 6298).
+const MEAN_SHIFT: u32 = 3;
+
+/// Names a job inside one worker. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u64);
+
+/// Whose job it is: what the outcome is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Who sent it.
+    pub sender: SenderId,
+    /// Under which attempt.
+    pub attempt: AttemptId,
+}
+
+/// A job that was admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its name here.
+    pub id: TaskId,
+    /// Whose it is.
+    pub origin: Origin,
+    /// What the handler gets.
+    pub payload: Vec<u8>,
+    /// When its sender stops waiting.
+    pub deadline: Timestamp,
+    /// When it came.
+    pub arrived_at: Timestamp,
+}
+
+/// How a handler ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With a result.
+    Done,
+    /// With an error or a panic.
+    Failed,
+}
+
+/// What became of a request to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It waited, and was taken from the queue.
+    Removed,
+    /// A handler has it: tell the handler.
+    Running(TaskId),
+    /// It is not here.
+    NotFound,
+}
+
+#[derive(Debug)]
+struct Running {
+    origin: Origin,
+    bytes: usize,
+    deadline: Timestamp,
+    started_at: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Intake {
+    config: IntakeConfig,
+    queue: VecDeque<Task>,
+    running: BTreeMap<TaskId, Running>,
+    /// Deadlines of all jobs here that nobody has acted on yet.
+    deadlines: BTreeSet<(Timestamp, TaskId)>,
+    bytes: usize,
+    next_task: u64,
+    draining: bool,
+    /// Counters, mean and sequence; what changes by itself is filled in by [`Intake::load`].
+    load: Load,
+    finished_at: Option<Timestamp>,
+}
+
+impl Intake {
+    /// An empty intake.
+    pub fn new(config: IntakeConfig) -> Self {
+        let load = Load {
+            slots: config.slots(),
+            concurrency: config.concurrency,
+            ..Load::default()
+        };
+        Self {
+            config,
+            queue: VecDeque::new(),
+            running: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            bytes: 0,
+            next_task: 0,
+            draining: false,
+            load,
+            finished_at: None,
+        }
+    }
+
+    /// Takes a job into the queue, or says why not.
+    ///
+    /// # Errors
+    /// The reason to reject the attempt with: draining, too large, full or expired.
+    pub fn admit(
+        &mut self,
+        now: Timestamp,
+        origin: Origin,
+        deadline: Timestamp,
+        payload: &[u8],
+    ) -> Result<TaskId, Reason> {
+        if let Err(reason) = self.check(now, deadline, payload.len()) {
+            self.load.rejected += 1;
+            return Err(reason);
+        }
+        let id = TaskId(self.next_task);
+        self.next_task += 1;
+        self.bytes += payload.len();
+        self.load.accepted += 1;
+        self.deadlines.insert((deadline, id));
+        let payload = payload.to_vec();
+        self.queue.push_back(Task { id, origin, payload, deadline, arrived_at: now });
+        Ok(id)
+    }
+
+    fn check(&self, now: Timestamp, deadline: Timestamp, bytes: usize) -> Result<(), Reason> {
+        if self.draining {
+            Err(Reason::Draining)
+        } else if bytes > self.config.payload_bytes_max {
+            Err(Reason::TooLarge)
+        } else if deadline <= now {
+            Err(Reason::Expired)
+        } else if self.len() >= self.config.slots() as usize
+            || self.bytes + bytes > self.config.jobs_bytes_max
+        {
+            Err(Reason::Full)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The next job for a handler, if one is free and one waits. It counts as running from here.
+    pub fn start_next(&mut self, now: Timestamp) -> Option<Task> {
+        if self.running.len() >= self.config.concurrency as usize {
+            return None;
+        }
+        let task = self.queue.pop_front()?;
+        let running = Running {
+            origin: task.origin,
+            bytes: task.payload.len(),
+            deadline: task.deadline,
+            started_at: now,
+        };
+        self.running.insert(task.id, running);
+        Some(task)
+    }
+
+    /// A handler ended. Returns whose job it was and its deadline; `None` if it was abandoned.
+    pub fn handle_finished(
+        &mut self,
+        now: Timestamp,
+        id: TaskId,
+        ending: Ending,
+    ) -> Option<(Origin, Timestamp)> {
+        let running = self.running.remove(&id)?;
+        self.deadlines.remove(&(running.deadline, id));
+        self.bytes -= running.bytes;
+        match ending {
+            Ending::Done => self.load.done += 1,
+            Ending::Failed => self.load.failed += 1,
+        }
+        self.finished_at = Some(now);
+        self.learn(now.since(running.started_at));
+        Some((running.origin, running.deadline))
+    }
+
+    /// Attempts of that sender that wait or run here.
+    pub fn attempts_of(&self, sender: SenderId) -> impl Iterator<Item = AttemptId> {
+        let queued = self.queue.iter().map(|task| task.origin);
+        queued
+            .chain(self.running.values().map(|running| running.origin))
+            .filter(move |origin| origin.sender == sender)
+            .map(|origin| origin.attempt)
+    }
+
+    /// Takes a job back, if its sender still can.
+    pub fn cancel(&mut self, origin: Origin) -> Cancelled {
+        if let Some(index) = self.queue.iter().position(|task| task.origin == origin) {
+            self.remove_queued(index);
+            return Cancelled::Removed;
+        }
+        match self.running.iter().find(|(_, running)| running.origin == origin) {
+            Some((id, _)) => Cancelled::Running(*id),
+            None => Cancelled::NotFound,
+        }
+    }
+
+    /// Jobs whose deadline has passed: those that waited are gone, for those that run it is time
+    /// that their handlers stop. Each is returned once.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<(Origin, Cancelled)> {
+        let mut expired = Vec::new();
+        while let Some(&(deadline, id)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(running) = self.running.get(&id) {
+                expired.push((running.origin, Cancelled::Running(id)));
+            } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
+                expired.push((self.queue[index].origin, Cancelled::Removed));
+                self.remove_queued(index);
+            }
+        }
+        expired
+    }
+
+    /// The next deadline of a job here.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// From now on nothing is admitted.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Gives up what is still here: jobs that waited, and jobs that run.
+    pub fn abandon(&mut self) -> (Vec<Origin>, Vec<(TaskId, Origin)>) {
+        self.deadlines.clear();
+        self.bytes = 0;
+        let queued: Vec<_> = self.queue.drain(..).map(|task| task.origin).collect();
+        self.load.rejected += queued.len() as u64;
+        let running = std::mem::take(&mut self.running);
+        (queued, running.into_iter().map(|(id, running)| (id, running.origin)).collect())
+    }
+
+    /// Jobs here, waiting and running.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.running.len()
+    }
+
+    /// Whether nothing waits and nothing runs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What this instance says of itself now. Each call is newer than the one before.
+    pub fn load(&mut self, now: Timestamp) -> Load {
+        self.load.sequence += 1;
+        self.load.state = if self.draining { State::Draining } else { State::Ready };
+        self.load.queued = count(self.queue.len());
+        self.load.running = count(self.running.len());
+        let oldest = self.queue.front().map_or(Duration::ZERO, |task| now.since(task.arrived_at));
+        self.load.oldest_queued_ms = wire_ms(oldest);
+        self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
+        self.load
+    }
+
+    fn remove_queued(&mut self, index: usize) {
+        if let Some(task) = self.queue.remove(index) {
+            self.bytes -= task.payload.len();
+            self.deadlines.remove(&(task.deadline, task.id));
+            self.load.rejected += 1;
+        }
+    }
+
+    fn learn(&mut self, service_time: Duration) {
+        // At least one: zero means that nothing is known.
+        let sample = u64::try_from(service_time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let mean = &mut self.load.mean_service_us;
+        *mean = match *mean {
+            0 => sample,
+            mean => (mean - (mean >> MEAN_SHIFT) + (sample >> MEAN_SHIFT)).max(1),
+        };
+    }
+}
+
+/// Jobs fit in 32 bits: there are at most [`crate::config::SLOTS_MAX`].
+fn count(jobs: usize) -> u32 {
+    u32::try_from(jobs).unwrap_or(u32::MAX)
+}

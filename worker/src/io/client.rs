@@ -1,0 +1,207 @@
+//! The handle that sends jobs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use svcmap_proto::codec::{self, ValueError};
+use svcmap_proto::names::{Name, NameError};
+
+use super::builder::{ClientBuilder, StartError};
+use super::shared::{Command, NoPermit, Shared};
+use super::ticket::{Ticket, ticket};
+use super::worker::Thread;
+use crate::outbox::JobSpec;
+use crate::statistics::Statistics;
+
+/// Why a job was not taken. It was not sent to anybody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The service or instance has no valid name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Send less, send a path, or raise the limit on both sides.
+    #[error("a payload of {bytes} bytes, but the limit is {limit}")]
+    TooLarge {
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+    /// So many jobs have no outcome yet that no more fit; only `try_submit` says so.
+    #[error("too many jobs have no outcome yet")]
+    OutboxFull,
+    /// The value cannot be made a payload.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// The client, or the worker that it belongs to, has stopped.
+    #[error("this sender has stopped")]
+    Stopped,
+}
+
+/// Sends jobs. Cheap to clone; all clones are one sender. When the last is dropped it stops.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) shared: Arc<Shared>,
+    /// The thread of a client of its own; a worker's client leaves that to the worker.
+    pub(super) _thread: Option<Arc<Thread>>,
+}
+
+impl Client {
+    /// A process that only sends. It returns at once; mappers may come later.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn connect<I>(mappers: I) -> Result<Self, StartError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        Self::builder().mappers(mappers).start()
+    }
+
+    /// A client with settings.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Submits a job to any instance of a service, with the default settings. Waits while too many
+    /// jobs have no outcome yet.
+    ///
+    /// A handler that waits for a job of its own, full, service waits until the deadline.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit(&self, service: &str, payload: Vec<u8>) -> Result<Ticket, SubmitError> {
+        self.job(service, payload).submit()
+    }
+
+    /// Submits a value, which the handler reads with [`Job::decode`](crate::Job::decode).
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit_value<T: Serialize + ?Sized>(
+        &self,
+        service: &str,
+        value: &T,
+    ) -> Result<Ticket, SubmitError> {
+        self.submit(service, codec::encode_value(value)?)
+    }
+
+    /// A job with settings of its own.
+    pub fn job(&self, service: &str, payload: Vec<u8>) -> JobBuilder<'_> {
+        let config = &self.shared.config;
+        JobBuilder {
+            client: self,
+            service: service.to_owned(),
+            instance: None,
+            payload,
+            deadline: config.deadline,
+            hold: config.hold,
+            idempotent: false,
+        }
+    }
+
+    /// Keeps the cache of a service warm from now on, instead of from the first job on.
+    ///
+    /// # Errors
+    /// If that is no name.
+    pub fn follow(&self, service: &str) -> Result<(), SubmitError> {
+        self.shared.command(Command::Follow(service.parse()?));
+        Ok(())
+    }
+
+    /// Waits until a mapper has answered, at most so long. Returns whether one has.
+    pub fn wait_connected(&self, limit: Duration) -> bool {
+        self.shared.status.wait(limit, |status| status.mappers > 0)
+    }
+
+    /// What this sender has counted; empty once it has stopped.
+    pub fn statistics(&self) -> Statistics {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.shared.command(Command::Statistics(reply));
+        answer.recv().unwrap_or_default()
+    }
+}
+
+/// A job that is about to be submitted.
+#[derive(Debug)]
+pub struct JobBuilder<'a> {
+    client: &'a Client,
+    service: String,
+    instance: Option<String>,
+    payload: Vec<u8>,
+    deadline: Duration,
+    hold: Duration,
+    idempotent: bool,
+}
+
+impl JobBuilder<'_> {
+    /// By when there is an outcome, from now. Default 30 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// How long it waits for a worker with a free slot; zero: refuse at once. Default 1 s.
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+
+    /// It may run more than once: it is tried again when nobody knows whether it ran.
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Only this instance will do.
+    pub fn instance(mut self, instance: &str) -> Self {
+        self.instance = Some(instance.to_owned());
+        self
+    }
+
+    /// Submits it. Waits while too many jobs have no outcome yet.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn submit(self) -> Result<Ticket, SubmitError> {
+        self.send(true)
+    }
+
+    /// Submits it, or says at once that too many jobs have no outcome yet.
+    ///
+    /// # Errors
+    /// See [`SubmitError`].
+    pub fn try_submit(self) -> Result<Ticket, SubmitError> {
+        self.send(false)
+    }
+
+    fn send(self, wait: bool) -> Result<Ticket, SubmitError> {
+        let shared = &self.client.shared;
+        let service: Name = self.service.parse()?;
+        let instance = self.instance.map(|instance| instance.parse()).transpose()?;
+        let (bytes, limit) = (self.payload.len(), shared.config.payload_bytes_max);
+        if bytes > limit {
+            return Err(SubmitError::TooLarge { bytes, limit });
+        }
+        let permit = shared.permits.take(bytes, wait).map_err(|error| match error {
+            NoPermit::Full => SubmitError::OutboxFull,
+            NoPermit::Closed => SubmitError::Stopped,
+        })?;
+        let id = shared.next_job();
+        let (ticket, settler) = ticket(id, shared, permit);
+        let spec = JobSpec {
+            service,
+            instance,
+            payload: Arc::new(self.payload),
+            deadline: self.deadline,
+            hold: self.hold,
+            idempotent: self.idempotent,
+        };
+        if !shared.command(Command::Submit(id, spec, settler)) {
+            return Err(SubmitError::Stopped);
+        }
+        Ok(ticket)
+    }
+}

@@ -1,0 +1,17 @@
+//! The outside of a worker: its thread, its sockets, its handlers, and the handles that users hold.
+
+mod builder;
+mod client;
+mod node;
+mod pool;
+mod serving;
+mod shared;
+mod sockets;
+mod ticket;
+mod worker;
+
+pub use builder::{ClientBuilder, Notice, StartError, WorkerBuilder};
+pub use client::{Client, JobBuilder, SubmitError};
+pub use pool::{HandlerError, Job};
+pub use ticket::Ticket;
+pub use worker::{DrainError, Worker};

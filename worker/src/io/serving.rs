@@ -1,0 +1,188 @@
+//! The serving half at the outside: the listener, the handler pool, and the registration.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use svcmap_proto::codec;
+use svcmap_proto::control::{Registration, Welcome};
+use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
+use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
+use svcmap_proto::time::{Timestamp, earliest};
+
+use super::builder::StartError;
+use super::pool::{self, Assignment, Completion, Handler, Job};
+use super::sockets::{self, Listener};
+use crate::config::IntakeConfig;
+use crate::intake::{Task, TaskId};
+use crate::senders::Connection;
+use crate::server::{DrainReport, Server, ServerOutput};
+
+/// After the grace of a drain, senders that read slowly get this long for their last outcomes.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Serving {
+    key: Arc<InstanceKey>,
+    incarnation: Option<Incarnation>,
+    pub(super) listener: Listener,
+    advertise: Vec<Endpoint>,
+    config: IntakeConfig,
+    /// Made at the first WELCOME: the incarnation is not known before.
+    pub(super) server: Option<Server>,
+    registration: Option<Registration>,
+    assignments: Sender<Assignment>,
+    completions: Receiver<Completion>,
+    /// The flags of the jobs that run.
+    cancelled: BTreeMap<TaskId, Arc<AtomicBool>>,
+    drain_until: Option<Timestamp>,
+}
+
+impl Serving {
+    pub(super) fn new(
+        key: InstanceKey,
+        incarnation: Option<Incarnation>,
+        listener: Listener,
+        advertise: Vec<Endpoint>,
+        config: IntakeConfig,
+        handler: Arc<Handler>,
+        waker: &Waker,
+    ) -> Result<Self, StartError> {
+        let (assignments, to_handlers) = crossbeam_channel::unbounded();
+        let (from_handlers, completions) = crossbeam_channel::unbounded();
+        let limit = config.payload_bytes_max;
+        pool::start(config.concurrency, handler, limit, &to_handlers, &from_handlers, waker)?;
+        Ok(Self {
+            key: Arc::new(key),
+            incarnation,
+            listener,
+            advertise,
+            config,
+            server: None,
+            registration: None,
+            assignments,
+            completions,
+            cancelled: BTreeMap::new(),
+            drain_until: None,
+        })
+    }
+
+    pub(super) fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// What to register with. Decided once, at the first WELCOME, and the same for every mapper.
+    pub(super) fn registration(&mut self, welcome: &Welcome) -> Registration {
+        if let Some(registration) = &self.registration {
+            return registration.clone();
+        }
+        let incarnation = self.incarnation.unwrap_or_else(|| {
+            let above = welcome.highest.map_or(0, |highest| highest.0.saturating_add(1));
+            Incarnation(Clock.unix_us().max(above))
+        });
+        let key = InstanceKey::clone(&self.key);
+        let mut server = Server::new(key.clone(), incarnation, self.config.clone());
+        let bound = &self.listener.endpoint;
+        let registration = Registration {
+            key,
+            incarnation,
+            endpoints: sockets::endpoints(bound, &self.advertise, &welcome.observed),
+            host: io::host_id(),
+            pid: std::process::id(),
+            load: server.load(Clock.now()),
+        };
+        self.server = Some(server);
+        self.registration.insert(registration).clone()
+    }
+
+    /// Takes what handlers have finished.
+    pub(super) fn handle_completions(&mut self, now: Timestamp) {
+        let Some(server) = &mut self.server else { return };
+        for Completion { id, ending, payload } in self.completions.try_iter() {
+            self.cancelled.remove(&id);
+            server.handle_finished(now, id, ending, payload);
+        }
+    }
+
+    pub(super) fn load(&mut self, now: Timestamp) -> Option<Load> {
+        Some(self.server.as_mut()?.load(now))
+    }
+
+    pub(super) fn drain(&mut self, now: Timestamp, grace: Duration) {
+        self.drain_until.get_or_insert(now + grace);
+        if let Some(server) = &mut self.server {
+            server.drain(now, grace);
+        }
+    }
+
+    /// What the drain met, once it is over. `idle`: nothing is under way in the other direction.
+    pub(super) fn drained(&self, now: Timestamp, idle: bool) -> Option<DrainReport> {
+        let until = self.drain_until?;
+        let report = match &self.server {
+            None => Some(DrainReport::default()),
+            Some(server) if until + FLUSH_LIMIT <= now => Some(server.report()),
+            Some(server) => server.drained(),
+        };
+        report.filter(|_| idle || until <= now)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+        let limit = self.drain_until.map(|until| until + FLUSH_LIMIT);
+        earliest(limit, self.server.as_ref().and_then(Server::poll_timeout))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Timestamp) {
+        if let Some(server) = &mut self.server {
+            server.handle_timeout(now);
+        }
+    }
+
+    /// Does what the server wants done. Returns whether there was anything.
+    pub(super) fn act(&mut self, now: Timestamp, event_loop: &mut EventLoop) -> bool {
+        let mut acted = false;
+        while let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now)) {
+            acted = true;
+            match output {
+                ServerOutput::Start(task) => self.start(task),
+                ServerOutput::Cancel(task) => {
+                    if let Some(flag) = self.cancelled.get(&task) {
+                        flag.store(true, Ordering::Relaxed);
+                    }
+                }
+                ServerOutput::Answer { to, message } => self.answer(event_loop, &to, &message),
+                ServerOutput::Outcome { to, sender, header, payload } => {
+                    let number = header.number;
+                    let frame = codec::encode(&FromWorker::Outcome(header));
+                    let frames: [&[u8]; 3] = [&to.0, &frame, &payload];
+                    let Some(server) = &mut self.server else { continue };
+                    match event_loop.send(self.listener.socket, &frames) {
+                        Ok(()) => {}
+                        Err(SendError::Full) => server.handle_blocked(now, sender, number),
+                        Err(SendError::Unreachable) => server.handle_unreachable(sender, number),
+                    }
+                }
+            }
+        }
+        acted
+    }
+
+    /// Answers; a sender that takes nothing now asks again.
+    pub(super) fn answer(&self, event_loop: &mut EventLoop, to: &Connection, message: &FromWorker) {
+        let frame = codec::encode(message);
+        // Whoever does not get it will ping, and be answered then.
+        let _ = event_loop.send(self.listener.socket, &[&to.0, &frame]);
+    }
+
+    fn start(&mut self, task: Task) {
+        let cancelled = Arc::<AtomicBool>::default();
+        self.cancelled.insert(task.id, Arc::clone(&cancelled));
+        let key = Arc::clone(&self.key);
+        let job = Job { payload: task.payload, key, deadline: task.deadline, cancelled };
+        // The handlers live as long as this does, so somebody takes it.
+        let _ = self.assignments.send(Assignment { id: task.id, job });
+    }
+}

@@ -1,0 +1,150 @@
+//! The sockets of a worker or client, and the addresses that go with them.
+
+use svcmap_proto::io::{self, EventLoop, SocketKey, SocketSettings};
+use svcmap_proto::limits;
+use svcmap_proto::names::{Endpoint, EndpointError, Name};
+
+use super::builder::StartError;
+use crate::config::IntakeConfig;
+
+/// Messages that may wait in a connection's queue: more than can ever be open on it, so that a
+/// connection that takes nothing is one that is gone, not one that is full.
+const LINK_QUEUE: i32 = 2 * limits::OPEN_ATTEMPTS_MAX as i32 + 64;
+
+/// Reports that may wait for a mapper: an old one is worth nothing, the next beat brings another.
+const CONTROL_QUEUE: i32 = 64;
+
+/// Publications that may wait for this process, until some are dropped and a snapshot mends it.
+const SUBSCRIPTION_QUEUE: i32 = 10_000;
+
+/// Where a worker listens for jobs.
+pub(super) struct Listener {
+    pub(super) socket: SocketKey,
+    pub(super) endpoint: Endpoint,
+}
+
+/// Binds a worker's ROUTER.
+pub(super) fn listen(
+    event_loop: &mut EventLoop,
+    endpoint: &Endpoint,
+    config: &IntakeConfig,
+) -> Result<Listener, StartError> {
+    let settings = SocketSettings {
+        frame_bytes_max: config.payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
+        send_queue: LINK_QUEUE,
+        receive_queue: LINK_QUEUE,
+    };
+    let socket = io::router(event_loop.context(), settings)?;
+    let endpoint = io::bind(&socket, endpoint)?;
+    Ok(Listener { socket: event_loop.add(socket)?, endpoint })
+}
+
+/// Connects a DEALER to a mapper.
+pub(super) fn dial_mapper(
+    event_loop: &mut EventLoop,
+    mapper: &Endpoint,
+) -> Result<SocketKey, StartError> {
+    let settings = SocketSettings { send_queue: CONTROL_QUEUE, ..SocketSettings::default() };
+    let socket = io::dealer(event_loop.context(), settings)?;
+    io::connect(&socket, mapper)?;
+    let key = event_loop.add(socket)?;
+    event_loop.watch_writable(key);
+    Ok(key)
+}
+
+/// Connects a SUB to a mapper's PUB, with these subscriptions.
+pub(super) fn subscribe<'a>(
+    event_loop: &mut EventLoop,
+    publish: &Endpoint,
+    topics: impl Iterator<Item = &'a [u8]>,
+) -> Result<SocketKey, StartError> {
+    // Subscriptions are messages to the publisher: beyond the send queue they are dropped.
+    let settings = SocketSettings {
+        receive_queue: SUBSCRIPTION_QUEUE,
+        send_queue: 0,
+        ..SocketSettings::default()
+    };
+    let socket = io::subscriber(event_loop.context(), settings)?;
+    for topic in topics {
+        socket.set_subscribe(topic)?;
+    }
+    io::connect(&socket, publish)?;
+    Ok(event_loop.add(socket)?)
+}
+
+/// Connects a DEALER to a worker.
+pub(super) fn dial_worker(
+    event_loop: &mut EventLoop,
+    worker: &Endpoint,
+    payload_bytes_max: usize,
+) -> Result<SocketKey, StartError> {
+    let settings = SocketSettings {
+        frame_bytes_max: payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
+        send_queue: LINK_QUEUE,
+        receive_queue: LINK_QUEUE,
+    };
+    let socket = io::dealer(event_loop.context(), settings)?;
+    io::connect(&socket, worker)?;
+    let key = event_loop.add(socket)?;
+    event_loop.watch_writable(key);
+    Ok(key)
+}
+
+/// Where to listen unless the user says so: on loopback if every mapper is there.
+pub(super) fn default_bind(mappers: &[Endpoint]) -> Result<Endpoint, EndpointError> {
+    let local = mappers.iter().all(Endpoint::is_loopback);
+    Endpoint::tcp(if local { "127.0.0.1" } else { "*" }, 0)
+}
+
+/// What to tell others about where this worker is: what the user said, or what it is bound to, or,
+/// bound to all interfaces, the address at which the mapper sees it, and loopback for this host.
+pub(super) fn endpoints(
+    bound: &Endpoint,
+    advertise: &[Endpoint],
+    observed: &str,
+) -> Vec<Endpoint> {
+    if !advertise.is_empty() {
+        return advertise.iter().take(limits::ENDPOINTS_MAX).cloned().collect();
+    }
+    if !bound.is_wildcard() {
+        return vec![bound.clone()];
+    }
+    let port = bound.port().unwrap_or(0);
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for host in [observed, "127.0.0.1"] {
+        if let Ok(endpoint) = Endpoint::tcp(host, port)
+            && !endpoints.contains(&endpoint)
+        {
+            endpoints.push(endpoint);
+        }
+    }
+    endpoints
+}
+
+/// A mapper's PUB as this process reaches it: `*` means the host that was dialled.
+pub(super) fn publish_endpoint(mapper: &Endpoint, publish: &Endpoint) -> Endpoint {
+    let port = publish.port().filter(|_| publish.is_wildcard());
+    port.and_then(|port| Endpoint::tcp(mapper.host(), port).ok()).unwrap_or_else(|| publish.clone())
+}
+
+/// Host name, process id and a random part: unique, and an operator can tell where it runs.
+pub(super) fn default_instance() -> Name {
+    let host = io::node_name();
+    let host: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .take(32)
+        .collect();
+    let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(4).collect();
+    let name = format!("{host}-{}-{}", std::process::id(), random.to_lowercase());
+    name.parse().unwrap_or_else(|_| fallback_name())
+}
+
+/// The part of the name that is valid on any host.
+fn fallback_name() -> Name {
+    loop {
+        if let Ok(name) = format!("instance-{}", fastrand::u32(..)).parse() {
+            return name;
+        }
+    }
+}

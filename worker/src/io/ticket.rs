@@ -1,0 +1,128 @@
+//! A ticket: the place where the one outcome of a job arrives.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::shared::{Command, Permit, Shared};
+use crate::outbox::JobId;
+use crate::outcome::{Cause, Outcome};
+
+/// A claim on the outcome of a job. It can be waited for or awaited, on any runtime.
+///
+/// Dropping it detaches: the job goes on, and its outcome is only counted.
+#[derive(Debug)]
+pub struct Ticket {
+    id: JobId,
+    place: Arc<Place>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+}
+
+impl Place {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The other end of a [`Ticket`]. However it ends, the ticket gets an outcome, once.
+#[derive(Debug)]
+pub(super) struct Settler {
+    place: Option<Arc<Place>>,
+    _permit: Permit,
+}
+
+/// A ticket and its other end.
+pub(super) fn ticket(id: JobId, shared: &Arc<Shared>, permit: Permit) -> (Ticket, Settler) {
+    let place = Arc::new(Place::default());
+    let settler = Settler { place: Some(Arc::clone(&place)), _permit: permit };
+    (Ticket { id, place, shared: Arc::clone(shared) }, settler)
+}
+
+impl Settler {
+    /// Delivers the outcome.
+    pub(super) fn settle(mut self, outcome: Outcome) {
+        self.deliver(outcome);
+    }
+
+    fn deliver(&mut self, outcome: Outcome) {
+        let Some(place) = self.place.take() else { return };
+        let mut state = place.lock();
+        state.outcome = Some(outcome);
+        let waker = state.waker.take();
+        drop(state);
+        place.arrived.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Settler {
+    fn drop(&mut self) {
+        // The thread that would have delivered it is gone.
+        self.deliver(Outcome::Unknown(Cause::Stopped));
+    }
+}
+
+impl Ticket {
+    /// Waits for the outcome: until the job's deadline at most, and a tick.
+    pub fn wait(self) -> Outcome {
+        let mut state = self.place.lock();
+        loop {
+            if let Some(outcome) = state.outcome.take() {
+                return outcome;
+            }
+            state = self.place.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the outcome, at most so long.
+    ///
+    /// # Errors
+    /// The ticket itself, if no outcome came in that time.
+    pub fn wait_timeout(self, limit: Duration) -> Result<Outcome, Ticket> {
+        let state = self.place.lock();
+        let waited = self.place.arrived.wait_timeout_while(state, limit, |s| s.outcome.is_none());
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let outcome = state.outcome.take();
+        drop(state);
+        outcome.ok_or(self)
+    }
+
+    /// Takes the job back, if that is still possible. The outcome says whether it was: a job that
+    /// no handler started is refused as cancelled, otherwise what the handler returns counts.
+    pub fn cancel(&self) {
+        self.shared.command(Command::Cancel(self.id));
+    }
+}
+
+impl Future for Ticket {
+    type Output = Outcome;
+
+    /// # Panics
+    /// Never; polled again after it was ready, it stays pending.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.place.lock();
+        match state.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! A sender's connection to one life of one worker.
+//!
+//! It survives resets: jobs and outcomes are numbered (see [`svcmap_proto::jobs`]), and each HELLO
+//! settles what became of those under way. Sending may fail silently, as a failed send and a lost
+//! connection have the same cure.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::jobs::{
+    AttemptId, FromWorker, JobHeader, OpenAttempt, OutcomeHeader, Reason, SenderHello, ToWorker,
+    Verdict,
+};
+use svcmap_proto::limits;
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
+use svcmap_proto::time::{Timestamp, wire_ms};
+
+use crate::outcome::Cause;
+
+/// How long a connection may take until the worker's WELCOME, before another address or another
+/// worker is tried.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Outcomes that may come before they are acknowledged at once, as no job is there to say so.
+const UNACKNOWLEDGED_MAX: u64 = 256;
+
+/// Bytes of results that may come before they are acknowledged at once.
+const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often liveness is looked at, as the mapper dictates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Silence after which a worker that owes an answer is asked.
+    pub beat: Duration,
+    /// Silence after which it is given up.
+    pub expiry: Duration,
+    /// Silence, with nothing open, after which the connection is closed.
+    pub idle: Duration,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The sender's random number.
+    pub sender: SenderId,
+    /// Largest result that it takes, in bytes.
+    pub result_bytes_max: u32,
+}
+
+/// What the link wants done, or has found out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LinkOutput {
+    /// Send this.
+    Send(ToWorker),
+    /// The attempt ended at the worker.
+    Ended {
+        /// Which one.
+        attempt: AttemptId,
+        /// How.
+        verdict: Verdict,
+        /// Result or error.
+        payload: Vec<u8>,
+    },
+    /// The worker never saw the attempt: it can be tried elsewhere.
+    NeverSeen(AttemptId),
+    /// The attempt may have run, and nobody will tell.
+    Lost {
+        /// Which one.
+        attempt: AttemptId,
+        /// Why not.
+        cause: Cause,
+    },
+    /// The worker said how loaded it is.
+    Load(Load),
+    /// The link is of no use any more.
+    Closed(Closing),
+}
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Nothing was sent for long.
+    Idle,
+    /// The worker's life is over, or another one sits behind its address.
+    Gone,
+    /// It could not be reached, or does not answer any more.
+    Unreachable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not connected yet, since then.
+    Connecting(Timestamp),
+    /// HELLO was sent then.
+    Greeting(Timestamp),
+    /// WELCOME came.
+    Ready,
+    /// The connection was lost; it comes back by itself, or not.
+    Away,
+    /// Done.
+    Closed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    attempt: AttemptId,
+    sent_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    attempt: AttemptId,
+    deadline: Timestamp,
+    payload_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Link {
+    identity: Identity,
+    key: InstanceKey,
+    incarnation: Incarnation,
+    timing: Timing,
+    phase: Phase,
+    connections: u32,
+    /// The number of the last job that was sent.
+    last_number: u64,
+    /// The highest number of a job that the newest load counts.
+    reflected: u64,
+    /// Attempts that were sent and have no outcome yet, by number.
+    open: BTreeMap<u64, Open>,
+    /// Their numbers.
+    numbers: BTreeMap<AttemptId, u64>,
+    /// Attempts that were not sent yet.
+    pending: VecDeque<Pending>,
+    received_outcomes: u64,
+    acknowledged: u64,
+    unacknowledged_bytes: usize,
+    acknowledge_at: Option<Timestamp>,
+    heard_at: Timestamp,
+    pings: u32,
+    pinged_at: Timestamp,
+    /// Largest payload that the worker takes, as its WELCOME says.
+    payload_bytes_max: usize,
+    /// The worker's life is over, somebody said: until when its last words may still come.
+    ended_at: Option<Timestamp>,
+    outputs: VecDeque<LinkOutput>,
+}
+
+impl Link {
+    /// A link that waits to be connected.
+    pub fn new(
+        now: Timestamp,
+        identity: Identity,
+        key: InstanceKey,
+        incarnation: Incarnation,
+        timing: Timing,
+    ) -> Self {
+        Self {
+            identity,
+            key,
+            incarnation,
+            timing,
+            phase: Phase::Connecting(now),
+            connections: 0,
+            last_number: 0,
+            reflected: 0,
+            open: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            pending: VecDeque::new(),
+            received_outcomes: 0,
+            acknowledged: 0,
+            unacknowledged_bytes: 0,
+            acknowledge_at: None,
+            heard_at: now,
+            pings: 0,
+            pinged_at: now,
+            payload_bytes_max: 0,
+            ended_at: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whose link it is.
+    pub fn key(&self) -> &InstanceKey {
+        &self.key
+    }
+
+    /// To which life of it.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Whether the link is closed; it can be opened again, and goes on where it was.
+    pub fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+
+    /// Starts connecting again after it was closed. Numbers go on, so nothing gets mixed up.
+    pub fn reopen(&mut self, now: Timestamp) {
+        if self.phase == Phase::Closed {
+            self.phase = Phase::Connecting(now);
+            (self.heard_at, self.pinged_at, self.pings) = (now, now, 0);
+            self.reflected = self.last_number;
+        }
+    }
+
+    /// Whether new jobs may go there: it is connected or about to be, and answers.
+    pub fn is_usable(&self) -> bool {
+        !matches!(self.phase, Phase::Away | Phase::Closed)
+            && self.ended_at.is_none()
+            && self.pings < 2
+            && self.open.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
+    }
+
+    /// Jobs that went or are about to go there, and that the worker's newest load does not count.
+    pub fn unreflected(&self) -> u32 {
+        let sent = usize::try_from(self.last_number - self.reflected).unwrap_or(usize::MAX);
+        u32::try_from(sent.saturating_add(self.pending.len())).unwrap_or(u32::MAX)
+    }
+
+    /// Another's report of the worker's load, true at `at`, counts what was sent before.
+    pub fn reflect_until(&mut self, at: Timestamp) {
+        let later = self.open.range(self.reflected + 1..);
+        let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
+        self.reflected = counted.last().unwrap_or(self.reflected);
+    }
+
+    /// Sends an attempt, as soon as there is a connection.
+    pub fn assign(
+        &mut self,
+        now: Timestamp,
+        attempt: AttemptId,
+        deadline: Timestamp,
+        payload_bytes: usize,
+    ) {
+        self.pending.push_back(Pending { attempt, deadline, payload_bytes });
+        self.flush(now);
+    }
+
+    /// Takes back an attempt that was not sent. `false` if it was.
+    pub fn withdraw(&mut self, attempt: AttemptId) -> bool {
+        let before = self.pending.len();
+        self.pending.retain(|pending| pending.attempt != attempt);
+        self.pending.len() < before
+    }
+
+    /// Tells the worker that nobody waits for an attempt any more.
+    pub fn cancel(&mut self, attempt: AttemptId) {
+        self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+    }
+
+    /// The socket has a connection.
+    pub fn handle_writable(&mut self, now: Timestamp) {
+        if matches!(self.phase, Phase::Connecting(_) | Phase::Away) {
+            self.greet(now);
+        }
+    }
+
+    /// The socket has none any more.
+    pub fn handle_unwritable(&mut self, now: Timestamp) {
+        if matches!(self.phase, Phase::Closed | Phase::Connecting(_)) {
+            return;
+        }
+        self.phase = Phase::Away;
+        self.release_pending();
+        if self.ended_at.is_some() {
+            self.close(Closing::Gone, Cause::PeerEnded);
+        } else if self.open.is_empty() {
+            // Nothing is owed: a later job makes a new link, if the worker is still there.
+            self.close(Closing::Unreachable, Cause::PeerSilent);
+        } else {
+            self.heard_at = self.heard_at.max(now.before(self.timing.beat));
+        }
+    }
+
+    /// The worker's life is over, as a mapper or its successor says. Its last words may be on
+    /// their way: they get one beat, or until the connection closes.
+    pub fn handle_ended(&mut self, now: Timestamp) {
+        match self.phase {
+            Phase::Closed => {}
+            Phase::Ready => {
+                self.release_pending();
+                self.ended_at.get_or_insert(now + self.timing.beat);
+            }
+            _ => self.close(Closing::Gone, Cause::PeerEnded),
+        }
+    }
+
+    /// The mapper dictates another timing.
+    pub fn set_timing(&mut self, timing: Timing) {
+        self.timing = timing;
+    }
+
+    /// This process was suspended for so long: silence in that time means nothing.
+    pub fn handle_suspension(&mut self, gap: Duration) {
+        self.heard_at = self.heard_at + gap;
+        self.pinged_at = self.pinged_at + gap;
+        if let Phase::Connecting(since) | Phase::Greeting(since) = &mut self.phase {
+            *since = *since + gap;
+        }
+    }
+
+    /// The worker said something.
+    pub fn handle_message(&mut self, now: Timestamp, message: FromWorker, payload: &[u8]) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.heard_at = now;
+        self.pings = 0;
+        match message {
+            FromWorker::Welcome { connection, received_jobs, payload_bytes_max, load, forgotten } => {
+                if connection == self.connections {
+                    self.payload_bytes_max = usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
+                    self.reconcile(received_jobs, &forgotten);
+                    self.phase = Phase::Ready;
+                    self.outputs.push_back(LinkOutput::Load(load));
+                    self.flush(now);
+                }
+            }
+            FromWorker::NotHere { .. } => self.close(Closing::Gone, Cause::PeerEnded),
+            FromWorker::WrongVersion { .. } => self.close(Closing::Unreachable, Cause::PeerEnded),
+            FromWorker::HelloWanted => {
+                if self.phase == Phase::Ready {
+                    self.greet(now);
+                }
+            }
+            FromWorker::Outcome(header) => self.handle_outcome(now, &header, payload),
+            FromWorker::Pong { received_jobs, load } => self.handle_load(received_jobs, load),
+        }
+    }
+
+    fn handle_outcome(&mut self, now: Timestamp, header: &OutcomeHeader, payload: &[u8]) {
+        if header.number <= self.received_outcomes {
+            return;
+        }
+        if header.number > self.received_outcomes + 1 {
+            // Some got lost on the way, or had to be dropped: HELLO finds out.
+            if self.phase == Phase::Ready {
+                self.greet(now);
+            }
+            return;
+        }
+        self.received_outcomes = header.number;
+        self.unacknowledged_bytes += payload.len();
+        self.acknowledge_at.get_or_insert(now + self.timing.beat);
+        if self.received_outcomes - self.acknowledged >= UNACKNOWLEDGED_MAX
+            || self.unacknowledged_bytes >= UNACKNOWLEDGED_BYTES_MAX
+        {
+            self.acknowledge_at = Some(now);
+        }
+        let (attempt, verdict) = (header.attempt, header.verdict);
+        self.settle(attempt);
+        self.handle_load(header.received_jobs, header.load);
+        self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload: payload.to_vec() });
+        self.flush(now);
+    }
+
+    fn handle_load(&mut self, received_jobs: u64, load: Load) {
+        self.reflected = self.reflected.max(received_jobs.min(self.last_number));
+        self.outputs.push_back(LinkOutput::Load(load));
+    }
+
+    /// When [`Link::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let liveness = match self.phase {
+            Phase::Closed => return None,
+            Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
+            Phase::Away => self.heard_at + self.timing.expiry,
+            Phase::Ready if self.open.is_empty() => self.heard_at + self.timing.idle,
+            Phase::Ready => self.next_ping_at(),
+        };
+        let ended = svcmap_proto::time::earliest(self.ended_at, self.acknowledge_at);
+        svcmap_proto::time::earliest(Some(liveness), ended)
+    }
+
+    fn next_ping_at(&self) -> Timestamp {
+        let last = if self.pings == 0 { self.heard_at } else { self.pinged_at };
+        last + self.timing.beat
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.ended_at.is_some_and(|at| at <= now) {
+            self.close(Closing::Gone, Cause::PeerEnded);
+        }
+        match self.phase {
+            Phase::Closed => return,
+            Phase::Connecting(since) | Phase::Greeting(since) if since + CONNECT_LIMIT <= now => {
+                self.handle_no_welcome(now);
+            }
+            Phase::Away if self.heard_at + self.timing.expiry <= now => {
+                self.close(Closing::Unreachable, Cause::PeerSilent);
+            }
+            Phase::Ready => self.handle_silence(now),
+            _ => {}
+        }
+        if self.phase == Phase::Ready && self.acknowledge_at.is_some_and(|at| at <= now) {
+            let outcomes = self.acknowledge();
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
+        }
+    }
+
+    /// No WELCOME came in time: what was not sent goes elsewhere, what was is asked for again.
+    fn handle_no_welcome(&mut self, now: Timestamp) {
+        self.release_pending();
+        if self.open.is_empty() || self.heard_at + self.timing.expiry <= now {
+            self.close(Closing::Unreachable, Cause::PeerSilent);
+        } else {
+            self.greet(now);
+        }
+    }
+
+    /// Only who owes an answer is asked: idle workers cost nothing.
+    fn handle_silence(&mut self, now: Timestamp) {
+        if self.open.is_empty() {
+            if self.heard_at + self.timing.idle <= now {
+                self.close(Closing::Idle, Cause::PeerSilent);
+            }
+        } else if self.next_ping_at() <= now {
+            self.ping(now);
+        }
+    }
+
+    fn ping(&mut self, now: Timestamp) {
+        if self.pings >= 2 && self.heard_at + self.timing.expiry <= now {
+            self.close(Closing::Unreachable, Cause::PeerSilent);
+            return;
+        }
+        self.pings += 1;
+        self.pinged_at = now;
+        let received_outcomes = self.acknowledge();
+        self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
+    }
+
+    /// What to do next; ask until there is nothing.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Ends the link. What was sent is lost, what was not goes elsewhere.
+    pub fn close(&mut self, closing: Closing, cause: Cause) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        self.release_pending();
+        self.numbers.clear();
+        for (_, Open { attempt, .. }) in std::mem::take(&mut self.open) {
+            self.outputs.push_back(LinkOutput::Lost { attempt, cause });
+        }
+        self.phase = Phase::Closed;
+        self.outputs.push_back(LinkOutput::Closed(closing));
+    }
+
+    fn greet(&mut self, now: Timestamp) {
+        self.phase = Phase::Greeting(now);
+        self.connections += 1;
+        let received_outcomes = self.acknowledge();
+        let open = self.open.iter();
+        let hello = SenderHello {
+            oldest: codec::VERSION_OLDEST,
+            newest: codec::VERSION,
+            sender: self.identity.sender,
+            connection: self.connections,
+            key: self.key.clone(),
+            incarnation: self.incarnation,
+            received_outcomes,
+            payload_bytes_max: self.identity.result_bytes_max,
+            open: open
+                .map(|(&number, open)| OpenAttempt { number, attempt: open.attempt })
+                .collect(),
+        };
+        self.outputs.push_back(LinkOutput::Send(ToWorker::Hello(hello)));
+    }
+
+    /// WELCOME says what became of the open attempts; those it does not name are on their way.
+    fn reconcile(&mut self, received_jobs: u64, forgotten: &[AttemptId]) {
+        for (_, open) in self.open.split_off(&(received_jobs + 1)) {
+            self.numbers.remove(&open.attempt);
+            self.outputs.push_back(LinkOutput::NeverSeen(open.attempt));
+        }
+        for &attempt in forgotten {
+            self.settle(attempt);
+            self.outputs.push_back(LinkOutput::Lost { attempt, cause: Cause::Forgotten });
+        }
+        self.reflected = self.last_number;
+    }
+
+    /// Notes that outcomes are acknowledged by what is about to be sent.
+    fn acknowledge(&mut self) -> u64 {
+        self.acknowledged = self.received_outcomes;
+        self.unacknowledged_bytes = 0;
+        self.acknowledge_at = None;
+        self.acknowledged
+    }
+
+    fn flush(&mut self, now: Timestamp) {
+        while self.phase == Phase::Ready && self.open.len() < limits::OPEN_ATTEMPTS_MAX {
+            let Some(pending) = self.pending.pop_front() else { return };
+            let Pending { attempt, deadline, payload_bytes } = pending;
+            if payload_bytes > self.payload_bytes_max {
+                // libzmq at the other end would close the connection over it.
+                let (verdict, payload) = (Verdict::Rejected(Reason::TooLarge), Vec::new());
+                self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
+                continue;
+            }
+            self.last_number += 1;
+            let number = self.last_number;
+            self.open.insert(number, Open { attempt, sent_at: now });
+            self.numbers.insert(attempt, number);
+            let deadline_ms = wire_ms(deadline.since(now));
+            let received_outcomes = self.acknowledge();
+            let header = JobHeader { number, attempt, deadline_ms, received_outcomes };
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Job(header)));
+        }
+    }
+
+    fn settle(&mut self, attempt: AttemptId) {
+        if let Some(number) = self.numbers.remove(&attempt) {
+            self.open.remove(&number);
+        }
+    }
+
+    fn release_pending(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            self.outputs.push_back(LinkOutput::NeverSeen(pending.attempt));
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The jobs of a sender, from `submit` to the one outcome of each.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
+use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
+
+use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
+
+/// After the deadline the worker's own word gets this long: it knows whether the job was started.
+const DEADLINE_TICK: Duration = Duration::from_millis(50);
+
+/// How often a waiting job is looked at for whether anybody serves it at all.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Names a job at its sender. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// A job as it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// Who shall run it.
+    pub service: Name,
+    /// Only this instance.
+    pub instance: Option<Name>,
+    /// What the handler gets.
+    pub payload: Arc<Vec<u8>>,
+    /// By when there is an outcome, from submission.
+    pub deadline: Duration,
+    /// How long it waits for a free slot; zero: refuse at once.
+    pub hold: Duration,
+    /// It may run more than once, so it is tried again when nobody knows whether it ran.
+    pub idempotent: bool,
+}
+
+/// Jobs that wait for the same: any instance of a service, or one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane {
+    /// The service.
+    pub service: Name,
+    /// The instance, if only that one will do.
+    pub instance: Option<Name>,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Here, until a worker has room for it.
+    Waiting,
+    /// With a worker, under the current attempt; the number names the link.
+    At(u64),
+}
+
+#[derive(Debug)]
+struct Job {
+    spec: JobSpec,
+    submitted_at: Timestamp,
+    /// Attempts so far: the number of the current one.
+    attempts: u32,
+    /// Attempts that reached a worker and came to nothing.
+    tries: u32,
+    rejected: Option<Reason>,
+    place: Place,
+    cancelled: bool,
+    timer: Timestamp,
+}
+
+impl Job {
+    fn deadline(&self) -> Timestamp {
+        self.submitted_at + self.spec.deadline
+    }
+
+    fn held_until(&self) -> Timestamp {
+        self.submitted_at + self.spec.hold.min(self.spec.deadline)
+    }
+
+    fn lane(&self) -> Lane {
+        Lane { service: self.spec.service.clone(), instance: self.spec.instance.clone() }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Outbox {
+    tries_max: u32,
+    jobs: BTreeMap<JobId, Job>,
+    waiting: BTreeMap<Lane, VecDeque<JobId>>,
+    /// Lanes that have waiting jobs and may have found room.
+    dirty: BTreeSet<Lane>,
+    timers: BTreeSet<(Timestamp, JobId)>,
+    settled: VecDeque<(JobId, Outcome)>,
+}
+
+impl Outbox {
+    /// Empty; a job is tried at so many workers at most.
+    pub fn new(tries_max: u32) -> Self {
+        Self {
+            tries_max,
+            jobs: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            settled: VecDeque::new(),
+        }
+    }
+
+    /// A new job. It waits until [`Outbox::assign`] gives it to a worker.
+    pub fn submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
+        let timer = now + spec.hold.min(spec.deadline).min(LOOK_INTERVAL);
+        let job = Job {
+            spec,
+            submitted_at: now,
+            attempts: 0,
+            tries: 0,
+            rejected: None,
+            place: Place::Waiting,
+            cancelled: false,
+            timer,
+        };
+        let lane = job.lane();
+        self.timers.insert((timer, id));
+        self.jobs.insert(id, job);
+        self.waiting.entry(lane.clone()).or_default().push_back(id);
+        self.dirty.insert(lane);
+    }
+
+    /// The next lane whose first job may have found room; each is returned once.
+    pub fn next_dirty(&mut self) -> Option<Lane> {
+        self.dirty.pop_first()
+    }
+
+    /// Something changed for that service: its waiting jobs may have found room.
+    pub fn touch(&mut self, service: &Name) {
+        let first = Lane { service: service.clone(), instance: None };
+        let lanes = self.waiting.range(first..).take_while(|(lane, _)| lane.service == *service);
+        self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));
+    }
+
+    /// The job that has waited longest in a lane.
+    pub fn first(&self, lane: &Lane) -> Option<JobId> {
+        self.waiting.get(lane)?.front().copied()
+    }
+
+    /// The payload of a job that has no outcome yet.
+    pub fn payload(&self, id: JobId) -> Option<&Arc<Vec<u8>>> {
+        self.jobs.get(&id).map(|job| &job.spec.payload)
+    }
+
+    /// The first job of a lane goes to a worker, over that link. Returns under which attempt, and
+    /// its deadline.
+    pub fn assign(&mut self, lane: &Lane, link: u64) -> Option<(AttemptId, Timestamp)> {
+        let queue = self.waiting.get_mut(lane)?;
+        let id = queue.pop_front()?;
+        if queue.is_empty() {
+            self.waiting.remove(lane);
+        }
+        let job = self.jobs.get_mut(&id)?;
+        job.attempts += 1;
+        job.place = Place::At(link);
+        let deadline = job.deadline();
+        let attempt = AttemptId { job: id.0, attempt: job.attempts };
+        self.set_timer(id, deadline + DEADLINE_TICK);
+        Some((attempt, deadline))
+    }
+
+    /// An attempt ended at a worker.
+    pub fn handle_ended(
+        &mut self,
+        now: Timestamp,
+        attempt: AttemptId,
+        verdict: Verdict,
+        by: &InstanceKey,
+        payload: Vec<u8>,
+    ) {
+        let tries_max = self.tries_max;
+        let Some((id, job)) = self.current(attempt) else { return };
+        let by = by.clone();
+        match verdict {
+            Verdict::Done => self.settle(id, Outcome::Done(Reply { payload, by })),
+            Verdict::Failed => {
+                let error = String::from_utf8_lossy(&payload).into_owned();
+                self.settle(id, Outcome::Failed(Failure { error, by }));
+            }
+            Verdict::Abandoned => self.handle_lost(now, attempt, Cause::Drain),
+            Verdict::Rejected(reason) => {
+                job.rejected = Some(reason);
+                job.tries += 1;
+                let elsewhere =
+                    matches!(reason, Reason::Full | Reason::Draining | Reason::NotHere);
+                let again = elsewhere && job.tries < tries_max && !job.cancelled;
+                if again {
+                    self.wait_again(now, id);
+                } else {
+                    self.refuse(now, id, reason);
+                }
+            }
+        }
+    }
+
+    /// An attempt never reached its worker, so it does not count.
+    pub fn handle_never_seen(&mut self, now: Timestamp, attempt: AttemptId) {
+        let Some((id, job)) = self.current(attempt) else { return };
+        if job.cancelled {
+            self.refuse(now, id, Reason::Cancelled);
+        } else {
+            self.wait_again(now, id);
+        }
+    }
+
+    /// An attempt may have run, and nobody will tell.
+    pub fn handle_lost(&mut self, now: Timestamp, attempt: AttemptId, cause: Cause) {
+        let tries_max = self.tries_max;
+        let Some((id, job)) = self.current(attempt) else { return };
+        job.tries += 1;
+        let again = job.spec.idempotent && !job.cancelled && job.tries < tries_max;
+        if again && job.deadline() > now {
+            self.wait_again(now, id);
+        } else {
+            self.settle(id, Outcome::Unknown(cause));
+        }
+    }
+
+    /// The user takes a job back. Returns the attempt to cancel, and its link, if a worker has it.
+    pub fn cancel(&mut self, now: Timestamp, id: JobId) -> Option<(AttemptId, u64)> {
+        let job = self.jobs.get_mut(&id)?;
+        job.cancelled = true;
+        match job.place {
+            Place::At(link) => Some((AttemptId { job: id.0, attempt: job.attempts }, link)),
+            Place::Waiting => {
+                self.refuse(now, id, Reason::Cancelled);
+                None
+            }
+        }
+    }
+
+    /// Refuses a job that waits.
+    pub fn refuse(&mut self, now: Timestamp, id: JobId, reason: Reason) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let waited = now.since(job.submitted_at);
+        self.settle(id, Outcome::Refused(Refusal { reason, attempts: job.tries, waited }));
+    }
+
+    /// No more jobs are sent: what waits is refused, what is under way is unknown.
+    pub fn stop(&mut self, now: Timestamp) {
+        let ids: Vec<_> = self.jobs.keys().copied().collect();
+        for id in ids {
+            match self.jobs.get(&id).map(|job| &job.place) {
+                Some(Place::Waiting) => self.refuse(now, id, Reason::Cancelled),
+                _ => self.settle(id, Outcome::Unknown(Cause::Stopped)),
+            }
+        }
+    }
+
+    /// The next outcome, once for each job.
+    pub fn poll_settled(&mut self) -> Option<(JobId, Outcome)> {
+        self.settled.pop_front()
+    }
+
+    /// When [`Outbox::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Acts on every deadline and hold that has passed. `verdict_on` says why a lane finds no
+    /// worker, or `None` if too little is known: then its jobs wait on, until their deadlines.
+    /// `withdraw` takes back an attempt from its link, if it was not sent.
+    pub fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        verdict_on: impl Fn(&Lane) -> Option<Reason>,
+        mut withdraw: impl FnMut(AttemptId, u64) -> bool,
+    ) {
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let attempt = AttemptId { job: id.0, attempt: job.attempts };
+            match job.place {
+                Place::At(link) if withdraw(attempt, link) => {
+                    self.refuse(now, id, Reason::Expired);
+                }
+                Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
+                Place::Waiting => {
+                    let (held, deadline) = (job.held_until(), job.deadline());
+                    match verdict_on(&job.lane()).or(job.rejected) {
+                        // Room may turn up within the hold; a service rarely does.
+                        Some(reason @ Reason::NoSuchService) => self.refuse(now, id, reason),
+                        Some(reason) if held <= now => self.refuse(now, id, reason),
+                        _ if deadline <= now => self.refuse(now, id, Reason::Expired),
+                        Some(_) => self.set_timer(id, held.min(now + LOOK_INTERVAL)),
+                        None => self.set_timer(id, deadline.min(now + LOOK_INTERVAL)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Jobs that wait for a worker, in that lane.
+    pub fn waiting(&self, lane: &Lane) -> impl Iterator<Item = JobId> {
+        self.waiting.get(lane).into_iter().flatten().copied()
+    }
+
+    /// Jobs without an outcome.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether every job has its outcome.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// The job of an attempt, if that attempt is its current one.
+    fn current(&mut self, attempt: AttemptId) -> Option<(JobId, &mut Job)> {
+        let id = JobId(attempt.job);
+        let job = self.jobs.get_mut(&id)?;
+        let current = job.attempts == attempt.attempt && job.place != Place::Waiting;
+        current.then_some((id, job))
+    }
+
+    /// Back to the head of its lane: it has waited longest.
+    fn wait_again(&mut self, now: Timestamp, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.place = Place::Waiting;
+        let lane = job.lane();
+        // A hold that has passed meanwhile still allows one more look for room.
+        let timer = job.held_until().max(now);
+        self.waiting.entry(lane.clone()).or_default().push_front(id);
+        self.dirty.insert(lane);
+        self.set_timer(id, timer);
+    }
+
+    fn set_timer(&mut self, id: JobId, at: Timestamp) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            self.timers.remove(&(job.timer, id));
+            job.timer = at;
+            self.timers.insert((at, id));
+        }
+    }
+
+    fn settle(&mut self, id: JobId, outcome: Outcome) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        self.timers.remove(&(job.timer, id));
+        if job.place == Place::Waiting {
+            let lane = job.lane();
+            if let Some(queue) = self.waiting.get_mut(&lane) {
+                queue.retain(|waiting| *waiting != id);
+                if queue.is_empty() {
+                    self.waiting.remove(&lane);
+                }
+            }
+        }
+        self.settled.push_back((id, outcome));
+    }
+}

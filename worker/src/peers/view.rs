@@ -1,0 +1,173 @@
+//! One mapper's account of one service: snapshots and changes put together from their parts, in
+//! the order of their revisions.
+
+use std::time::Duration;
+
+use svcmap_proto::control::{Change, ChangesPart, Entry, SnapshotPart};
+use svcmap_proto::limits;
+use svcmap_proto::names::Epoch;
+use svcmap_proto::time::Timestamp;
+
+/// What a mapper's account says, once it is complete.
+#[derive(Debug, PartialEq)]
+pub enum Update {
+    /// These are all that it lists.
+    Snapshot {
+        /// The instances.
+        entries: Vec<Entry>,
+        /// It has started lately: who is missing may still be alive.
+        warming: bool,
+    },
+    /// This changed.
+    Changes(Vec<Change>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct View {
+    epoch: Option<Epoch>,
+    /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
+    revision: Option<u64>,
+    warming: bool,
+    published_at: Option<Timestamp>,
+    /// Since when a snapshot is wanted that has not come.
+    wanted_at: Timestamp,
+    published: Assembly<Entry>,
+    asked: Assembly<Entry>,
+    changes: Assembly<Change>,
+}
+
+impl View {
+    /// Nothing is known yet; messages of that epoch will be believed.
+    pub fn new(now: Timestamp, epoch: Option<Epoch>) -> Self {
+        Self {
+            epoch,
+            revision: None,
+            warming: true,
+            published_at: None,
+            wanted_at: now,
+            published: Assembly::default(),
+            asked: Assembly::default(),
+            changes: Assembly::default(),
+        }
+    }
+
+    /// Whether who is missing here is known not to be listed.
+    pub fn is_conclusive(&self) -> bool {
+        self.revision.is_some() && !self.warming
+    }
+
+    /// A part of a snapshot came on PUB.
+    pub fn handle_published_snapshot(
+        &mut self,
+        now: Timestamp,
+        part: SnapshotPart,
+    ) -> Option<Update> {
+        self.published_at = Some(now);
+        if self.epoch != Some(part.epoch) {
+            return None;
+        }
+        let id = (part.revision, part.revision);
+        let entries = self.published.add(id, part.part, part.parts, part.entries)?;
+        self.take_snapshot(now, part.revision, part.warming, entries)
+    }
+
+    /// A part of a snapshot came that was asked for.
+    pub fn handle_asked_snapshot(&mut self, now: Timestamp, part: SnapshotPart) -> Option<Update> {
+        if self.epoch != Some(part.epoch) {
+            return None;
+        }
+        let id = (part.revision, part.revision);
+        let entries = self.asked.add(id, part.part, part.parts, part.entries)?;
+        self.take_snapshot(now, part.revision, part.warming, entries)
+    }
+
+    /// A part of changes came on PUB.
+    pub fn handle_changes(&mut self, now: Timestamp, part: ChangesPart) -> Option<Update> {
+        self.published_at = Some(now);
+        if self.epoch != Some(part.epoch) || self.revision? >= part.revision {
+            return None;
+        }
+        if self.revision? < part.previous {
+            self.revision = None;
+            self.wanted_at = now;
+            return None;
+        }
+        let id = (part.previous, part.revision);
+        let changes = self.changes.add(id, part.part, part.parts, part.changes)?;
+        self.revision = Some(part.revision);
+        Some(Update::Changes(changes))
+    }
+
+    /// When the mapper is to be asked for a snapshot, as none comes by itself.
+    pub fn poll_timeout(&self, beat: Duration) -> Option<Timestamp> {
+        self.epoch?;
+        match (self.revision, self.published_at) {
+            (Some(_), Some(_)) => None,
+            _ => Some(self.wanted_at + beat),
+        }
+    }
+
+    /// Whether the mapper is to be asked for a snapshot now.
+    pub fn handle_timeout(&mut self, now: Timestamp, beat: Duration) -> bool {
+        let due = self.poll_timeout(beat).is_some_and(|at| at <= now);
+        if due {
+            self.wanted_at = now;
+        }
+        due
+    }
+
+    fn take_snapshot(
+        &mut self,
+        now: Timestamp,
+        revision: u64,
+        warming: bool,
+        entries: Vec<Entry>,
+    ) -> Option<Update> {
+        if self.revision.is_some_and(|known| revision < known) {
+            return None;
+        }
+        self.revision = Some(revision);
+        self.warming = warming;
+        self.wanted_at = now;
+        Some(Update::Snapshot { entries, warming })
+    }
+}
+
+/// Parts of one message, which come in order or not at all.
+#[derive(Debug)]
+struct Assembly<T> {
+    id: (u64, u64),
+    next_part: u16,
+    items: Vec<T>,
+}
+
+impl<T> Default for Assembly<T> {
+    fn default() -> Self {
+        Self { id: (0, 0), next_part: 0, items: Vec::new() }
+    }
+}
+
+impl<T> Assembly<T> {
+    /// Adds a part, and returns everything once it is complete. A part out of order drops what
+    /// came before it: the next snapshot brings it all.
+    fn add(&mut self, id: (u64, u64), part: u16, parts: u16, items: Vec<T>) -> Option<Vec<T>> {
+        if part == 0 {
+            self.id = id;
+            self.next_part = 0;
+            self.items.clear();
+        }
+        let too_many = self.items.len() + items.len() > limits::INSTANCES_MAX;
+        if self.id != id || part != self.next_part || parts > limits::PARTS_MAX || too_many {
+            *self = Self::default();
+            return None;
+        }
+        self.items.extend(items);
+        self.next_part += 1;
+        if self.next_part < parts {
+            return None;
+        }
+        self.next_part = 0;
+        Some(std::mem::take(&mut self.items))
+    }
+}

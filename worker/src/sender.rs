@@ -1,0 +1,584 @@
+//! The sending half of a process: jobs from the outbox, over links, to workers that the cache
+//! knows.
+//!
+//! It puts [`Outbox`], [`Peers`], [`Link`]s and a [`Choice`] together.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
+use svcmap_proto::jobs::{FromWorker, Reason, ToWorker, Verdict};
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name, SenderId};
+use svcmap_proto::time::{Timestamp, earliest};
+
+use crate::choice::{Candidate, Choice};
+use crate::config::OutboxConfig;
+use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
+use crate::outbox::{JobId, JobSpec, Lane, Outbox};
+use crate::outcome::Outcome;
+use crate::peers::{Knowledge, Member, Peers, PeersOutput};
+use crate::statistics::Statistics;
+
+/// A worker that could not be reached is left alone for this long, doubling with each failure.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
+/// The longest that an unreachable worker is left alone.
+const RETRY_MAX: Duration = Duration::from_secs(16);
+
+/// What the sender wants done.
+#[derive(Debug)]
+pub enum SenderOutput {
+    /// Make a connection for this link.
+    Connect {
+        /// Its number.
+        link: u64,
+        /// Where to.
+        endpoint: Endpoint,
+    },
+    /// Close the connection of this link.
+    Disconnect {
+        /// Its number.
+        link: u64,
+    },
+    /// Send this; if it cannot be sent, the link finds out.
+    Send {
+        /// Over which link.
+        link: u64,
+        /// What.
+        message: ToWorker,
+        /// The second frame of a job.
+        payload: Option<Arc<Vec<u8>>>,
+    },
+    /// Subscribe to this service at every mapper.
+    Subscribe(Name),
+    /// Ask that mapper for a snapshot of the service.
+    Sync {
+        /// Which mapper.
+        mapper: usize,
+        /// Of what.
+        service: Name,
+    },
+    /// Nothing comes on PUB from that mapper: worth a warning.
+    Silent {
+        /// Which mapper.
+        mapper: usize,
+    },
+    /// A job has its outcome.
+    Settled {
+        /// Which job.
+        job: JobId,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+#[derive(Debug)]
+struct LinkState {
+    link: Link,
+    /// Which of the worker's endpoints comes next.
+    endpoint: usize,
+    failures: u32,
+    retry_at: Option<Timestamp>,
+    /// The sequence of the load that the link's count of unreflected jobs refers to.
+    load_sequence: u64,
+}
+
+/// The instances of one service that this sender uses.
+#[derive(Debug, Default)]
+struct Roster {
+    membership: u64,
+    instances: Vec<Name>,
+}
+
+/// See the module.
+pub struct Sender {
+    identity: Identity,
+    host: HostId,
+    config: OutboxConfig,
+    timing: Timing,
+    outbox: Outbox,
+    peers: Peers,
+    choice: Box<dyn Choice>,
+    random: fastrand::Rng,
+    links: BTreeMap<u64, LinkState>,
+    by_peer: BTreeMap<(InstanceKey, Incarnation), u64>,
+    next_link: u64,
+    rosters: BTreeMap<Name, Roster>,
+    statistics: Statistics,
+    outputs: VecDeque<SenderOutput>,
+}
+
+impl Sender {
+    /// A sender without jobs. `id` and `seed` are random numbers.
+    pub fn new(
+        id: SenderId,
+        host: HostId,
+        mappers: usize,
+        config: OutboxConfig,
+        choice: Box<dyn Choice>,
+        seed: u64,
+    ) -> Self {
+        let (beat, expiry) = (Duration::from_secs(1), Duration::from_secs(3));
+        let result_bytes_max = u32::try_from(config.payload_bytes_max).unwrap_or(u32::MAX);
+        Self {
+            identity: Identity { sender: id, result_bytes_max },
+            host,
+            timing: Timing { beat, expiry, idle: config.idle },
+            outbox: Outbox::new(config.attempts_max),
+            config,
+            peers: Peers::new(mappers),
+            choice,
+            random: fastrand::Rng::with_seed(seed),
+            links: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            next_link: 0,
+            rosters: BTreeMap::new(),
+            statistics: Statistics::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// What this sender has counted.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// The cache.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Whether every job has its outcome.
+    pub fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Keeps the cache of a service warm before the first job.
+    pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
+        self.peers.follow(now, service)
+    }
+
+    /// A job was submitted.
+    pub fn handle_submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
+        self.statistics.submitted += 1;
+        let followed = self.peers.follow(now, &spec.service);
+        self.outbox.submit(now, id, spec);
+        if !followed {
+            self.outbox.refuse(now, id, Reason::NoSuchService);
+        }
+    }
+
+    /// The user takes a job back.
+    pub fn handle_cancel(&mut self, now: Timestamp, id: JobId) {
+        let Some((attempt, link)) = self.outbox.cancel(now, id) else { return };
+        if let Some(state) = self.links.get_mut(&link) {
+            if state.link.withdraw(attempt) {
+                self.outbox.refuse(now, id, Reason::Cancelled);
+            } else {
+                state.link.cancel(attempt);
+            }
+        }
+    }
+
+    /// A mapper dictates timing and epoch.
+    pub fn handle_welcome(&mut self, now: Timestamp, mapper: usize, welcome: &Welcome) {
+        let beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
+        let expiry = Duration::from_millis(u64::from(welcome.expiry_ms)).max(beat);
+        self.timing = Timing { beat, expiry, ..self.timing };
+        self.links.values_mut().for_each(|state| state.link.set_timing(self.timing));
+        self.peers.handle_welcome(now, mapper, welcome.epoch, (beat, expiry));
+    }
+
+    /// A mapper's pulse came.
+    pub fn handle_pulse(&mut self, mapper: usize) {
+        self.peers.handle_pulse(mapper);
+    }
+
+    /// A mapper published something about a service.
+    pub fn handle_publication(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        service: &Name,
+        publication: Publication,
+    ) {
+        self.peers.handle_publication(now, mapper, service, publication);
+        self.outbox.touch(service);
+    }
+
+    /// A mapper answered with a snapshot.
+    pub fn handle_snapshot(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        service: &Name,
+        part: SnapshotPart,
+    ) {
+        self.peers.handle_snapshot(now, mapper, service, part);
+        self.outbox.touch(service);
+    }
+
+    /// The connection of a link is there.
+    pub fn handle_link_writable(&mut self, now: Timestamp, link: u64) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.link.handle_writable(now);
+        }
+    }
+
+    /// The connection of a link is gone.
+    pub fn handle_link_unwritable(&mut self, now: Timestamp, link: u64) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.link.handle_unwritable(now);
+        }
+    }
+
+    /// A worker said something.
+    pub fn handle_link_message(
+        &mut self,
+        now: Timestamp,
+        link: u64,
+        message: FromWorker,
+        payload: &[u8],
+    ) {
+        if let Some(state) = self.links.get_mut(&link) {
+            state.link.handle_message(now, message, payload);
+        }
+    }
+
+    /// This process was suspended for so long.
+    pub fn handle_suspension(&mut self, gap: Duration) {
+        self.links.values_mut().for_each(|state| state.link.handle_suspension(gap));
+    }
+
+    /// Sends no more: what waits is refused, what is under way is unknown.
+    pub fn stop(&mut self, now: Timestamp) {
+        self.outbox.stop(now);
+        self.settle();
+    }
+
+    /// What to do next; ask until there is nothing.
+    pub fn poll_output(&mut self, now: Timestamp) -> Option<SenderOutput> {
+        if self.outputs.is_empty() {
+            self.advance(now);
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When [`Sender::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let links = self.links.values().filter_map(|state| {
+            let retry_at = state.retry_at.filter(|_| state.link.is_closed());
+            earliest(state.link.poll_timeout(), retry_at)
+        });
+        earliest(links.min(), earliest(self.outbox.poll_timeout(), self.peers.poll_timeout()))
+    }
+
+    /// Acts on every deadline that has passed.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.peers.handle_timeout(now);
+        for state in self.links.values_mut() {
+            state.link.handle_timeout(now);
+            if state.retry_at.is_some_and(|at| at <= now) {
+                state.retry_at = None;
+                self.outbox.touch(&state.link.key().service);
+            }
+        }
+        // A job whose hold is over gets one more look for room before it is refused.
+        self.advance(now);
+        let (peers, links) = (&self.peers, &mut self.links);
+        self.outbox.handle_timeout(
+            now,
+            |lane| why_no_worker(peers, lane),
+            |attempt, link| links.get_mut(&link).is_some_and(|state| state.link.withdraw(attempt)),
+        );
+        self.forget_links();
+    }
+
+    /// Lets everything that is known take its effect, until nothing changes any more.
+    fn advance(&mut self, now: Timestamp) {
+        loop {
+            self.drain_peers(now);
+            self.drain_links(now);
+            match self.outbox.next_dirty() {
+                Some(lane) => self.dispatch(now, &lane),
+                None => break,
+            }
+        }
+        self.settle();
+    }
+
+    fn drain_peers(&mut self, now: Timestamp) {
+        while let Some(output) = self.peers.poll_output() {
+            match output {
+                PeersOutput::Subscribe(service) => {
+                    self.outputs.push_back(SenderOutput::Subscribe(service));
+                }
+                PeersOutput::Sync { mapper, service } => {
+                    self.outputs.push_back(SenderOutput::Sync { mapper, service });
+                }
+                PeersOutput::Silent { mapper } => {
+                    self.outputs.push_back(SenderOutput::Silent { mapper });
+                }
+                PeersOutput::Ended { key, incarnation } => {
+                    let lives = (key.clone(), Incarnation(0))..=(key, incarnation);
+                    for link in self.by_peer.range(lives).map(|(_, link)| link) {
+                        if let Some(state) = self.links.get_mut(link) {
+                            state.link.handle_ended(now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn drain_links(&mut self, now: Timestamp) {
+        let mut outputs = Vec::new();
+        for (&number, state) in &mut self.links {
+            while let Some(output) = state.link.poll_output() {
+                outputs.push((number, output));
+            }
+        }
+        for (number, output) in outputs {
+            self.handle_link_output(now, number, output);
+        }
+    }
+
+    fn handle_link_output(&mut self, now: Timestamp, number: u64, output: LinkOutput) {
+        let Some(state) = self.links.get_mut(&number) else { return };
+        let key = state.link.key().clone();
+        match output {
+            LinkOutput::Send(message) => {
+                let payload = match &message {
+                    ToWorker::Job(header) => {
+                        self.statistics.peer(&key).sent += 1;
+                        self.outbox.payload(JobId(header.attempt.job)).cloned()
+                    }
+                    _ => None,
+                };
+                self.outputs.push_back(SenderOutput::Send { link: number, message, payload });
+            }
+            LinkOutput::Load(load) => {
+                (state.failures, state.load_sequence) = (0, load.sequence);
+                self.peers.handle_load(now, &key, state.link.incarnation(), &load);
+                self.outbox.touch(&key.service);
+            }
+            LinkOutput::Ended { attempt, verdict, payload } => {
+                self.count(&key, verdict);
+                self.outbox.handle_ended(now, attempt, verdict, &key, payload);
+            }
+            LinkOutput::NeverSeen(attempt) => {
+                self.statistics.peer(&key).never_seen += 1;
+                self.outbox.handle_never_seen(now, attempt);
+            }
+            LinkOutput::Lost { attempt, cause } => {
+                self.statistics.peer(&key).lost += 1;
+                self.outbox.handle_lost(now, attempt, cause);
+            }
+            LinkOutput::Closed(closing) => self.handle_closed(now, number, closing),
+        }
+    }
+
+    fn count(&mut self, key: &InstanceKey, verdict: Verdict) {
+        let tally = self.statistics.peer(key);
+        match verdict {
+            Verdict::Done => tally.done += 1,
+            Verdict::Failed => tally.failed += 1,
+            Verdict::Abandoned => tally.lost += 1,
+            Verdict::Rejected(Reason::Full) => {
+                tally.rejected += 1;
+                tally.stale += 1;
+            }
+            Verdict::Rejected(_) => tally.rejected += 1,
+        }
+    }
+
+    fn handle_closed(&mut self, now: Timestamp, number: u64, closing: Closing) {
+        let Some(state) = self.links.get_mut(&number) else { return };
+        self.outputs.push_back(SenderOutput::Disconnect { link: number });
+        self.outbox.touch(&state.link.key().service);
+        if closing == Closing::Unreachable {
+            // The next try takes the next address, in a while.
+            let wait = RETRY_FIRST * 2u32.saturating_pow(state.failures.min(10));
+            state.failures += 1;
+            state.endpoint += 1;
+            state.retry_at = Some(now + wait.min(RETRY_MAX));
+        }
+    }
+
+    /// Forgets closed links to lives that are over.
+    fn forget_links(&mut self) {
+        let (links, peers) = (&mut self.links, &self.peers);
+        self.by_peer.retain(|(key, incarnation), number| {
+            let listed = peers.member(key).is_some_and(|m| m.incarnation == *incarnation);
+            let keep = listed || links.get(number).is_some_and(|state| !state.link.is_closed());
+            if !keep {
+                links.remove(number);
+            }
+            keep
+        });
+    }
+
+    /// Gives the jobs of a lane to workers, as long as one has room.
+    fn dispatch(&mut self, now: Timestamp, lane: &Lane) {
+        if self.outbox.first(lane).is_none() {
+            return;
+        }
+        let (keys, mut candidates) = self.candidates(now, lane);
+        while let Some(id) = self.outbox.first(lane) {
+            let Some(index) = self.choice.choose(&candidates, &mut self.random) else { return };
+            let (key, incarnation) = &keys[index];
+            let Some(number) = self.link(now, key, *incarnation) else { return };
+            let payload_bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
+            let Some((attempt, deadline)) = self.outbox.assign(lane, number) else { return };
+            if let Some(state) = self.links.get_mut(&number) {
+                state.link.assign(now, attempt, deadline, payload_bytes);
+            }
+            candidates[index].unreflected += 1;
+        }
+    }
+
+    /// Whom a lane's jobs may go to, and what is known of each.
+    fn candidates(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+    ) -> (Vec<(InstanceKey, Incarnation)>, Vec<Candidate>) {
+        let instances = match &lane.instance {
+            Some(instance) => vec![instance.clone()],
+            None => self.roster(&lane.service),
+        };
+        let mut keys = Vec::with_capacity(instances.len());
+        let mut candidates = Vec::with_capacity(instances.len());
+        for instance in instances {
+            let key = InstanceKey { service: lane.service.clone(), instance };
+            let Some(member) = self.peers.member(&key) else { continue };
+            let peer = (key, member.incarnation);
+            let link = self.by_peer.get(&peer).and_then(|number| self.links.get_mut(number));
+            if let Some(candidate) = candidate(now, member, link, self.timing.expiry, self.host) {
+                keys.push(peer);
+                candidates.push(candidate);
+            }
+        }
+        (keys, candidates)
+    }
+
+    /// The instances of a service that this sender uses: all, or a random subset that stays the
+    /// same for this sender (highest random weight, Thaler and Ravishankar, IEEE/ACM ToN 6(1)).
+    fn roster(&mut self, service: &Name) -> Vec<Name> {
+        let membership = self.peers.membership(service);
+        let roster = self.rosters.entry(service.clone()).or_default();
+        if roster.membership != membership {
+            let mut names: Vec<Name> =
+                self.peers.members(service).map(|(name, _)| name.clone()).collect();
+            if names.len() > self.config.active_peers_max {
+                names.sort_by_cached_key(|name| weight(self.identity.sender, name));
+                names.truncate(self.config.active_peers_max);
+            }
+            *roster = Roster { membership, instances: names };
+        }
+        roster.instances.clone()
+    }
+
+    /// The link to that life of that instance; opened if it is not.
+    fn link(&mut self, now: Timestamp, key: &InstanceKey, incarnation: Incarnation) -> Option<u64> {
+        let peer = (key.clone(), incarnation);
+        let number = match self.by_peer.get(&peer) {
+            Some(&number) => number,
+            None => {
+                let number = self.next_link;
+                self.next_link += 1;
+                let link = Link::new(now, self.identity, key.clone(), incarnation, self.timing);
+                let (endpoint, failures, retry_at, load_sequence) = (0, 0, None, 0);
+                let state = LinkState { link, endpoint, failures, retry_at, load_sequence };
+                self.links.insert(number, state);
+                self.by_peer.insert(peer, number);
+                self.connect(number)?;
+                return Some(number);
+            }
+        };
+        let state = self.links.get_mut(&number)?;
+        if state.link.is_closed() {
+            state.link.reopen(now);
+            self.connect(number)?;
+        }
+        Some(number)
+    }
+
+    fn connect(&mut self, number: u64) -> Option<()> {
+        let state = self.links.get(&number)?;
+        let member = self.peers.member(state.link.key())?;
+        let usable = usable_endpoints(member, self.host);
+        let endpoint = (*usable.get(state.endpoint % usable.len().max(1))?).clone();
+        self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
+        Some(())
+    }
+
+    fn settle(&mut self) {
+        while let Some((job, outcome)) = self.outbox.poll_settled() {
+            self.statistics.count(&outcome);
+            self.outputs.push_back(SenderOutput::Settled { job, outcome });
+        }
+    }
+}
+
+/// A member as the policy sees it; `None` if it cannot be used now.
+fn candidate(
+    now: Timestamp,
+    member: &Member,
+    state: Option<&mut LinkState>,
+    expiry: Duration,
+    host: HostId,
+) -> Option<Candidate> {
+    let load = (now.since(member.load_at) <= expiry).then_some(member.load);
+    let Some(state) = state else {
+        let reachable = !usable_endpoints(member, host).is_empty();
+        return reachable.then_some(Candidate { load, unreflected: 0 });
+    };
+    if state.retry_at.is_some() {
+        return None;
+    }
+    if member.load.sequence > state.load_sequence {
+        state.load_sequence = member.load.sequence;
+        state.link.reflect_until(member.load_at);
+    }
+    let usable = state.link.is_closed() || state.link.is_usable();
+    usable.then(|| Candidate { load, unreflected: state.link.unreflected() })
+}
+
+/// Where a member can be reached from this host, best first.
+fn usable_endpoints(member: &Member, host: HostId) -> Vec<&Endpoint> {
+    let same_host = member.host == host;
+    let mut usable: Vec<_> =
+        member.endpoints.iter().filter(|e| same_host || !e.is_loopback()).collect();
+    if same_host {
+        usable.sort_by_key(|endpoint| !endpoint.is_loopback());
+    }
+    usable
+}
+
+/// Why no worker has room for a lane; `None` if too little is known to say.
+fn why_no_worker(peers: &Peers, lane: &Lane) -> Option<Reason> {
+    let mut members = peers.members(&lane.service).peekable();
+    if members.peek().is_none() {
+        let complete = peers.knowledge(&lane.service) == Knowledge::Complete;
+        return complete.then_some(Reason::NoSuchService);
+    }
+    let mut wanted =
+        members.filter(|(name, _)| lane.instance.as_ref().is_none_or(|i| i == *name)).peekable();
+    if wanted.peek().is_none() {
+        let complete = peers.knowledge(&lane.service) == Knowledge::Complete;
+        return complete.then_some(Reason::NotHere);
+    }
+    let draining = svcmap_proto::load::State::Draining;
+    let all_draining = wanted.all(|(_, member)| member.load.state == draining);
+    Some(if all_draining { Reason::Draining } else { Reason::Full })
+}
+
+/// A number for each pair of sender and instance that is as good as random (FNV-1a, 64 bits).
+fn weight(sender: SenderId, instance: &Name) -> u64 {
+    let bytes = sender.0.to_le_bytes().into_iter().chain(instance.as_str().bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,378 @@
+//! What a worker knows of those who send to it: on which connection each is, which of its jobs
+//! came, and which outcomes it has not acknowledged yet.
+//!
+//! Both directions are numbered (see [`svcmap_proto::jobs`]), so a lost connection loses nothing:
+//! after the next HELLO the worker sends again what did not get through, and the sender learns
+//! which of its jobs never came.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, JobHeader, SenderHello, Verdict};
+use svcmap_proto::limits;
+use svcmap_proto::names::SenderId;
+use svcmap_proto::time::Timestamp;
+
+use crate::config::SENDERS_MAX;
+
+/// Outcomes kept for one sender: all that it can have open, and as many again on their way.
+const RETAINED_PER_SENDER_MAX: usize = 2 * limits::OPEN_ATTEMPTS_MAX;
+
+/// A sender that is silent for so long, with nothing left here, is forgotten.
+const SENDER_IDLE: Duration = Duration::from_secs(600);
+
+/// Beyond its deadline nobody asks for an outcome; this much for clocks and the way.
+const RETAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Time to wait before offering an outcome again to a sender that does not read.
+const BLOCKED: Duration = Duration::from_millis(20);
+
+/// Where to answer: the routing id that the ROUTER gave to a connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection(pub Vec<u8>);
+
+/// What HELLO is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HelloAnswer {
+    /// The highest number of a job that came from this sender.
+    pub received_jobs: u64,
+    /// Open attempts that came, but whose fate is no longer known.
+    pub forgotten: Vec<AttemptId>,
+}
+
+/// An outcome on its way to its sender.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Where to.
+    pub to: Connection,
+    /// Whose it is.
+    pub sender: SenderId,
+    /// Its number.
+    pub number: u64,
+    /// Of which attempt.
+    pub attempt: AttemptId,
+    /// How that ended.
+    pub verdict: Verdict,
+    /// The highest number of a job that came from this sender.
+    pub received_jobs: u64,
+    /// Result or error.
+    pub payload: Arc<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Retained {
+    number: u64,
+    attempt: AttemptId,
+    verdict: Verdict,
+    payload: Arc<Vec<u8>>,
+    /// Its place among all that is retained.
+    order: u64,
+}
+
+#[derive(Debug)]
+struct Sender {
+    connection: Option<Connection>,
+    connection_number: u32,
+    received_jobs: u64,
+    last_number: u64,
+    next_to_send: u64,
+    retained: VecDeque<Retained>,
+    heard_at: Timestamp,
+    /// Largest result that it takes.
+    payload_bytes_max: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Senders {
+    senders: BTreeMap<SenderId, Sender>,
+    connections: BTreeMap<Connection, SenderId>,
+    /// Who has something to send.
+    waiting: BTreeSet<SenderId>,
+    /// Who does not read now, and when to try again.
+    blocked: BTreeMap<SenderId, Timestamp>,
+    /// All that is retained, oldest first: the sender, and until when it is worth keeping.
+    by_age: BTreeMap<u64, (SenderId, Timestamp)>,
+    next_order: u64,
+    retained_bytes: usize,
+    retained_bytes_max: usize,
+}
+
+impl Senders {
+    /// Nobody yet. Results that wait for their senders take at most `retained_bytes_max`.
+    pub fn new(retained_bytes_max: usize) -> Self {
+        Self {
+            senders: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            by_age: BTreeMap::new(),
+            next_order: 0,
+            retained_bytes: 0,
+            retained_bytes_max,
+        }
+    }
+
+    /// A sender opens a connection. `here` holds the attempts of it that wait or run. `None` if
+    /// there is no room for one more sender, or a later HELLO of it came before.
+    pub fn handle_hello(
+        &mut self,
+        now: Timestamp,
+        from: Connection,
+        hello: &SenderHello,
+        here: &BTreeSet<AttemptId>,
+    ) -> Option<HelloAnswer> {
+        if !self.senders.contains_key(&hello.sender) && !self.make_room(now) {
+            return None;
+        }
+        let sender = self.senders.entry(hello.sender).or_insert_with(|| Sender {
+            connection: None,
+            connection_number: 0,
+            received_jobs: 0,
+            last_number: hello.received_outcomes,
+            next_to_send: hello.received_outcomes + 1,
+            retained: VecDeque::new(),
+            heard_at: now,
+            payload_bytes_max: 0,
+        });
+        if hello.connection < sender.connection_number {
+            return None;
+        }
+        if let Some(old) = sender.connection.replace(from.clone()) {
+            self.connections.remove(&old);
+        }
+        sender.connection_number = hello.connection;
+        sender.heard_at = now;
+        sender.payload_bytes_max = usize::try_from(hello.payload_bytes_max).unwrap_or(usize::MAX);
+        self.blocked.remove(&hello.sender);
+        self.claim(from, hello.sender);
+        self.acknowledge(hello.sender, hello.received_outcomes);
+        Some(self.reconcile(hello, here))
+    }
+
+    /// A connection speaks for one sender at a time.
+    fn claim(&mut self, connection: Connection, id: SenderId) {
+        let former = self.connections.insert(connection, id).filter(|former| *former != id);
+        if let Some(sender) = former.and_then(|former| self.senders.get_mut(&former)) {
+            sender.connection = None;
+        }
+    }
+
+    /// Decides what becomes of each attempt that is open at the sender.
+    fn reconcile(&mut self, hello: &SenderHello, here: &BTreeSet<AttemptId>) -> HelloAnswer {
+        let Some(sender) = self.senders.get_mut(&hello.sender) else {
+            return HelloAnswer { received_jobs: 0, forgotten: Vec::new() };
+        };
+        sender.next_to_send =
+            sender.retained.front().map_or(sender.last_number + 1, |first| first.number);
+        if !sender.retained.is_empty() {
+            self.waiting.insert(hello.sender);
+        }
+        let retained: BTreeSet<_> = sender.retained.iter().map(|r| r.attempt).collect();
+        let received_jobs = sender.received_jobs;
+        let forgotten = hello
+            .open
+            .iter()
+            .filter(|open| open.number <= received_jobs)
+            .map(|open| open.attempt)
+            .filter(|attempt| !here.contains(attempt) && !retained.contains(attempt))
+            .collect();
+        HelloAnswer { received_jobs, forgotten }
+    }
+
+    /// Whose connection this is; `None` if it has not said HELLO.
+    pub fn sender(&mut self, now: Timestamp, from: &Connection) -> Option<SenderId> {
+        let id = *self.connections.get(from)?;
+        if let Some(sender) = self.senders.get_mut(&id) {
+            sender.heard_at = now;
+        }
+        Some(id)
+    }
+
+    /// A job came. `false` if it came before, which only a broken sender does.
+    pub fn handle_job(&mut self, id: SenderId, header: &JobHeader) -> bool {
+        self.acknowledge(id, header.received_outcomes);
+        match self.senders.get_mut(&id) {
+            Some(sender) if header.number > sender.received_jobs => {
+                sender.received_jobs = header.number;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The sender has outcomes up to this number: they need not be kept.
+    pub fn acknowledge(&mut self, id: SenderId, number: u64) {
+        let Some(sender) = self.senders.get_mut(&id) else { return };
+        while let Some(first) = sender.retained.front() {
+            if first.number > number {
+                break;
+            }
+            self.retained_bytes -= first.payload.len();
+            self.by_age.remove(&first.order);
+            sender.retained.pop_front();
+        }
+        sender.next_to_send = sender.next_to_send.max(number + 1);
+        // A sender that outlived a restart of this bookkeeping may be ahead of it.
+        sender.last_number = sender.last_number.max(number);
+    }
+
+    /// The highest number of a job that came from that sender.
+    pub fn received_jobs(&self, id: SenderId) -> u64 {
+        self.senders.get(&id).map_or(0, |sender| sender.received_jobs)
+    }
+
+    /// An attempt ended: its outcome is sent, and kept until the sender acknowledges it or nobody
+    /// can want it any more.
+    pub fn push(
+        &mut self,
+        id: SenderId,
+        attempt: AttemptId,
+        mut verdict: Verdict,
+        mut payload: Vec<u8>,
+        deadline: Timestamp,
+    ) {
+        let Some(sender) = self.senders.get_mut(&id) else { return };
+        if payload.len() > sender.payload_bytes_max {
+            // Its libzmq would close the connection over it.
+            let (bytes, limit) = (payload.len(), sender.payload_bytes_max);
+            verdict = Verdict::Failed;
+            payload = format!("a result of {bytes} bytes, but the sender takes {limit}").into();
+        }
+        sender.last_number += 1;
+        self.retained_bytes += payload.len();
+        self.by_age.insert(self.next_order, (id, deadline + RETAIN_SLACK));
+        sender.retained.push_back(Retained {
+            number: sender.last_number,
+            attempt,
+            verdict,
+            payload: Arc::new(payload),
+            order: self.next_order,
+        });
+        self.next_order += 1;
+        if sender.retained.len() > RETAINED_PER_SENDER_MAX {
+            self.forget_oldest_of(id);
+        }
+        while self.retained_bytes > self.retained_bytes_max {
+            match self.by_age.first_key_value() {
+                Some((_, &(oldest, _))) => self.forget_oldest_of(oldest),
+                None => break,
+            }
+        }
+        if !self.blocked.contains_key(&id) {
+            self.waiting.insert(id);
+        }
+    }
+
+    /// The next outcome to send.
+    pub fn poll_delivery(&mut self) -> Option<Delivery> {
+        while let Some(id) = self.waiting.first().copied() {
+            let sender = self.senders.get_mut(&id);
+            let delivery = sender.and_then(|sender| next_delivery(id, sender));
+            if delivery.is_some() {
+                return delivery;
+            }
+            self.waiting.remove(&id);
+        }
+        None
+    }
+
+    /// The sender does not read: the delivery is tried again a little later.
+    pub fn handle_blocked(&mut self, now: Timestamp, id: SenderId, number: u64) {
+        if let Some(sender) = self.senders.get_mut(&id) {
+            sender.next_to_send = sender.next_to_send.min(number);
+            self.blocked.insert(id, now + BLOCKED);
+            self.waiting.remove(&id);
+        }
+    }
+
+    /// The connection is gone: the delivery waits for the next HELLO.
+    pub fn handle_unreachable(&mut self, id: SenderId, number: u64) {
+        if let Some(sender) = self.senders.get_mut(&id) {
+            sender.next_to_send = sender.next_to_send.min(number);
+            if let Some(gone) = sender.connection.take() {
+                self.connections.remove(&gone);
+            }
+        }
+    }
+
+    /// Connections of all senders that are there, for what concerns everybody.
+    pub fn connections(&self) -> impl Iterator<Item = (&Connection, SenderId)> {
+        self.connections.iter().map(|(connection, id)| (connection, *id))
+    }
+
+    /// Whether every outcome was handed to a connection, or has none to go to.
+    pub fn is_flushed(&self) -> bool {
+        self.senders
+            .values()
+            .all(|sender| sender.connection.is_none() || sender.next_to_send > sender.last_number)
+    }
+
+    /// When a blocked sender is to be tried again, or something retained is out of date.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let blocked = self.blocked.values().min().copied();
+        let stale = self.by_age.first_key_value().map(|(_, (_, until))| *until);
+        svcmap_proto::time::earliest(blocked, stale)
+    }
+
+    /// Tries blocked senders again, and forgets what nobody can want any more.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.blocked.retain(|id, until| {
+            let due = *until <= now;
+            if due {
+                self.waiting.insert(*id);
+            }
+            !due
+        });
+        while let Some((_, &(id, until))) = self.by_age.first_key_value() {
+            if until > now {
+                break;
+            }
+            self.forget_oldest_of(id);
+        }
+    }
+
+    fn forget_oldest_of(&mut self, id: SenderId) {
+        let oldest = self.senders.get_mut(&id).and_then(|sender| sender.retained.pop_front());
+        if let Some(oldest) = oldest {
+            self.retained_bytes -= oldest.payload.len();
+            self.by_age.remove(&oldest.order);
+        }
+    }
+
+    /// Makes room for one more sender, if necessary at the cost of the longest silent idle one.
+    fn make_room(&mut self, now: Timestamp) -> bool {
+        if self.senders.len() < SENDERS_MAX {
+            return true;
+        }
+        let idle = self.senders.iter().filter(|(_, sender)| {
+            sender.retained.is_empty() && now.since(sender.heard_at) > SENDER_IDLE
+        });
+        let Some(id) = idle.min_by_key(|(_, sender)| sender.heard_at).map(|(id, _)| *id) else {
+            return false;
+        };
+        if let Some(connection) = self.senders.remove(&id).and_then(|sender| sender.connection) {
+            self.connections.remove(&connection);
+        }
+        true
+    }
+}
+
+fn next_delivery(id: SenderId, sender: &mut Sender) -> Option<Delivery> {
+    let to = sender.connection.clone()?;
+    let first = sender.retained.front()?.number;
+    let number = sender.next_to_send.max(first);
+    let index = usize::try_from(number - first).ok()?;
+    let retained = sender.retained.get(index)?;
+    sender.next_to_send = number + 1;
+    Some(Delivery {
+        to,
+        sender: id,
+        number,
+        attempt: retained.attempt,
+        verdict: retained.verdict,
+        received_jobs: sender.received_jobs,
+        payload: Arc::clone(&retained.payload),
+    })
+}

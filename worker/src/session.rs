@@ -1,0 +1,280 @@
+//! A process's conversation with one mapper: HELLO, register, report, beat, register again.
+//!
+//! It never gives up: a mapper that is away is simply not told, and when it is back, or another
+//! life of it, the conversation starts over.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, Hello, Registration, RegistrationError, ToMapper, Welcome};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
+use svcmap_proto::time::{Timestamp, earliest};
+
+/// Reports of a load that crossed a level keep at least this distance: a burst is one report.
+const CROSSING_INTERVAL: Duration = Duration::from_millis(5);
+
+/// An unanswered HELLO or registration is repeated after this.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// After a mapper's restart, each instance that it had listed stretches the time over which all
+/// register again by this much: 2,000 registrations a second are easy for any mapper.
+const SPREAD_PER_INSTANCE: Duration = Duration::from_micros(500);
+
+/// What the session wants done, or has found out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionOutput {
+    /// Send this to the mapper.
+    Send(ToMapper),
+    /// The mapper dictates this.
+    Welcomed(Welcome),
+    /// The mapper lists this instance.
+    Registered,
+    /// The mapper does not list it, and will not.
+    RegistrationRefused(RegistrationError),
+    /// Another life has taken the name: this one is to stop.
+    Replaced(Incarnation),
+    /// The mapper speaks other versions of the protocol.
+    WrongVersion {
+        /// The oldest that it speaks.
+        oldest: u8,
+        /// The newest that it speaks.
+        newest: u8,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// No connection.
+    Away,
+    /// HELLO goes out then.
+    Due(Timestamp),
+    /// HELLO was sent then.
+    Greeting(Timestamp),
+    /// WELCOME came.
+    Welcomed,
+    /// The registration was sent then.
+    Registering(Timestamp),
+    /// The mapper lists the instance.
+    Registered,
+    /// There is nothing more to say.
+    Ended,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    /// The name to register under, for a process that serves.
+    key: Option<InstanceKey>,
+    registration: Option<Registration>,
+    phase: Phase,
+    epoch: Option<Epoch>,
+    beat: Duration,
+    publish: Duration,
+    /// The load that was reported last, and when.
+    reported: Load,
+    reported_at: Timestamp,
+    load: Load,
+    outputs: VecDeque<SessionOutput>,
+}
+
+impl Session {
+    /// A conversation that has not begun, for a process that serves under `key`, or only sends.
+    pub fn new(key: Option<InstanceKey>) -> Self {
+        Self {
+            key,
+            registration: None,
+            phase: Phase::Away,
+            epoch: None,
+            beat: Duration::from_secs(1),
+            publish: Duration::from_millis(100),
+            reported: Load::default(),
+            reported_at: Timestamp::default(),
+            load: Load::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The epoch of the last WELCOME.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// Whether the mapper has answered on the current connection.
+    pub fn is_welcomed(&self) -> bool {
+        matches!(self.phase, Phase::Welcomed | Phase::Registering(_) | Phase::Registered)
+    }
+
+    /// Whether the mapper lists this instance, as far as it has said.
+    pub fn is_registered(&self) -> bool {
+        self.phase == Phase::Registered
+    }
+
+    /// There is a connection.
+    pub fn handle_connected(&mut self, now: Timestamp) {
+        if self.phase == Phase::Away {
+            self.greet(now);
+        }
+    }
+
+    /// There is none any more.
+    pub fn handle_disconnected(&mut self) {
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Away;
+        }
+    }
+
+    /// Register with this, now and whenever it is necessary again.
+    pub fn register(&mut self, now: Timestamp, registration: Registration) {
+        self.registration = Some(registration);
+        if self.phase == Phase::Welcomed {
+            self.send_registration(now);
+        }
+    }
+
+    /// The mapper said something; snapshots and lists are not the session's business.
+    pub fn handle_message(&mut self, now: Timestamp, message: FromMapper) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        match message {
+            FromMapper::Welcome(welcome) => self.handle_welcome(now, welcome),
+            FromMapper::Registered { incarnation, .. } => {
+                if self.is_own(incarnation) && matches!(self.phase, Phase::Registering(_)) {
+                    self.phase = Phase::Registered;
+                    self.outputs.push_back(SessionOutput::Registered);
+                }
+            }
+            FromMapper::Reregister => {
+                if matches!(self.phase, Phase::Registered | Phase::Registering(_)) {
+                    self.greet(now);
+                }
+            }
+            FromMapper::Replaced { incarnation, by, .. } => {
+                if self.is_own(incarnation) {
+                    self.phase = Phase::Ended;
+                    self.outputs.push_back(SessionOutput::Replaced(by));
+                }
+            }
+            FromMapper::RegistrationRefused(error) => {
+                self.phase = Phase::Welcomed;
+                self.outputs.push_back(SessionOutput::RegistrationRefused(error));
+            }
+            FromMapper::WrongVersion { oldest, newest } => {
+                self.outputs.push_back(SessionOutput::WrongVersion { oldest, newest });
+            }
+            FromMapper::Snapshot { .. } | FromMapper::Services { .. } => {}
+        }
+    }
+
+    fn handle_welcome(&mut self, now: Timestamp, welcome: Welcome) {
+        if !matches!(self.phase, Phase::Greeting(_)) {
+            return;
+        }
+        self.phase = Phase::Welcomed;
+        self.epoch = Some(welcome.epoch);
+        self.beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
+        self.publish = Duration::from_millis(u64::from(welcome.publish_ms.max(1)));
+        self.outputs.push_back(SessionOutput::Welcomed(welcome));
+        self.send_registration(now);
+    }
+
+    /// The mapper's pulse came. `random` (0.0 to 1.0) is this process's place in the spread.
+    pub fn handle_pulse(&mut self, now: Timestamp, epoch: Epoch, known: u32, random: f64) {
+        if self.epoch != Some(epoch) && self.is_welcomed() {
+            let spread = (SPREAD_PER_INSTANCE * known).min(2 * self.beat);
+            self.phase = Phase::Due(now + spread.mul_f64(random.clamp(0.0, 1.0)));
+        }
+    }
+
+    /// This is the instance's load now: it is reported when the rules say so.
+    pub fn handle_load(&mut self, now: Timestamp, load: &Load) {
+        self.load = *load;
+        self.handle_timeout(now);
+    }
+
+    /// Says goodbye, if the mapper lists this instance.
+    pub fn leave(&mut self) {
+        if let Some(registration) = &self.registration
+            && self.is_welcomed()
+        {
+            let (key, incarnation) = (registration.key.clone(), registration.incarnation);
+            self.outputs.push_back(SessionOutput::Send(ToMapper::Leave { key, incarnation }));
+        }
+        self.phase = Phase::Ended;
+    }
+
+    /// When [`Session::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Away | Phase::Welcomed | Phase::Ended => None,
+            Phase::Due(at) => Some(at),
+            Phase::Greeting(since) | Phase::Registering(since) => Some(since + ANSWER_LIMIT),
+            Phase::Registered => {
+                earliest(Some(self.reported_at + self.beat), self.early_report_at())
+            }
+        }
+    }
+
+    /// Acts on what is due.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        match self.phase {
+            Phase::Away | Phase::Welcomed | Phase::Ended => {}
+            Phase::Due(_) | Phase::Greeting(_) => self.greet(now),
+            Phase::Registering(_) => self.send_registration(now),
+            Phase::Registered => self.report(now),
+        }
+    }
+
+    /// What to do next; ask until there is nothing.
+    pub fn poll_output(&mut self) -> Option<SessionOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When a report is due before the next beat, because the load changed.
+    fn early_report_at(&self) -> Option<Timestamp> {
+        let (now, then) = (&self.load, &self.reported);
+        if now.crossed(then) {
+            return Some(self.reported_at + CROSSING_INTERVAL);
+        }
+        let changed = (now.busy(), now.accepted, now.done, now.failed, now.rejected)
+            != (then.busy(), then.accepted, then.done, then.failed, then.rejected);
+        let mean = Duration::from_micros(now.mean_service_us);
+        let interval = mean.clamp(self.publish.min(self.beat), self.beat);
+        changed.then(|| self.reported_at + interval)
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        let Some(registration) = &self.registration else { return };
+        let (key, incarnation) = (registration.key.clone(), registration.incarnation);
+        (self.reported, self.reported_at) = (self.load, now);
+        let report = ToMapper::Report { key, incarnation, load: self.load };
+        self.outputs.push_back(SessionOutput::Send(report));
+    }
+
+    fn greet(&mut self, now: Timestamp) {
+        self.phase = Phase::Greeting(now);
+        let hello = Hello {
+            oldest: codec::VERSION_OLDEST,
+            newest: codec::VERSION,
+            key: self.key.clone(),
+        };
+        self.outputs.push_back(SessionOutput::Send(ToMapper::Hello(hello)));
+    }
+
+    fn send_registration(&mut self, now: Timestamp) {
+        let Some(registration) = &self.registration else { return };
+        let registration = Registration { load: self.load, ..registration.clone() };
+        (self.reported, self.reported_at) = (self.load, now);
+        self.phase = Phase::Registering(now);
+        self.outputs.push_back(SessionOutput::Send(ToMapper::Register(registration)));
+    }
+
+    fn is_own(&self, incarnation: Incarnation) -> bool {
+        self.registration.as_ref().is_some_and(|own| own.incarnation == incarnation)
+    }
+}

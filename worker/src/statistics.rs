@@ -1,0 +1,79 @@
+//! What a sender has counted: outcomes, and what became of the attempts at each instance.
+
+use std::collections::BTreeMap;
+
+use svcmap_proto::names::InstanceKey;
+
+use crate::outcome::Outcome;
+
+/// Most instances that are counted one by one; beyond it the first ones stay.
+const INSTANCES_MAX: usize = 4096;
+
+/// Counts since the sender started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Jobs submitted.
+    pub submitted: u64,
+    /// Jobs with a result.
+    pub done: u64,
+    /// Jobs whose handler returned an error.
+    pub failed: u64,
+    /// Jobs that no handler started.
+    pub refused: u64,
+    /// Jobs of which nobody knows.
+    pub unknown: u64,
+    /// Jobs taken by a worker that reports no more.
+    pub accepted: u64,
+    /// What became of the attempts, by instance.
+    pub instances: BTreeMap<InstanceKey, Tally>,
+    /// The same for instances beyond the number that is counted one by one.
+    pub others: Tally,
+}
+
+/// What became of the attempts at one instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Attempts that were sent.
+    pub sent: u64,
+    /// Of those: with a result.
+    pub done: u64,
+    /// With an error.
+    pub failed: u64,
+    /// Rejected, for whatever reason; their jobs were tried elsewhere or refused.
+    pub rejected: u64,
+    /// Of the rejected, those rejected as full: stale-cache errors.
+    pub stale: u64,
+    /// Nobody knows.
+    pub lost: u64,
+    /// Chosen for this instance, but never seen by it; tried elsewhere.
+    pub never_seen: u64,
+}
+
+impl Statistics {
+    /// Jobs that have an outcome.
+    pub fn settled(&self) -> u64 {
+        self.done + self.failed + self.refused + self.unknown + self.accepted
+    }
+
+    /// Stale-cache errors at all instances.
+    pub fn stale(&self) -> u64 {
+        self.instances.values().map(|tally| tally.stale).sum::<u64>() + self.others.stale
+    }
+
+    pub(crate) fn peer(&mut self, key: &InstanceKey) -> &mut Tally {
+        if self.instances.len() >= INSTANCES_MAX && !self.instances.contains_key(key) {
+            return &mut self.others;
+        }
+        self.instances.entry(key.clone()).or_default()
+    }
+
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
+        *match outcome {
+            Outcome::Done(_) => &mut self.done,
+            Outcome::Failed(_) => &mut self.failed,
+            Outcome::Refused(_) => &mut self.refused,
+            Outcome::Unknown(_) => &mut self.unknown,
+            Outcome::Accepted => &mut self.accepted,
+        } += 1;
+    }
+}
