@@ -51,6 +51,8 @@ impl Cli {
 /// One variant for each command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it work: a mapper, workers and a sender on this machine, in some 10 seconds
+    Demo,
     /// Run a mapper: it knows who is alive and how loaded they are
     Mapper(MapperArgs),
     /// Serve jobs, with a program or a built-in handler

@@ -1,5 +1,6 @@
 //! One module for each command.
 
+pub mod demo;
 pub mod mapper;
 pub mod status;
 pub mod submit;

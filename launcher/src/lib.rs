@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {
     match cli.command {
+        Command::Demo => commands::demo::run(),
         Command::Mapper(args) => logging::with(&cli.log, |log| commands::mapper::run(&args, log)),
         Command::Worker(args) => logging::with(&cli.log, |log| commands::worker::run(&args, log)),
         Command::Submit(args) => logging::with(&cli.log, |log| commands::submit::run(&args, log)),

@@ -23,6 +23,10 @@ use crate::outcome::Cause;
 /// worker is tried.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
+/// A job that was sent so long before the worker reported has arrived by then; one that was sent
+/// later may have to be counted on top. Too long only means to wait for the worker's next answer.
+const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
+
 /// Outcomes that may come before they are acknowledged at once, as no job is there to say so.
 const UNACKNOWLEDGED_MAX: u64 = 256;
 
@@ -218,11 +222,14 @@ impl Link {
     /// Jobs that went or are about to go there, and that the worker's newest load does not count.
     pub fn unreflected(&self) -> u32 {
         let sent = usize::try_from(self.last_number - self.reflected).unwrap_or(usize::MAX);
-        u32::try_from(sent.saturating_add(self.pending.len())).unwrap_or(u32::MAX)
+        // What has ended since takes no slot, whether the load counts it or not.
+        let open = sent.min(self.open.len());
+        u32::try_from(open + self.pending.len()).unwrap_or(u32::MAX)
     }
 
-    /// Another's report of the worker's load, true at `at`, counts what was sent before.
+    /// A mapper's word on the worker's load, true at `at`, counts what had arrived by then.
     pub fn reflect_until(&mut self, at: Timestamp) {
+        let at = at.before(ARRIVAL_MARGIN);
         let later = self.open.range(self.reflected + 1..);
         let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
         self.reflected = counted.last().unwrap_or(self.reflected);

@@ -1,0 +1,152 @@
+//! The processes of the demo.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use svcmap_proto::io::Clock;
+use svcmap_proto::names::{Endpoint, InstanceKey};
+use svcmap_worker::Client;
+
+use super::{PATIENCE, failed};
+use crate::commands::mapper::parse_listening_line;
+use crate::commands::status::{self, Report};
+use crate::control::{self, Question};
+use crate::errors::Failure;
+use crate::io::pause_until;
+use crate::supervisor::{ChildId, ChildSpec, Exit, Supervisor};
+
+/// What the mapper is called among the processes.
+pub const MAPPER: &str = "mapper";
+
+/// Time between two looks at what the mapper knows.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// The mapper and the workers, all ended when this is dropped.
+pub struct Stage {
+    supervisor: Supervisor,
+    mapper: Endpoint,
+    publish: Endpoint,
+    children: BTreeMap<String, (ChildId, Option<InstanceKey>)>,
+}
+
+/// How the processes ended.
+pub struct Stopped {
+    /// How many there were.
+    pub all: usize,
+    /// How many ended with status 0.
+    pub clean: usize,
+}
+
+impl Stage {
+    /// Starts a mapper on ports that the system chooses.
+    pub fn open() -> Result<Self, Failure> {
+        let any: Endpoint = "tcp://127.0.0.1:0".parse().map_err(failed)?;
+        let supervisor = Supervisor::new().map_err(failed)?;
+        let (mapper, publish, children) = (any.clone(), any, BTreeMap::new());
+        let mut stage = Self { supervisor, mapper, publish, children };
+        stage.start_mapper_again()?;
+        Ok(stage)
+    }
+
+    /// Starts the mapper where it was before.
+    pub fn start_mapper_again(&mut self) -> Result<(), Failure> {
+        let (bind, publish) = (self.mapper.as_str(), self.publish.as_str());
+        let args = ["--log-level", "error", "mapper", "--bind", bind, "--publish", publish];
+        let child = ChildSpec::new(MAPPER, args).with_first_line();
+        let child = self.supervisor.start(child).map_err(failed)?;
+        let line = self.supervisor.first_line(child, Clock.now() + PATIENCE).map_err(failed)?;
+        let endpoints = parse_listening_line(&line);
+        (self.mapper, self.publish) =
+            endpoints.ok_or_else(|| failed(format!("the mapper said `{line}`")))?;
+        self.children.insert(MAPPER.to_owned(), (child, None));
+        Ok(())
+    }
+
+    /// Starts a worker with a built-in handler.
+    pub fn start_worker(
+        &mut self,
+        service: &str,
+        instance: &str,
+        builtin: &str,
+    ) -> Result<(), Failure> {
+        let args = [
+            "--log-level", "error", "worker", "--service", service, "--instance", instance,
+            "--builtin", builtin, "--concurrency", "4", "--queue", "7", "--mapper",
+            self.mapper.as_str(),
+        ];
+        let child = self.supervisor.start(ChildSpec::new(instance, args)).map_err(failed)?;
+        let key = InstanceKey {
+            service: service.parse().map_err(failed)?,
+            instance: instance.parse().map_err(failed)?,
+        };
+        self.children.insert(instance.to_owned(), (child, Some(key)));
+        Ok(())
+    }
+
+    /// A sender that knows this mapper.
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::builder().mapper(self.mapper.as_str()).start().map_err(failed)
+    }
+
+    /// Waits until so many instances of each service are ready.
+    pub fn wait_ready(&self, wanted: &[(&str, usize)]) -> Result<(), Failure> {
+        self.wait_for("the workers to be ready", |report| {
+            wanted.iter().all(|(service, count)| {
+                let ready = report.instances.iter().filter(|row| row.service.as_str() == *service);
+                ready.count() == *count
+            })
+        })
+    }
+
+    /// Asks the mapper until it knows something.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<(), Failure> {
+        let deadline = Clock.now() + PATIENCE;
+        let mappers = std::slice::from_ref(&self.mapper);
+        while Clock.now() < deadline {
+            if status::ask(mappers, None, LOOK_INTERVAL * 20).is_ok_and(|report| wanted(&report)) {
+                return Ok(());
+            }
+            pause_until(Clock.now() + LOOK_INTERVAL);
+        }
+        Err(failed(format!("waited {}s in vain for {what}", PATIENCE.as_secs())))
+    }
+
+    /// Ends a process with SIGKILL, and tells the mapper as soon as it is gone.
+    pub fn kill(&mut self, name: &str) -> Result<(), Failure> {
+        self.end(name, Supervisor::kill).map(drop)
+    }
+
+    /// Asks a process to end (SIGTERM). Returns whether it ended with status 0.
+    pub fn terminate(&mut self, name: &str) -> Result<bool, Failure> {
+        Ok(self.end(name, Supervisor::terminate)?.status.success())
+    }
+
+    fn end(
+        &mut self,
+        name: &str,
+        signal: impl Fn(&mut Supervisor, ChildId),
+    ) -> Result<Exit, Failure> {
+        let unknown = || failed(format!("there is no process {name}"));
+        let (child, key) = self.children.remove(name).ok_or_else(unknown)?;
+        signal(&mut self.supervisor, child);
+        let exit = self.supervisor.next_exit(Clock.now() + PATIENCE).ok_or_else(unknown)?;
+        if exit.child != child {
+            return Err(failed(format!("unexpectedly, {exit}")));
+        }
+        if let Some(key) = key {
+            let question = Question { left: vec![(key, exit.incarnation)], ..Question::default() };
+            control::ask(std::slice::from_ref(&self.mapper), &question, PATIENCE)?;
+        }
+        Ok(exit)
+    }
+
+    /// Stops everything: the workers first, so that they can say goodbye to the mapper.
+    pub fn stop(&mut self) -> Stopped {
+        let mut exits = Vec::new();
+        let names: Vec<_> = self.children.keys().filter(|name| *name != MAPPER).cloned().collect();
+        exits.extend(names.iter().filter_map(|name| self.end(name, Supervisor::terminate).ok()));
+        exits.extend(self.supervisor.stop_all(PATIENCE));
+        let clean = exits.iter().filter(|exit| exit.status.success()).count();
+        Stopped { all: names.len() + 1, clean }
+    }
+}
