@@ -8,6 +8,7 @@
 //! | [`logging`] | the log on stderr |
 //! | [`commands`] | one module for each command |
 //! | [`control`] | asking mappers, and telling them who left |
+//! | [`deployment`] | a mapper and workers as processes of this executable |
 //! | [`exec`] | one program run for each job |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
@@ -18,6 +19,7 @@
 pub mod cli;
 pub mod commands;
 pub mod control;
+pub mod deployment;
 pub mod errors;
 pub mod exec;
 pub mod io;

@@ -111,10 +111,7 @@ mod tests {
     fn levels_cover_every_share() {
         let levels: Vec<_> = (0..=8).map(|busy| load(busy, 8).level()).collect();
         use Level::*;
-        assert_eq!(
-            levels,
-            [Idle, Low, Low, Low, Half, Half, ThreeQuarters, ThreeQuarters, Full]
-        );
+        assert_eq!(levels, [Idle, Low, Low, Low, Half, Half, ThreeQuarters, ThreeQuarters, Full]);
         assert_eq!(load(0, 1).level(), Idle);
         assert_eq!(load(1, 1).level(), Full);
     }

@@ -175,7 +175,10 @@ impl Endpoint {
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
         self.host() == "localhost"
-            || self.host().parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+            || self
+                .host()
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
     fn split(&self) -> (&str, &str) {
@@ -189,9 +192,10 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let valid = text.len() <= limits::ENDPOINT_BYTES_MAX
-            && text.strip_prefix("tcp://").and_then(|a| a.rsplit_once(':')).is_some_and(
-                |(host, port)| is_host(host) && (port == "*" || is_port(port)),
-            );
+            && text
+                .strip_prefix("tcp://")
+                .and_then(|a| a.rsplit_once(':'))
+                .is_some_and(|(host, port)| is_host(host) && (port == "*" || is_port(port)));
         if !valid {
             return Err(EndpointError { endpoint: text.escape_debug().take(300).collect() });
         }

@@ -1,1 +1,154 @@
-//! What the whole-system tests share.
+//! What the whole-system tests share: real processes of the command that was just built.
+//!
+//! Nothing here sleeps for a fixed time: conditions are awaited, with a limit.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use svcmap::commands::status::Report;
+pub use svcmap::deployment::{Deployment, MAPPER, PATIENCE};
+use svcmap::supervisor::Supervisor;
+use svcmap_proto::codec;
+use svcmap_proto::io::Clock;
+use svcmap_worker::{Outcome, Ticket};
+
+/// The executable under test.
+pub fn executable() -> &'static str {
+    // Set by cargo for tests and benches of this package; a library only knows where it lies.
+    option_env!("CARGO_BIN_EXE_svcmap-under-test").unwrap_or_else(|| {
+        static PATH: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+        PATH.get_or_init(|| {
+            let own = std::env::current_exe().expect("a test knows where it lies");
+            let profile = own.ancestors().nth(2).expect("target/PROFILE/deps/NAME");
+            profile.join("svcmap-under-test").display().to_string()
+        })
+    })
+}
+
+/// A mapper on ports of its own.
+pub fn deployment() -> Deployment {
+    Deployment::open(Supervisor::with_executable(executable())).expect("a mapper starts")
+}
+
+/// A mapper and workers `w-1`, `w-2`, … of one service, all registered.
+pub fn deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deployment {
+    let mut deployment = deployment();
+    for number in 1..=workers {
+        let instance = format!("w-{number}");
+        deployment.start_worker(service, &instance, flags).expect("a worker starts");
+    }
+    deployment.wait_ready(&[(service, workers)]).expect("all register");
+    deployment
+}
+
+/// Runs a command of svcmap against a deployment, to its end.
+pub fn svcmap(deployment: &Deployment, args: &[&str]) -> Output {
+    Command::new(executable())
+        .args(args)
+        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .output()
+        .expect("the command starts")
+}
+
+/// Counts of outcomes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// `Done`.
+    pub done: usize,
+    /// `Failed`.
+    pub failed: usize,
+    /// `Refused`.
+    pub refused: usize,
+    /// `Unknown`.
+    pub unknown: usize,
+}
+
+impl Count {
+    /// Waits for all tickets. None may take longer than its deadline and a tick, which the tests
+    /// keep below [`PATIENCE`].
+    pub fn of(tickets: Vec<Ticket>) -> Self {
+        let mut count = Self::default();
+        for ticket in tickets {
+            match ticket.wait_timeout(2 * PATIENCE).expect("an outcome by the deadline") {
+                Outcome::Done(_) => count.done += 1,
+                Outcome::Failed(_) => count.failed += 1,
+                Outcome::Refused(_) => count.refused += 1,
+                Outcome::Unknown(_) => count.unknown += 1,
+                Outcome::Accepted => panic!("no worker here speaks the JSON dialect"),
+            }
+        }
+        count
+    }
+
+    /// All outcomes.
+    pub fn all(&self) -> usize {
+        self.done + self.failed + self.refused + self.unknown
+    }
+}
+
+/// Waits until a condition holds.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Clock.now() + PATIENCE;
+    while !holds() {
+        assert!(Clock.now() < deadline, "waited in vain for {what}");
+        svcmap::io::pause_until(Clock.now() + Duration::from_millis(10));
+    }
+}
+
+/// Where an instance listens, as the mapper knows.
+pub fn endpoint_of(deployment: &Deployment, instance: &str) -> String {
+    let mut endpoint = None;
+    let found = |report: &Report| {
+        let row = report.instances.iter().find(|row| row.instance.as_str() == instance);
+        row.and_then(|row| row.endpoint.as_ref()).map(ToString::to_string)
+    };
+    deployment
+        .wait_for("the instance", |report| found(report).is_some())
+        .expect("the instance is listed");
+    let mappers = std::slice::from_ref(deployment.mapper());
+    if let Ok(report) = svcmap::commands::status::ask(mappers, None, PATIENCE) {
+        endpoint = found(&report);
+    }
+    endpoint.expect("the instance is listed")
+}
+
+/// A plain DEALER, for saying what no svcmap says.
+pub fn dealer(endpoint: &str) -> zmq::Socket {
+    let socket = zmq::Context::new().socket(zmq::DEALER).expect("a socket");
+    socket.set_linger(0).expect("linger");
+    socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).expect("fits")).expect("timeout");
+    socket.connect(endpoint).expect("connect");
+    socket
+}
+
+/// The resident memory of a process, in kB.
+pub fn resident_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has RSS");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+}
+
+/// One of many kinds of bad messages: random bytes, cut or changed real ones, wrong versions, and
+/// any number of frames.
+pub fn garbage(random: &mut fastrand::Rng, real: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let bytes = |random: &mut fastrand::Rng, max: usize| -> Vec<u8> {
+        let length = random.usize(0..max);
+        std::iter::repeat_with(|| random.u8(..)).take(length).collect()
+    };
+    let sample = real[random.usize(0..real.len())].clone();
+    match random.u8(0..6) {
+        0 => vec![bytes(random, 200)],
+        1 => vec![sample[..random.usize(0..sample.len())].to_vec()],
+        2 => {
+            let mut changed = sample;
+            let at = random.usize(0..changed.len());
+            changed[at] ^= 1 << random.u8(0..8);
+            // What changes nothing that matters would be a good message.
+            changed.push(0);
+            vec![changed]
+        }
+        3 => vec![[&[codec::VERSION.wrapping_add(random.u8(1..))], &sample[1..]].concat()],
+        4 => (0..random.usize(2..40)).map(|_| bytes(random, 20)).collect(),
+        _ => vec![Vec::new(), bytes(random, 50)],
+    }
+}

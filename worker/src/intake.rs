@@ -91,11 +91,8 @@ pub struct Intake {
 impl Intake {
     /// An empty intake.
     pub fn new(config: IntakeConfig) -> Self {
-        let load = Load {
-            slots: config.slots(),
-            concurrency: config.concurrency,
-            ..Load::default()
-        };
+        let load =
+            Load { slots: config.slots(), concurrency: config.concurrency, ..Load::default() };
         Self {
             config,
             queue: VecDeque::new(),

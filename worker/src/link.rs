@@ -318,9 +318,16 @@ impl Link {
         self.heard_at = now;
         self.pings = 0;
         match message {
-            FromWorker::Welcome { connection, received_jobs, payload_bytes_max, load, forgotten } => {
+            FromWorker::Welcome {
+                connection,
+                received_jobs,
+                payload_bytes_max,
+                load,
+                forgotten,
+            } => {
                 if connection == self.connections {
-                    self.payload_bytes_max = usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
+                    self.payload_bytes_max =
+                        usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
                     self.reconcile(received_jobs, &forgotten);
                     self.phase = Phase::Ready;
                     self.outputs.push_back(LinkOutput::Load(load));

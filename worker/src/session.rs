@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use svcmap_proto::codec;
-use svcmap_proto::control::{FromMapper, Hello, Registration, RegistrationError, ToMapper, Welcome};
+use svcmap_proto::control::{
+    FromMapper, Hello, Registration, RegistrationError, ToMapper, Welcome,
+};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -258,11 +260,8 @@ impl Session {
 
     fn greet(&mut self, now: Timestamp) {
         self.phase = Phase::Greeting(now);
-        let hello = Hello {
-            oldest: codec::VERSION_OLDEST,
-            newest: codec::VERSION,
-            key: self.key.clone(),
-        };
+        let hello =
+            Hello { oldest: codec::VERSION_OLDEST, newest: codec::VERSION, key: self.key.clone() };
         self.outputs.push_back(SessionOutput::Send(ToMapper::Hello(hello)));
     }
 

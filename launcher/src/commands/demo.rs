@@ -5,7 +5,6 @@
 //! and every figure was counted. A step that does not come out as it should fails the demo.
 
 mod screen;
-mod stage;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,10 +14,11 @@ use svcmap_proto::io::Clock;
 use svcmap_worker::{Client, Outcome, Statistics, Ticket};
 
 use super::status;
+use crate::deployment::{Deployment, MAPPER, PATIENCE};
 use crate::errors::{Error, Failure, print_out};
 use crate::io::pause_until;
+use crate::supervisor::Supervisor;
 use screen::{Step, accounts};
-use stage::{MAPPER, Stage};
 
 /// The service most of the demo is about: each worker runs 4 jobs at once, and 7 may wait.
 const RESIZE: &str = "resize";
@@ -32,11 +32,11 @@ const RESIZERS: [&str; 3] = ["a-1", "b-2", "c-3"];
 /// The instances of [`THUMBNAIL`].
 const THUMBNAILERS: [&str; 2] = ["t-1", "t-2"];
 
+/// How they run: each job sleeps for the time that its payload says.
+const RESIZER: &[&str] = &["--builtin", "sleep", "--concurrency", "4", "--queue", "7"];
+
 /// Slots of each worker: 4 that run and 7 that wait.
 const SLOTS: u32 = 11;
-
-/// How long anything may take that should happen at once.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long senders may take to hear what the mapper knows: its publish interval, and some.
 const PUBLISHED: Duration = Duration::from_millis(150);
@@ -46,12 +46,13 @@ const PUBLISHED: Duration = Duration::from_millis(150);
 /// # Errors
 /// If a step does not come out as it should.
 pub fn run() -> Result<ExitCode, Error> {
-    let mut stage = Stage::open()?;
+    let supervisor = Supervisor::new().map_err(failed)?;
+    let mut stage = Deployment::open(supervisor)?;
     for instance in RESIZERS {
-        stage.start_worker(RESIZE, instance, "sleep")?;
+        stage.start_worker(RESIZE, instance, RESIZER)?;
     }
     for instance in THUMBNAILERS {
-        stage.start_worker(THUMBNAIL, instance, "echo")?;
+        stage.start_worker(THUMBNAIL, instance, &["--builtin", "echo"])?;
     }
     let mut demo = Demo { sender: stage.client()?, other: stage.client()?, stage };
     demo.discovery()?;
@@ -68,7 +69,7 @@ struct Demo {
     sender: Client,
     /// Another sender, whose jobs the first one only hears of.
     other: Client,
-    stage: Stage,
+    stage: Deployment,
 }
 
 /// What became of some jobs.
@@ -107,7 +108,8 @@ impl Demo {
     fn discovery(&mut self) -> Result<(), Error> {
         let step = Step::start(1, "a mapper and 5 workers of 2 services find each other");
         self.stage.wait_ready(&[(RESIZE, RESIZERS.len()), (THUMBNAIL, THUMBNAILERS.len())])?;
-        let first = Results::of([self.sender.submit(THUMBNAIL, b"hello".to_vec())].into_iter().flatten());
+        let first =
+            Results::of([self.sender.submit(THUMBNAIL, b"hello".to_vec())].into_iter().flatten());
         step.end(first.done == 1, "the first job came back")
     }
 
@@ -132,7 +134,10 @@ impl Demo {
         });
         let fill = fill.collect::<Result<Vec<_>, _>>()?;
         self.stage.wait_for("a-1 to be full", |report| {
-            report.instances.iter().any(|row| row.instance.as_str() == "a-1" && row.state == status::Shown::Full)
+            report
+                .instances
+                .iter()
+                .any(|row| row.instance.as_str() == "a-1" && row.state == status::Shown::Full)
         })?;
         pause_until(Clock.now() + PUBLISHED);
         let before = self.sent_to("a-1");
@@ -157,7 +162,7 @@ impl Demo {
             "gone after {:.2}s; {done} done, {unknown} unknown, none lost",
             gone.as_secs_f32()
         );
-        self.stage.start_worker(RESIZE, "b-2", "sleep")?;
+        self.stage.start_worker(RESIZE, "b-2", RESIZER)?;
         self.stage.wait_ready(&[(RESIZE, RESIZERS.len())])?;
         step.end(ok, &text)
     }
@@ -167,7 +172,7 @@ impl Demo {
         let mut tickets = self.submit(RESIZE, "10ms", 300)?.into_iter();
         let mut results = Results::of(tickets.by_ref().take(100));
         let before = results.by("c-3");
-        let clean = self.stage.terminate("c-3")?;
+        let clean = self.stage.terminate("c-3")?.status.success();
         tickets.for_each(|ticket| results.add(ticket.wait()));
         let finished = results.by("c-3") - before;
         let ok = clean && results.done == 300;

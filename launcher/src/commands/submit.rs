@@ -41,6 +41,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let mut submission = Submission {
         args,
         client: &client,
+        mappers: &mappers,
         under_way: VecDeque::new(),
         report: Report::default(),
         progress: Progress::new(args),
@@ -70,6 +71,7 @@ enum Pending {
 struct Submission<'a> {
     args: &'a SubmitArgs,
     client: &'a Client,
+    mappers: &'a [Endpoint],
     under_way: VecDeque<Pending>,
     report: Report,
     progress: Progress,
@@ -86,7 +88,8 @@ impl Submission<'_> {
             Err(error) => Pending::Failure(label, error.to_string()),
         };
         self.under_way.push_back(pending);
-        let wait = if self.under_way.len() >= UNDER_WAY_MAX { Duration::MAX } else { Duration::ZERO };
+        let wait =
+            if self.under_way.len() >= UNDER_WAY_MAX { Duration::MAX } else { Duration::ZERO };
         self.print_ready(wait)
     }
 
@@ -161,6 +164,12 @@ impl Submission<'_> {
         self.progress.finish();
         if self.args.json {
             print_out_bytes(self.report.to_json().as_bytes())?;
+        }
+        if self.report.found_nobody() {
+            // The mapper was too young to tell before; now it may know what was meant.
+            let known = status::ask(self.mappers, Some(&self.args.service), PATIENCE);
+            let known = known.map_err(Failure::from)?;
+            return Err(status::unknown_service(&self.args.service, &known).into());
         }
         Ok(self.report.exit())
     }

@@ -35,7 +35,8 @@ fn micros(time: rustix::time::Timespec) -> Option<u64> {
 pub fn host_id() -> HostId {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let digits: String = boot.chars().filter(char::is_ascii_hexdigit).collect();
-    let boot_id = u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fold(node_name().as_bytes()));
+    let boot_id =
+        u128::from_str_radix(&digits, 16).unwrap_or_else(|_| fold(node_name().as_bytes()));
     let namespace = std::fs::read_link("/proc/self/ns/net").unwrap_or_default();
     HostId(boot_id ^ fold(namespace.as_os_str().as_encoded_bytes()))
 }

@@ -15,8 +15,8 @@ use mio::{Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 use zmq::{Message, PollEvents};
 
-use super::sockets::{Socket, set_linger};
 use super::Clock;
+use super::sockets::{Socket, set_linger};
 use crate::limits;
 use crate::time::Timestamp;
 

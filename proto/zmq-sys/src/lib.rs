@@ -258,18 +258,11 @@ extern "C" {
     pub fn zmq_connect(socket: *mut c_void, endpoint: *const c_char) -> c_int;
     pub fn zmq_disconnect(socket: *mut c_void, endpoint: *const c_char) -> c_int;
     pub fn zmq_recv(socket: *mut c_void, buffer: *mut c_void, size: usize, flags: c_int) -> c_int;
-    pub fn zmq_socket_monitor(
-        socket: *mut c_void,
-        endpoint: *const c_char,
-        events: c_int,
-    ) -> c_int;
+    pub fn zmq_socket_monitor(socket: *mut c_void, endpoint: *const c_char, events: c_int)
+        -> c_int;
 
     pub fn zmq_poll(items: *mut zmq_pollitem_t, count: c_int, timeout: c_long) -> c_int;
-    pub fn zmq_proxy(
-        frontend: *mut c_void,
-        backend: *mut c_void,
-        capture: *mut c_void,
-    ) -> c_int;
+    pub fn zmq_proxy(frontend: *mut c_void, backend: *mut c_void, capture: *mut c_void) -> c_int;
     pub fn zmq_proxy_steerable(
         frontend: *mut c_void,
         backend: *mut c_void,

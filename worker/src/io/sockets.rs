@@ -98,11 +98,7 @@ pub(super) fn default_bind(mappers: &[Endpoint]) -> Result<Endpoint, EndpointErr
 
 /// What to tell others about where this worker is: what the user said, or what it is bound to, or,
 /// bound to all interfaces, the address at which the mapper sees it, and loopback for this host.
-pub(super) fn endpoints(
-    bound: &Endpoint,
-    advertise: &[Endpoint],
-    observed: &str,
-) -> Vec<Endpoint> {
+pub(super) fn endpoints(bound: &Endpoint, advertise: &[Endpoint], observed: &str) -> Vec<Endpoint> {
     if !advertise.is_empty() {
         return advertise.iter().take(limits::ENDPOINTS_MAX).cloned().collect();
     }

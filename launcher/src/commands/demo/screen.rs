@@ -54,8 +54,7 @@ pub fn accounts(statistics: &Statistics) -> String {
         .iter()
         .map(|(key, tally)| {
             let resent = tally.rejected + tally.never_seen;
-            let counts =
-                [tally.sent, tally.done, tally.rejected, resent, tally.lost, tally.stale];
+            let counts = [tally.sent, tally.done, tally.rejected, resent, tally.lost, tally.stale];
             let cells = counts.iter().map(|count| Cell::from(count.to_string()));
             std::iter::once(Cell::from(key.to_string())).chain(cells).collect()
         })

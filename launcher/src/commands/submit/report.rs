@@ -151,11 +151,16 @@ impl Report {
             Exit::Failed.into()
         } else if self.refused == 0 {
             ExitCode::SUCCESS
-        } else if self.nobody == self.refused && self.done + self.accepted == 0 {
+        } else if self.found_nobody() {
             Exit::Unavailable.into()
         } else {
             Exit::Refused.into()
         }
+    }
+
+    /// Whether every job was refused for want of any worker.
+    pub fn found_nobody(&self) -> bool {
+        self.nobody > 0 && self.nobody == self.refused && self.len() as u64 == self.nobody
     }
 
     /// One object with `outcomes[]`, in the order of the input, and `totals`.

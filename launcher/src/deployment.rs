@@ -1,4 +1,5 @@
-//! The processes of the demo.
+//! A mapper and workers on this machine, as processes of this executable: for the demo and for
+//! tests of whole systems.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,13 +8,15 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_worker::Client;
 
-use super::{PATIENCE, failed};
 use crate::commands::mapper::parse_listening_line;
 use crate::commands::status::{self, Report};
 use crate::control::{self, Question};
 use crate::errors::Failure;
 use crate::io::pause_until;
 use crate::supervisor::{ChildId, ChildSpec, Exit, Supervisor};
+
+/// How long anything may take that should happen at once.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the mapper is called among the processes.
 pub const MAPPER: &str = "mapper";
@@ -22,7 +25,7 @@ pub const MAPPER: &str = "mapper";
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The mapper and the workers, all ended when this is dropped.
-pub struct Stage {
+pub struct Deployment {
     supervisor: Supervisor,
     mapper: Endpoint,
     publish: Endpoint,
@@ -37,18 +40,33 @@ pub struct Stopped {
     pub clean: usize,
 }
 
-impl Stage {
+impl Deployment {
     /// Starts a mapper on ports that the system chooses.
-    pub fn open() -> Result<Self, Failure> {
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn open(supervisor: Supervisor) -> Result<Self, Failure> {
         let any: Endpoint = "tcp://127.0.0.1:0".parse().map_err(failed)?;
-        let supervisor = Supervisor::new().map_err(failed)?;
         let (mapper, publish, children) = (any.clone(), any, BTreeMap::new());
-        let mut stage = Self { supervisor, mapper, publish, children };
-        stage.start_mapper_again()?;
-        Ok(stage)
+        let mut deployment = Self { supervisor, mapper, publish, children };
+        deployment.start_mapper_again()?;
+        Ok(deployment)
+    }
+
+    /// Where its mapper is.
+    pub fn mapper(&self) -> &Endpoint {
+        &self.mapper
+    }
+
+    /// The process id of the mapper or an instance.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        self.supervisor.pid(self.children.get(name)?.0)
     }
 
     /// Starts the mapper where it was before.
+    ///
+    /// # Errors
+    /// If it does not start.
     pub fn start_mapper_again(&mut self) -> Result<(), Failure> {
         let (bind, publish) = (self.mapper.as_str(), self.publish.as_str());
         let args = ["--log-level", "error", "mapper", "--bind", bind, "--publish", publish];
@@ -62,18 +80,28 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts a worker with a built-in handler.
+    /// Starts a worker with these further flags.
+    ///
+    /// # Errors
+    /// If it does not start.
     pub fn start_worker(
         &mut self,
         service: &str,
         instance: &str,
-        builtin: &str,
+        flags: &[&str],
     ) -> Result<(), Failure> {
-        let args = [
-            "--log-level", "error", "worker", "--service", service, "--instance", instance,
-            "--builtin", builtin, "--concurrency", "4", "--queue", "7", "--mapper",
+        let own = [
+            "--log-level",
+            "error",
+            "worker",
+            "--service",
+            service,
+            "--instance",
+            instance,
+            "--mapper",
             self.mapper.as_str(),
         ];
+        let args = own.iter().chain(flags);
         let child = self.supervisor.start(ChildSpec::new(instance, args)).map_err(failed)?;
         let key = InstanceKey {
             service: service.parse().map_err(failed)?,
@@ -84,11 +112,17 @@ impl Stage {
     }
 
     /// A sender that knows this mapper.
+    ///
+    /// # Errors
+    /// If it does not start.
     pub fn client(&self) -> Result<Client, Failure> {
         Client::builder().mapper(self.mapper.as_str()).start().map_err(failed)
     }
 
     /// Waits until so many instances of each service are ready.
+    ///
+    /// # Errors
+    /// If that takes longer than [`PATIENCE`].
     pub fn wait_ready(&self, wanted: &[(&str, usize)]) -> Result<(), Failure> {
         self.wait_for("the workers to be ready", |report| {
             wanted.iter().all(|(service, count)| {
@@ -99,6 +133,9 @@ impl Stage {
     }
 
     /// Asks the mapper until it knows something.
+    ///
+    /// # Errors
+    /// If that takes longer than [`PATIENCE`].
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<(), Failure> {
         let deadline = Clock.now() + PATIENCE;
         let mappers = std::slice::from_ref(&self.mapper);
@@ -112,13 +149,27 @@ impl Stage {
     }
 
     /// Ends a process with SIGKILL, and tells the mapper as soon as it is gone.
-    pub fn kill(&mut self, name: &str) -> Result<(), Failure> {
-        self.end(name, Supervisor::kill).map(drop)
+    ///
+    /// # Errors
+    /// If there is no such process, or the mapper does not answer.
+    pub fn kill(&mut self, name: &str) -> Result<Exit, Failure> {
+        self.end(name, Supervisor::kill)
     }
 
-    /// Asks a process to end (SIGTERM). Returns whether it ended with status 0.
-    pub fn terminate(&mut self, name: &str) -> Result<bool, Failure> {
-        Ok(self.end(name, Supervisor::terminate)?.status.success())
+    /// Asks a process to end (SIGTERM), and waits until it has.
+    ///
+    /// # Errors
+    /// As for [`Deployment::kill`].
+    pub fn terminate(&mut self, name: &str) -> Result<Exit, Failure> {
+        self.end(name, Supervisor::terminate)
+    }
+
+    /// Waits until a process has ended by itself.
+    ///
+    /// # Errors
+    /// As for [`Deployment::kill`].
+    pub fn wait_end(&mut self, name: &str) -> Result<Exit, Failure> {
+        self.end(name, |_, _| {})
     }
 
     fn end(
@@ -149,4 +200,8 @@ impl Stage {
         let clean = exits.iter().filter(|exit| exit.status.success()).count();
         Stopped { all: names.len() + 1, clean }
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
 }
