@@ -13,7 +13,7 @@ use svcmap_proto::jobs::{
     Verdict,
 };
 use svcmap_proto::limits;
-use svcmap_proto::load::Load;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::{Timestamp, wire_ms};
 
@@ -330,7 +330,7 @@ impl Link {
                         usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
                     self.reconcile(received_jobs, &forgotten);
                     self.phase = Phase::Ready;
-                    self.outputs.push_back(LinkOutput::Load(load));
+                    self.handle_load(now, self.last_number, load);
                     self.flush(now);
                 }
             }
@@ -342,7 +342,7 @@ impl Link {
                 }
             }
             FromWorker::Outcome(header) => self.handle_outcome(now, &header, payload),
-            FromWorker::Pong { received_jobs, load } => self.handle_load(received_jobs, load),
+            FromWorker::Pong { received_jobs, load } => self.handle_load(now, received_jobs, load),
         }
     }
 
@@ -367,14 +367,19 @@ impl Link {
         }
         let (attempt, verdict) = (header.attempt, header.verdict);
         self.settle(attempt);
-        self.handle_load(header.received_jobs, header.load);
+        self.handle_load(now, header.received_jobs, header.load);
         self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload: payload.to_vec() });
         self.flush(now);
     }
 
-    fn handle_load(&mut self, received_jobs: u64, load: Load) {
+    fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
         self.reflected = self.reflected.max(received_jobs.min(self.last_number));
         self.outputs.push_back(LinkOutput::Load(load));
+        if load.state == State::Draining {
+            // It waits for this before it leaves: no job follows, and no outcome is missing.
+            self.release_pending();
+            self.acknowledge_at = Some(now);
+        }
     }
 
     /// When [`Link::handle_timeout`] is due.

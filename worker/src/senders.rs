@@ -297,16 +297,23 @@ impl Senders {
         }
     }
 
+    /// Nobody is at the other end of that connection any more.
+    pub fn handle_gone(&mut self, connection: &Connection) {
+        if let Some(id) = self.connections.remove(connection)
+            && let Some(sender) = self.senders.get_mut(&id)
+        {
+            sender.connection = None;
+        }
+    }
+
     /// Connections of all senders that are there, for what concerns everybody.
     pub fn connections(&self) -> impl Iterator<Item = (&Connection, SenderId)> {
         self.connections.iter().map(|(connection, id)| (connection, *id))
     }
 
-    /// Whether every outcome was handed to a connection, or has none to go to.
+    /// Whether nothing is left that a sender has not acknowledged.
     pub fn is_flushed(&self) -> bool {
-        self.senders
-            .values()
-            .all(|sender| sender.connection.is_none() || sender.next_to_send > sender.last_number)
+        self.by_age.is_empty()
     }
 
     /// When a blocked sender is to be tried again, or something retained is out of date.

@@ -19,10 +19,14 @@ use crate::config::IntakeConfig;
 use crate::intake::{Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::senders::{Connection, Delivery, Senders};
 
+/// Once no job is left, senders get this long to say that they have their last outcomes.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
 /// What the server wants done.
 #[derive(Debug)]
 pub enum ServerOutput {
-    /// Send this; if it cannot be sent, nobody will miss it.
+    /// Send this; if nobody is there any more, say so: [`Server::handle_gone`]. Whoever does not
+    /// read now will ask again.
     Answer {
         /// Where to.
         to: Connection,
@@ -53,7 +57,9 @@ enum Drain {
     No,
     /// Until when jobs that are here may finish.
     Until(Timestamp),
-    /// Nothing is left.
+    /// No job is left; until when senders may acknowledge their outcomes.
+    Flushing(Timestamp),
+    /// That time is over, too.
     Over,
 }
 
@@ -78,6 +84,8 @@ pub struct Server {
     senders: Senders,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
+    /// Who has said nothing since the drain was announced: jobs of theirs may be on their way.
+    unheard: BTreeSet<Connection>,
     drained: DrainReport,
 }
 
@@ -92,6 +100,7 @@ impl Server {
             intake: Intake::new(config),
             answers: VecDeque::new(),
             drain: Drain::No,
+            unheard: BTreeSet::new(),
             drained: DrainReport::default(),
         }
     }
@@ -104,6 +113,7 @@ impl Server {
         message: ToWorker,
         payload: &[u8],
     ) {
+        self.unheard.remove(&from);
         if let ToWorker::Hello(hello) = message {
             self.handle_hello(now, from, &hello);
             return;
@@ -203,6 +213,12 @@ impl Server {
         self.senders.handle_unreachable(sender, number);
     }
 
+    /// Nobody is at the other end of that connection any more.
+    pub fn handle_gone(&mut self, connection: &Connection) {
+        self.unheard.remove(connection);
+        self.senders.handle_gone(connection);
+    }
+
     /// Stops taking jobs, says so to every sender, and lets what is here finish within `grace`.
     pub fn drain(&mut self, now: Timestamp, grace: Duration) {
         if self.is_draining() {
@@ -217,19 +233,23 @@ impl Server {
             .map(|(to, id)| (to.clone(), self.senders.received_jobs(id)))
             .collect();
         for (to, received_jobs) in everybody {
+            self.unheard.insert(to.clone());
             self.answer(to, FromWorker::Pong { received_jobs, load });
         }
     }
 
-    /// What a drain met, once nothing is left here and every outcome was handed to its connection.
+    /// What a drain met, once no job is here or on its way, and every sender has its outcomes.
+    ///
+    /// A connection delivers in order, so whoever answers the announcement has sent its last job
+    /// before.
     pub fn drained(&self) -> Option<DrainReport> {
-        (self.drain == Drain::Over && self.answers.is_empty() && self.senders.is_flushed())
-            .then_some(self.drained)
-    }
-
-    /// What a drain has met so far.
-    pub fn report(&self) -> DrainReport {
-        self.drained
+        let settled =
+            || self.answers.is_empty() && self.unheard.is_empty() && self.senders.is_flushed();
+        match self.drain {
+            Drain::No | Drain::Until(_) => None,
+            Drain::Flushing(_) => settled().then_some(self.drained),
+            Drain::Over => Some(self.drained),
+        }
     }
 
     /// Whether it has stopped taking jobs.
@@ -256,7 +276,7 @@ impl Server {
     /// When [`Server::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let drain = match self.drain {
-            Drain::Until(until) => Some(until),
+            Drain::Until(until) | Drain::Flushing(until) => Some(until),
             Drain::No | Drain::Over => None,
         };
         earliest(drain, earliest(self.intake.poll_timeout(), self.senders.poll_timeout()))
@@ -273,7 +293,10 @@ impl Server {
         self.senders.handle_timeout(now);
         match self.drain {
             Drain::Until(until) if until <= now => self.abandon(now),
-            Drain::Until(_) if self.intake.is_empty() => self.drain = Drain::Over,
+            Drain::Until(_) if self.intake.is_empty() => {
+                self.drain = Drain::Flushing(now + FLUSH_LIMIT);
+            }
+            Drain::Flushing(until) if until <= now => self.drain = Drain::Over,
             _ => {}
         }
     }
@@ -290,7 +313,7 @@ impl Server {
             self.answers.push_back(ServerOutput::Cancel(task));
             self.end(origin, Verdict::Abandoned, Vec::new(), now);
         }
-        self.drain = Drain::Over;
+        self.drain = Drain::Flushing(now + FLUSH_LIMIT);
     }
 
     fn end(&mut self, origin: Origin, verdict: Verdict, payload: Vec<u8>, deadline: Timestamp) {

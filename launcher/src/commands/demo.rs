@@ -172,11 +172,13 @@ impl Demo {
         let mut tickets = self.submit(RESIZE, "10ms", 300)?.into_iter();
         let mut results = Results::of(tickets.by_ref().take(100));
         let before = results.by("c-3");
-        let clean = self.stage.terminate("c-3")?.status.success();
+        let status = self.stage.terminate("c-3")?.status;
         tickets.for_each(|ticket| results.add(ticket.wait()));
         let finished = results.by("c-3") - before;
-        let ok = clean && results.done == 300;
-        step.end(ok, &format!("it finished {finished} more and left; 300 done, 0 lost"))
+        let Results { done, unknown, others, .. } = results;
+        let ok = status.success() && done == 300;
+        let text = format!("it finished {finished} more; {done} done, {} lost", unknown + others);
+        step.end(ok, &if status.success() { text } else { format!("{text}; {status}") })
     }
 
     fn mapper_gone_and_back(&mut self) -> Result<(), Error> {

@@ -200,7 +200,7 @@ impl State {
             warn!(self.log, "refused messages"; "messages" => %summary);
         }
         let idle = self.sender.is_empty();
-        let drained = self.serving.as_ref().and_then(|serving| serving.drained(now, idle));
+        let drained = self.serving.as_ref().and_then(|serving| serving.drained(idle));
         if let Some(report) = drained {
             self.ending = Ending::Drained(report);
         }
@@ -335,7 +335,7 @@ impl State {
     fn act(&mut self, now: Timestamp, event_loop: &mut EventLoop) {
         for to in std::mem::take(&mut self.wrong_version) {
             let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
-            if let Some(serving) = &self.serving {
+            if let Some(serving) = &mut self.serving {
                 serving.answer(event_loop, &to, &FromWorker::WrongVersion { oldest, newest });
             }
         }

@@ -22,9 +22,6 @@ use crate::intake::{Task, TaskId};
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
 
-/// After the grace of a drain, senders that read slowly get this long for their last outcomes.
-const FLUSH_LIMIT: Duration = Duration::from_secs(1);
-
 /// See the module.
 pub(super) struct Serving {
     key: Arc<InstanceKey>,
@@ -39,7 +36,16 @@ pub(super) struct Serving {
     completions: Receiver<Completion>,
     /// The flags of the jobs that run.
     cancelled: BTreeMap<TaskId, Arc<AtomicBool>>,
-    drain_until: Option<Timestamp>,
+    grace: Grace,
+}
+
+/// How long what is here may still take.
+#[derive(Clone, Copy, Debug)]
+enum Grace {
+    /// There is no drain.
+    None,
+    Until(Timestamp),
+    Over,
 }
 
 impl Serving {
@@ -67,7 +73,7 @@ impl Serving {
             assignments,
             completions,
             cancelled: BTreeMap::new(),
-            drain_until: None,
+            grace: Grace::None,
         })
     }
 
@@ -113,29 +119,40 @@ impl Serving {
     }
 
     pub(super) fn drain(&mut self, now: Timestamp, grace: Duration) {
-        self.drain_until.get_or_insert(now + grace);
+        if let Grace::None = self.grace {
+            self.grace = Grace::Until(now + grace);
+        }
         if let Some(server) = &mut self.server {
             server.drain(now, grace);
         }
     }
 
     /// What the drain met, once it is over. `idle`: nothing is under way in the other direction.
-    pub(super) fn drained(&self, now: Timestamp, idle: bool) -> Option<DrainReport> {
-        let until = self.drain_until?;
+    pub(super) fn drained(&self, idle: bool) -> Option<DrainReport> {
+        let may_end = match self.grace {
+            Grace::None => false,
+            Grace::Until(_) => idle,
+            Grace::Over => true,
+        };
         let report = match &self.server {
             None => Some(DrainReport::default()),
-            Some(server) if until + FLUSH_LIMIT <= now => Some(server.report()),
             Some(server) => server.drained(),
         };
-        report.filter(|_| idle || until <= now)
+        report.filter(|_| may_end)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        let limit = self.drain_until.map(|until| until + FLUSH_LIMIT);
-        earliest(limit, self.server.as_ref().and_then(Server::poll_timeout))
+        let grace = match self.grace {
+            Grace::Until(until) => Some(until),
+            Grace::None | Grace::Over => None,
+        };
+        earliest(grace, self.server.as_ref().and_then(Server::poll_timeout))
     }
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp) {
+        if matches!(self.grace, Grace::Until(until) if until <= now) {
+            self.grace = Grace::Over;
+        }
         if let Some(server) = &mut self.server {
             server.handle_timeout(now);
         }
@@ -171,10 +188,17 @@ impl Serving {
     }
 
     /// Answers; a sender that takes nothing now asks again.
-    pub(super) fn answer(&self, event_loop: &mut EventLoop, to: &Connection, message: &FromWorker) {
+    pub(super) fn answer(
+        &mut self,
+        event_loop: &mut EventLoop,
+        to: &Connection,
+        message: &FromWorker,
+    ) {
         let frame = codec::encode(message);
-        // Whoever does not get it will ping, and be answered then.
-        let _ = event_loop.send(self.listener.socket, &[&to.0, &frame]);
+        let sent = event_loop.send(self.listener.socket, &[&to.0, &frame]);
+        if let (Err(SendError::Unreachable), Some(server)) = (sent, &mut self.server) {
+            server.handle_gone(to);
+        }
     }
 
     fn start(&mut self, task: Task) {
