@@ -128,4 +128,13 @@ impl StopSignals {
     pub fn wait(&mut self) -> i32 {
         self.signals.forever().next().unwrap_or(0)
     }
+
+    /// Does this at the first signal, on a thread of its own.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn on_first(mut self, action: impl FnOnce(i32) + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name("signals".into());
+        thread.spawn(move || action(self.wait())).map(drop)
+    }
 }

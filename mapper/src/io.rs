@@ -3,7 +3,6 @@
 mod builder;
 mod mapper;
 mod node;
-mod tally;
 
 pub use builder::{MapperBuilder, StartError};
 pub use mapper::{Mapper, MapperError};

@@ -41,17 +41,23 @@ impl From<DecodeError> for BadMessage {
     }
 }
 
-/// Counts of refused messages, and when to speak of them.
-#[derive(Clone, Debug, Default)]
-pub struct Refusals {
+/// Counts of what was refused by reason, and when to speak of it.
+#[derive(Clone, Debug)]
+pub struct Refusals<R = BadMessage> {
     total: u64,
-    since_summary: BTreeMap<BadMessage, u64>,
+    since_summary: BTreeMap<R, u64>,
     summarised_at: Option<Timestamp>,
 }
 
-impl Refusals {
-    /// A message was refused.
-    pub fn count(&mut self, reason: impl Into<BadMessage>) {
+impl<R> Default for Refusals<R> {
+    fn default() -> Self {
+        Self { total: 0, since_summary: BTreeMap::new(), summarised_at: None }
+    }
+}
+
+impl<R: Ord> Refusals<R> {
+    /// Something was refused.
+    pub fn count(&mut self, reason: impl Into<R>) {
         self.total += 1;
         *self.since_summary.entry(reason.into()).or_default() += 1;
     }
@@ -63,7 +69,7 @@ impl Refusals {
     }
 
     /// What was refused since the last summary, if it is time for one.
-    pub fn poll_summary(&mut self, now: Timestamp) -> Option<Summary> {
+    pub fn poll_summary(&mut self, now: Timestamp) -> Option<Summary<R>> {
         if self.poll_timeout()? > now {
             return None;
         }
@@ -75,12 +81,12 @@ impl Refusals {
 
 /// What was refused; displays as `malformed 12, wrong version 3; 15 in all`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
-    by_reason: BTreeMap<BadMessage, u64>,
+pub struct Summary<R = BadMessage> {
+    by_reason: BTreeMap<R, u64>,
     total: u64,
 }
 
-impl fmt::Display for Summary {
+impl<R: fmt::Display> fmt::Display for Summary<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (reason, count)) in self.by_reason.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
@@ -96,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_one_line() {
-        let mut refusals = Refusals::default();
+        let mut refusals = Refusals::<BadMessage>::default();
         assert_eq!(refusals.poll_timeout(), None);
         for version in 0..100 {
             refusals.count(DecodeError::Version(version));

@@ -4,34 +4,28 @@
 //! settles what became of those under way. Sending may fail silently, as a failed send and a lost
 //! connection have the same cure.
 
-use std::collections::{BTreeMap, VecDeque};
+mod receipts;
+mod window;
+
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    AttemptId, FromWorker, JobHeader, OpenAttempt, OutcomeHeader, Reason, SenderHello, ToWorker,
-    Verdict,
+    AttemptId, FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
-use svcmap_proto::time::{Timestamp, wire_ms};
+use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::outcome::Cause;
+use receipts::{Arrival, Receipts};
+use window::Window;
 
 /// How long a connection may take until the worker's WELCOME, before another address or another
 /// worker is tried.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-
-/// A job that was sent so long before the worker reported has arrived by then; one that was sent
-/// later may have to be counted on top. Too long only means to wait for the worker's next answer.
-const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
-
-/// Outcomes that may come before they are acknowledged at once, as no job is there to say so.
-const UNACKNOWLEDGED_MAX: u64 = 256;
-
-/// Bytes of results that may come before they are acknowledged at once.
-const UNACKNOWLEDGED_BYTES_MAX: usize = 1024 * 1024;
 
 /// How often liveness is looked at, as the mapper dictates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,12 +102,6 @@ enum Phase {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    attempt: AttemptId,
-    sent_at: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Pending {
     attempt: AttemptId,
     deadline: Timestamp,
@@ -129,20 +117,10 @@ pub struct Link {
     timing: Timing,
     phase: Phase,
     connections: u32,
-    /// The number of the last job that was sent.
-    last_number: u64,
-    /// The highest number of a job that the newest load counts.
-    reflected: u64,
-    /// Attempts that were sent and have no outcome yet, by number.
-    open: BTreeMap<u64, Open>,
-    /// Their numbers.
-    numbers: BTreeMap<AttemptId, u64>,
     /// Attempts that were not sent yet.
     pending: VecDeque<Pending>,
-    received_outcomes: u64,
-    acknowledged: u64,
-    unacknowledged_bytes: usize,
-    acknowledge_at: Option<Timestamp>,
+    window: Window,
+    receipts: Receipts,
     heard_at: Timestamp,
     pings: u32,
     pinged_at: Timestamp,
@@ -169,15 +147,9 @@ impl Link {
             timing,
             phase: Phase::Connecting(now),
             connections: 0,
-            last_number: 0,
-            reflected: 0,
-            open: BTreeMap::new(),
-            numbers: BTreeMap::new(),
             pending: VecDeque::new(),
-            received_outcomes: 0,
-            acknowledged: 0,
-            unacknowledged_bytes: 0,
-            acknowledge_at: None,
+            window: Window::default(),
+            receipts: Receipts::default(),
             heard_at: now,
             pings: 0,
             pinged_at: now,
@@ -207,7 +179,7 @@ impl Link {
         if self.phase == Phase::Closed {
             self.phase = Phase::Connecting(now);
             (self.heard_at, self.pinged_at, self.pings) = (now, now, 0);
-            self.reflected = self.last_number;
+            self.window.reflect_all();
         }
     }
 
@@ -216,23 +188,17 @@ impl Link {
         !matches!(self.phase, Phase::Away | Phase::Closed)
             && self.ended_at.is_none()
             && self.pings < 2
-            && self.open.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
+            && self.window.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
     }
 
     /// Jobs that went or are about to go there, and that the worker's newest load does not count.
     pub fn unreflected(&self) -> u32 {
-        let sent = usize::try_from(self.last_number - self.reflected).unwrap_or(usize::MAX);
-        // What has ended since takes no slot, whether the load counts it or not.
-        let open = sent.min(self.open.len());
-        u32::try_from(open + self.pending.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.window.unreflected() + self.pending.len()).unwrap_or(u32::MAX)
     }
 
     /// A mapper's word on the worker's load, true at `at`, counts what had arrived by then.
     pub fn reflect_until(&mut self, at: Timestamp) {
-        let at = at.before(ARRIVAL_MARGIN);
-        let later = self.open.range(self.reflected + 1..);
-        let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
-        self.reflected = counted.last().unwrap_or(self.reflected);
+        self.window.reflect_until(at);
     }
 
     /// Sends an attempt, as soon as there is a connection.
@@ -275,7 +241,7 @@ impl Link {
         self.release_pending();
         if self.ended_at.is_some() {
             self.close(Closing::Gone, Cause::PeerEnded);
-        } else if self.open.is_empty() {
+        } else if self.window.is_empty() {
             // Nothing is owed: a later job makes a new link, if the worker is still there.
             self.close(Closing::Unreachable, Cause::PeerSilent);
         } else {
@@ -330,7 +296,7 @@ impl Link {
                         usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
                     self.reconcile(received_jobs, &forgotten);
                     self.phase = Phase::Ready;
-                    self.handle_load(now, self.last_number, load);
+                    self.handle_load(now, received_jobs, load);
                     self.flush(now);
                 }
             }
@@ -347,38 +313,31 @@ impl Link {
     }
 
     fn handle_outcome(&mut self, now: Timestamp, header: &OutcomeHeader, payload: &[u8]) {
-        if header.number <= self.received_outcomes {
-            return;
-        }
-        if header.number > self.received_outcomes + 1 {
-            // Some got lost on the way, or had to be dropped: HELLO finds out.
-            if self.phase == Phase::Ready {
-                self.greet(now);
+        match self.receipts.receive(now, header.number, payload.len(), self.timing.beat) {
+            Arrival::Next => {}
+            Arrival::Again => return,
+            Arrival::Gap => {
+                // HELLO finds out what became of the others.
+                if self.phase == Phase::Ready {
+                    self.greet(now);
+                }
+                return;
             }
-            return;
-        }
-        self.received_outcomes = header.number;
-        self.unacknowledged_bytes += payload.len();
-        self.acknowledge_at.get_or_insert(now + self.timing.beat);
-        if self.received_outcomes - self.acknowledged >= UNACKNOWLEDGED_MAX
-            || self.unacknowledged_bytes >= UNACKNOWLEDGED_BYTES_MAX
-        {
-            self.acknowledge_at = Some(now);
         }
         let (attempt, verdict) = (header.attempt, header.verdict);
-        self.settle(attempt);
+        self.window.settle(attempt);
         self.handle_load(now, header.received_jobs, header.load);
         self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload: payload.to_vec() });
         self.flush(now);
     }
 
     fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
-        self.reflected = self.reflected.max(received_jobs.min(self.last_number));
+        self.window.reflect(received_jobs);
         self.outputs.push_back(LinkOutput::Load(load));
         if load.state == State::Draining {
             // It waits for this before it leaves: no job follows, and no outcome is missing.
             self.release_pending();
-            self.acknowledge_at = Some(now);
+            self.receipts.hurry(now);
         }
     }
 
@@ -388,11 +347,11 @@ impl Link {
             Phase::Closed => return None,
             Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
             Phase::Away => self.heard_at + self.timing.expiry,
-            Phase::Ready if self.open.is_empty() => self.heard_at + self.timing.idle,
+            Phase::Ready if self.window.is_empty() => self.heard_at + self.timing.idle,
             Phase::Ready => self.next_ping_at(),
         };
-        let ended = svcmap_proto::time::earliest(self.ended_at, self.acknowledge_at);
-        svcmap_proto::time::earliest(Some(liveness), ended)
+        let ended = earliest(self.ended_at, self.receipts.due_at());
+        earliest(Some(liveness), ended)
     }
 
     fn next_ping_at(&self) -> Timestamp {
@@ -416,8 +375,8 @@ impl Link {
             Phase::Ready => self.handle_silence(now),
             _ => {}
         }
-        if self.phase == Phase::Ready && self.acknowledge_at.is_some_and(|at| at <= now) {
-            let outcomes = self.acknowledge();
+        if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
+            let outcomes = self.receipts.acknowledge();
             self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
         }
     }
@@ -425,7 +384,7 @@ impl Link {
     /// No WELCOME came in time: what was not sent goes elsewhere, what was is asked for again.
     fn handle_no_welcome(&mut self, now: Timestamp) {
         self.release_pending();
-        if self.open.is_empty() || self.heard_at + self.timing.expiry <= now {
+        if self.window.is_empty() || self.heard_at + self.timing.expiry <= now {
             self.close(Closing::Unreachable, Cause::PeerSilent);
         } else {
             self.greet(now);
@@ -434,7 +393,7 @@ impl Link {
 
     /// Only who owes an answer is asked: idle workers cost nothing.
     fn handle_silence(&mut self, now: Timestamp) {
-        if self.open.is_empty() {
+        if self.window.is_empty() {
             if self.heard_at + self.timing.idle <= now {
                 self.close(Closing::Idle, Cause::PeerSilent);
             }
@@ -450,7 +409,7 @@ impl Link {
         }
         self.pings += 1;
         self.pinged_at = now;
-        let received_outcomes = self.acknowledge();
+        let received_outcomes = self.receipts.acknowledge();
         self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
     }
 
@@ -465,8 +424,7 @@ impl Link {
             return;
         }
         self.release_pending();
-        self.numbers.clear();
-        for (_, Open { attempt, .. }) in std::mem::take(&mut self.open) {
+        for attempt in self.window.take_after(0) {
             self.outputs.push_back(LinkOutput::Lost { attempt, cause });
         }
         self.phase = Phase::Closed;
@@ -476,8 +434,7 @@ impl Link {
     fn greet(&mut self, now: Timestamp) {
         self.phase = Phase::Greeting(now);
         self.connections += 1;
-        let received_outcomes = self.acknowledge();
-        let open = self.open.iter();
+        let received_outcomes = self.receipts.acknowledge();
         let hello = SenderHello {
             oldest: codec::VERSION_OLDEST,
             newest: codec::VERSION,
@@ -487,36 +444,25 @@ impl Link {
             incarnation: self.incarnation,
             received_outcomes,
             payload_bytes_max: self.identity.result_bytes_max,
-            open: open
-                .map(|(&number, open)| OpenAttempt { number, attempt: open.attempt })
-                .collect(),
+            open: self.window.attempts(),
         };
         self.outputs.push_back(LinkOutput::Send(ToWorker::Hello(hello)));
     }
 
     /// WELCOME says what became of the open attempts; those it does not name are on their way.
     fn reconcile(&mut self, received_jobs: u64, forgotten: &[AttemptId]) {
-        for (_, open) in self.open.split_off(&(received_jobs + 1)) {
-            self.numbers.remove(&open.attempt);
-            self.outputs.push_back(LinkOutput::NeverSeen(open.attempt));
+        for attempt in self.window.take_after(received_jobs) {
+            self.outputs.push_back(LinkOutput::NeverSeen(attempt));
         }
         for &attempt in forgotten {
-            self.settle(attempt);
+            self.window.settle(attempt);
             self.outputs.push_back(LinkOutput::Lost { attempt, cause: Cause::Forgotten });
         }
-        self.reflected = self.last_number;
-    }
-
-    /// Notes that outcomes are acknowledged by what is about to be sent.
-    fn acknowledge(&mut self) -> u64 {
-        self.acknowledged = self.received_outcomes;
-        self.unacknowledged_bytes = 0;
-        self.acknowledge_at = None;
-        self.acknowledged
+        self.window.reflect_all();
     }
 
     fn flush(&mut self, now: Timestamp) {
-        while self.phase == Phase::Ready && self.open.len() < limits::OPEN_ATTEMPTS_MAX {
+        while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
             let Some(pending) = self.pending.pop_front() else { return };
             let Pending { attempt, deadline, payload_bytes } = pending;
             if payload_bytes > self.payload_bytes_max {
@@ -525,20 +471,11 @@ impl Link {
                 self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
                 continue;
             }
-            self.last_number += 1;
-            let number = self.last_number;
-            self.open.insert(number, Open { attempt, sent_at: now });
-            self.numbers.insert(attempt, number);
+            let number = self.window.send(now, attempt);
             let deadline_ms = wire_ms(deadline.since(now));
-            let received_outcomes = self.acknowledge();
+            let received_outcomes = self.receipts.acknowledge();
             let header = JobHeader { number, attempt, deadline_ms, received_outcomes };
             self.outputs.push_back(LinkOutput::Send(ToWorker::Job(header)));
-        }
-    }
-
-    fn settle(&mut self, attempt: AttemptId) {
-        if let Some(number) = self.numbers.remove(&attempt) {
-            self.open.remove(&number);
         }
     }
 

@@ -4,24 +4,21 @@
 //! own word, is none, whatever a mapper says. Load comes from mappers and from the instances' own
 //! answers; what has the higher (incarnation, sequence) wins. Losing a mapper empties nothing.
 
+mod service;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use svcmap_proto::control::{Change, Entry, Publication, SnapshotPart};
+use svcmap_proto::control::{Publication, SnapshotPart};
 use svcmap_proto::load::Load;
-use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use crate::config::SERVICES_FOLLOWED_MAX;
+pub use service::Member;
+use service::Service;
 use view::{Update, View};
-
-/// How long who was removed is remembered, so that a late message does not bring it back.
-const REMOVED_KEEP: Duration = Duration::from_secs(600);
-
-/// Most removed instances remembered for one service; the oldest go first.
-const REMOVED_MAX: usize = 4096;
 
 /// What the cache wants, or has found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,25 +46,6 @@ pub enum PeersOutput {
     },
 }
 
-/// An instance that the cache knows.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// Where it is reached, best first.
-    pub endpoints: Vec<Endpoint>,
-    /// On which machine it runs.
-    pub host: HostId,
-    /// Its newest load.
-    pub load: Load,
-    /// When that was true.
-    pub load_at: Timestamp,
-    /// When it last answered itself.
-    answered_at: Option<Timestamp>,
-    /// Which mappers list it: one bit for each.
-    listed_by: u8,
-}
-
 /// What is known of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knowledge {
@@ -75,18 +53,6 @@ pub enum Knowledge {
     None,
     /// The members are all there are.
     Complete,
-}
-
-#[derive(Debug)]
-struct Service {
-    views: Vec<View>,
-    members: BTreeMap<Name, Member>,
-    /// The newest (incarnation, sequence) of who was removed, and when.
-    removed: BTreeMap<Name, (Incarnation, u64, Timestamp)>,
-    /// Counts changes of membership.
-    membership: u64,
-    /// When the next member that no mapper lists may have been silent for too long.
-    doubt_at: Option<Timestamp>,
 }
 
 /// See the module.
@@ -130,9 +96,7 @@ impl Peers {
         for (mapper, _) in self.epochs.iter().enumerate().filter(|(_, epoch)| epoch.is_some()) {
             self.outputs.push_back(PeersOutput::Sync { mapper, service: service.clone() });
         }
-        let (members, removed) = (BTreeMap::new(), BTreeMap::new());
-        let service_state = Service { views, members, removed, membership: 0, doubt_at: None };
-        self.services.insert(service.clone(), service_state);
+        self.services.insert(service.clone(), Service::new(views));
         true
     }
 
@@ -205,8 +169,7 @@ impl Peers {
             .and_then(|service| service.members.get_mut(&key.instance))
             .filter(|member| member.incarnation == incarnation);
         let Some(member) = member else { return false };
-        member.answered_at = Some(now);
-        member.take_load(load, now)
+        member.handle_answer(now, load)
     }
 
     /// What is known of a service.
@@ -267,189 +230,11 @@ impl Peers {
 
     fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update>) {
         let Some(service) = self.services.get_mut(name) else { return };
-        let ended = match update {
-            Some(Update::Snapshot { entries, warming }) => {
-                service.apply_snapshot(now, mapper, entries, warming, self.expiry)
-            }
-            Some(Update::Changes(changes)) => {
-                service.apply_changes(now, mapper, changes, self.expiry)
-            }
-            None => return,
-        };
+        let Some(update) = update else { return };
+        let ended = service.apply(now, mapper, update, self.expiry);
         for (instance, incarnation) in ended {
             let key = InstanceKey { service: name.clone(), instance };
             self.outputs.push_back(PeersOutput::Ended { key, incarnation });
         }
     }
-}
-
-impl Member {
-    fn new(now: Timestamp, entry: Entry) -> Self {
-        Self {
-            incarnation: entry.incarnation,
-            endpoints: entry.endpoints,
-            host: entry.host,
-            load: entry.load,
-            load_at: heard_at(now, entry.age_ms),
-            answered_at: None,
-            listed_by: 0,
-        }
-    }
-
-    fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
-        if load.sequence < self.load.sequence {
-            return false;
-        }
-        self.load_at = self.load_at.max(at);
-        let news = load.sequence > self.load.sequence;
-        self.load = *load;
-        news
-    }
-
-    /// No mapper lists it, but it answered: until when it gets the benefit of the doubt.
-    fn doubtful_until(&self, expiry: Duration) -> Option<Timestamp> {
-        (self.listed_by == 0).then(|| self.answered_at.unwrap_or_default() + expiry)
-    }
-}
-
-impl Service {
-    fn apply_snapshot(
-        &mut self,
-        now: Timestamp,
-        mapper: usize,
-        entries: Vec<Entry>,
-        warming: bool,
-        expiry: Duration,
-    ) -> Vec<(Name, Incarnation)> {
-        let listed: BTreeSet<Name> = entries.iter().map(|entry| entry.instance.clone()).collect();
-        let mut ended = Vec::new();
-        for entry in entries {
-            ended.extend(self.put(now, mapper, entry));
-        }
-        if !warming {
-            for (_, member) in self.members.iter_mut().filter(|(name, _)| !listed.contains(*name)) {
-                member.listed_by &= !bit(mapper);
-            }
-            self.drop_doubtful(now, expiry);
-        }
-        ended
-    }
-
-    fn apply_changes(
-        &mut self,
-        now: Timestamp,
-        mapper: usize,
-        changes: Vec<Change>,
-        expiry: Duration,
-    ) -> Vec<(Name, Incarnation)> {
-        let mut ended = Vec::new();
-        for change in changes {
-            match change {
-                Change::Put(entry) => ended.extend(self.put(now, mapper, entry)),
-                Change::Load { instance, incarnation, load, age_ms } => {
-                    let member = self.members.get_mut(&instance);
-                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
-                        member.take_load(&load, heard_at(now, age_ms));
-                    }
-                }
-                Change::Left { instance, incarnation } => {
-                    ended.extend(self.end(now, instance, incarnation));
-                }
-                Change::Expired { instance, incarnation } => {
-                    let member = self.members.get_mut(&instance);
-                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
-                        member.listed_by &= !bit(mapper);
-                    }
-                }
-            }
-        }
-        self.drop_doubtful(now, expiry);
-        ended
-    }
-
-    /// A mapper lists an instance. Returns the life that this one replaces, if it does.
-    fn put(&mut self, now: Timestamp, mapper: usize, entry: Entry) -> Option<(Name, Incarnation)> {
-        let newness = (entry.incarnation, entry.load.sequence);
-        let removed = self.removed.get(&entry.instance);
-        if removed.is_some_and(|&(incarnation, sequence, _)| newness <= (incarnation, sequence)) {
-            return None;
-        }
-        let name = entry.instance.clone();
-        let known = self.members.get_mut(&name);
-        match known {
-            Some(member) if member.incarnation > entry.incarnation => None,
-            Some(member) if member.incarnation == entry.incarnation => {
-                member.listed_by |= bit(mapper);
-                member.take_load(&entry.load, heard_at(now, entry.age_ms));
-                member.endpoints = entry.endpoints;
-                None
-            }
-            earlier => {
-                let ended = earlier.map(|member| (name.clone(), member.incarnation));
-                let mut member = Member::new(now, entry);
-                member.listed_by = bit(mapper);
-                self.members.insert(name, member);
-                self.membership += 1;
-                ended
-            }
-        }
-    }
-
-    /// An instance left: a fact, whoever still lists it.
-    fn end(
-        &mut self,
-        now: Timestamp,
-        name: Name,
-        incarnation: Incarnation,
-    ) -> Option<(Name, Incarnation)> {
-        if self.members.get(&name).is_some_and(|member| member.incarnation > incarnation) {
-            return None;
-        }
-        self.members.remove(&name);
-        self.membership += 1;
-        self.remember(now, name.clone(), incarnation, u64::MAX);
-        Some((name, incarnation))
-    }
-
-    /// Drops members that no mapper lists and that have not answered for one expiry either.
-    fn drop_doubtful(&mut self, now: Timestamp, expiry: Duration) {
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(_, member)| member.doubtful_until(expiry).is_some_and(|until| until <= now))
-            .map(|(name, member)| (name.clone(), member.incarnation, member.load.sequence))
-            .collect();
-        for (name, incarnation, sequence) in gone {
-            self.members.remove(&name);
-            self.membership += 1;
-            self.remember(now, name, incarnation, sequence);
-        }
-        let doubtful = self.members.values().filter_map(|member| member.doubtful_until(expiry));
-        self.doubt_at = doubtful.min();
-    }
-
-    fn remember(&mut self, now: Timestamp, name: Name, incarnation: Incarnation, sequence: u64) {
-        if self.removed.len() >= REMOVED_MAX && !self.removed.contains_key(&name) {
-            let oldest = self.removed.iter().min_by_key(|(_, (_, _, at))| *at);
-            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                self.removed.remove(&oldest);
-            }
-        }
-        let entry = self.removed.entry(name).or_insert((incarnation, sequence, now));
-        if (incarnation, sequence) >= (entry.0, entry.1) {
-            *entry = (incarnation, sequence, now);
-        }
-    }
-
-    fn forget_removed(&mut self, now: Timestamp) {
-        self.removed.retain(|_, (_, _, at)| now.since(*at) < REMOVED_KEEP);
-    }
-}
-
-fn bit(mapper: usize) -> u8 {
-    1 << (mapper % crate::config::MAPPERS_MAX)
-}
-
-fn heard_at(now: Timestamp, age_ms: u32) -> Timestamp {
-    now.before(Duration::from_millis(u64::from(age_ms)))
 }

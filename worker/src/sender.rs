@@ -3,7 +3,10 @@
 //!
 //! It puts [`Outbox`], [`Peers`], [`Link`]s and a [`Choice`] together.
 
-use std::collections::{BTreeMap, VecDeque};
+mod links;
+mod roster;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,17 +17,13 @@ use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::{Candidate, Choice};
 use crate::config::OutboxConfig;
-use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
+use crate::link::{Closing, Identity, LinkOutput, Timing};
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::outcome::Outcome;
-use crate::peers::{Knowledge, Member, Peers, PeersOutput};
+use crate::peers::{Knowledge, Peers, PeersOutput};
 use crate::statistics::Statistics;
-
-/// A worker that could not be reached is left alone for this long, doubling with each failure.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-
-/// The longest that an unreachable worker is left alone.
-const RETRY_MAX: Duration = Duration::from_secs(16);
+use links::Links;
+use roster::Rosters;
 
 /// What the sender wants done.
 #[derive(Debug)]
@@ -73,38 +72,17 @@ pub enum SenderOutput {
     },
 }
 
-#[derive(Debug)]
-struct LinkState {
-    link: Link,
-    /// Which of the worker's endpoints comes next.
-    endpoint: usize,
-    failures: u32,
-    retry_at: Option<Timestamp>,
-    /// The sequence of the load that the link's count of unreflected jobs refers to.
-    load_sequence: u64,
-}
-
-/// The instances of one service that this sender uses.
-#[derive(Debug, Default)]
-struct Roster {
-    membership: u64,
-    instances: Vec<Name>,
-}
-
 /// See the module.
 pub struct Sender {
     identity: Identity,
     host: HostId,
-    config: OutboxConfig,
     timing: Timing,
     outbox: Outbox,
     peers: Peers,
     choice: Box<dyn Choice>,
     random: fastrand::Rng,
-    links: BTreeMap<u64, LinkState>,
-    by_peer: BTreeMap<(InstanceKey, Incarnation), u64>,
-    next_link: u64,
-    rosters: BTreeMap<Name, Roster>,
+    links: Links,
+    rosters: Rosters,
     statistics: Statistics,
     outputs: VecDeque<SenderOutput>,
 }
@@ -126,14 +104,11 @@ impl Sender {
             host,
             timing: Timing { beat, expiry, idle: config.idle },
             outbox: Outbox::new(config.attempts_max),
-            config,
             peers: Peers::new(mappers),
             choice,
             random: fastrand::Rng::with_seed(seed),
-            links: BTreeMap::new(),
-            by_peer: BTreeMap::new(),
-            next_link: 0,
-            rosters: BTreeMap::new(),
+            links: Links::default(),
+            rosters: Rosters::new(id, config.active_peers_max),
             statistics: Statistics::default(),
             outputs: VecDeque::new(),
         }
@@ -172,7 +147,7 @@ impl Sender {
     /// The user takes a job back.
     pub fn handle_cancel(&mut self, now: Timestamp, id: JobId) {
         let Some((attempt, link)) = self.outbox.cancel(now, id) else { return };
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             if state.link.withdraw(attempt) {
                 self.outbox.refuse(now, id, Reason::Cancelled);
             } else {
@@ -186,7 +161,7 @@ impl Sender {
         let beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
         let expiry = Duration::from_millis(u64::from(welcome.expiry_ms)).max(beat);
         self.timing = Timing { beat, expiry, ..self.timing };
-        self.links.values_mut().for_each(|state| state.link.set_timing(self.timing));
+        self.links.iter_mut().for_each(|(_, state)| state.link.set_timing(self.timing));
         self.peers.handle_welcome(now, mapper, welcome.epoch, (beat, expiry));
     }
 
@@ -221,14 +196,14 @@ impl Sender {
 
     /// The connection of a link is there.
     pub fn handle_link_writable(&mut self, now: Timestamp, link: u64) {
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             state.link.handle_writable(now);
         }
     }
 
     /// The connection of a link is gone.
     pub fn handle_link_unwritable(&mut self, now: Timestamp, link: u64) {
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             state.link.handle_unwritable(now);
         }
     }
@@ -241,14 +216,14 @@ impl Sender {
         message: FromWorker,
         payload: &[u8],
     ) {
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             state.link.handle_message(now, message, payload);
         }
     }
 
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, gap: Duration) {
-        self.links.values_mut().for_each(|state| state.link.handle_suspension(gap));
+        self.links.iter_mut().for_each(|(_, state)| state.link.handle_suspension(gap));
     }
 
     /// Sends no more: what waits is refused, what is under way is unknown.
@@ -267,20 +242,17 @@ impl Sender {
 
     /// When [`Sender::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let links = self.links.values().filter_map(|state| {
-            let retry_at = state.retry_at.filter(|_| state.link.is_closed());
-            earliest(state.link.poll_timeout(), retry_at)
-        });
-        earliest(links.min(), earliest(self.outbox.poll_timeout(), self.peers.poll_timeout()))
+        earliest(
+            self.links.poll_timeout(),
+            earliest(self.outbox.poll_timeout(), self.peers.poll_timeout()),
+        )
     }
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.peers.handle_timeout(now);
-        for state in self.links.values_mut() {
-            state.link.handle_timeout(now);
-            if state.retry_at.is_some_and(|at| at <= now) {
-                state.retry_at = None;
+        for (_, state) in self.links.iter_mut() {
+            if state.handle_timeout(now) {
                 self.outbox.touch(&state.link.key().service);
             }
         }
@@ -290,9 +262,9 @@ impl Sender {
         self.outbox.handle_timeout(
             now,
             |lane| why_no_worker(peers, lane),
-            |attempt, link| links.get_mut(&link).is_some_and(|state| state.link.withdraw(attempt)),
+            |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
         );
-        self.forget_links();
+        self.links.forget_ended(&self.peers);
     }
 
     /// Lets everything that is known take its effect, until nothing changes any more.
@@ -321,9 +293,8 @@ impl Sender {
                     self.outputs.push_back(SenderOutput::Silent { mapper });
                 }
                 PeersOutput::Ended { key, incarnation } => {
-                    let lives = (key.clone(), Incarnation(0))..=(key, incarnation);
-                    for link in self.by_peer.range(lives).map(|(_, link)| link) {
-                        if let Some(state) = self.links.get_mut(link) {
+                    for number in self.links.until(&key, incarnation) {
+                        if let Some(state) = self.links.get_mut(number) {
                             state.link.handle_ended(now);
                         }
                     }
@@ -334,7 +305,7 @@ impl Sender {
 
     fn drain_links(&mut self, now: Timestamp) {
         let mut outputs = Vec::new();
-        for (&number, state) in &mut self.links {
+        for (number, state) in self.links.iter_mut() {
             while let Some(output) = state.link.poll_output() {
                 outputs.push((number, output));
             }
@@ -345,7 +316,7 @@ impl Sender {
     }
 
     fn handle_link_output(&mut self, now: Timestamp, number: u64, output: LinkOutput) {
-        let Some(state) = self.links.get_mut(&number) else { return };
+        let Some(state) = self.links.get_mut(number) else { return };
         let key = state.link.key().clone();
         match output {
             LinkOutput::Send(message) => {
@@ -359,7 +330,7 @@ impl Sender {
                 self.outputs.push_back(SenderOutput::Send { link: number, message, payload });
             }
             LinkOutput::Load(load) => {
-                (state.failures, state.load_sequence) = (0, load.sequence);
+                state.handle_answer(load.sequence);
                 self.peers.handle_load(now, &key, state.link.incarnation(), &load);
                 self.outbox.touch(&key.service);
             }
@@ -394,29 +365,10 @@ impl Sender {
     }
 
     fn handle_closed(&mut self, now: Timestamp, number: u64, closing: Closing) {
-        let Some(state) = self.links.get_mut(&number) else { return };
+        let Some(state) = self.links.get_mut(number) else { return };
+        state.handle_closed(now, closing);
         self.outputs.push_back(SenderOutput::Disconnect { link: number });
         self.outbox.touch(&state.link.key().service);
-        if closing == Closing::Unreachable {
-            // The next try takes the next address, in a while.
-            let wait = RETRY_FIRST * 2u32.saturating_pow(state.failures.min(10));
-            state.failures += 1;
-            state.endpoint += 1;
-            state.retry_at = Some(now + wait.min(RETRY_MAX));
-        }
-    }
-
-    /// Forgets closed links to lives that are over.
-    fn forget_links(&mut self) {
-        let (links, peers) = (&mut self.links, &self.peers);
-        self.by_peer.retain(|(key, incarnation), number| {
-            let listed = peers.member(key).is_some_and(|m| m.incarnation == *incarnation);
-            let keep = listed || links.get(number).is_some_and(|state| !state.link.is_closed());
-            if !keep {
-                links.remove(number);
-            }
-            keep
-        });
     }
 
     /// Gives the jobs of a lane to workers, as long as one has room.
@@ -424,14 +376,13 @@ impl Sender {
         if self.outbox.first(lane).is_none() {
             return;
         }
-        let (keys, mut candidates) = self.candidates(now, lane);
+        let (peers, mut candidates) = self.candidates(now, lane);
         while let Some(id) = self.outbox.first(lane) {
             let Some(index) = self.choice.choose(&candidates, &mut self.random) else { return };
-            let (key, incarnation) = &keys[index];
-            let Some(number) = self.link(now, key, *incarnation) else { return };
+            let Some(number) = self.link(now, &peers[index]) else { return };
             let payload_bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
             let Some((attempt, deadline)) = self.outbox.assign(lane, number) else { return };
-            if let Some(state) = self.links.get_mut(&number) {
+            if let Some(state) = self.links.get_mut(number) {
                 state.link.assign(now, attempt, deadline, payload_bytes);
             }
             candidates[index].unreflected += 1;
@@ -446,72 +397,32 @@ impl Sender {
     ) -> (Vec<(InstanceKey, Incarnation)>, Vec<Candidate>) {
         let instances = match &lane.instance {
             Some(instance) => vec![instance.clone()],
-            None => self.roster(&lane.service),
+            None => self.rosters.instances(&self.peers, &lane.service).to_vec(),
         };
-        let mut keys = Vec::with_capacity(instances.len());
+        let mut peers = Vec::with_capacity(instances.len());
         let mut candidates = Vec::with_capacity(instances.len());
         for instance in instances {
             let key = InstanceKey { service: lane.service.clone(), instance };
             let Some(member) = self.peers.member(&key) else { continue };
             let peer = (key, member.incarnation);
-            let link = self.by_peer.get(&peer).and_then(|number| self.links.get_mut(number));
-            if let Some(candidate) = candidate(now, member, link, self.timing.expiry, self.host) {
-                keys.push(peer);
+            let (expiry, host) = (self.timing.expiry, self.host);
+            if let Some(candidate) = self.links.candidate(now, &peer, member, expiry, host) {
+                peers.push(peer);
                 candidates.push(candidate);
             }
         }
-        (keys, candidates)
-    }
-
-    /// The instances of a service that this sender uses: all, or a random subset that stays the
-    /// same for this sender (highest random weight, Thaler and Ravishankar, IEEE/ACM ToN 6(1)).
-    fn roster(&mut self, service: &Name) -> Vec<Name> {
-        let membership = self.peers.membership(service);
-        let roster = self.rosters.entry(service.clone()).or_default();
-        if roster.membership != membership {
-            let mut names: Vec<Name> =
-                self.peers.members(service).map(|(name, _)| name.clone()).collect();
-            if names.len() > self.config.active_peers_max {
-                names.sort_by_cached_key(|name| weight(self.identity.sender, name));
-                names.truncate(self.config.active_peers_max);
-            }
-            *roster = Roster { membership, instances: names };
-        }
-        roster.instances.clone()
+        (peers, candidates)
     }
 
     /// The link to that life of that instance; opened if it is not.
-    fn link(&mut self, now: Timestamp, key: &InstanceKey, incarnation: Incarnation) -> Option<u64> {
-        let peer = (key.clone(), incarnation);
-        let number = match self.by_peer.get(&peer) {
-            Some(&number) => number,
-            None => {
-                let number = self.next_link;
-                self.next_link += 1;
-                let link = Link::new(now, self.identity, key.clone(), incarnation, self.timing);
-                let (endpoint, failures, retry_at, load_sequence) = (0, 0, None, 0);
-                let state = LinkState { link, endpoint, failures, retry_at, load_sequence };
-                self.links.insert(number, state);
-                self.by_peer.insert(peer, number);
-                self.connect(number)?;
-                return Some(number);
-            }
-        };
-        let state = self.links.get_mut(&number)?;
-        if state.link.is_closed() {
-            state.link.reopen(now);
-            self.connect(number)?;
+    fn link(&mut self, now: Timestamp, peer: &(InstanceKey, Incarnation)) -> Option<u64> {
+        let (number, connect) = self.links.open(now, peer, self.identity, self.timing);
+        if connect {
+            let endpoint =
+                self.links.get_mut(number)?.endpoint(self.peers.member(&peer.0)?, self.host)?;
+            self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
         }
         Some(number)
-    }
-
-    fn connect(&mut self, number: u64) -> Option<()> {
-        let state = self.links.get(&number)?;
-        let member = self.peers.member(state.link.key())?;
-        let usable = usable_endpoints(member, self.host);
-        let endpoint = (*usable.get(state.endpoint % usable.len().max(1))?).clone();
-        self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
-        Some(())
     }
 
     fn settle(&mut self) {
@@ -520,41 +431,6 @@ impl Sender {
             self.outputs.push_back(SenderOutput::Settled { job, outcome });
         }
     }
-}
-
-/// A member as the policy sees it; `None` if it cannot be used now.
-fn candidate(
-    now: Timestamp,
-    member: &Member,
-    state: Option<&mut LinkState>,
-    expiry: Duration,
-    host: HostId,
-) -> Option<Candidate> {
-    let load = (now.since(member.load_at) <= expiry).then_some(member.load);
-    let Some(state) = state else {
-        let reachable = !usable_endpoints(member, host).is_empty();
-        return reachable.then_some(Candidate { load, unreflected: 0 });
-    };
-    if state.retry_at.is_some() {
-        return None;
-    }
-    if member.load.sequence > state.load_sequence {
-        state.load_sequence = member.load.sequence;
-        state.link.reflect_until(member.load_at);
-    }
-    let usable = state.link.is_closed() || state.link.is_usable();
-    usable.then(|| Candidate { load, unreflected: state.link.unreflected() })
-}
-
-/// Where a member can be reached from this host, best first.
-fn usable_endpoints(member: &Member, host: HostId) -> Vec<&Endpoint> {
-    let same_host = member.host == host;
-    let mut usable: Vec<_> =
-        member.endpoints.iter().filter(|e| same_host || !e.is_loopback()).collect();
-    if same_host {
-        usable.sort_by_key(|endpoint| !endpoint.is_loopback());
-    }
-    usable
 }
 
 /// Why no worker has room for a lane; `None` if too little is known to say.
@@ -573,12 +449,4 @@ fn why_no_worker(peers: &Peers, lane: &Lane) -> Option<Reason> {
     let draining = svcmap_proto::load::State::Draining;
     let all_draining = wanted.all(|(_, member)| member.load.state == draining);
     Some(if all_draining { Reason::Draining } else { Reason::Full })
-}
-
-/// A number for each pair of sender and instance that is as good as random (FNV-1a, 64 bits).
-fn weight(sender: SenderId, instance: &Name) -> u64 {
-    let bytes = sender.0.to_le_bytes().into_iter().chain(instance.as_str().bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

@@ -23,7 +23,7 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     if let Some(parent) = args.supervised.supervised {
         end_with_parent(parent).map_err(Failure::failed)?;
     }
-    let mut signals = StopSignals::catch().map_err(Failure::failed)?;
+    let signals = StopSignals::catch().map_err(Failure::failed)?;
     let mapper = Mapper::builder()
         .bind(args.bind.as_str())
         .publish(args.publish().as_str())
@@ -33,12 +33,14 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
         .start()
         .map_err(cannot_start)?;
     let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
-    info!(log, "mapper started"; "bind" => %mapper.endpoint(), "publish" => %mapper.publish_endpoint());
     // Only scripts read it; a mapper without a stdout is as good.
     let _ = print_out(&format!("{line}\n"));
-    let signal = signals.wait();
-    info!(log, "mapper stops"; "signal" => signal);
-    mapper.stop();
+    let (stop, log) = (mapper.stopper(), log.clone());
+    let on_signal = move |signal| {
+        info!(log, "mapper stops"; "signal" => signal);
+        stop();
+    };
+    signals.on_first(on_signal).map_err(Failure::failed)?;
     mapper.wait().map_err(Failure::failed)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -50,8 +50,17 @@ impl Mapper {
 
     /// Asks it to stop. [`Mapper::wait`] waits until it has.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.waker.wake();
+        self.stopper()();
+    }
+
+    /// What [`Mapper::stop`] does, for another thread: a signal's, for example, while this one
+    /// waits.
+    pub fn stopper(&self) -> impl Fn() + Send + Sync + 'static {
+        let (stop, waker) = (Arc::clone(&self.stop), self.waker.clone());
+        move || {
+            stop.store(true, Ordering::Release);
+            waker.wake();
+        }
     }
 
     /// Waits until it has ended, after [`Mapper::stop`] or by itself.

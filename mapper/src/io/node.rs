@@ -13,7 +13,6 @@ use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 use zmq::Message;
 
-use super::tally::Tally;
 use crate::registry::{Connection, Event, Output, Registry};
 
 /// After a suspension, what waits is read for at most so long before any lease ends.
@@ -45,8 +44,8 @@ pub(super) struct Node {
     /// What one turn of the loop read: bounded by the loop's budget.
     inbox: Vec<Received>,
     bad_messages: Refusals,
-    refused: Tally<RegistrationError>,
-    undelivered: Tally<&'static str>,
+    refused: Refusals<RegistrationError>,
+    undelivered: Refusals<SendError>,
     suspensions: u64,
     log: Logger,
 }
@@ -71,8 +70,8 @@ impl Node {
             stop,
             inbox: Vec::new(),
             bad_messages: Refusals::default(),
-            refused: Tally::new(beat),
-            undelivered: Tally::new(beat),
+            refused: Refusals::default(),
+            undelivered: Refusals::default(),
             suspensions: 0,
             log,
         }
@@ -186,10 +185,8 @@ impl Node {
 
     /// A peer that is gone or does not read: ordinary life. Whoever needs an answer asks again.
     fn count_undelivered(&mut self, sent: Result<(), SendError>) {
-        match sent {
-            Ok(()) => {}
-            Err(SendError::Full) => self.undelivered.count("full"),
-            Err(SendError::Unreachable) => self.undelivered.count("unreachable"),
+        if let Err(error) = sent {
+            self.undelivered.count(error);
         }
     }
 

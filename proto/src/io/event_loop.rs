@@ -49,7 +49,7 @@ pub enum Event<'a> {
 }
 
 /// Why a message was not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum SendError {
     /// The peer does not read, or there is no connection. Keep the message and try again later.
     #[error("the peer takes nothing now")]

@@ -1,0 +1,96 @@
+//! The attempts that were sent over a link and have no outcome yet.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, OpenAttempt};
+use svcmap_proto::time::Timestamp;
+
+/// A job that was sent so long before the worker reported has arrived by then; one that was sent
+/// later may have to be counted on top. Too long only means to wait for the worker's next answer.
+const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    attempt: AttemptId,
+    sent_at: Timestamp,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// The number of the last job that was sent.
+    last_number: u64,
+    /// The highest number of a job that the newest load counts.
+    reflected: u64,
+    by_number: BTreeMap<u64, Open>,
+    numbers: BTreeMap<AttemptId, u64>,
+}
+
+impl Window {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
+    /// An attempt is sent. Returns the number that it goes under.
+    pub(super) fn send(&mut self, now: Timestamp, attempt: AttemptId) -> u64 {
+        self.last_number += 1;
+        self.by_number.insert(self.last_number, Open { attempt, sent_at: now });
+        self.numbers.insert(attempt, self.last_number);
+        self.last_number
+    }
+
+    /// An attempt has its outcome.
+    pub(super) fn settle(&mut self, attempt: AttemptId) {
+        if let Some(number) = self.numbers.remove(&attempt) {
+            self.by_number.remove(&number);
+        }
+    }
+
+    /// Takes out the attempts that never arrived, as the worker has jobs up to that number only.
+    pub(super) fn take_after(&mut self, received_jobs: u64) -> Vec<AttemptId> {
+        let lost = self.by_number.split_off(&received_jobs.saturating_add(1));
+        let attempts: Vec<_> = lost.into_values().map(|open| open.attempt).collect();
+        for attempt in &attempts {
+            self.numbers.remove(attempt);
+        }
+        attempts
+    }
+
+    /// What HELLO tells of them.
+    pub(super) fn attempts(&self) -> Vec<OpenAttempt> {
+        let open = self.by_number.iter();
+        open.map(|(&number, open)| OpenAttempt { number, attempt: open.attempt }).collect()
+    }
+
+    /// How many of them the worker's newest load does not count. What has ended since takes no
+    /// slot, whether that load counts it or not.
+    pub(super) fn unreflected(&self) -> usize {
+        let sent = usize::try_from(self.last_number - self.reflected).unwrap_or(usize::MAX);
+        sent.min(self.by_number.len())
+    }
+
+    /// The newest load counts the jobs up to that number.
+    pub(super) fn reflect(&mut self, received_jobs: u64) {
+        self.reflected = self.reflected.max(received_jobs.min(self.last_number));
+    }
+
+    /// The newest load counts every job.
+    pub(super) fn reflect_all(&mut self) {
+        self.reflected = self.last_number;
+    }
+
+    /// The newest load was true at `at`, and counts what had arrived by then.
+    pub(super) fn reflect_until(&mut self, at: Timestamp) {
+        let at = at.before(ARRIVAL_MARGIN);
+        let later = self.by_number.range(self.reflected + 1..);
+        let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
+        self.reflected = counted.last().unwrap_or(self.reflected);
+    }
+}

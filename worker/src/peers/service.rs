@@ -1,0 +1,250 @@
+//! What all mappers together say of one service: its members, and who was removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use svcmap_proto::control::{Change, Entry};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, Name};
+use svcmap_proto::time::Timestamp;
+
+use super::view::{Update, View};
+
+/// How long who was removed is remembered, so that a late message does not bring it back.
+const REMOVED_KEEP: Duration = Duration::from_secs(600);
+
+/// Most removed instances remembered for one service; the oldest go first.
+const REMOVED_MAX: usize = 4096;
+
+/// An instance that the cache knows.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Where it is reached, best first.
+    pub endpoints: Vec<Endpoint>,
+    /// On which machine it runs.
+    pub host: HostId,
+    /// Its newest load.
+    pub load: Load,
+    /// When that was true.
+    pub load_at: Timestamp,
+    /// When it last answered itself.
+    answered_at: Option<Timestamp>,
+    /// Which mappers list it: one bit for each.
+    listed_by: u8,
+}
+
+/// A service, as all mappers together describe it.
+#[derive(Debug)]
+pub(super) struct Service {
+    /// What each mapper publishes.
+    pub(super) views: Vec<View>,
+    /// Who is there.
+    pub(super) members: BTreeMap<Name, Member>,
+    /// The newest (incarnation, sequence) of who was removed, and when.
+    removed: BTreeMap<Name, (Incarnation, u64, Timestamp)>,
+    /// Counts changes of membership.
+    pub(super) membership: u64,
+    /// When the next member that no mapper lists may have been silent for too long.
+    pub(super) doubt_at: Option<Timestamp>,
+}
+
+impl Member {
+    fn new(now: Timestamp, entry: Entry) -> Self {
+        Self {
+            incarnation: entry.incarnation,
+            endpoints: entry.endpoints,
+            host: entry.host,
+            load: entry.load,
+            load_at: heard_at(now, entry.age_ms),
+            answered_at: None,
+            listed_by: 0,
+        }
+    }
+
+    /// It said so itself. Returns whether that was news.
+    pub(super) fn handle_answer(&mut self, now: Timestamp, load: &Load) -> bool {
+        self.answered_at = Some(now);
+        self.take_load(load, now)
+    }
+
+    /// Takes a load that was true at `at`. Returns whether that was news.
+    fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
+        if load.sequence < self.load.sequence {
+            return false;
+        }
+        self.load_at = self.load_at.max(at);
+        let news = load.sequence > self.load.sequence;
+        self.load = *load;
+        news
+    }
+
+    /// No mapper lists it, but it answered: until when it gets the benefit of the doubt.
+    fn doubtful_until(&self, expiry: Duration) -> Option<Timestamp> {
+        (self.listed_by == 0).then(|| self.answered_at.unwrap_or_default() + expiry)
+    }
+}
+
+impl Service {
+    /// Nobody yet.
+    pub(super) fn new(views: Vec<View>) -> Self {
+        let (members, removed) = (BTreeMap::new(), BTreeMap::new());
+        Self { views, members, removed, membership: 0, doubt_at: None }
+    }
+
+    /// A mapper told something. Returns the lives that are over by that.
+    pub(super) fn apply(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        update: Update,
+        expiry: Duration,
+    ) -> Vec<(Name, Incarnation)> {
+        let ended = match update {
+            Update::Snapshot { entries, warming } => {
+                self.apply_snapshot(now, mapper, entries, warming)
+            }
+            Update::Changes(changes) => self.apply_changes(now, mapper, changes),
+        };
+        self.drop_doubtful(now, expiry);
+        ended
+    }
+
+    fn apply_snapshot(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        entries: Vec<Entry>,
+        warming: bool,
+    ) -> Vec<(Name, Incarnation)> {
+        let listed: BTreeSet<Name> = entries.iter().map(|entry| entry.instance.clone()).collect();
+        let mut ended = Vec::new();
+        for entry in entries {
+            ended.extend(self.put(now, mapper, entry));
+        }
+        if !warming {
+            for (_, member) in self.members.iter_mut().filter(|(name, _)| !listed.contains(*name)) {
+                member.listed_by &= !bit(mapper);
+            }
+        }
+        ended
+    }
+
+    fn apply_changes(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        changes: Vec<Change>,
+    ) -> Vec<(Name, Incarnation)> {
+        let mut ended = Vec::new();
+        for change in changes {
+            match change {
+                Change::Put(entry) => ended.extend(self.put(now, mapper, entry)),
+                Change::Load { instance, incarnation, load, age_ms } => {
+                    let member = self.members.get_mut(&instance);
+                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
+                        member.take_load(&load, heard_at(now, age_ms));
+                    }
+                }
+                Change::Left { instance, incarnation } => {
+                    ended.extend(self.end(now, instance, incarnation));
+                }
+                Change::Expired { instance, incarnation } => {
+                    let member = self.members.get_mut(&instance);
+                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
+                        member.listed_by &= !bit(mapper);
+                    }
+                }
+            }
+        }
+        ended
+    }
+
+    /// A mapper lists an instance. Returns the life that this one replaces, if it does.
+    fn put(&mut self, now: Timestamp, mapper: usize, entry: Entry) -> Option<(Name, Incarnation)> {
+        let newness = (entry.incarnation, entry.load.sequence);
+        let removed = self.removed.get(&entry.instance);
+        if removed.is_some_and(|&(incarnation, sequence, _)| newness <= (incarnation, sequence)) {
+            return None;
+        }
+        let name = entry.instance.clone();
+        let known = self.members.get_mut(&name);
+        match known {
+            Some(member) if member.incarnation > entry.incarnation => None,
+            Some(member) if member.incarnation == entry.incarnation => {
+                member.listed_by |= bit(mapper);
+                member.take_load(&entry.load, heard_at(now, entry.age_ms));
+                member.endpoints = entry.endpoints;
+                None
+            }
+            earlier => {
+                let ended = earlier.map(|member| (name.clone(), member.incarnation));
+                let mut member = Member::new(now, entry);
+                member.listed_by = bit(mapper);
+                self.members.insert(name, member);
+                self.membership += 1;
+                ended
+            }
+        }
+    }
+
+    /// An instance left: a fact, whoever still lists it.
+    fn end(
+        &mut self,
+        now: Timestamp,
+        name: Name,
+        incarnation: Incarnation,
+    ) -> Option<(Name, Incarnation)> {
+        if self.members.get(&name).is_some_and(|member| member.incarnation > incarnation) {
+            return None;
+        }
+        self.members.remove(&name);
+        self.membership += 1;
+        self.remember(now, name.clone(), incarnation, u64::MAX);
+        Some((name, incarnation))
+    }
+
+    /// Drops members that no mapper lists and that have not answered for one expiry either.
+    pub(super) fn drop_doubtful(&mut self, now: Timestamp, expiry: Duration) {
+        let gone: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.doubtful_until(expiry).is_some_and(|until| until <= now))
+            .map(|(name, member)| (name.clone(), member.incarnation, member.load.sequence))
+            .collect();
+        for (name, incarnation, sequence) in gone {
+            self.members.remove(&name);
+            self.membership += 1;
+            self.remember(now, name, incarnation, sequence);
+        }
+        let doubtful = self.members.values().filter_map(|member| member.doubtful_until(expiry));
+        self.doubt_at = doubtful.min();
+    }
+
+    fn remember(&mut self, now: Timestamp, name: Name, incarnation: Incarnation, sequence: u64) {
+        if self.removed.len() >= REMOVED_MAX && !self.removed.contains_key(&name) {
+            let oldest = self.removed.iter().min_by_key(|(_, (_, _, at))| *at);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.removed.remove(&oldest);
+            }
+        }
+        let entry = self.removed.entry(name).or_insert((incarnation, sequence, now));
+        if (incarnation, sequence) >= (entry.0, entry.1) {
+            *entry = (incarnation, sequence, now);
+        }
+    }
+
+    /// Forgets who was removed long ago.
+    pub(super) fn forget_removed(&mut self, now: Timestamp) {
+        self.removed.retain(|_, (_, _, at)| now.since(*at) < REMOVED_KEEP);
+    }
+}
+
+fn bit(mapper: usize) -> u8 {
+    1 << (mapper % crate::config::MAPPERS_MAX)
+}
+
+fn heard_at(now: Timestamp, age_ms: u32) -> Timestamp {
+    now.before(Duration::from_millis(u64::from(age_ms)))
+}

@@ -1,0 +1,65 @@
+//! Which instances of a service a sender uses, and where it reaches them.
+
+use std::collections::BTreeMap;
+
+use svcmap_proto::names::{Endpoint, HostId, Name, SenderId};
+
+use crate::peers::{Member, Peers};
+
+/// For each service, the instances that a sender uses: all, or a random subset that stays the same
+/// for this sender (highest random weight, Thaler and Ravishankar, IEEE/ACM ToN 6(1)).
+#[derive(Debug)]
+pub(super) struct Rosters {
+    sender: SenderId,
+    instances_max: usize,
+    by_service: BTreeMap<Name, Roster>,
+}
+
+#[derive(Debug, Default)]
+struct Roster {
+    /// The cache's count of changes that this was made at.
+    membership: u64,
+    instances: Vec<Name>,
+}
+
+impl Rosters {
+    /// Of that sender, with at most so many instances for each service.
+    pub(super) fn new(sender: SenderId, instances_max: usize) -> Self {
+        Self { sender, instances_max, by_service: BTreeMap::new() }
+    }
+
+    /// The instances of a service that this sender uses.
+    pub(super) fn instances(&mut self, peers: &Peers, service: &Name) -> &[Name] {
+        let membership = peers.membership(service);
+        let roster = self.by_service.entry(service.clone()).or_default();
+        if roster.membership != membership {
+            let mut instances: Vec<Name> =
+                peers.members(service).map(|(name, _)| name.clone()).collect();
+            if instances.len() > self.instances_max {
+                instances.sort_by_cached_key(|name| weight(self.sender, name));
+                instances.truncate(self.instances_max);
+            }
+            *roster = Roster { membership, instances };
+        }
+        &roster.instances
+    }
+}
+
+/// Where a member can be reached from this host, best first.
+pub(super) fn usable_endpoints(member: &Member, host: HostId) -> Vec<&Endpoint> {
+    let same_host = member.host == host;
+    let mut usable: Vec<_> =
+        member.endpoints.iter().filter(|e| same_host || !e.is_loopback()).collect();
+    if same_host {
+        usable.sort_by_key(|endpoint| !endpoint.is_loopback());
+    }
+    usable
+}
+
+/// A number for each pair of sender and instance that is as good as random (FNV-1a, 64 bits).
+fn weight(sender: SenderId, instance: &Name) -> u64 {
+    let bytes = sender.0.to_le_bytes().into_iter().chain(instance.as_str().bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
