@@ -2,6 +2,7 @@
 
 mod builder;
 mod client;
+mod mappers;
 mod node;
 mod pool;
 mod serving;

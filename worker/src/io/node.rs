@@ -1,20 +1,21 @@
 //! The I/O thread: it carries messages between the sockets and the pure types, and nothing more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use slog::{Logger, debug, error, info, warn};
+use slog::{Logger, error, warn};
 use svcmap_proto::codec::{self, DecodeError};
-use svcmap_proto::control::{self, FromMapper, Publication, ToMapper, Welcome};
+use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::Endpoint;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::builder::{LINGER, Notice, Notify, StartError};
+use super::builder::{LINGER, Notify, StartError};
+use super::mappers::Mappers;
 use super::serving::Serving;
 use super::shared::{Command, Shared};
 use super::sockets;
@@ -23,29 +24,12 @@ use crate::outbox::JobId;
 use crate::sender::{Sender, SenderOutput};
 use crate::senders::Connection;
 use crate::server::DrainReport;
-use crate::session::{Session, SessionOutput};
 
 /// A turn that comes so much later than it was due means that this process was suspended.
 const SUSPENSION: Duration = Duration::from_secs(1);
 
 /// After a suspension, what waits is read for at most so long before any deadline counts.
 const CATCH_UP: Duration = Duration::from_millis(50);
-
-/// What a socket is for.
-#[derive(Clone, Copy, Debug)]
-enum Role {
-    Listener,
-    Mapper(usize),
-    Subscription(usize),
-    Link(u64),
-}
-
-struct Mapper {
-    endpoint: Endpoint,
-    socket: SocketKey,
-    subscription: Option<(Endpoint, SocketKey)>,
-    session: Session,
-}
 
 /// How the thread is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +46,12 @@ pub(super) struct Node {
 }
 
 struct State {
-    mappers: Vec<Mapper>,
+    mappers: Mappers,
     sender: Sender,
     serving: Option<Serving>,
-    roles: BTreeMap<SocketKey, Role>,
     links: BTreeMap<u64, SocketKey>,
-    followed: BTreeSet<Name>,
+    /// The same, the other way round.
+    link_numbers: BTreeMap<SocketKey, u64>,
     inbox: Receiver<Command>,
     tickets: BTreeMap<JobId, Settler>,
     shared: Arc<Shared>,
@@ -75,7 +59,6 @@ struct State {
     wrong_version: Vec<Connection>,
     refusals: Refusals,
     log: Logger,
-    notify: Notify,
     ending: Ending,
 }
 
@@ -91,31 +74,20 @@ impl Node {
         log: Logger,
         notify: Notify,
     ) -> Result<Self, StartError> {
-        let mut roles = BTreeMap::new();
-        let mut mappers = Vec::new();
-        for (index, endpoint) in endpoints.into_iter().enumerate() {
-            let socket = sockets::dial_mapper(&mut event_loop, &endpoint)?;
-            roles.insert(socket, Role::Mapper(index));
-            let session = Session::new(serving.as_ref().map(|serving| serving.key().clone()));
-            mappers.push(Mapper { endpoint, socket, subscription: None, session });
-        }
-        if let Some(serving) = &serving {
-            roles.insert(serving.listener.socket, Role::Listener);
-        }
+        let key = serving.as_ref().map(Serving::key);
+        let mappers = Mappers::new(&mut event_loop, endpoints, key, log.clone(), notify)?;
         let state = State {
             mappers,
             sender,
             serving,
-            roles,
             links: BTreeMap::new(),
-            followed: BTreeSet::new(),
+            link_numbers: BTreeMap::new(),
             inbox,
             tickets: BTreeMap::new(),
             shared,
             wrong_version: Vec::new(),
             refusals: Refusals::default(),
             log,
-            notify,
             ending: Ending::NotYet,
         };
         Ok(Self { event_loop, state })
@@ -163,8 +135,7 @@ impl Node {
         self.state.handle_inbox(now);
         self.state.sender.stop(now);
         self.state.act(now, &mut self.event_loop);
-        self.state.mappers.iter_mut().for_each(|mapper| mapper.session.leave());
-        self.state.act(now, &mut self.event_loop);
+        self.state.mappers.leave(&mut self.event_loop);
         let shared = Arc::clone(&self.state.shared);
         let ending = self.state.ending;
         drop(self.state);
@@ -179,10 +150,9 @@ impl Node {
 
 impl State {
     fn poll_timeout(&self) -> Option<Timestamp> {
-        let sessions = self.mappers.iter().filter_map(|mapper| mapper.session.poll_timeout());
         let serving = self.serving.as_ref().and_then(Serving::poll_timeout);
         let halves = earliest(serving, self.sender.poll_timeout());
-        earliest(earliest(sessions.min(), halves), self.refusals.poll_timeout())
+        earliest(earliest(self.mappers.poll_timeout(), halves), self.refusals.poll_timeout())
     }
 
     /// Everything that follows a turn of the loop.
@@ -193,7 +163,7 @@ impl State {
             serving.handle_timeout(now);
         }
         self.sender.handle_timeout(now);
-        self.mappers.iter_mut().for_each(|mapper| mapper.session.handle_timeout(now));
+        self.mappers.handle_timeout(now);
         self.act(now, event_loop);
         self.tell_status();
         if let Some(summary) = self.refusals.poll_summary(now) {
@@ -210,85 +180,74 @@ impl State {
         let now = Clock.now();
         match event {
             Event::Received(socket, frames) => {
-                if let Some(&role) = self.roles.get(&socket)
-                    && let Err(reason) = self.handle_frames(now, role, frames)
-                {
+                if let Err(reason) = self.handle_frames(now, socket, frames) {
                     self.refusals.count(reason);
                 }
             }
             Event::TooManyFrames(_) => self.refusals.count(BadMessage::FrameCount),
-            Event::Writable(socket) => match self.roles.get(&socket) {
-                Some(&Role::Mapper(index)) => self.mappers[index].session.handle_connected(now),
-                Some(&Role::Link(link)) => self.sender.handle_link_writable(now, link),
-                _ => {}
-            },
-            Event::Unwritable(socket) => match self.roles.get(&socket) {
-                Some(&Role::Mapper(index)) => self.handle_mapper_lost(index),
-                Some(&Role::Link(link)) => self.sender.handle_link_unwritable(now, link),
-                _ => {}
-            },
+            Event::Writable(socket) => {
+                if let Some(&link) = self.link_numbers.get(&socket) {
+                    self.sender.handle_link_writable(now, link);
+                } else if let Some(index) = self.mappers.dealer(socket) {
+                    self.mappers.handle_connected(now, index);
+                }
+            }
+            Event::Unwritable(socket) => {
+                if let Some(&link) = self.link_numbers.get(&socket) {
+                    self.sender.handle_link_unwritable(now, link);
+                } else if let Some(index) = self.mappers.dealer(socket) {
+                    self.mappers.handle_lost(index);
+                }
+            }
             Event::Signal(_) | Event::Woken => {}
         }
-    }
-
-    fn handle_mapper_lost(&mut self, index: usize) {
-        let mapper = &mut self.mappers[index];
-        mapper.session.handle_disconnected();
-        warn!(self.log, "mapper lost, going on without it"; "mapper" => %mapper.endpoint);
-        (self.notify)(Notice::MapperLost(mapper.endpoint.clone()));
     }
 
     fn handle_frames(
         &mut self,
         now: Timestamp,
-        role: Role,
+        socket: SocketKey,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
-        match (role, frames) {
-            (Role::Listener, [from, rest @ ..]) => self.handle_to_worker(now, from, rest),
-            (Role::Mapper(index), [frame]) => {
-                let message: FromMapper = codec::decode(frame)?;
-                if let FromMapper::Snapshot { service, part } = message {
-                    self.sender.handle_snapshot(now, index, &service, part);
-                } else {
-                    self.mappers[index].session.handle_message(now, message);
-                }
-                Ok(())
-            }
-            (Role::Subscription(index), [topic, frame]) => {
-                let publication: Publication = codec::decode(frame)?;
-                if let Publication::Pulse { epoch, instances } = publication {
-                    let session = &mut self.mappers[index].session;
-                    session.handle_pulse(now, epoch, instances, fastrand::f64());
-                    self.sender.handle_pulse(index);
-                } else if let Some(service) = control::topic_service(topic) {
-                    self.sender.handle_publication(now, index, &service, publication);
-                }
-                Ok(())
-            }
-            (Role::Link(link), [frame, payload @ ..]) => {
-                let message: FromWorker = codec::decode(frame)?;
-                match (&message, payload) {
-                    (FromWorker::Outcome(_), [payload]) => {
-                        self.sender.handle_link_message(now, link, message, payload);
-                    }
-                    (FromWorker::Outcome(_), _) => return Err(BadMessage::FrameCount),
-                    (_, []) => self.sender.handle_link_message(now, link, message, &[]),
-                    _ => return Err(BadMessage::FrameCount),
-                }
-                Ok(())
-            }
-            _ => Err(BadMessage::FrameCount),
+        if self.serving.as_ref().is_some_and(|serving| serving.listener.socket == socket) {
+            self.handle_to_worker(now, frames)
+        } else if let Some(&link) = self.link_numbers.get(&socket) {
+            self.handle_from_worker(now, link, frames)
+        } else if let Some(index) = self.mappers.subscription(socket) {
+            self.mappers.handle_publication(now, index, frames, &mut self.sender)
+        } else if let Some(index) = self.mappers.dealer(socket) {
+            self.mappers.handle_answer(now, index, frames, &mut self.sender)
+        } else {
+            // Of a connection that was closed a moment ago.
+            Ok(())
         }
+    }
+
+    fn handle_from_worker(
+        &mut self,
+        now: Timestamp,
+        link: u64,
+        frames: &[zmq::Message],
+    ) -> Result<(), BadMessage> {
+        let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        let message: FromWorker = codec::decode(frame)?;
+        match (&message, payload) {
+            (FromWorker::Outcome(_), [payload]) => {
+                self.sender.handle_link_message(now, link, message, payload);
+            }
+            (FromWorker::Outcome(_), _) => return Err(BadMessage::FrameCount),
+            (_, []) => self.sender.handle_link_message(now, link, message, &[]),
+            _ => return Err(BadMessage::FrameCount),
+        }
+        Ok(())
     }
 
     fn handle_to_worker(
         &mut self,
         now: Timestamp,
-        from: &zmq::Message,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
-        let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        let [from, frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
         let from = Connection(from.to_vec());
         let message = codec::decode::<ToWorker>(frame).inspect_err(|error| {
             if matches!(error, DecodeError::Version(_)) {
@@ -342,88 +301,14 @@ impl State {
         loop {
             let served = self.serving.as_mut().is_some_and(|serving| serving.act(now, event_loop));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
-            let mut talked = false;
-            for index in 0..self.mappers.len() {
-                if let Some(load) = &load {
-                    self.mappers[index].session.handle_load(now, load);
-                }
-                talked |= self.act_session(now, index, event_loop);
+            if let Some(load) = &load {
+                self.mappers.handle_load(now, load);
             }
+            let serving = self.serving.as_mut();
+            let talked = self.mappers.act(now, event_loop, &mut self.sender, serving);
             if !(self.act_sender(now, event_loop) || served || talked) {
                 break;
             }
-        }
-    }
-
-    fn act_session(&mut self, now: Timestamp, index: usize, event_loop: &mut EventLoop) -> bool {
-        let mut acted = false;
-        while let Some(output) = self.mappers[index].session.poll_output() {
-            acted = true;
-            let endpoint = self.mappers[index].endpoint.clone();
-            match output {
-                SessionOutput::Send(message) => self.tell_mapper(index, &message, event_loop),
-                SessionOutput::Welcomed(welcome) => {
-                    debug!(self.log, "welcomed"; "mapper" => %endpoint, "epoch" => %welcome.epoch);
-                    self.handle_welcome(now, index, &welcome, event_loop);
-                }
-                SessionOutput::Registered => {
-                    info!(self.log, "registered"; "mapper" => %endpoint);
-                    (self.notify)(Notice::Registered(endpoint));
-                }
-                SessionOutput::RegistrationRefused(reason) => {
-                    error!(self.log, "not registered"; "mapper" => %endpoint, "why" => %reason);
-                    (self.notify)(Notice::RegistrationRefused(endpoint, reason));
-                }
-                SessionOutput::Replaced(by) => {
-                    error!(self.log, "another process took this name"; "incarnation" => %by);
-                    (self.notify)(Notice::Replaced(by));
-                }
-                SessionOutput::WrongVersion { oldest, newest } => {
-                    error!(self.log, "the mapper speaks other protocol versions";
-                        "mapper" => %endpoint, "oldest" => oldest, "newest" => newest,
-                        "ours" => codec::VERSION);
-                    (self.notify)(Notice::WrongVersion(endpoint, oldest, newest));
-                }
-            }
-        }
-        acted
-    }
-
-    fn handle_welcome(
-        &mut self,
-        now: Timestamp,
-        index: usize,
-        welcome: &Welcome,
-        event_loop: &mut EventLoop,
-    ) {
-        self.subscribe(index, welcome, event_loop);
-        self.sender.handle_welcome(now, index, welcome);
-        if let Some(serving) = &mut self.serving {
-            let registration = serving.registration(welcome);
-            self.mappers[index].session.register(now, registration);
-        }
-    }
-
-    /// Listens to the mapper's publications; again, if they come from elsewhere by now.
-    fn subscribe(&mut self, index: usize, welcome: &Welcome, event_loop: &mut EventLoop) {
-        let mapper = &mut self.mappers[index];
-        let publish = sockets::publish_endpoint(&mapper.endpoint, &welcome.publish);
-        if mapper.subscription.as_ref().is_some_and(|(known, _)| *known == publish) {
-            return;
-        }
-        if let Some((_, old)) = mapper.subscription.take() {
-            event_loop.remove(old, Duration::ZERO);
-            self.roles.remove(&old);
-        }
-        let topics: Vec<_> = self.followed.iter().map(control::topic).collect();
-        let topics = topics.iter().map(Vec::as_slice).chain([control::PULSE_TOPIC]);
-        match sockets::subscribe(event_loop, &publish, topics) {
-            Ok(socket) => {
-                self.roles.insert(socket, Role::Subscription(index));
-                mapper.subscription = Some((publish, socket));
-            }
-            // The cache asks by SYNC instead, and the next WELCOME tries again.
-            Err(error) => warn!(self.log, "cannot subscribe"; "error" => %error),
         }
     }
 
@@ -447,19 +332,15 @@ impl State {
                 }
                 SenderOutput::Disconnect { link } => {
                     if let Some(socket) = self.links.remove(&link) {
-                        self.roles.remove(&socket);
+                        self.link_numbers.remove(&socket);
                         event_loop.remove(socket, LINGER);
                     }
                 }
-                SenderOutput::Subscribe(service) => self.follow(&service, event_loop),
+                SenderOutput::Subscribe(service) => self.mappers.follow(&service, event_loop),
                 SenderOutput::Sync { mapper, service } => {
-                    self.tell_mapper(mapper, &ToMapper::Sync { service }, event_loop);
+                    self.mappers.tell(mapper, &ToMapper::Sync { service }, event_loop);
                 }
-                SenderOutput::Silent { mapper } => {
-                    let mapper = &self.mappers[mapper].endpoint;
-                    warn!(self.log, "no publications arrive, so the mapper is asked each beat: \
-                        is its PUB port open?"; "mapper" => %mapper);
-                }
+                SenderOutput::Silent { mapper } => self.mappers.warn_silent(mapper),
                 SenderOutput::Settled { job, outcome } => {
                     if let Some(settler) = self.tickets.remove(&job) {
                         settler.settle(outcome);
@@ -474,7 +355,7 @@ impl State {
         let payload_bytes_max = self.shared.config.payload_bytes_max;
         match sockets::dial_worker(event_loop, endpoint, payload_bytes_max) {
             Ok(socket) => {
-                self.roles.insert(socket, Role::Link(link));
+                self.link_numbers.insert(socket, link);
                 self.links.insert(link, socket);
             }
             // The link notices that no WELCOME comes.
@@ -484,29 +365,8 @@ impl State {
         }
     }
 
-    fn follow(&mut self, service: &Name, event_loop: &mut EventLoop) {
-        self.followed.insert(service.clone());
-        let topic = control::topic(service);
-        for mapper in &self.mappers {
-            let socket = mapper.subscription.as_ref().map(|(_, socket)| *socket);
-            if let Some(socket) = socket.and_then(|socket| event_loop.socket(socket))
-                && let Err(error) = socket.set_subscribe(&topic)
-            {
-                warn!(self.log, "cannot subscribe"; "error" => error.message());
-            }
-        }
-    }
-
-    fn tell_mapper(&self, index: usize, message: &ToMapper, event_loop: &mut EventLoop) {
-        // A mapper that is away is told at the next beat after its return.
-        let _ = event_loop.send(self.mappers[index].socket, &[&codec::encode(message)]);
-    }
-
     fn tell_status(&self) {
-        let count = |wanted: fn(&Session) -> bool| {
-            self.mappers.iter().filter(|mapper| wanted(&mapper.session)).count()
-        };
-        let (mappers, registered) = (count(Session::is_welcomed), count(Session::is_registered));
+        let (mappers, registered) = self.mappers.counts();
         self.shared.status.update(|status| {
             (status.mappers, status.registered) = (mappers, registered);
         });
