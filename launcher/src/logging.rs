@@ -61,7 +61,10 @@ pub fn with<T>(options: &LogOptions, command: impl FnOnce(&Logger) -> T) -> T {
     let (drain, guard) = match options.log_format {
         LogFormat::Human => {
             let decorator = slog_term::TermDecorator::new().stderr().build();
-            let format = slog_term::FullFormat::new(decorator).use_utc_timestamp().build();
+            let format = slog_term::FullFormat::new(decorator)
+                .use_utc_timestamp()
+                .use_original_order()
+                .build();
             in_background(LevelFilter::new(format, level).ignore_res())
         }
         LogFormat::Json => {

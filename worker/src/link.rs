@@ -375,6 +375,11 @@ impl Link {
             Phase::Ready => self.handle_silence(now),
             _ => {}
         }
+        self.acknowledge(now);
+    }
+
+    /// Tells the worker which outcomes came, if that is due.
+    fn acknowledge(&mut self, now: Timestamp) {
         if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
             let outcomes = self.receipts.acknowledge();
             self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
@@ -416,6 +421,14 @@ impl Link {
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
+    }
+
+    /// This process stops sending: the worker need not keep what has come.
+    pub fn stop(&mut self, now: Timestamp) {
+        if self.receipts.due_at().is_some() {
+            self.receipts.hurry(now);
+            self.acknowledge(now);
+        }
     }
 
     /// Ends the link. What was sent is lost, what was not goes elsewhere.

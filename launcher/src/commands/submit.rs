@@ -1,5 +1,6 @@
 //! `svcmap submit`: sends jobs and prints what came back, in the order in which they were given.
 
+mod complaints;
 mod input;
 mod progress;
 mod report;
@@ -17,6 +18,8 @@ use super::status;
 use crate::cli::SubmitArgs;
 use crate::control::PATIENCE;
 use crate::errors::{self, Error, Failure, print_out_bytes};
+use crate::io::stdout_columns;
+use complaints::Complaints;
 use input::{Input, Source};
 use progress::Progress;
 use report::{Record, Report};
@@ -44,7 +47,9 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         mappers: &mappers,
         under_way: VecDeque::new(),
         report: Report::default(),
+        complaints: Complaints::default(),
         progress: Progress::new(args),
+        on_terminal: stdout_columns().is_some(),
     };
     for source in Source::all(args) {
         for _ in 0..args.count.get() {
@@ -58,8 +63,20 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
 fn expect_service(args: &SubmitArgs, mappers: &[Endpoint]) -> Result<(), Failure> {
     let report = status::ask(mappers, Some(&args.service), PATIENCE)?;
     let warming = report.mappers.iter().any(|mapper| mapper.warming);
-    let known = report.instances.iter().any(|row| row.service == args.service);
-    if known || warming { Ok(()) } else { Err(status::unknown_service(&args.service, &report)) }
+    let mut rows = report.instances.iter().filter(|row| row.service == args.service).peekable();
+    if warming {
+        Ok(())
+    } else if rows.peek().is_none() {
+        Err(status::unknown_service(&args.service, &report))
+    } else if let Some(instance) = &args.instance
+        && !rows.any(|row| row.instance == *instance)
+    {
+        let service = &args.service;
+        let message = format!("`{service}` has no instance `{instance}`");
+        Err(Failure::unavailable(message).fix(format!("svcmap status {service}")))
+    } else {
+        Ok(())
+    }
 }
 
 /// A job under way, or one that never got so far.
@@ -74,7 +91,9 @@ struct Submission<'a> {
     mappers: &'a [Endpoint],
     under_way: VecDeque<Pending>,
     report: Report,
+    complaints: Complaints,
     progress: Progress,
+    on_terminal: bool,
 }
 
 impl Submission<'_> {
@@ -146,10 +165,17 @@ impl Submission<'_> {
     fn print(&mut self, record: Record) -> Result<(), Error> {
         if !self.args.json {
             self.progress.suspend(|| {
-                if let Some(failure) = record.failure(&self.args.service) {
+                let failure = record.failure(&self.args.service, self.report.found_anybody());
+                if let Some(failure) = failure.and_then(|failure| self.complaints.add(failure)) {
                     errors::print(&failure, false);
                 }
-                print_out_bytes(&record.line(self.args.files.is_empty() || self.args.is_stdin()))
+                let untouched = self.args.files.is_empty() || self.args.is_stdin();
+                let mut line = record.line(untouched);
+                if self.on_terminal && line.last().is_some_and(|last| *last != b'\n') {
+                    // Else the prompt would follow on the same line.
+                    line.push(b'\n');
+                }
+                print_out_bytes(&line)
             })?;
         }
         self.report.add(record, self.args.json);
@@ -162,6 +188,7 @@ impl Submission<'_> {
             self.print_ready(Duration::MAX)?;
         }
         self.progress.finish();
+        self.complaints.repeated().for_each(|failure| errors::print(&failure, false));
         if self.args.json {
             print_out_bytes(self.report.to_json().as_bytes())?;
         }

@@ -46,12 +46,18 @@ impl Record {
         line
     }
 
-    /// What goes to stderr, if it is no result.
-    pub fn failure(&self, service: &Name) -> Option<Failure> {
+    /// What goes to stderr, if it is no result. `after_others`: of other jobs, one found a worker.
+    pub fn failure(&self, service: &Name, after_others: bool) -> Option<Failure> {
         let label = &self.label;
         match &self.ending {
             Ending::NotSent(error) => Some(Failure::failed(format!("{label}: {error}"))),
             Ending::Outcome(Outcome::Done(_) | Outcome::Accepted) => None,
+            // Said once for all of them, with the names that were meant.
+            Ending::Outcome(Outcome::Refused(refusal))
+                if refusal.reason == Reason::NoSuchService && !after_others =>
+            {
+                None
+            }
             Ending::Outcome(outcome) => {
                 let failure = Failure::failed(format!("{label}: {outcome}"));
                 Some(match outcome {
@@ -160,7 +166,12 @@ impl Report {
 
     /// Whether every job was refused for want of any worker.
     pub fn found_nobody(&self) -> bool {
-        self.nobody > 0 && self.nobody == self.refused && self.len() as u64 == self.nobody
+        self.nobody > 0 && !self.found_anybody()
+    }
+
+    /// Whether any job got further than that.
+    pub fn found_anybody(&self) -> bool {
+        self.len() as u64 > self.nobody
     }
 
     /// One object with `outcomes[]`, in the order of the input, and `totals`.
