@@ -1,6 +1,6 @@
 //! Asking mappers what they know, and telling them who left.
 //!
-//! A [`Conversation`] with one mapper is pure; [`ask`] holds one with each mapper at a time.
+//! A `Conversation` with one mapper is pure; [`ask`] holds one with each mapper at a time.
 
 mod io;
 

@@ -33,6 +33,11 @@ use std::process::ExitCode;
 use cli::{Cli, Command};
 use errors::Error;
 
+/// The README's examples, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
+
 /// Runs the command that this process was started with, and returns its exit status.
 pub fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {

@@ -1,4 +1,50 @@
 //! svcmap's data plane: serve jobs, send jobs.
+//!
+//! A [`Worker`] serves one service with a handler and sends jobs through its [`Worker::client`]; a
+//! [`Client`] only sends. Either has one I/O thread of its own, which talks to the mappers and to
+//! other workers; handlers run on a pool beside it and never block it.
+//!
+//! ```no_run
+//! use svcmap_worker::{HandlerError, Job, Outcome, Worker};
+//! # fn resize(image: &[u8]) -> Result<Vec<u8>, std::io::Error> { Ok(image.to_vec()) }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // serve
+//! let worker = Worker::builder("resize")
+//!     .mapper("tcp://10.0.0.5:5555")
+//!     .concurrency(4)
+//!     .queue(60)
+//!     .start(|job: &Job| -> Result<Vec<u8>, HandlerError> { Ok(resize(job.payload())?) })?;
+//!
+//! // send
+//! let client = worker.client();
+//! let ticket = client.submit("thumbnail", b"an image".to_vec())?;
+//! match ticket.wait() {
+//!     Outcome::Done(reply) => println!("{} bytes", reply.len()),
+//!     other => println!("{other}"),
+//! }
+//!
+//! worker.drain(std::time::Duration::from_secs(10))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every ticket gets exactly one [`Outcome`], at the latest when the job's deadline passes. A
+//! handler that waits for a job of its own service, while all its instances are full, waits until
+//! that deadline.
+//!
+//! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
+//! clock, no thread, no log.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`session`] | one mapper's view of this process: register, report, leave |
+//! | [`peers`] | the cache: who is there, and how loaded |
+//! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
+//! | [`server`] | the serving half: [`intake`], [`senders`] |
+//! | [`outcome`] | how a job ends |
+//! | [`statistics`] | what a sender counts |
+//! | [`config`] | settings, their defaults and limits |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

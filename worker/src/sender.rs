@@ -1,7 +1,7 @@
 //! The sending half of a process: jobs from the outbox, over links, to workers that the cache
 //! knows.
 //!
-//! It puts [`Outbox`], [`Peers`], [`Link`]s and a [`Choice`] together.
+//! It puts [`Outbox`], [`Peers`], [`Link`](crate::link::Link)s and a [`Choice`] together.
 
 mod links;
 mod roster;
