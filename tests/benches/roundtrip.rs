@@ -124,6 +124,8 @@ impl Drop for Raw {
 /// The second process: sends back what comes, until it is killed or left alone.
 fn raw_echo() {
     let socket = zmq::Context::new().socket(zmq::ROUTER).expect("a socket");
+    // A ROUTER drops what exceeds its queue.
+    socket.set_sndhwm(0).expect("it is a setting");
     socket.bind("tcp://127.0.0.1:*").expect("a port");
     socket.set_rcvtimeo(120_000).expect("a time limit");
     println!("{}", socket.get_last_endpoint().expect("it is bound").expect("it is text"));
