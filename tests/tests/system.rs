@@ -1,15 +1,17 @@
 //! Whole systems: a mapper and workers as real processes, on ports that the system chooses.
 
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, Hello, ToMapper};
 use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_tests::{
-    Count, MAPPER, PATIENCE, dealer, deployment, deployment_of, endpoint_of, eventually, garbage,
-    resident_kb, svcmap,
+    Count, MAPPER, PATIENCE, children_of, dealer, deployment, deployment_of, endpoint_of,
+    eventually, garbage, is_running, resident_kb, svcmap,
 };
 use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Reason, Worker};
 
@@ -335,4 +337,22 @@ fn the_demo_accounts_for_every_job() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(screen.contains("sent 2112 = done "), "{screen}");
+}
+
+#[test]
+fn an_interrupted_demo_leaves_no_process_behind() {
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let mut demo = std::process::Command::new(svcmap_tests::executable())
+            .arg("demo")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with("[2/7]")));
+        let children = children_of(demo.id());
+        assert_eq!(children.len(), 6, "a mapper and 5 workers");
+        kill_process(Pid::from_child(&demo), signal).unwrap();
+        demo.wait().unwrap();
+        eventually("their end", || !children.iter().any(|pid| is_running(*pid)));
+    }
 }
