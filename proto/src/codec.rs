@@ -107,6 +107,9 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueEr
 
 /// The value in a payload that [`encode_value`] made. Every byte of it must be used.
 ///
+/// A list of something that takes no bytes, such as `Vec<()>`, is as long as the payload says, be
+/// it billions: do not decode such a type from those whom you do not trust.
+///
 /// # Errors
 /// If the payload holds no such value, or more than one.
 pub fn decode_value<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ValueError> {
@@ -150,3 +153,6 @@ where
 
     deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,7 @@ pub const INSTANCES_MAX: usize = 65_536;
 pub const SERVICES_MAX: usize = 4096;
 
 /// Most attempts that one sender leaves open at one worker, so that a HELLO that lists them all
-/// (14 bytes each at most) fits into one frame.
+/// (at most 15 bytes each, until a sender's 2^49th job) fits into one frame.
 pub const OPEN_ATTEMPTS_MAX: usize = 4096;
 
 /// Furthest that an incarnation may lie ahead of the mapper's clock: one day. A clock that is
