@@ -12,25 +12,36 @@ pub struct Candidate {
     pub load: Option<Load>,
     /// Jobs that this sender sent there and that this load does not count yet.
     pub unreflected: u32,
+    /// Jobs that this sender has there and that have no outcome yet, counted by that load or not.
+    pub own: u32,
 }
 
 impl Candidate {
+    /// Jobs there, as far as can be known. This sender's own jobs are there for certain: a load
+    /// that took long to get here cannot argue them away.
+    fn jobs(&self, load: &Load) -> u32 {
+        load.busy().saturating_add(self.unreflected).max(self.own)
+    }
+
     /// Whether it can be given one more job.
     pub fn is_eligible(&self) -> bool {
         match &self.load {
-            Some(load) => load.state == State::Ready && load.free() > self.unreflected,
-            None => self.unreflected == 0,
+            Some(load) => load.state == State::Ready && self.jobs(load) < load.slots,
+            None => self.own == 0,
         }
+    }
+
+    /// It is given one more job.
+    pub fn add(&mut self) {
+        self.unreflected += 1;
+        self.own += 1;
     }
 
     /// Jobs there for each that can run at once: how long a new one waits, in service times. A
     /// worker of which nothing is known comes after every one that has room.
     pub fn expected_wait(&self) -> f64 {
         match &self.load {
-            Some(load) => {
-                let jobs = f64::from(load.busy()) + f64::from(self.unreflected);
-                jobs / f64::from(load.concurrency.max(1))
-            }
+            Some(load) => f64::from(self.jobs(load)) / f64::from(load.concurrency.max(1)),
             None => f64::INFINITY,
         }
     }
@@ -75,7 +86,7 @@ mod tests {
 
     fn candidate(busy: u32, slots: u32) -> Candidate {
         let load = Load { queued: busy, slots, concurrency: 1, ..Load::default() };
-        Candidate { load: Some(load), unreflected: 0 }
+        Candidate { load: Some(load), unreflected: 0, own: 0 }
     }
 
     fn chosen(candidates: &[Candidate]) -> Vec<usize> {
@@ -95,8 +106,11 @@ mod tests {
         draining.load.as_mut().unwrap().state = State::Draining;
         let mut full_by_own_jobs = candidate(1, 4);
         full_by_own_jobs.unreflected = 3;
-        let counts = chosen(&[candidate(4, 4), draining, candidate(3, 4), full_by_own_jobs]);
-        assert_eq!(counts, [0, 0, 3000, 0]);
+        let mut full_whatever_the_load_says = candidate(0, 4);
+        full_whatever_the_load_says.own = 4;
+        let full = [candidate(4, 4), draining, full_by_own_jobs, full_whatever_the_load_says];
+        assert_eq!(chosen(&[&full[..], &[candidate(3, 4)]].concat()), [0, 0, 0, 0, 3000]);
+        assert_eq!(chosen(&full), [0; 4]);
         assert_eq!(chosen(&[candidate(4, 4)]), [0]);
         assert_eq!(chosen(&[]), [0; 0]);
     }
@@ -111,10 +125,10 @@ mod tests {
 
     #[test]
     fn unknown_is_not_idle() {
-        let unknown = Candidate { load: None, unreflected: 0 };
+        let unknown = Candidate { load: None, unreflected: 0, own: 0 };
         assert_eq!(chosen(&[unknown, candidate(3, 4)]), [0, 3000]);
         assert_eq!(chosen(&[unknown]), [3000]);
-        assert_eq!(chosen(&[Candidate { unreflected: 1, ..unknown }]), [0]);
+        assert_eq!(chosen(&[Candidate { own: 1, ..unknown }]), [0]);
     }
 
     #[test]

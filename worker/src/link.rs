@@ -191,6 +191,11 @@ impl Link {
             && self.window.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
     }
 
+    /// Jobs that went or are about to go there, and that have no outcome yet.
+    pub fn open(&self) -> u32 {
+        u32::try_from(self.window.len() + self.pending.len()).unwrap_or(u32::MAX)
+    }
+
     /// Jobs that went or are about to go there, and that the worker's newest load does not count.
     pub fn unreflected(&self) -> u32 {
         u32::try_from(self.window.unreflected() + self.pending.len()).unwrap_or(u32::MAX)

@@ -386,7 +386,7 @@ impl Sender {
             if let Some(state) = self.links.get_mut(number) {
                 state.link.assign(now, attempt, deadline, payload_bytes);
             }
-            candidates[index].unreflected += 1;
+            candidates[index].add();
         }
     }
 

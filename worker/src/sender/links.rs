@@ -58,8 +58,9 @@ impl LinkState {
         usable.get(self.endpoint % usable.len().max(1)).map(|endpoint| (*endpoint).clone())
     }
 
-    /// How many jobs its load does not count yet; `None` if it cannot be used now.
-    fn unreflected(&mut self, member: &Member) -> Option<u32> {
+    /// How many jobs its load does not count yet, and how many there are in all; `None` if it
+    /// cannot be used now.
+    fn jobs(&mut self, member: &Member) -> Option<(u32, u32)> {
         if self.retry_at.is_some() {
             return None;
         }
@@ -68,7 +69,7 @@ impl LinkState {
             self.link.reflect_until(member.load_at);
         }
         let usable = self.link.is_closed() || self.link.is_usable();
-        usable.then(|| self.link.unreflected())
+        usable.then(|| (self.link.unreflected(), self.link.open()))
     }
 }
 
@@ -135,12 +136,12 @@ impl Links {
     ) -> Option<Candidate> {
         let load = (now.since(member.load_at) <= expiry).then_some(member.load);
         let number = self.by_peer.get(peer);
-        let unreflected = match number.and_then(|number| self.by_number.get_mut(number)) {
-            Some(state) => state.unreflected(member)?,
+        let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(number)) {
+            Some(state) => state.jobs(member)?,
             None if usable_endpoints(member, host).is_empty() => return None,
-            None => 0,
+            None => (0, 0),
         };
-        Some(Candidate { load, unreflected })
+        Some(Candidate { load, unreflected, own })
     }
 
     /// When a link has a deadline, or an unreachable worker may be tried again.
