@@ -287,3 +287,6 @@ impl Intake {
 fn count(jobs: usize) -> u32 {
     u32::try_from(jobs).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,8 @@ pub mod senders;
 pub mod server;
 pub mod session;
 pub mod statistics;
+#[cfg(test)]
+mod testing;
 
 pub use io::{
     Client, ClientBuilder, DrainError, HandlerError, Job, JobBuilder, Notice, StartError,

@@ -300,6 +300,7 @@ impl Link {
                     self.payload_bytes_max =
                         usize::try_from(payload_bytes_max).unwrap_or(usize::MAX);
                     self.reconcile(received_jobs, &forgotten);
+                    self.receipts.handle_welcome();
                     self.phase = Phase::Ready;
                     self.handle_load(now, received_jobs, load);
                     self.flush(now);
@@ -330,9 +331,13 @@ impl Link {
             }
         }
         let (attempt, verdict) = (header.attempt, header.verdict);
-        self.window.settle(attempt);
+        let open = self.window.settle(attempt);
         self.handle_load(now, header.received_jobs, header.load);
-        self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload: payload.to_vec() });
+        // One that was given up before has been told already.
+        if open {
+            let payload = payload.to_vec();
+            self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
+        }
         self.flush(now);
     }
 
@@ -473,8 +478,9 @@ impl Link {
             self.outputs.push_back(LinkOutput::NeverSeen(attempt));
         }
         for &attempt in forgotten {
-            self.window.settle(attempt);
-            self.outputs.push_back(LinkOutput::Lost { attempt, cause: Cause::Forgotten });
+            if self.window.settle(attempt) {
+                self.outputs.push_back(LinkOutput::Lost { attempt, cause: Cause::Forgotten });
+            }
         }
         self.window.reflect_all();
     }

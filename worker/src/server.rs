@@ -336,3 +336,6 @@ impl Server {
         ServerOutput::Outcome { to, sender, header, payload }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ pub(super) struct Receipts {
     acknowledged: u64,
     unacknowledged_bytes: usize,
     due_at: Option<Timestamp>,
+    /// A WELCOME has settled what was before, so the next new outcome follows whatever its number.
+    settled: bool,
 }
 
 impl Receipts {
@@ -41,9 +43,10 @@ impl Receipts {
         if number <= self.received {
             return Arrival::Again;
         }
-        if number > self.received + 1 {
+        if number > self.received + 1 && !self.settled {
             return Arrival::Gap;
         }
+        self.settled = false;
         self.received = number;
         self.unacknowledged_bytes += bytes;
         self.due_at.get_or_insert(now + delay);
@@ -53,6 +56,11 @@ impl Receipts {
             self.due_at = Some(now);
         }
         Arrival::Next
+    }
+
+    /// A WELCOME told of all that were dropped at the worker.
+    pub(super) fn handle_welcome(&mut self) {
+        self.settled = true;
     }
 
     /// They are to be acknowledged now, be there any or not.

@@ -46,11 +46,10 @@ impl Window {
         self.last_number
     }
 
-    /// An attempt has its outcome.
-    pub(super) fn settle(&mut self, attempt: AttemptId) {
-        if let Some(number) = self.numbers.remove(&attempt) {
-            self.by_number.remove(&number);
-        }
+    /// An attempt has its outcome. Returns whether it was still open.
+    pub(super) fn settle(&mut self, attempt: AttemptId) -> bool {
+        let number = self.numbers.remove(&attempt);
+        number.is_some_and(|number| self.by_number.remove(&number).is_some())
     }
 
     /// Takes out the attempts that never arrived, as the worker has jobs up to that number only.

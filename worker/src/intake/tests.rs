@@ -1,0 +1,247 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::testing::*;
+
+fn origin(job: u64) -> Origin {
+    Origin { sender: SENDER, attempt: attempt(job) }
+}
+
+fn config(concurrency: u32, queue: u32) -> IntakeConfig {
+    IntakeConfig { concurrency, queue, ..IntakeConfig::default() }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit { bytes: usize, deadline_ms: u64 },
+    Start,
+    Finish { which: usize, ending: Ending },
+    Cancel { job: u64 },
+    Pass { ms: u64 },
+    Drain,
+    Abandon,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let ending = prop_oneof![Just(Ending::Done), Just(Ending::Failed)];
+    prop_oneof![
+        8 => (0usize..60, 0u64..200)
+            .prop_map(|(bytes, deadline_ms)| Step::Admit { bytes, deadline_ms }),
+        6 => Just(Step::Start),
+        4 => (0usize..4, ending).prop_map(|(which, ending)| Step::Finish { which, ending }),
+        2 => (0u64..60).prop_map(|job| Step::Cancel { job }),
+        3 => (1u64..60).prop_map(|ms| Step::Pass { ms }),
+        1 => Just(Step::Drain),
+        1 => Just(Step::Abandon),
+    ]
+}
+
+/// The intake as one would write it without a care for speed.
+#[derive(Default)]
+struct Model {
+    /// Job, bytes, deadline; in the order of arrival.
+    queue: Vec<(u64, usize, Timestamp)>,
+    running: Vec<(u64, TaskId, usize)>,
+    told: Vec<u64>,
+    accepted: u64,
+    done: u64,
+    failed: u64,
+    rejected: u64,
+    draining: bool,
+}
+
+impl Model {
+    fn bytes(&self) -> usize {
+        let queued: usize = self.queue.iter().map(|(_, bytes, _)| bytes).sum();
+        queued + self.running.iter().map(|(_, _, bytes)| bytes).sum::<usize>()
+    }
+
+    fn len(&self) -> usize {
+        self.queue.len() + self.running.len()
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_does_what_a_naive_model_does_and_never_exceeds_its_slots(
+        concurrency in 1u32..4,
+        queue in 0u32..5,
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let config = IntakeConfig {
+            payload_bytes_max: 50,
+            jobs_bytes_max: 150,
+            ..config(concurrency, queue)
+        };
+        let slots = config.slots() as usize;
+        let mut intake = Intake::new(config);
+        let mut model = Model::default();
+        let (mut now, mut job, mut sequence) = (at(0), 0, 0);
+        for step in steps {
+            match step {
+                Step::Admit { bytes, deadline_ms } => {
+                    let deadline = now + ms(deadline_ms);
+                    let wanted = if model.draining {
+                        Some(Reason::Draining)
+                    } else if bytes > 50 {
+                        Some(Reason::TooLarge)
+                    } else if deadline_ms == 0 {
+                        Some(Reason::Expired)
+                    } else if model.len() == slots || model.bytes() + bytes > 150 {
+                        Some(Reason::Full)
+                    } else {
+                        None
+                    };
+                    let got = intake.admit(now, origin(job), deadline, &vec![1; bytes]);
+                    prop_assert_eq!(got.err(), wanted);
+                    if wanted.is_none() {
+                        model.queue.push((job, bytes, deadline));
+                        model.accepted += 1;
+                    } else {
+                        model.rejected += 1;
+                    }
+                    job += 1;
+                }
+                Step::Start => {
+                    let started = intake.start_next(now);
+                    let wanted = model.running.len() < concurrency as usize
+                        && !model.queue.is_empty();
+                    prop_assert_eq!(started.is_some(), wanted);
+                    if let Some(task) = started {
+                        // The one that came first.
+                        let (first, bytes, _) = model.queue.remove(0);
+                        prop_assert_eq!(task.origin, origin(first));
+                        model.running.push((first, task.id, bytes));
+                    }
+                }
+                Step::Finish { which, ending } => {
+                    if which < model.running.len() {
+                        let (job, id, _) = model.running.remove(which);
+                        let ended = intake.handle_finished(now, id, ending);
+                        prop_assert_eq!(ended.map(|(origin, _)| origin), Some(origin(job)));
+                        prop_assert_eq!(intake.handle_finished(now, id, ending), None);
+                        *match ending {
+                            Ending::Done => &mut model.done,
+                            Ending::Failed => &mut model.failed,
+                        } += 1;
+                    }
+                }
+                Step::Cancel { job } => {
+                    let queued = model.queue.iter().position(|(queued, ..)| *queued == job);
+                    let running = model.running.iter().find(|(running, ..)| *running == job);
+                    let wanted = match (queued, running) {
+                        (Some(index), _) => {
+                            model.queue.remove(index);
+                            model.rejected += 1;
+                            Cancelled::Removed
+                        }
+                        (None, Some((_, id, _))) => Cancelled::Running(*id),
+                        (None, None) => Cancelled::NotFound,
+                    };
+                    prop_assert_eq!(intake.cancel(origin(job)), wanted);
+                }
+                Step::Pass { ms: passed } => {
+                    now = now + ms(passed);
+                    for (origin, cancelled) in intake.expire(now) {
+                        let job = origin.attempt.job;
+                        if cancelled == Cancelled::Removed {
+                            let index = model.queue.iter().position(|(queued, ..)| *queued == job);
+                            let (.., deadline) = model.queue.remove(index.unwrap());
+                            prop_assert!(deadline <= now);
+                            model.rejected += 1;
+                        } else {
+                            prop_assert!(model.running.iter().any(|(running, ..)| *running == job));
+                            prop_assert!(!model.told.contains(&job), "told twice");
+                            model.told.push(job);
+                        }
+                    }
+                    prop_assert!(model.queue.iter().all(|(.., deadline)| *deadline > now));
+                }
+                Step::Drain => {
+                    intake.drain();
+                    model.draining = true;
+                }
+                Step::Abandon => {
+                    let (queued, running) = intake.abandon();
+                    prop_assert_eq!((queued.len(), running.len()),
+                        (model.queue.len(), model.running.len()));
+                    model.rejected += queued.len() as u64;
+                    model.queue.clear();
+                    model.running.clear();
+                }
+            }
+            let load = intake.load(now);
+            prop_assert!(load.sequence > sequence);
+            sequence = load.sequence;
+            prop_assert_eq!(
+                (load.queued, load.running, load.accepted, load.done, load.failed, load.rejected),
+                (model.queue.len() as u32, model.running.len() as u32, model.accepted, model.done,
+                    model.failed, model.rejected)
+            );
+            prop_assert!(load.busy() <= load.slots);
+            prop_assert!(load.running <= concurrency);
+            prop_assert_eq!(load.state == State::Draining, model.draining);
+        }
+    }
+}
+
+#[test]
+fn without_a_queue_there_is_room_for_what_runs() {
+    let mut intake = Intake::new(config(1, 0));
+    assert!(intake.admit(at(0), origin(1), at(100), b"").is_ok());
+    // Whether the first was started yet or not.
+    assert_eq!(intake.admit(at(0), origin(2), at(100), b""), Err(Reason::Full));
+    let task = intake.start_next(at(0)).unwrap();
+    assert_eq!(intake.admit(at(0), origin(3), at(100), b""), Err(Reason::Full));
+    intake.handle_finished(at(5), task.id, Ending::Done);
+    assert!(intake.admit(at(5), origin(4), at(100), b"").is_ok());
+}
+
+#[test]
+fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
+    let mut intake = Intake::new(config(1, 1));
+    for job in 1..=2 {
+        intake.admit(at(0), origin(job), at(50), b"").unwrap();
+    }
+    let task = intake.start_next(at(0)).unwrap();
+    assert_eq!(intake.poll_timeout(), Some(at(50)));
+    let expired = intake.expire(at(50));
+    assert_eq!(
+        expired,
+        [(origin(1), Cancelled::Running(task.id)), (origin(2), Cancelled::Removed)]
+    );
+    assert_eq!(intake.len(), 1);
+    assert_eq!(intake.poll_timeout(), None);
+}
+
+#[test]
+fn the_mean_follows_the_service_times() {
+    let mut intake = Intake::new(config(1, 0));
+    let mut run = |from, to| {
+        intake.admit(at(from), origin(from), at(1_000_000), b"").unwrap();
+        let task = intake.start_next(at(from)).unwrap();
+        intake.handle_finished(at(to), task.id, Ending::Done);
+        intake.load(at(to)).mean_service_us
+    };
+    assert_eq!(run(0, 80), 80_000);
+    assert_eq!(run(100, 100), 70_000);
+    for start in 1..100 {
+        run(1000 * start, 1000 * start + 16);
+    }
+    let mean = run(200_000, 200_016);
+    assert!((16_000..16_010).contains(&mean), "{mean}");
+}
+
+#[test]
+fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
+    let mut intake = Intake::new(config(1, 5));
+    assert_eq!(intake.load(at(0)).since_finish_ms, None);
+    for job in 1..=3 {
+        intake.admit(at(10 * job), origin(job), at(1000), b"").unwrap();
+    }
+    let task = intake.start_next(at(30)).unwrap();
+    let load = intake.load(at(120));
+    assert_eq!((load.oldest_queued_ms, load.since_finish_ms), (100, None));
+    intake.handle_finished(at(150), task.id, Ending::Failed);
+    assert_eq!(intake.load(at(151)).since_finish_ms, Some(1));
+}

@@ -1,0 +1,390 @@
+//! A server, and a real link at the other end of a connection that may break at any moment.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::load::State;
+
+use super::*;
+use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
+use crate::testing::*;
+
+const LIFE: Incarnation = Incarnation(11);
+const TIMING: Timing = Timing { beat: ms(100), expiry: ms(300), idle: ms(60_000) };
+
+/// What the link said of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Ended(Verdict, Vec<u8>),
+    NeverSeen,
+    Lost,
+}
+
+/// A sender's link, a worker's server, and what is on its way between them.
+struct World {
+    now: Timestamp,
+    link: Link,
+    server: Server,
+    to_worker: VecDeque<(ToWorker, Vec<u8>)>,
+    to_sender: VecDeque<(FromWorker, Vec<u8>)>,
+    /// The connection that is up.
+    connection: Option<Connection>,
+    connections: u8,
+    running: Vec<Task>,
+    started: BTreeSet<AttemptId>,
+    assigned: u64,
+    told: BTreeMap<AttemptId, Told>,
+    /// The link was given up at least once.
+    closed: bool,
+    newest_state: Option<State>,
+}
+
+impl World {
+    fn new(config: IntakeConfig) -> Self {
+        let identity = Identity { sender: SENDER, result_bytes_max: 1000 };
+        let mut world = Self {
+            now: at(0),
+            link: Link::new(at(0), identity, key(), LIFE, TIMING),
+            server: Server::new(key(), LIFE, config),
+            to_worker: VecDeque::new(),
+            to_sender: VecDeque::new(),
+            connection: None,
+            connections: 0,
+            running: Vec::new(),
+            started: BTreeSet::new(),
+            assigned: 0,
+            told: BTreeMap::new(),
+            closed: false,
+            newest_state: None,
+        };
+        world.connect();
+        world
+    }
+
+    fn connect(&mut self) {
+        if self.connection.is_none() {
+            self.connections += 1;
+            self.connection = Some(Connection(vec![self.connections]));
+            self.link.reopen(self.now);
+            self.link.handle_writable(self.now);
+            self.act();
+        }
+    }
+
+    /// All that is on its way is lost.
+    fn reset(&mut self) {
+        self.connection = None;
+        self.to_worker.clear();
+        self.to_sender.clear();
+        self.link.handle_unwritable(self.now);
+        self.act();
+    }
+
+    fn assign(&mut self) {
+        if self.link.is_usable() {
+            self.assigned += 1;
+            let deadline = self.now + Duration::from_secs(3600);
+            self.link.assign(self.now, attempt(self.assigned), deadline, 1);
+            self.act();
+        }
+    }
+
+    fn deliver_to_worker(&mut self) {
+        if let Some((message, payload)) = self.to_worker.pop_front()
+            && let Some(connection) = self.connection.clone()
+        {
+            self.server.handle_message(self.now, connection, message, &payload);
+            self.act();
+        }
+    }
+
+    fn deliver_to_sender(&mut self) {
+        if let Some((message, payload)) = self.to_sender.pop_front() {
+            self.link.handle_message(self.now, message, &payload);
+            self.act();
+        }
+    }
+
+    fn finish(&mut self, which: usize) {
+        if which < self.running.len() {
+            let task = self.running.remove(which);
+            let result = task.origin.attempt.job.to_le_bytes().to_vec();
+            self.server.handle_finished(self.now, task.id, Ending::Done, result);
+            self.act();
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.link.handle_timeout(self.now);
+        self.server.handle_timeout(self.now);
+        self.act();
+    }
+
+    /// Everything gets where it is going, and every job that was started ends.
+    fn quiesce(&mut self) {
+        for _ in 0..100 {
+            self.connect();
+            while !self.to_worker.is_empty() || !self.to_sender.is_empty() {
+                self.deliver_to_worker();
+                self.deliver_to_sender();
+            }
+            self.finish(0);
+            self.pass(ms(20));
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(output) = self.link.poll_output() {
+            match output {
+                LinkOutput::Send(message) => {
+                    if self.connection.is_some() {
+                        self.to_worker.push_back((message, vec![1]));
+                    }
+                }
+                LinkOutput::Ended { attempt, verdict, payload } => {
+                    self.tell(attempt, Told::Ended(verdict, payload));
+                }
+                LinkOutput::NeverSeen(attempt) => self.tell(attempt, Told::NeverSeen),
+                LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),
+                LinkOutput::Load(load) => self.newest_state = Some(load.state),
+                LinkOutput::Closed(closing) => {
+                    self.closed |= closing == Closing::Unreachable;
+                    // Its socket is closed with it.
+                    self.connection = None;
+                    self.to_worker.clear();
+                    self.to_sender.clear();
+                }
+            }
+        }
+        while let Some(output) = self.server.poll_output(self.now) {
+            match output {
+                ServerOutput::Start(task) => {
+                    let again = !self.started.insert(task.origin.attempt);
+                    assert!(!again, "{} was started twice", task.origin.attempt);
+                    self.running.push(task);
+                }
+                ServerOutput::Cancel(_) => {}
+                ServerOutput::Answer { to, message } => {
+                    if self.connection.as_ref() == Some(&to) {
+                        self.to_sender.push_back((message, Vec::new()));
+                    } else {
+                        self.server.handle_gone(&to);
+                    }
+                }
+                ServerOutput::Outcome { to, sender, header, payload } => {
+                    if self.connection.as_ref() == Some(&to) {
+                        self.to_sender.push_back((FromWorker::Outcome(header), payload.to_vec()));
+                    } else {
+                        self.server.handle_unreachable(sender, header.number);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, attempt: AttemptId, told: Told) {
+        let before = self.told.insert(attempt, told.clone());
+        assert_eq!(before, None, "{attempt} was told before, and now as {told:?}");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Assign,
+    ToWorker,
+    ToSender,
+    Finish(usize),
+    Cancel(u64),
+    Reset,
+    Connect,
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => Just(Step::Assign),
+        8 => Just(Step::ToWorker),
+        8 => Just(Step::ToSender),
+        5 => (0usize..3).prop_map(Step::Finish),
+        1 => (1u64..30).prop_map(Step::Cancel),
+        1 => Just(Step::Reset),
+        3 => Just(Step::Connect),
+        3 => (1u64..80).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..150)
+}
+
+/// Lets them happen, and then everything come to its end.
+fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
+    let mut world = World::new(config);
+    for step in steps {
+        match step {
+            Step::Assign => world.assign(),
+            Step::ToWorker => world.deliver_to_worker(),
+            Step::ToSender => world.deliver_to_sender(),
+            Step::Finish(which) => world.finish(which),
+            Step::Cancel(job) => {
+                if job <= world.assigned && !world.told.contains_key(&attempt(job)) {
+                    world.link.cancel(attempt(job));
+                    world.act();
+                }
+            }
+            Step::Reset => world.reset(),
+            Step::Connect => world.connect(),
+            Step::Pass(time) => world.pass(ms(time)),
+        }
+    }
+    world.quiesce();
+    world
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_attempt_is_told_once_whatever_the_connection_does(steps in steps()) {
+        let config = IntakeConfig { concurrency: 2, queue: 2, ..IntakeConfig::default() };
+        let world = world_after(config, steps);
+        prop_assert_eq!(world.told.len() as u64, world.assigned, "{:?}", world.told);
+        for (attempt, told) in &world.told {
+            let started = world.started.contains(attempt);
+            match told {
+                Told::Ended(Verdict::Done, result) => {
+                    prop_assert!(started);
+                    prop_assert_eq!(&result[..], attempt.job.to_le_bytes());
+                }
+                Told::Ended(..) | Told::NeverSeen => prop_assert!(!started, "{attempt} {told:?}"),
+                // Only who was out of reach for an expiry, or without any job there, is given up.
+                Told::Lost => prop_assert!(world.closed),
+            }
+        }
+    }
+
+    #[test]
+    fn results_that_had_to_be_dropped_are_lost_and_nothing_else_is(steps in steps()) {
+        // Room for two results that nobody has acknowledged.
+        let config = IntakeConfig {
+            concurrency: 2, queue: 2, results_bytes_max: 16, ..IntakeConfig::default()
+        };
+        let world = world_after(config, steps);
+        prop_assert_eq!(world.told.len() as u64, world.assigned, "{:?}", world.told);
+        for (attempt, told) in &world.told {
+            let started = world.started.contains(attempt);
+            match told {
+                Told::Ended(Verdict::Done, _) => prop_assert!(started),
+                Told::Ended(..) | Told::NeverSeen => prop_assert!(!started, "{attempt} {told:?}"),
+                Told::Lost => {}
+            }
+        }
+    }
+
+    #[test]
+    fn a_drain_ends_only_when_nobody_has_to_wonder(before in steps(), after in steps()) {
+        let config = IntakeConfig { concurrency: 2, queue: 2, ..IntakeConfig::default() };
+        let mut world = world_after(config, before);
+        for _ in 0..4 {
+            world.assign();
+        }
+        world.server.drain(world.now, Duration::from_secs(3600));
+        world.act();
+        let resets = |step: &Step| matches!(step, Step::Reset | Step::Pass(_));
+        for step in after.into_iter().filter(|step| !resets(step)) {
+            match step {
+                Step::Assign if world.newest_state == Some(State::Draining) => {}
+                Step::Assign => world.assign(),
+                Step::ToWorker => world.deliver_to_worker(),
+                Step::ToSender => world.deliver_to_sender(),
+                Step::Finish(which) => world.finish(which),
+                _ => world.pass(ms(1)),
+            }
+            if world.server.drained().is_some() {
+                prop_assert_eq!(world.told.len() as u64, world.assigned);
+            }
+        }
+        world.quiesce();
+        prop_assert!(world.server.drained().is_some());
+    }
+}
+
+/// A sender that does as the test says.
+fn hello(open: Vec<svcmap_proto::jobs::OpenAttempt>, connection: u32) -> SenderHello {
+    SenderHello {
+        oldest: codec::VERSION_OLDEST,
+        newest: codec::VERSION,
+        sender: SENDER,
+        connection,
+        key: key(),
+        incarnation: LIFE,
+        received_outcomes: 0,
+        payload_bytes_max: 10,
+        open,
+    }
+}
+
+fn answers(server: &mut Server, now: Timestamp) -> Vec<FromWorker> {
+    std::iter::from_fn(|| server.poll_output(now))
+        .filter_map(|output| match output {
+            ServerOutput::Answer { message, .. } => Some(message),
+            ServerOutput::Outcome { header, .. } => Some(FromWorker::Outcome(header)),
+            ServerOutput::Start(_) | ServerOutput::Cancel(_) => None,
+        })
+        .collect()
+}
+
+fn server() -> (Server, Connection) {
+    (Server::new(key(), LIFE, IntakeConfig::default()), Connection(vec![1]))
+}
+
+#[test]
+fn a_hello_to_somebody_else_learns_who_is_here() {
+    let (mut server, from) = server();
+    let other = SenderHello { incarnation: Incarnation(10), ..hello(Vec::new(), 1) };
+    server.handle_message(at(0), from.clone(), ToWorker::Hello(other), b"");
+    assert_eq!(
+        answers(&mut server, at(0)),
+        [FromWorker::NotHere { key: key(), incarnation: LIFE }]
+    );
+    let ping = ToWorker::Ping { received_outcomes: 0 };
+    server.handle_message(at(0), from.clone(), ping, b"");
+    assert_eq!(answers(&mut server, at(0)), [FromWorker::HelloWanted]);
+    let newer = SenderHello { oldest: 200, newest: 201, ..hello(Vec::new(), 1) };
+    server.handle_message(at(0), from, ToWorker::Hello(newer), b"");
+    let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+    assert_eq!(answers(&mut server, at(0)), [FromWorker::WrongVersion { oldest, newest }]);
+}
+
+#[test]
+fn a_result_that_its_sender_cannot_take_is_a_failure() {
+    let (mut server, from) = server();
+    server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)), b"");
+    let (number, deadline_ms) = (1, 1000);
+    let job = JobHeader { number, attempt: attempt(1), deadline_ms, received_outcomes: 0 };
+    server.handle_message(at(0), from, ToWorker::Job(job), b"");
+    let Some(ServerOutput::Start(task)) = server.poll_output(at(0)) else { panic!("no start") };
+    server.handle_finished(at(1), task.id, Ending::Done, vec![0; 11]);
+    let last = answers(&mut server, at(1)).pop();
+    let Some(FromWorker::Outcome(outcome)) = last else { panic!("{last:?}") };
+    assert_eq!(outcome.verdict, Verdict::Failed);
+}
+
+#[test]
+fn a_sender_that_is_gone_or_silent_does_not_hold_up_a_drain() {
+    for gone in [true, false] {
+        let (mut server, from) = server();
+        server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)), b"");
+        server.drain(at(10), Duration::from_secs(10));
+        server.handle_timeout(at(10));
+        answers(&mut server, at(10));
+        assert_eq!(server.drained(), None);
+        if gone {
+            server.handle_gone(&from);
+        } else {
+            let limit = server.poll_timeout().unwrap();
+            assert_eq!(limit, at(10) + FLUSH_LIMIT);
+            server.handle_timeout(limit);
+        }
+        assert_eq!(server.drained(), Some(DrainReport::default()));
+    }
+}
