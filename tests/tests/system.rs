@@ -13,7 +13,7 @@ use svcmap_tests::{
     Count, MAPPER, PATIENCE, children_of, dealer, deployment, deployment_of, endpoint_of,
     eventually, garbage, is_running, resident_kb, svcmap,
 };
-use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Reason, Worker};
+use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Reason, Ticket, Worker};
 
 const ECHO: &[&str] = &["--builtin", "echo"];
 const SLEEP: &[&str] = &["--builtin", "sleep"];
@@ -67,7 +67,7 @@ fn a_program_gets_each_payload_and_its_output_is_the_result() {
 fn a_full_worker_is_known_before_a_job_is_sent() {
     let deployment = deployment_of("nap", 1, &["--builtin", "sleep", "--queue", "1"]);
     let [filler, sender] = [(); 2].map(|()| deployment.client().unwrap());
-    let fill: Vec<_> = (0..2).map(|_| filler.submit("nap", b"1500ms".to_vec()).unwrap()).collect();
+    let fill: Vec<_> = (0..2).map(|_| filler.submit("nap", b"29s".to_vec()).unwrap()).collect();
     sender.follow("nap").unwrap();
     deployment
         .wait_for("the worker to be full", |report| {
@@ -84,7 +84,9 @@ fn a_full_worker_is_known_before_a_job_is_sent() {
     });
     let output = svcmap(&deployment, &["submit", "nap", "--data", "1ms", "--hold", "0"]);
     assert_eq!(output.status.code(), Some(75), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(Count::of(fill).done, 2);
+    fill.iter().for_each(Ticket::cancel);
+    let count = Count::of(fill);
+    assert_eq!((count.failed, count.refused), (1, 1), "the one that ran, and the one that waited");
     // It has room again, and everybody knows.
     let job = sender.job("nap", b"1ms".to_vec()).hold(PATIENCE);
     assert!(matches!(job.submit().unwrap().wait(), Outcome::Done(_)));
@@ -298,11 +300,14 @@ fn a_program_that_hangs_is_ended_at_the_deadline_of_its_job() {
 fn a_worker_whose_handler_blocks_stays_alive_and_says_so() {
     let deployment = deployment_of("nap", 1, SLEEP);
     let client = deployment.client().unwrap();
-    let ticket = client.submit("nap", b"60s".to_vec()).unwrap();
+    let job = client.job("nap", b"60s".to_vec()).hold(PATIENCE);
+    let ticket = job.submit().unwrap();
     let busy = |report: &svcmap::commands::status::Report| {
         report.instances.iter().any(|row| row.running == 1 && row.age_ms < 1500)
     };
-    deployment.wait_for("its load", busy).unwrap();
+    if let Err(failure) = deployment.wait_for("its load", busy) {
+        panic!("{failure:?}, and the job: {:?}", ticket.wait_timeout(PATIENCE));
+    }
     let busy_at = Clock.now();
     // Longer than the expiry of three beats.
     eventually("four beats", || {

@@ -126,7 +126,11 @@ impl World {
     fn quiesce(&mut self) {
         for _ in 0..100 {
             self.connect();
-            while !self.to_worker.is_empty() || !self.to_sender.is_empty() {
+            for round in 0.. {
+                if self.to_worker.is_empty() && self.to_sender.is_empty() {
+                    break;
+                }
+                assert!(round < 1000, "they talk without end");
                 self.deliver_to_worker();
                 self.deliver_to_sender();
             }
