@@ -358,3 +358,6 @@ impl Outbox {
         self.settled.push_back((id, outcome));
     }
 }
+
+#[cfg(test)]
+mod tests;
