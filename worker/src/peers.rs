@@ -238,3 +238,6 @@ impl Peers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

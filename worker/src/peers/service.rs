@@ -152,7 +152,8 @@ impl Service {
                 }
                 Change::Expired { instance, incarnation } => {
                     let member = self.members.get_mut(&instance);
-                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
+                    // A former life is not listed there either.
+                    if let Some(member) = member.filter(|m| m.incarnation <= incarnation) {
                         member.listed_by &= !bit(mapper);
                     }
                 }

@@ -1,0 +1,327 @@
+use proptest::prelude::*;
+use svcmap_proto::control::{Change, ChangesPart, Entry};
+use svcmap_proto::names::HostId;
+
+use super::*;
+use crate::testing::*;
+
+const BEAT: Duration = ms(1000);
+const EXPIRY: Duration = ms(3000);
+const FIRST: Epoch = Epoch(1);
+
+fn service() -> Name {
+    name("resize")
+}
+
+fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
+    Entry {
+        instance: name(instance),
+        incarnation: Incarnation(incarnation),
+        endpoints: vec!["tcp://10.0.0.1:1".parse().unwrap()],
+        host: HostId(1),
+        pid: 1,
+        load: Load { sequence, slots: 4, ..Load::default() },
+        age_ms: 0,
+    }
+}
+
+fn snapshot(epoch: Epoch, revision: u64, entries: Vec<Entry>) -> SnapshotPart {
+    SnapshotPart { epoch, revision, warming: false, part: 0, parts: 1, entries }
+}
+
+fn changes(epoch: Epoch, previous: u64, changes: Vec<Change>) -> Publication {
+    let revision = previous + 1;
+    Publication::Changes(ChangesPart { epoch, previous, revision, part: 0, parts: 1, changes })
+}
+
+/// A cache that follows the service and that so many mappers have welcomed.
+fn peers(mappers: usize) -> Peers {
+    let mut peers = Peers::new(mappers);
+    peers.follow(at(0), &service());
+    for mapper in 0..mappers {
+        peers.handle_welcome(at(0), mapper, FIRST, (BEAT, EXPIRY));
+    }
+    outputs(&mut peers);
+    peers
+}
+
+fn outputs(peers: &mut Peers) -> Vec<PeersOutput> {
+    std::iter::from_fn(|| peers.poll_output()).collect()
+}
+
+/// Who is a member: instance, life, and load sequence.
+fn members(peers: &Peers) -> Vec<(String, u64, u64)> {
+    peers
+        .members(&service())
+        .map(|(name, member)| (name.to_string(), member.incarnation.0, member.load.sequence))
+        .collect()
+}
+
+fn listed(instances: &[(&str, u64, u64)]) -> Vec<(String, u64, u64)> {
+    instances.iter().map(|(name, life, load)| ((*name).to_owned(), *life, *load)).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join(u8),
+    Load(u8),
+    Leave(u8),
+    Expire(u8),
+    /// What changed is published in so many parts, of which these arrive, each once or twice.
+    Changes(usize, Vec<u8>),
+    /// The whole state is.
+    Snapshot(usize, Vec<u8>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let arrivals = || prop::collection::vec(prop_oneof![1 => Just(0u8), 12 => 1u8..3], 4);
+    prop_oneof![
+        3 => (0u8..6).prop_map(Step::Join),
+        4 => (0u8..6).prop_map(Step::Load),
+        2 => (0u8..6).prop_map(Step::Leave),
+        1 => (0u8..6).prop_map(Step::Expire),
+        4 => (1usize..4, arrivals()).prop_map(|(parts, times)| Step::Changes(parts, times)),
+        2 => (1usize..4, arrivals()).prop_map(|(parts, times)| Step::Snapshot(parts, times)),
+    ]
+}
+
+/// What a mapper holds and publishes of one service.
+#[derive(Default)]
+struct Model {
+    listed: BTreeMap<String, Entry>,
+    changed: BTreeMap<String, Change>,
+    /// The last (life, sequence) of everybody that ever was.
+    lives: BTreeMap<String, (u64, u64)>,
+    revision: u64,
+}
+
+impl Model {
+    fn put(&mut self, instance: String, life: u64, sequence: u64) {
+        let put = entry(&instance, life, sequence);
+        self.lives.insert(instance.clone(), (life, sequence));
+        self.changed.insert(instance.clone(), Change::Put(put.clone()));
+        self.listed.insert(instance, put);
+    }
+
+    fn change(&mut self, step: &Step) {
+        match step {
+            Step::Join(number) => {
+                let instance = format!("i-{number}");
+                if !self.listed.contains_key(&instance) {
+                    let life = self.lives.get(&instance).map_or(1, |(life, _)| life + 1);
+                    self.put(instance, life, 1);
+                }
+            }
+            Step::Load(number) => {
+                let instance = format!("i-{number}");
+                if self.listed.contains_key(&instance) {
+                    let (life, sequence) = self.lives[&instance];
+                    self.put(instance, life, sequence + 1);
+                }
+            }
+            Step::Leave(number) | Step::Expire(number) => {
+                let instance = format!("i-{number}");
+                if let Some(gone) = self.listed.remove(&instance) {
+                    let (instance, incarnation) = (gone.instance, gone.incarnation);
+                    let change = match step {
+                        Step::Leave(_) => Change::Left { instance, incarnation },
+                        _ => Change::Expired { instance, incarnation },
+                    };
+                    self.changed.insert(format!("i-{number}"), change);
+                }
+            }
+            Step::Changes(..) | Step::Snapshot(..) => {}
+        }
+    }
+
+    fn members(&self) -> Vec<(String, u64, u64)> {
+        let listed = self.listed.iter();
+        listed.map(|(name, e)| (name.clone(), e.incarnation.0, e.load.sequence)).collect()
+    }
+}
+
+/// Deals items into parts, some of which may be empty.
+fn deal<T: Clone>(items: &[T], parts: usize) -> Vec<Vec<T>> {
+    let size = items.len().div_ceil(parts).max(1);
+    let mut dealt: Vec<Vec<T>> = items.chunks(size).map(<[T]>::to_vec).collect();
+    dealt.resize(parts, Vec::new());
+    dealt
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changes_folded_are_the_snapshot_and_a_gap_lasts_until_the_next(
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut peers = peers(1);
+        let mut model = Model::default();
+        // Whether everything since a whole snapshot arrived.
+        let mut in_step = false;
+        for step in steps {
+            model.change(&step);
+            let mut publish = |publication, times: u8| {
+                for _ in 0..times {
+                    peers.handle_publication(at(1), 0, &service(), Publication::clone(&publication));
+                }
+            };
+            match step {
+                Step::Changes(parts, times) => {
+                    let changes: Vec<_> = std::mem::take(&mut model.changed).into_values().collect();
+                    let (epoch, previous) = (FIRST, model.revision);
+                    model.revision += 1;
+                    let revision = model.revision;
+                    let dealt = deal(&changes, parts);
+                    for (part, changes) in dealt.into_iter().enumerate() {
+                        let times = times[part];
+                        in_step &= times == 1 || (times > 1 && parts == 1);
+                        let (part, parts) = (part as u16, parts as u16);
+                        let part =
+                            ChangesPart { epoch, previous, revision, part, parts, changes };
+                        publish(Publication::Changes(part), times);
+                    }
+                }
+                Step::Snapshot(parts, times) => {
+                    if !model.changed.is_empty() {
+                        // A mapper counts these before it tells its state; they got lost.
+                        model.changed.clear();
+                        model.revision += 1;
+                        in_step = false;
+                    }
+                    let entries: Vec<_> = model.listed.values().cloned().collect();
+                    let whole = times.iter().take(parts).all(|times| *times == 1)
+                        || (parts == 1 && times[0] > 1);
+                    let (epoch, revision, warming) = (FIRST, model.revision, false);
+                    for (part, entries) in deal(&entries, parts).into_iter().enumerate() {
+                        let times = times[part];
+                        let (part, parts) = (part as u16, parts as u16);
+                        let part =
+                            SnapshotPart { epoch, revision, warming, part, parts, entries };
+                        publish(Publication::Snapshot(part), times);
+                    }
+                    in_step |= whole;
+                }
+                _ => continue,
+            }
+            if in_step {
+                prop_assert_eq!(members(&peers), model.members());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_life_of_the_mapper_empties_nothing() {
+    let mut peers = peers(1);
+    let all = snapshot(FIRST, 7, vec![entry("a", 1, 1), entry("b", 1, 1)]);
+    peers.handle_snapshot(at(1), 0, &service(), all);
+    assert_eq!(peers.knowledge(&service()), Knowledge::Complete);
+    let next = Epoch(2);
+    peers.handle_welcome(at(2), 0, next, (BEAT, EXPIRY));
+    assert_eq!(peers.knowledge(&service()), Knowledge::None);
+    let warming = SnapshotPart { warming: true, ..snapshot(next, 1, vec![entry("b", 1, 2)]) };
+    peers.handle_snapshot(at(3), 0, &service(), warming);
+    assert_eq!(members(&peers), listed(&[("a", 1, 1), ("b", 1, 2)]));
+    // Words of the former life come late, and mean nothing.
+    let late = changes(
+        FIRST,
+        7,
+        vec![Change::Expired { instance: name("b"), incarnation: Incarnation(1) }],
+    );
+    peers.handle_publication(at(4), 0, &service(), late);
+    assert_eq!(members(&peers).len(), 2);
+    // Once it knows everybody, who is not there is gone.
+    peers.handle_snapshot(at(5), 0, &service(), snapshot(next, 2, vec![entry("b", 1, 2)]));
+    assert_eq!(members(&peers), listed(&[("b", 1, 2)]));
+}
+
+#[test]
+fn who_left_stays_away_whatever_another_mapper_says() {
+    let mut peers = peers(2);
+    for mapper in 0..2 {
+        let all = snapshot(FIRST, 1, vec![entry("a", 5, 1)]);
+        peers.handle_snapshot(at(1), mapper, &service(), all);
+    }
+    let left = Change::Left { instance: name("a"), incarnation: Incarnation(5) };
+    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 1, vec![left]));
+    assert_eq!(members(&peers), []);
+    let ended = PeersOutput::Ended {
+        key: InstanceKey { service: service(), instance: name("a") },
+        incarnation: Incarnation(5),
+    };
+    assert_eq!(outputs(&mut peers), [ended]);
+    peers.handle_snapshot(at(3), 1, &service(), snapshot(FIRST, 2, vec![entry("a", 5, 900)]));
+    assert_eq!(members(&peers), []);
+    // Its next life is another matter.
+    peers.handle_snapshot(at(4), 1, &service(), snapshot(FIRST, 3, vec![entry("a", 6, 1)]));
+    assert_eq!(members(&peers), listed(&[("a", 6, 1)]));
+}
+
+#[test]
+fn who_is_expired_at_one_mapper_is_still_listed_by_the_other() {
+    let mut peers = peers(2);
+    for mapper in 0..2 {
+        let all = snapshot(FIRST, 1, vec![entry("a", 5, 1)]);
+        peers.handle_snapshot(at(1), mapper, &service(), all);
+    }
+    let expired = || Change::Expired { instance: name("a"), incarnation: Incarnation(5) };
+    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 1, vec![expired()]));
+    assert_eq!(members(&peers), listed(&[("a", 5, 1)]));
+    peers.handle_publication(at(3), 1, &service(), changes(FIRST, 1, vec![expired()]));
+    assert_eq!(members(&peers), []);
+}
+
+#[test]
+fn who_answers_is_not_dropped_because_a_mapper_expired_it() {
+    let mut peers = peers(1);
+    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
+    let key = InstanceKey { service: service(), instance: name("a") };
+    let load = Load { sequence: 2, ..Load::default() };
+    assert!(peers.handle_load(at(100), &key, Incarnation(5), &load));
+    let expired = Change::Expired { instance: name("a"), incarnation: Incarnation(5) };
+    peers.handle_publication(at(200), 0, &service(), changes(FIRST, 1, vec![expired]));
+    assert_eq!(members(&peers), listed(&[("a", 5, 2)]));
+    // Until it is silent, too.
+    let until = at(100) + EXPIRY;
+    assert_eq!(peers.poll_timeout(), Some(until));
+    peers.handle_timeout(until);
+    assert_eq!(members(&peers), []);
+}
+
+#[test]
+fn the_newest_load_wins_in_whatever_order_it_comes() {
+    let mut peers = peers(1);
+    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 10)]));
+    let key = InstanceKey { service: service(), instance: name("a") };
+    let load = |sequence, queued| Load { sequence, queued, ..Load::default() };
+    assert!(peers.handle_load(at(2), &key, Incarnation(5), &load(12, 3)));
+    let older = Change::Load {
+        instance: name("a"),
+        incarnation: Incarnation(5),
+        load: load(11, 9),
+        age_ms: 0,
+    };
+    peers.handle_publication(at(3), 0, &service(), changes(FIRST, 1, vec![older]));
+    assert!(!peers.handle_load(at(4), &key, Incarnation(4), &load(99, 1)), "a former life");
+    assert_eq!(peers.member(&key).unwrap().load.queued, 3);
+}
+
+#[test]
+fn a_mapper_whose_publications_do_not_come_is_asked_each_beat() {
+    let mut peers = peers(1);
+    let sync = PeersOutput::Sync { mapper: 0, service: service() };
+    for beat in 1..=3 {
+        let due = at(0) + BEAT * beat;
+        assert_eq!(peers.poll_timeout(), Some(due));
+        peers.handle_timeout(due);
+        let silent = (beat == 1).then_some(PeersOutput::Silent { mapper: 0 });
+        let wanted: Vec<_> = silent.into_iter().chain([sync.clone()]).collect();
+        assert_eq!(outputs(&mut peers), wanted, "it is said once that nothing comes");
+        let all = snapshot(FIRST, u64::from(beat), vec![entry("a", 1, 1)]);
+        peers.handle_snapshot(due, 0, &service(), all);
+    }
+    let published = Publication::Snapshot(snapshot(FIRST, 9, Vec::new()));
+    peers.handle_publication(at(4000), 0, &service(), published);
+    assert_eq!(peers.poll_timeout(), None);
+}
