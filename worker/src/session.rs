@@ -277,3 +277,6 @@ impl Session {
         self.registration.as_ref().is_some_and(|own| own.incarnation == incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests;
