@@ -212,6 +212,27 @@ proptest! {
 }
 
 #[test]
+fn after_a_gap_nothing_is_believed_until_the_next_snapshot() {
+    let mut peers = peers(1);
+    let put = |instance, sequence| vec![Change::Put(entry(instance, 1, sequence))];
+    let publish = |peers: &mut Peers, publication| {
+        peers.handle_publication(at(1), 0, &service(), publication);
+    };
+    publish(&mut peers, Publication::Snapshot(snapshot(FIRST, 7, vec![entry("a", 1, 1)])));
+    // What led from 7 to 8 got lost.
+    publish(&mut peers, changes(FIRST, 8, put("b", 1)));
+    publish(&mut peers, changes(FIRST, 9, put("c", 1)));
+    assert_eq!(members(&peers), listed(&[("a", 1, 1)]));
+    assert_eq!(peers.knowledge(&service()), Knowledge::None);
+    let all = ["a", "b", "c", "d"].map(|instance| entry(instance, 1, 1));
+    publish(&mut peers, Publication::Snapshot(snapshot(FIRST, 10, all.to_vec())));
+    assert_eq!(members(&peers).len(), 4);
+    assert_eq!(peers.knowledge(&service()), Knowledge::Complete);
+    publish(&mut peers, changes(FIRST, 10, put("d", 2)));
+    assert_eq!(members(&peers)[3], ("d".to_owned(), 1, 2));
+}
+
+#[test]
 fn a_new_life_of_the_mapper_empties_nothing() {
     let mut peers = peers(1);
     let all = snapshot(FIRST, 7, vec![entry("a", 1, 1), entry("b", 1, 1)]);
