@@ -4,6 +4,8 @@
 //! settles what became of those under way. Sending may fail silently, as a failed send and a lost
 //! connection have the same cure.
 
+mod liveness;
+mod output;
 mod receipts;
 mod window;
 
@@ -16,76 +18,13 @@ use svcmap_proto::jobs::{
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
-use svcmap_proto::time::{Timestamp, earliest, wire_ms};
+use svcmap_proto::names::{Incarnation, InstanceKey};
+use svcmap_proto::time::{Timestamp, wire_ms};
 
 use crate::outcome::Cause;
+pub use output::{Closing, Identity, LinkOutput, Timing};
 use receipts::{Arrival, Receipts};
 use window::Window;
-
-/// How long a connection may take until the worker's WELCOME, before another address or another
-/// worker is tried.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-
-/// How often liveness is looked at, as the mapper dictates it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Silence after which a worker that owes an answer is asked.
-    pub beat: Duration,
-    /// Silence after which it is given up.
-    pub expiry: Duration,
-    /// Silence, with nothing open, after which the connection is closed.
-    pub idle: Duration,
-}
-
-/// Who sends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The sender's random number.
-    pub sender: SenderId,
-    /// Largest result that it takes, in bytes.
-    pub result_bytes_max: u32,
-}
-
-/// What the link wants done, or has found out.
-#[derive(Clone, Debug, PartialEq)]
-pub enum LinkOutput {
-    /// Send this.
-    Send(ToWorker),
-    /// The attempt ended at the worker.
-    Ended {
-        /// Which one.
-        attempt: AttemptId,
-        /// How.
-        verdict: Verdict,
-        /// Result or error.
-        payload: Vec<u8>,
-    },
-    /// The worker never saw the attempt: it can be tried elsewhere.
-    NeverSeen(AttemptId),
-    /// The attempt may have run, and nobody will tell.
-    Lost {
-        /// Which one.
-        attempt: AttemptId,
-        /// Why not.
-        cause: Cause,
-    },
-    /// The worker said how loaded it is.
-    Load(Load),
-    /// The link is of no use any more.
-    Closed(Closing),
-}
-
-/// Why a link ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closing {
-    /// Nothing was sent for long.
-    Idle,
-    /// The worker's life is over, or another one sits behind its address.
-    Gone,
-    /// It could not be reached, or does not answer any more.
-    Unreachable,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -179,6 +118,8 @@ impl Link {
         if self.phase == Phase::Closed {
             self.phase = Phase::Connecting(now);
             (self.heard_at, self.pinged_at, self.pings) = (now, now, 0);
+            // Whoever is chosen again after an end was given up too early.
+            self.ended_at = None;
             self.window.reflect_all();
         }
     }
@@ -351,83 +292,6 @@ impl Link {
         }
     }
 
-    /// When [`Link::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let liveness = match self.phase {
-            Phase::Closed => return None,
-            Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
-            Phase::Away => self.heard_at + self.timing.expiry,
-            Phase::Ready if self.window.is_empty() => self.heard_at + self.timing.idle,
-            Phase::Ready => self.next_ping_at(),
-        };
-        let ended = earliest(self.ended_at, self.receipts.due_at());
-        earliest(Some(liveness), ended)
-    }
-
-    fn next_ping_at(&self) -> Timestamp {
-        let last = if self.pings == 0 { self.heard_at } else { self.pinged_at };
-        last + self.timing.beat
-    }
-
-    /// Acts on every deadline that has passed.
-    pub fn handle_timeout(&mut self, now: Timestamp) {
-        if self.ended_at.is_some_and(|at| at <= now) {
-            self.close(Closing::Gone, Cause::PeerEnded);
-        }
-        match self.phase {
-            Phase::Closed => return,
-            Phase::Connecting(since) | Phase::Greeting(since) if since + CONNECT_LIMIT <= now => {
-                self.handle_no_welcome(now);
-            }
-            Phase::Away if self.heard_at + self.timing.expiry <= now => {
-                self.close(Closing::Unreachable, Cause::PeerSilent);
-            }
-            Phase::Ready => self.handle_silence(now),
-            _ => {}
-        }
-        self.acknowledge(now);
-    }
-
-    /// Tells the worker which outcomes came, if that is due.
-    fn acknowledge(&mut self, now: Timestamp) {
-        if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
-            let outcomes = self.receipts.acknowledge();
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
-        }
-    }
-
-    /// No WELCOME came in time: what was not sent goes elsewhere, what was is asked for again.
-    fn handle_no_welcome(&mut self, now: Timestamp) {
-        self.release_pending();
-        if self.window.is_empty() || self.heard_at + self.timing.expiry <= now {
-            self.close(Closing::Unreachable, Cause::PeerSilent);
-        } else {
-            self.greet(now);
-        }
-    }
-
-    /// Only who owes an answer is asked: idle workers cost nothing.
-    fn handle_silence(&mut self, now: Timestamp) {
-        if self.window.is_empty() {
-            if self.heard_at + self.timing.idle <= now {
-                self.close(Closing::Idle, Cause::PeerSilent);
-            }
-        } else if self.next_ping_at() <= now {
-            self.ping(now);
-        }
-    }
-
-    fn ping(&mut self, now: Timestamp) {
-        if self.pings >= 2 && self.heard_at + self.timing.expiry <= now {
-            self.close(Closing::Unreachable, Cause::PeerSilent);
-            return;
-        }
-        self.pings += 1;
-        self.pinged_at = now;
-        let received_outcomes = self.receipts.acknowledge();
-        self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
-    }
-
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
@@ -438,6 +302,14 @@ impl Link {
         if self.receipts.due_at().is_some() {
             self.receipts.hurry(now);
             self.acknowledge(now);
+        }
+    }
+
+    /// Tells the worker which outcomes came, if that is due.
+    fn acknowledge(&mut self, now: Timestamp) {
+        if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
+            let outcomes = self.receipts.acknowledge();
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
         }
     }
 

@@ -35,8 +35,8 @@ struct World {
     started: BTreeSet<AttemptId>,
     assigned: u64,
     told: BTreeMap<AttemptId, Told>,
-    /// The link was given up at least once.
-    closed: bool,
+    /// The link had a reason to give up the worker at least once.
+    given_up: bool,
     newest_state: Option<State>,
 }
 
@@ -55,7 +55,7 @@ impl World {
             started: BTreeSet::new(),
             assigned: 0,
             told: BTreeMap::new(),
-            closed: false,
+            given_up: false,
             newest_state: None,
         };
         world.connect();
@@ -120,6 +120,9 @@ impl World {
         self.link.handle_timeout(self.now);
         self.server.handle_timeout(self.now);
         self.act();
+        // What stays due would be acted on again and again, at full speed.
+        let due = [self.link.poll_timeout(), self.server.poll_timeout()];
+        assert!(due.iter().flatten().all(|at| *at > self.now), "{due:?} at {:?}", self.now);
     }
 
     /// Everything gets where it is going, and every job that was started ends.
@@ -154,7 +157,7 @@ impl World {
                 LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),
                 LinkOutput::Load(load) => self.newest_state = Some(load.state),
                 LinkOutput::Closed(closing) => {
-                    self.closed |= closing == Closing::Unreachable;
+                    self.given_up |= closing == Closing::Unreachable;
                     // Its socket is closed with it.
                     self.connection = None;
                     self.to_worker.clear();
@@ -203,6 +206,8 @@ enum Step {
     Cancel(u64),
     Reset,
     Connect,
+    /// Somebody says, wrongly, that the worker is gone.
+    Gone,
     Pass(u64),
 }
 
@@ -215,6 +220,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1u64..30).prop_map(Step::Cancel),
         1 => Just(Step::Reset),
         3 => Just(Step::Connect),
+        1 => Just(Step::Gone),
         3 => (1u64..80).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..150)
@@ -237,10 +243,20 @@ fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
             }
             Step::Reset => world.reset(),
             Step::Connect => world.connect(),
+            Step::Gone => {
+                world.given_up = true;
+                world.link.handle_ended(world.now);
+                world.act();
+            }
             Step::Pass(time) => world.pass(ms(time)),
         }
     }
     world.quiesce();
+    // Whatever happened, the next job is done.
+    world.assign();
+    world.quiesce();
+    let last = world.told.get(&attempt(world.assigned));
+    assert!(matches!(last, Some(Told::Ended(Verdict::Done, _))), "{last:?}");
     world
 }
 
@@ -260,8 +276,8 @@ proptest! {
                     prop_assert_eq!(&result[..], attempt.job.to_le_bytes());
                 }
                 Told::Ended(..) | Told::NeverSeen => prop_assert!(!started, "{attempt} {told:?}"),
-                // Only who was out of reach for an expiry, or without any job there, is given up.
-                Told::Lost => prop_assert!(world.closed),
+                // Only who was out of reach for an expiry, or said to be gone, is given up.
+                Told::Lost => prop_assert!(world.given_up),
             }
         }
     }
@@ -293,7 +309,7 @@ proptest! {
         }
         world.server.drain(world.now, Duration::from_secs(3600));
         world.act();
-        let resets = |step: &Step| matches!(step, Step::Reset | Step::Pass(_));
+        let resets = |step: &Step| matches!(step, Step::Reset | Step::Gone | Step::Pass(_));
         for step in after.into_iter().filter(|step| !resets(step)) {
             match step {
                 Step::Assign if world.newest_state == Some(State::Draining) => {}

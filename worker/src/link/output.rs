@@ -1,0 +1,69 @@
+//! What goes into a link besides messages, and what comes out of it.
+
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, ToWorker, Verdict};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::SenderId;
+
+use crate::outcome::Cause;
+
+/// How often liveness is looked at, as the mapper dictates it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Silence after which a worker that owes an answer is asked.
+    pub beat: Duration,
+    /// Silence after which it is given up.
+    pub expiry: Duration,
+    /// Silence, with nothing open, after which the connection is closed.
+    pub idle: Duration,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The sender's random number.
+    pub sender: SenderId,
+    /// Largest result that it takes, in bytes.
+    pub result_bytes_max: u32,
+}
+
+/// What the link wants done, or has found out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LinkOutput {
+    /// Send this.
+    Send(ToWorker),
+    /// The attempt ended at the worker.
+    Ended {
+        /// Which one.
+        attempt: AttemptId,
+        /// How.
+        verdict: Verdict,
+        /// Result or error.
+        payload: Vec<u8>,
+    },
+    /// The worker never saw the attempt: it can be tried elsewhere.
+    NeverSeen(AttemptId),
+    /// The attempt may have run, and nobody will tell.
+    Lost {
+        /// Which one.
+        attempt: AttemptId,
+        /// Why not.
+        cause: Cause,
+    },
+    /// The worker said how loaded it is.
+    Load(Load),
+    /// The link is of no use any more.
+    Closed(Closing),
+}
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// Nothing was sent for long.
+    Idle,
+    /// The worker's life is over, or another one sits behind its address.
+    Gone,
+    /// It could not be reached, or does not answer any more.
+    Unreachable,
+}
