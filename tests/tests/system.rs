@@ -274,11 +274,13 @@ fn a_handler_that_panics_fails_its_job_and_nothing_else() {
         .unwrap();
     assert!(worker.wait_registered(PATIENCE));
     let client = Client::connect([deployment.mapper().as_str()]).unwrap();
-    let outcome = |payload: &[u8]| client.submit("fragile", payload.to_vec()).unwrap().wait();
-    let Outcome::Failed(failure) = outcome(b"panic") else { panic!("it did not fail") };
-    assert_eq!(failure.error, "the handler panicked: on purpose");
-    let Outcome::Failed(failure) = outcome(b"error") else { panic!("it did not fail") };
-    assert_eq!(failure.error, "no such model");
+    let outcome = |payload: &[u8]| client.job("fragile", payload.to_vec()).submit().unwrap().wait();
+    let error = |payload: &[u8]| match outcome(payload) {
+        Outcome::Failed(failure) => failure.error,
+        other => panic!("{other:?} for {}", payload.escape_ascii()),
+    };
+    assert_eq!(error(b"panic"), "the handler panicked: on purpose");
+    assert_eq!(error(b"error"), "no such model");
     assert!(matches!(outcome(b"fine"), Outcome::Done(_)));
 }
 

@@ -129,6 +129,9 @@ impl Session {
 
     /// Register with this, now and whenever it is necessary again.
     pub fn register(&mut self, now: Timestamp, registration: Registration) {
+        if registration.load.sequence > self.load.sequence {
+            self.load = registration.load;
+        }
         self.registration = Some(registration);
         if self.phase == Phase::Welcomed {
             self.send_registration(now);

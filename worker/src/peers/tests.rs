@@ -280,6 +280,21 @@ fn who_left_stays_away_whatever_another_mapper_says() {
 }
 
 #[test]
+fn a_newcomer_asks_at_once_about_what_it_missed_before_its_subscription_arrived() {
+    let mut peers = peers(1);
+    let sync = PeersOutput::Sync { mapper: 0, service: service() };
+    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
+    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 2, Vec::new()));
+    peers.handle_timeout(at(2));
+    assert_eq!(outputs(&mut peers), [sync]);
+    peers.handle_snapshot(at(3), 0, &service(), snapshot(FIRST, 3, vec![entry("a", 5, 2)]));
+    assert_eq!(members(&peers), listed(&[("a", 5, 2)]));
+    // From then on a gap waits for the snapshot that is published each beat.
+    peers.handle_publication(at(4), 0, &service(), changes(FIRST, 9, Vec::new()));
+    assert_eq!(peers.poll_timeout(), Some(at(4) + BEAT));
+}
+
+#[test]
 fn who_is_expired_at_one_mapper_is_still_listed_by_the_other() {
     let mut peers = peers(2);
     for mapper in 0..2 {

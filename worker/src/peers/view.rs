@@ -29,6 +29,9 @@ pub struct View {
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
     warming: bool,
+    /// What was published between the answer to the first SYNC and the subscription's arrival was
+    /// missed: such a gap is asked about at once.
+    is_newcomer: bool,
     published_at: Option<Timestamp>,
     /// Since when a snapshot is wanted that has not come.
     wanted_at: Timestamp,
@@ -44,6 +47,7 @@ impl View {
             epoch,
             revision: None,
             warming: true,
+            is_newcomer: true,
             published_at: None,
             wanted_at: now,
             published: Assembly::default(),
@@ -69,6 +73,7 @@ impl View {
         }
         let id = (part.revision, part.revision);
         let entries = self.published.add(id, part.part, part.parts, part.entries)?;
+        self.is_newcomer = false;
         self.take_snapshot(now, part.revision, part.warming, entries)
     }
 
@@ -90,7 +95,9 @@ impl View {
         }
         if self.revision? < part.previous {
             self.revision = None;
-            self.wanted_at = now;
+            // Whoever has a gap later waits for the next snapshot, or all would ask together.
+            self.wanted_at = if self.is_newcomer { Timestamp::default() } else { now };
+            self.is_newcomer = false;
             return None;
         }
         let id = (part.previous, part.revision);

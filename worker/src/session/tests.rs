@@ -64,6 +64,28 @@ fn load(queued: u32) -> Load {
 }
 
 #[test]
+fn it_is_listed_with_the_load_that_it_has() {
+    let mut session = Session::new(Some(key()));
+    session.handle_connected(at(0));
+    session.handle_message(at(0), welcome(1));
+    let has_room = Load { sequence: 1, ..load(0) };
+    session.register(at(0), Registration { load: has_room, ..registration() });
+    let registered_with = |session: &mut Session| {
+        std::iter::from_fn(|| session.poll_output()).find_map(|output| match output {
+            SessionOutput::Send(ToMapper::Register(registration)) => Some(registration.load),
+            _ => None,
+        })
+    };
+    assert_eq!(registered_with(&mut session), Some(has_room));
+    // The next time with what it has by then.
+    let busy = Load { sequence: 2, ..load(3) };
+    session.handle_load(at(1), &busy);
+    session.handle_message(at(1), FromMapper::Reregister);
+    session.handle_message(at(1), welcome(1));
+    assert_eq!(registered_with(&mut session), Some(busy));
+}
+
+#[test]
 fn every_beat_it_says_that_it_is_alive() {
     let mut session = listed();
     for beat in 1..=3 {
