@@ -9,6 +9,7 @@
 //! | [`control`] | messages between mapper and everybody |
 //! | [`jobs`] | messages between senders and workers |
 //! | [`codec`] | messages to frames and back |
+//! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
 //! | [`limits`] | every limit of the wire, with its reason |
 //! | [`refusals`] | counts of what was refused |
 //! | [`time`] | points in time, as pure types see them |
@@ -20,6 +21,7 @@ pub mod codec;
 pub mod control;
 pub mod io;
 pub mod jobs;
+pub mod json;
 pub mod limits;
 pub mod load;
 pub mod names;

@@ -19,6 +19,9 @@ pub enum BadMessage {
     /// It has more or fewer frames than its kind wants.
     #[error("wrong number of frames")]
     FrameCount,
+    /// It came from a REQ socket and is not the JSON that is expected there.
+    #[error("bad JSON")]
+    Json,
 }
 
 fn kind(error: &DecodeError) -> &'static str {

@@ -32,7 +32,7 @@ fn turn(event_loop: &mut EventLoop, at_most: Duration) -> Vec<Seen> {
             Event::Received(_, frames) => {
                 Seen::Received(frames.iter().map(|frame| frame.to_vec()).collect())
             }
-            Event::TooManyFrames(_) => Seen::TooManyFrames,
+            Event::TooManyFrames(..) => Seen::TooManyFrames,
             Event::Writable(_) => Seen::Writable,
             Event::Unwritable(_) => Seen::Unwritable,
             Event::Signal(signal) => Seen::Signal(signal),

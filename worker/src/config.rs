@@ -16,6 +16,9 @@ pub const SENDERS_MAX: usize = 16_384;
 /// Services that one sender follows at once.
 pub const SERVICES_FOLLOWED_MAX: usize = 1024;
 
+/// A job's deadline unless it has one of its own.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
+
 /// Why settings make no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -119,7 +122,7 @@ impl Default for OutboxConfig {
             jobs_bytes_max: 256 * 1024 * 1024,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             attempts_max: 5,
-            deadline: Duration::from_secs(30),
+            deadline: DEADLINE_DEFAULT,
             hold: Duration::from_secs(1),
             active_peers_max: 64,
             idle: Duration::from_secs(60),

@@ -22,12 +22,23 @@ pub struct TaskId(pub u64);
 
 /// Whose job it is: what the outcome is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Origin {
-    /// Who sent it.
-    pub sender: SenderId,
-    /// Under which attempt.
-    pub attempt: AttemptId,
+pub enum Origin {
+    /// A sender's.
+    Sender {
+        /// Who sent it.
+        sender: SenderId,
+        /// Under which attempt.
+        attempt: AttemptId,
+    },
+    /// That of a client of the JSON dialect, which waits for the outcome.
+    Client(RequestId),
+    /// That of a client of the JSON dialect, which knows that it was taken and expects no more.
+    Nobody,
 }
+
+/// Names the request of a client that waits. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
 
 /// A job that was admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,10 +196,11 @@ impl Intake {
     /// Attempts of that sender that wait or run here.
     pub fn attempts_of(&self, sender: SenderId) -> impl Iterator<Item = AttemptId> {
         let queued = self.queue.iter().map(|task| task.origin);
-        queued
-            .chain(self.running.values().map(|running| running.origin))
-            .filter(move |origin| origin.sender == sender)
-            .map(|origin| origin.attempt)
+        let origins = queued.chain(self.running.values().map(|running| running.origin));
+        origins.filter_map(move |origin| match origin {
+            Origin::Sender { sender: whose, attempt } if whose == sender => Some(attempt),
+            _ => None,
+        })
     }
 
     /// Takes a job back, if its sender still can.
@@ -227,9 +239,10 @@ impl Intake {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// From now on nothing is admitted.
+    /// From now on nothing is admitted. Jobs that nobody would send again come first.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.queue.make_contiguous().sort_by_key(|task| task.origin != Origin::Nobody);
     }
 
     /// Gives up what is still here: jobs that waited, and jobs that run.

@@ -41,7 +41,8 @@
 //! | [`session`] | one mapper's view of this process: register, report, leave |
 //! | [`peers`] | the cache: who is there, and how loaded |
 //! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
-//! | [`server`] | the serving half: [`intake`], [`senders`] |
+//! | [`server`] | the serving half: [`intake`], [`senders`], [`clients`] |
+//! | [`json`] | what clients of the JSON dialect say, and what they are told |
 //! | [`outcome`] | how a job ends |
 //! | [`statistics`] | what a sender counts |
 //! | [`config`] | settings, their defaults and limits |
@@ -49,9 +50,11 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod choice;
+pub mod clients;
 pub mod config;
 pub mod intake;
 mod io;
+pub mod json;
 pub mod link;
 pub mod outbox;
 pub mod outcome;

@@ -1,7 +1,7 @@
 //! The serving half of a worker: what comes from senders, through the intake, and back to them.
 //!
-//! It puts [`Intake`] and [`Senders`] together and adds the conversation: HELLO, cancel, ping,
-//! deadlines and the drain.
+//! It puts [`Intake`], [`Senders`] and [`Clients`] together and adds the conversation: HELLO,
+//! cancel, ping, deadlines and the drain.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,12 +11,16 @@ use svcmap_proto::codec;
 use svcmap_proto::jobs::{
     FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
 };
+use svcmap_proto::json::{Envelope, JsonError};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
+use crate::clients::{Client, Clients};
 use crate::config::IntakeConfig;
 use crate::intake::{Cancelled, Ending, Intake, Origin, Task, TaskId};
+use crate::json;
+use crate::outcome::Cause;
 use crate::senders::{Connection, Delivery, Senders};
 
 /// Once no job is left, senders get this long to say that they have their last outcomes.
@@ -45,6 +49,15 @@ pub enum ServerOutput {
         /// The second frame.
         payload: Arc<Vec<u8>>,
     },
+    /// Send this to a client of the JSON dialect. If nobody is there any more, nobody wants it.
+    Reply {
+        /// Where to.
+        to: Connection,
+        /// What goes before it.
+        envelope: Envelope,
+        /// What to say.
+        body: Vec<u8>,
+    },
     /// Give this job to a handler.
     Start(Task),
     /// Tell the handler of this job that nobody waits for it any more.
@@ -72,6 +85,8 @@ pub struct DrainReport {
     pub handed_back: u64,
     /// Still running when the grace ended: `Unknown` for their senders.
     pub abandoned: u64,
+    /// Of these two, those of which no sender hears: accepted from clients that expect no outcome.
+    pub dropped: u64,
 }
 
 /// See the module.
@@ -82,6 +97,7 @@ pub struct Server {
     payload_bytes_max: usize,
     intake: Intake,
     senders: Senders,
+    clients: Clients,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
     /// Who has said nothing since the drain was announced: jobs of theirs may be on their way.
@@ -98,6 +114,7 @@ impl Server {
             payload_bytes_max: config.payload_bytes_max,
             senders: Senders::new(config.results_bytes_max),
             intake: Intake::new(config),
+            clients: Clients::default(),
             answers: VecDeque::new(),
             drain: Drain::No,
             unheard: BTreeSet::new(),
@@ -125,7 +142,9 @@ impl Server {
         match message {
             ToWorker::Hello(_) => {}
             ToWorker::Job(header) => self.handle_job(now, sender, &header, payload),
-            ToWorker::Cancel { attempt } => self.handle_cancel(now, Origin { sender, attempt }),
+            ToWorker::Cancel { attempt } => {
+                self.handle_cancel(now, Origin::Sender { sender, attempt });
+            }
             ToWorker::Received { outcomes } => self.senders.acknowledge(sender, outcomes),
             ToWorker::Ping { received_outcomes } => {
                 self.senders.acknowledge(sender, received_outcomes);
@@ -165,17 +184,62 @@ impl Server {
         if !self.senders.handle_job(sender, header) {
             return;
         }
-        let origin = Origin { sender, attempt: header.attempt };
+        let origin = Origin::Sender { sender, attempt: header.attempt };
         let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
         if let Err(reason) = self.intake.admit(now, origin, deadline, payload) {
-            self.end(origin, Verdict::Rejected(reason), Vec::new(), deadline);
+            self.end(now, origin, Verdict::Rejected(reason), Vec::new(), deadline);
         }
+    }
+
+    /// A client of the JSON dialect said something. It gets exactly one reply to that.
+    ///
+    /// # Errors
+    /// What was wrong with it, which the client is told as well.
+    pub fn handle_request(
+        &mut self,
+        now: Timestamp,
+        from: Connection,
+        envelope: Envelope,
+        body: Result<&[u8], JsonError>,
+    ) -> Result<(), JsonError> {
+        let body = if envelope.is_short() { body } else { Err(JsonError::new("a long envelope")) };
+        match body.and_then(json::read) {
+            Ok(request) => {
+                self.handle_json_job(now, from, envelope, &request);
+                Ok(())
+            }
+            Err(error) => {
+                self.reply(from, envelope, json::error(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn handle_json_job(
+        &mut self,
+        now: Timestamp,
+        from: Connection,
+        envelope: Envelope,
+        request: &json::Request,
+    ) {
+        let waits = !request.style.is_immediate();
+        let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
+        let deadline = now + request.deadline;
+        let body = match self.intake.admit(now, origin, deadline, &request.payload) {
+            Ok(_) if waits => {
+                let client = Client { connection: from, envelope, style: request.style };
+                return self.clients.insert(origin, client);
+            }
+            Ok(_) => json::accepted(),
+            Err(reason) => json::rejected(request.style, reason, &self.intake.load(now)),
+        };
+        self.reply(from, envelope, body);
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
         match self.intake.cancel(origin) {
             Cancelled::Removed => {
-                self.end(origin, Verdict::Rejected(Reason::Cancelled), Vec::new(), now);
+                self.end(now, origin, Verdict::Rejected(Reason::Cancelled), Vec::new(), now);
             }
             Cancelled::Running(task) => self.answers.push_back(ServerOutput::Cancel(task)),
             Cancelled::NotFound => {}
@@ -200,7 +264,7 @@ impl Server {
         if self.is_draining() {
             self.drained.finished += 1;
         }
-        self.end(origin, verdict, payload, deadline.max(now));
+        self.end(now, origin, verdict, payload, deadline.max(now));
     }
 
     /// The sender of an outcome does not read now.
@@ -286,8 +350,15 @@ impl Server {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         for (origin, cancelled) in self.intake.expire(now) {
             match cancelled {
-                Cancelled::Running(task) => self.answers.push_back(ServerOutput::Cancel(task)),
-                _ => self.end(origin, Verdict::Rejected(Reason::Expired), Vec::new(), now),
+                Cancelled::Running(task) => {
+                    self.answers.push_back(ServerOutput::Cancel(task));
+                    // A sender has a clock of its own; a client has only its reply.
+                    if let Some(client) = self.clients.take(origin) {
+                        let body = json::unknown(Cause::Deadline);
+                        self.reply(client.connection, client.envelope, body);
+                    }
+                }
+                _ => self.end(now, origin, Verdict::Rejected(Reason::Expired), Vec::new(), now),
             }
         }
         self.senders.handle_timeout(now);
@@ -306,18 +377,41 @@ impl Server {
         let (queued, running) = self.intake.abandon();
         self.drained.handed_back += queued.len() as u64;
         self.drained.abandoned += running.len() as u64;
+        let origins = queued.iter().chain(running.iter().map(|(_, origin)| origin));
+        self.drained.dropped += origins.filter(|origin| **origin == Origin::Nobody).count() as u64;
         for origin in queued {
-            self.end(origin, Verdict::Rejected(Reason::Draining), Vec::new(), now);
+            self.end(now, origin, Verdict::Rejected(Reason::Draining), Vec::new(), now);
         }
         for (task, origin) in running {
             self.answers.push_back(ServerOutput::Cancel(task));
-            self.end(origin, Verdict::Abandoned, Vec::new(), now);
+            self.end(now, origin, Verdict::Abandoned, Vec::new(), now);
         }
         self.drain = Drain::Flushing(now + FLUSH_LIMIT);
     }
 
-    fn end(&mut self, origin: Origin, verdict: Verdict, payload: Vec<u8>, deadline: Timestamp) {
-        self.senders.push(origin.sender, origin.attempt, verdict, payload, deadline);
+    fn end(
+        &mut self,
+        now: Timestamp,
+        origin: Origin,
+        verdict: Verdict,
+        payload: Vec<u8>,
+        deadline: Timestamp,
+    ) {
+        match origin {
+            Origin::Sender { sender, attempt } => {
+                self.senders.push(sender, attempt, verdict, payload, deadline);
+            }
+            Origin::Client(_) => {
+                let Some(client) = self.clients.take(origin) else { return };
+                let body = json::ended(client.style, verdict, &payload, &self.intake.load(now));
+                self.reply(client.connection, client.envelope, body);
+            }
+            Origin::Nobody => {}
+        }
+    }
+
+    fn reply(&mut self, to: Connection, envelope: Envelope, body: Vec<u8>) {
+        self.answers.push_back(ServerOutput::Reply { to, envelope, body });
     }
 
     fn answer(&mut self, to: Connection, message: FromWorker) {
@@ -337,5 +431,7 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+mod json_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::names::{InstanceKey, Name, SenderId};
 use svcmap_proto::time::Timestamp;
 
+use crate::intake::Origin;
+
 /// The point so many milliseconds after the start of a test.
 pub fn at(ms: u64) -> Timestamp {
     // Not at the clock's zero, before which there is nothing.
@@ -29,3 +31,10 @@ pub fn attempt(job: u64) -> AttemptId {
 }
 
 pub const SENDER: SenderId = SenderId(7);
+
+pub fn attempt_of(origin: Origin) -> AttemptId {
+    match origin {
+        Origin::Sender { attempt, .. } => attempt,
+        Origin::Client(_) | Origin::Nobody => panic!("{origin:?} has no attempt"),
+    }
+}

@@ -116,7 +116,7 @@ impl Node {
                 Ok(received) => inbox.push(received),
                 Err(reason) => bad_messages.count(reason),
             },
-            IoEvent::TooManyFrames(_) => bad_messages.count(BadMessage::FrameCount),
+            IoEvent::TooManyFrames(..) => bad_messages.count(BadMessage::FrameCount),
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
             }

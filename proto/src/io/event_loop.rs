@@ -36,8 +36,8 @@ pub struct SocketKey(u64);
 pub enum Event<'a> {
     /// A message came. Its frames are borrowed: keeping them would pin libzmq's receive buffers.
     Received(SocketKey, &'a mut [Message]),
-    /// A message of more than [`limits::FRAMES_MAX`] frames came, and was dropped.
-    TooManyFrames(SocketKey),
+    /// A message of more than [`limits::FRAMES_MAX`] frames came; these are its first.
+    TooManyFrames(SocketKey, &'a mut [Message]),
     /// A watched socket is connected, or has room again.
     Writable(SocketKey),
     /// A watched socket is not connected any more, or full.
@@ -289,7 +289,7 @@ fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Eve
         while left > 0 && events.contains(PollEvents::POLLIN) {
             match receive(&slot.socket, frames) {
                 Received::Message => deliver(Event::Received(slot.key, frames)),
-                Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key)),
+                Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key, frames)),
                 Received::Nothing => break,
             }
             left -= 1;
@@ -319,7 +319,7 @@ enum Received {
     Nothing,
 }
 
-/// Receives one message frame by frame: what has too many is read to its end and not kept.
+/// Receives one message frame by frame: what has too many is read to its end and not kept whole.
 fn receive(socket: &Socket, frames: &mut Vec<Message>) -> Received {
     frames.clear();
     let mut count = 0;

@@ -4,7 +4,7 @@ use super::*;
 use crate::testing::*;
 
 fn origin(job: u64) -> Origin {
-    Origin { sender: SENDER, attempt: attempt(job) }
+    Origin::Sender { sender: SENDER, attempt: attempt(job) }
 }
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {
@@ -143,7 +143,7 @@ proptest! {
                 Step::Pass { ms: passed } => {
                     now = now + ms(passed);
                     for (origin, cancelled) in intake.expire(now) {
-                        let job = origin.attempt.job;
+                        let job = attempt_of(origin).job;
                         if cancelled == Cancelled::Removed {
                             let index = model.queue.iter().position(|(queued, ..)| *queued == job);
                             let (.., deadline) = model.queue.remove(index.unwrap());

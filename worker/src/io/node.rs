@@ -10,6 +10,7 @@ use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
+use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::names::Endpoint;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -184,7 +185,17 @@ impl State {
                     self.refusals.count(reason);
                 }
             }
-            Event::TooManyFrames(_) => self.refusals.count(BadMessage::FrameCount),
+            Event::TooManyFrames(socket, frames) => {
+                self.refusals.count(BadMessage::FrameCount);
+                // A REQ socket waits for its reply all the same.
+                if self.is_listener(socket)
+                    && let [from, rest @ ..] = &*frames
+                    && let Some((envelope, _)) = json::open(rest)
+                {
+                    let error = JsonError::new("too many frames: one JSON object is expected");
+                    let _ = self.handle_request(now, from, envelope, Err(error));
+                }
+            }
             Event::Writable(socket) => {
                 if let Some(&link) = self.link_numbers.get(&socket) {
                     self.sender.handle_link_writable(now, link);
@@ -209,7 +220,7 @@ impl State {
         socket: SocketKey,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
-        if self.serving.as_ref().is_some_and(|serving| serving.listener.socket == socket) {
+        if self.is_listener(socket) {
             self.handle_to_worker(now, frames)
         } else if let Some(&link) = self.link_numbers.get(&socket) {
             self.handle_from_worker(now, link, frames)
@@ -247,7 +258,11 @@ impl State {
         now: Timestamp,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
-        let [from, frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        let [from, rest @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        if let Some((envelope, body)) = json::open(rest) {
+            return self.handle_request(now, from, envelope, body);
+        }
+        let [frame, payload @ ..] = rest else { return Err(BadMessage::FrameCount) };
         let from = Connection(from.to_vec());
         let message = codec::decode::<ToWorker>(frame).inspect_err(|error| {
             if matches!(error, DecodeError::Version(_)) {
@@ -264,6 +279,23 @@ impl State {
             _ => return Err(BadMessage::FrameCount),
         }
         Ok(())
+    }
+
+    /// A REQ socket said something.
+    fn handle_request(
+        &mut self,
+        now: Timestamp,
+        from: &[u8],
+        envelope: Envelope,
+        body: Result<&[u8], JsonError>,
+    ) -> Result<(), BadMessage> {
+        let from = Connection(from.to_vec());
+        let Some(serving) = &mut self.serving else { return Ok(()) };
+        serving.handle_request(now, from, envelope, body).map_err(|_| BadMessage::Json)
+    }
+
+    fn is_listener(&self, socket: SocketKey) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.listener.socket == socket)
     }
 
     fn handle_inbox(&mut self, now: Timestamp) {

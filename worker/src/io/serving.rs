@@ -1,6 +1,7 @@
 //! The serving half at the outside: the listener, the handler pool, and the registration.
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use svcmap_proto::codec;
 use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
 use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::json::{Envelope, JsonError};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -19,6 +21,7 @@ use super::pool::{self, Assignment, Completion, Handler, Job};
 use super::sockets::{self, Listener};
 use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
+use crate::json;
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
 
@@ -32,6 +35,8 @@ pub(super) struct Serving {
     /// Made at the first WELCOME: the incarnation is not known before.
     pub(super) server: Option<Server>,
     registration: Option<Registration>,
+    /// Clients that came before the server was made.
+    early: Vec<(Connection, Envelope)>,
     assignments: Sender<Assignment>,
     completions: Receiver<Completion>,
     /// The flags of the jobs that run.
@@ -70,6 +75,7 @@ impl Serving {
             config,
             server: None,
             registration: None,
+            early: Vec::new(),
             assignments,
             completions,
             cancelled: BTreeMap::new(),
@@ -111,6 +117,23 @@ impl Serving {
         for Completion { id, ending, payload } in self.completions.try_iter() {
             self.cancelled.remove(&id);
             server.handle_finished(now, id, ending, payload);
+        }
+    }
+
+    /// A client of the JSON dialect said something.
+    pub(super) fn handle_request(
+        &mut self,
+        now: Timestamp,
+        from: Connection,
+        envelope: Envelope,
+        body: Result<&[u8], JsonError>,
+    ) -> Result<(), JsonError> {
+        match &mut self.server {
+            Some(server) => server.handle_request(now, from, envelope, body),
+            None => {
+                self.early.push((from, envelope));
+                body.map(|_| ())
+            }
         }
     }
 
@@ -161,6 +184,10 @@ impl Serving {
     /// Does what the server wants done. Returns whether there was anything.
     pub(super) fn act(&mut self, now: Timestamp, event_loop: &mut EventLoop) -> bool {
         let mut acted = false;
+        for (to, envelope) in std::mem::take(&mut self.early) {
+            let error = JsonError::new("this worker is not registered yet: try again in a moment");
+            self.reply(event_loop, &to, &envelope, &json::error(&error));
+        }
         while let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now)) {
             acted = true;
             match output {
@@ -171,6 +198,9 @@ impl Serving {
                     }
                 }
                 ServerOutput::Answer { to, message } => self.answer(event_loop, &to, &message),
+                ServerOutput::Reply { to, envelope, body } => {
+                    self.reply(event_loop, &to, &envelope, &body);
+                }
                 ServerOutput::Outcome { to, sender, header, payload } => {
                     let number = header.number;
                     let frame = codec::encode(&FromWorker::Outcome(header));
@@ -185,6 +215,19 @@ impl Serving {
             }
         }
         acted
+    }
+
+    /// Replies to a client; nobody wants it if that is gone or reads nothing.
+    fn reply(
+        &mut self,
+        event_loop: &mut EventLoop,
+        to: &Connection,
+        envelope: &Envelope,
+        body: &[u8],
+    ) {
+        let frames: Vec<&[u8]> =
+            iter::once(&*to.0).chain(envelope.frames()).chain([body]).collect();
+        let _ = event_loop.send(self.listener.socket, &frames);
     }
 
     /// Answers; a sender that takes nothing now asks again.

@@ -109,7 +109,7 @@ impl World {
     fn finish(&mut self, which: usize) {
         if which < self.running.len() {
             let task = self.running.remove(which);
-            let result = task.origin.attempt.job.to_le_bytes().to_vec();
+            let result = attempt_of(task.origin).job.to_le_bytes().to_vec();
             self.server.handle_finished(self.now, task.id, Ending::Done, result);
             self.act();
         }
@@ -168,11 +168,11 @@ impl World {
         while let Some(output) = self.server.poll_output(self.now) {
             match output {
                 ServerOutput::Start(task) => {
-                    let again = !self.started.insert(task.origin.attempt);
-                    assert!(!again, "{} was started twice", task.origin.attempt);
+                    let again = !self.started.insert(attempt_of(task.origin));
+                    assert!(!again, "{} was started twice", attempt_of(task.origin));
                     self.running.push(task);
                 }
-                ServerOutput::Cancel(_) => {}
+                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));
@@ -348,7 +348,7 @@ fn answers(server: &mut Server, now: Timestamp) -> Vec<FromWorker> {
         .filter_map(|output| match output {
             ServerOutput::Answer { message, .. } => Some(message),
             ServerOutput::Outcome { header, .. } => Some(FromWorker::Outcome(header)),
-            ServerOutput::Start(_) | ServerOutput::Cancel(_) => None,
+            ServerOutput::Start(_) | ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => None,
         })
         .collect()
 }

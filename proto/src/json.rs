@@ -1,0 +1,211 @@
+//! The JSON dialect: how the message of a REQ socket is told from a native one, and which JSON is
+//! taken.
+//!
+//! A REQ socket puts an empty frame before its body, and no native message has one there. What
+//! stands before the empty frame (nothing, or a REQ's correlation) belongs to whoever asked and
+//! goes back as it came.
+//!
+//! JSON from outside is checked once, without allocating for what it holds; what passed is then
+//! read where it lies.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+pub use serde_json::value::RawValue;
+
+use crate::limits;
+
+/// Longest error text in a reply, in characters: an error quotes what it is about.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// The frames before a body, kept until the reply goes out behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope(Vec<Vec<u8>>);
+
+impl Envelope {
+    /// The frames, the last of them empty.
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
+    /// Whether it is short enough to be kept while its sender waits for an outcome.
+    pub fn is_short(&self) -> bool {
+        self.0.iter().map(Vec::len).sum::<usize>() <= limits::ENVELOPE_BYTES_MAX
+    }
+}
+
+/// Takes the message of a REQ socket apart, without its routing id. `None` if it is a native one.
+///
+/// The empty frame at the end of a message is none that precedes a body: it is the payload of a
+/// native job.
+pub fn open<F: Deref<Target = [u8]>>(frames: &[F]) -> Option<(Envelope, Result<&[u8], JsonError>)> {
+    let empty = frames.iter().position(|frame| frame.is_empty())?;
+    let (envelope, rest) = frames.split_at(empty + 1);
+    let body = match rest {
+        [] => return None,
+        [body] => Ok(&**body),
+        _ => Err(JsonError::new("one frame with one JSON object is expected")),
+    };
+    Some((Envelope(envelope.iter().map(|frame| frame.to_vec()).collect()), body))
+}
+
+/// Why a text is not what was expected: for people, to be sent back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+impl JsonError {
+    /// An error in these words, or as many of them as a reply holds.
+    pub fn new(message: impl fmt::Display) -> Self {
+        Self(message.to_string().chars().take(ERROR_CHARS_MAX).collect())
+    }
+}
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+/// Checks that this is one JSON object and nothing else: UTF-8, numbers that a double holds, at
+/// most 127 objects and lists within each other (`serde_json`'s own limit).
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn object(body: &[u8]) -> Result<&str, JsonError> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(JsonError::new("a JSON object is expected"));
+    }
+    value(body)
+}
+
+/// Checks that this is one JSON value and nothing else, as [`object`] does.
+///
+/// # Errors
+/// Says what is wrong, and where.
+pub fn value(body: &[u8]) -> Result<&str, JsonError> {
+    let text = std::str::from_utf8(body).map_err(JsonError::new)?;
+    let mut reader = serde_json::Deserializer::from_str(text);
+    Checked.deserialize(&mut reader)?;
+    reader.end()?;
+    Ok(text)
+}
+
+/// A command and what belongs to it, each as the text that it is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Command<'a> {
+    /// Its name, if it has one and that is a string.
+    #[serde(borrow)]
+    command: Option<&'a RawValue>,
+    #[serde(borrow)]
+    payload: Option<&'a RawValue>,
+}
+
+impl<'a> Command<'a> {
+    /// Reads an object that was checked; keys that it does not know do not matter.
+    ///
+    /// # Errors
+    /// If a key stands there twice.
+    pub fn read(object: &'a str) -> Result<Self, JsonError> {
+        Ok(serde_json::from_str(object)?)
+    }
+
+    /// Its name; `None` if there is none, or it is no string.
+    pub fn name(&self) -> Option<String> {
+        serde_json::from_str(self.command?.get()).ok()
+    }
+
+    /// What belongs to it; a missing payload has no fields.
+    ///
+    /// # Errors
+    /// Says which field is missing, there twice, or of the wrong type.
+    pub fn payload<T: Deserialize<'a>>(&self) -> Result<T, JsonError> {
+        let text = self.payload.map_or("{}", RawValue::get);
+        // A list would do for serde: its items taken for the fields in their order.
+        if !text.starts_with('{') {
+            return Err(JsonError::new("`payload` must be an object"));
+        }
+        serde_json::from_str(text).map_err(|error| {
+            let error = error.to_string();
+            // The place is one within the payload, which nobody can find.
+            let what = error.split_once(" at line ").map_or(error.as_str(), |(what, _)| what);
+            JsonError::new(format_args!("payload: {what}"))
+        })
+    }
+}
+
+/// A reply as a frame.
+pub fn reply<T: Serialize>(reply: &T) -> Vec<u8> {
+    // Strings, numbers and lists: serialising them has no way to fail.
+    serde_json::to_vec(reply).unwrap_or_default()
+}
+
+/// The reply to what cannot be done or was not understood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename = "error")]
+pub struct ErrorReply {
+    /// What is wrong.
+    pub message: String,
+}
+
+/// Reads a value through every visitor that `serde_json` counts depth and checks ranges for, and
+/// keeps nothing of it.
+#[derive(Clone, Copy)]
+struct Checked;
+
+impl<'de> DeserializeSeed<'de> for Checked {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(self)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_key::<IgnoredAny>()?.is_some() {
+            fields.next_value_seed(self)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

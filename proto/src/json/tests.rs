@@ -1,0 +1,91 @@
+use super::*;
+
+/// The frames of an envelope, and the body behind it.
+type Opened = (Vec<Vec<u8>>, Result<Vec<u8>, JsonError>);
+
+fn opened(frames: &[&[u8]]) -> Option<Opened> {
+    let frames: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
+    let (envelope, body) = open(&frames)?;
+    Some((envelope.0, body.map(<[u8]>::to_vec)))
+}
+
+#[test]
+fn an_empty_frame_before_a_body_is_what_a_req_socket_sends() {
+    let plain = opened(&[b"", b"{}"]).unwrap();
+    assert_eq!(plain, (vec![vec![]], Ok(b"{}".to_vec())));
+    let correlated = opened(&[b"\x01\x02\x03\x04", b"", b"{}"]).unwrap();
+    assert_eq!(correlated, (vec![vec![1, 2, 3, 4], vec![]], Ok(b"{}".to_vec())));
+    assert_eq!(opened(&[b"", b""]).unwrap().1, Ok(Vec::new()), "an empty body is one");
+    assert!(opened(&[b"", b"{}", b"{}"]).unwrap().1.is_err());
+    // Native: one frame, a job, a job without payload.
+    assert_eq!(opened(&[b"\x01\x05"]), None);
+    assert_eq!(opened(&[b"\x01\x01", b"payload"]), None);
+    assert_eq!(opened(&[b"\x01\x01", b""]), None);
+    assert_eq!(opened(&[b""]), None);
+}
+
+fn refused(body: &[u8]) -> String {
+    object(body).unwrap_err().to_string()
+}
+
+#[test]
+fn one_object_and_nothing_else() {
+    for good in
+        ["{}", " \n{\"a\": [1, -2.5e3, null, true, \"\\u00e4 \\ud83d\\ude00\"]}\t", "{\"\":{}}"]
+    {
+        assert_eq!(object(good.as_bytes()), Ok(good));
+    }
+    for bad in ["", " ", "[]", "\"{}\"", "1"] {
+        assert_eq!(refused(bad.as_bytes()), "a JSON object is expected");
+    }
+    assert!(refused(b"{} {}").contains("trailing characters"));
+    assert!(refused(b"{\"a\":NaN}").contains("expected"));
+    assert!(refused(b"{\"a\":-Infinity}").contains("invalid number"));
+    assert!(refused(b"{\"a\":1e999}").contains("out of range"));
+    assert!(refused(b"{\"a\":\"\xff\"}").contains("utf-8"));
+    assert!(refused(b"{\"a\":\"\\ud800\"}").contains("hex escape"), "half a surrogate pair");
+    assert!(refused(b"{\"a\":1,}").contains("line 1 column 8"));
+    assert!(refused(b"{\"a\"").contains("EOF"));
+}
+
+#[test]
+fn depth_has_a_limit() {
+    let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    assert!(object(nested(126).as_bytes()).is_ok());
+    assert!(refused(nested(127).as_bytes()).contains("recursion limit"));
+    assert!(refused("{\"a\":".repeat(100_000).as_bytes()).contains("recursion limit"));
+}
+
+#[test]
+fn a_command_is_read_where_it_lies() {
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Named {
+        name: String,
+        load: Option<f64>,
+    }
+    let command = Command::read(r#"{"x":1,"payload":{"name":"a"},"command":"GET_PEER"}"#).unwrap();
+    assert_eq!(command.name().as_deref(), Some("GET_PEER"));
+    assert_eq!(command.payload(), Ok(Named { name: "a".to_owned(), load: None }));
+    let error = |object| Command::read(object).unwrap().payload::<Named>().unwrap_err().to_string();
+    assert_eq!(error("{}"), "payload: missing field `name`");
+    assert_eq!(error(r#"{"payload":null}"#), "payload: missing field `name`");
+    assert_eq!(error(r#"{"payload":["a",1]}"#), "`payload` must be an object");
+    assert_eq!(error(r#"{"payload":{"name":"a","name":"b"}}"#), "payload: duplicate field `name`");
+    let wrong = error(r#"{"payload":{"name":"a","load":"high"}}"#);
+    assert_eq!(wrong, "payload: invalid type: string \"high\", expected f64");
+    assert!(Command::read(r#"{"command":"A","command":"B"}"#).is_err());
+    assert_eq!(Command::read(r#"{"command":1}"#).unwrap().name(), None);
+}
+
+#[test]
+fn an_error_does_not_send_back_what_it_was_sent() {
+    #[derive(Debug, Deserialize)]
+    struct Number {
+        #[allow(dead_code)]
+        number: u32,
+    }
+    let long = "x".repeat(100_000);
+    let object = format!(r#"{{"payload":{{"number":"{long}"}}}}"#);
+    let error = Command::read(&object).unwrap().payload::<Number>().unwrap_err();
+    assert!(error.to_string().len() <= ERROR_CHARS_MAX);
+}

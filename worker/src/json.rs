@@ -1,0 +1,252 @@
+//! What clients of the JSON dialect say to a worker, and what they are told.
+//!
+//! Any JSON object is a job whose sender waits only for its acceptance, but one whose `command` is
+//! `SUBMIT`: that sender wants the outcome, or a deadline, or has a payload that is no JSON.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
+use svcmap_proto::jobs::{Reason, Verdict};
+use svcmap_proto::json::{self, Command, ErrorReply, JsonError, RawValue};
+use svcmap_proto::load::Load;
+
+use crate::config::DEADLINE_DEFAULT;
+use crate::outcome::Cause;
+
+/// A job without a deadline gets the longest one that svcmap knows: 49 days.
+const NO_DEADLINE: Duration = Duration::from_millis(u32::MAX as u64);
+
+/// A job that came as JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What the handler gets.
+    pub payload: Vec<u8>,
+    /// When its sender stops waiting, from now.
+    pub deadline: Duration,
+    /// How the sender wants to be answered.
+    pub style: Style,
+}
+
+/// How a sender wants to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// At once, in the words of the original system.
+    Original,
+    /// At once, in the words of `SUBMIT`.
+    Acceptance,
+    /// When the job has its outcome; with a result that is JSON as JSON.
+    Outcome,
+    /// When the job has its outcome; with the result in base64, as the payload came.
+    OutcomeBase64,
+}
+
+impl Style {
+    /// Whether the answer is that the job was taken, and no more is said.
+    pub fn is_immediate(self) -> bool {
+        matches!(self, Style::Original | Style::Acceptance)
+    }
+}
+
+#[derive(Deserialize)]
+struct Submit<'a> {
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+    body_base64: Option<String>,
+    deadline_ms: Option<u32>,
+    wait: Option<bool>,
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn read(body: &[u8]) -> Result<Request, JsonError> {
+    let text = json::object(body)?;
+    let command = Command::read(text)?;
+    if command.name().as_deref() != Some("SUBMIT") {
+        let payload = text.trim_ascii().as_bytes().to_vec();
+        return Ok(Request { payload, deadline: NO_DEADLINE, style: Style::Original });
+    }
+    let submit: Submit = command.payload()?;
+    let is_binary = submit.body_base64.is_some();
+    let payload = match (submit.body, submit.body_base64) {
+        (Some(body), None) => body.get().as_bytes().to_vec(),
+        (None, Some(text)) => BASE64
+            .decode(text)
+            .map_err(|error| JsonError::new(format_args!("payload: body_base64: {error}")))?,
+        _ => return Err(JsonError::new("payload: one of `body` and `body_base64` is needed")),
+    };
+    let deadline =
+        submit.deadline_ms.map_or(DEADLINE_DEFAULT, |ms| Duration::from_millis(ms.into()));
+    let style = match submit.wait {
+        Some(false) => Style::Acceptance,
+        _ if is_binary => Style::OutcomeBase64,
+        _ => Style::Outcome,
+    };
+    Ok(Request { payload, deadline, style })
+}
+
+#[derive(Serialize)]
+#[serde(tag = "status", rename_all = "lowercase")]
+enum Reply<'a> {
+    Ok { message: &'a str },
+    Done(DoneReply<'a>),
+    Failed { message: &'a str },
+    Refused { reason: String, load: f64 },
+    Unknown { message: String },
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum DoneReply<'a> {
+    Result(&'a RawValue),
+    ResultBase64(String),
+}
+
+/// Tells a sender that what it said was not understood.
+pub fn error(error: &JsonError) -> Vec<u8> {
+    json::reply(&ErrorReply { message: error.to_string() })
+}
+
+/// Tells a sender that its job was taken.
+pub fn accepted() -> Vec<u8> {
+    json::reply(&Reply::Ok { message: "job accepted" })
+}
+
+/// Tells a sender that its job was not taken.
+pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
+    match style {
+        Style::Original => json::reply(&ErrorReply {
+            message: match reason {
+                Reason::Full => "queue full".to_owned(),
+                other => other.to_string(),
+            },
+        }),
+        _ => json::reply(&Reply::Refused { reason: reason.to_string(), load: load.ratio() }),
+    }
+}
+
+/// Tells a sender how its job ended.
+pub fn ended(style: Style, verdict: Verdict, payload: &[u8], load: &Load) -> Vec<u8> {
+    match verdict {
+        Verdict::Done => done(style, payload),
+        Verdict::Failed => {
+            json::reply(&Reply::Failed { message: &String::from_utf8_lossy(payload) })
+        }
+        Verdict::Rejected(reason) => rejected(style, reason, load),
+        Verdict::Abandoned => unknown(Cause::Drain),
+    }
+}
+
+/// Tells a sender that nobody knows how its job ended.
+pub fn unknown(cause: Cause) -> Vec<u8> {
+    json::reply(&Reply::Unknown { message: cause.to_string() })
+}
+
+/// A result is JSON if its sender spoke JSON and its handler did; bytes go in base64.
+fn done(style: Style, result: &[u8]) -> Vec<u8> {
+    let as_json = || serde_json::from_str(json::value(result).ok()?).ok();
+    let reply = match as_json().filter(|_| style == Style::Outcome) {
+        Some(result) => DoneReply::Result(result),
+        None => DoneReply::ResultBase64(BASE64.encode(result)),
+    };
+    json::reply(&Reply::Done(reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: &str) -> String {
+        read(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn any_object_is_a_job_of_the_original_system() {
+        for body in [
+            r#" {"task": "process_video", "duration": 4} "#,
+            "{}",
+            r#"{"command": 5, "payload": []}"#,
+            r#"{"command": "STATUS"}"#,
+        ] {
+            let request = read(body.as_bytes()).unwrap();
+            assert_eq!(request.payload, body.trim().as_bytes());
+            assert_eq!((request.style, request.deadline), (Style::Original, NO_DEADLINE));
+        }
+    }
+
+    #[test]
+    fn submit_says_what_it_wants() {
+        let request = |payload: &str| {
+            read(format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#).as_bytes()).unwrap()
+        };
+        let plain = request(r#"{"body": [1, 2.50]}"#);
+        assert_eq!(plain.payload, b"[1, 2.50]", "as it was written");
+        assert_eq!((plain.style, plain.deadline), (Style::Outcome, DEADLINE_DEFAULT));
+        let binary = request(r#"{"body_base64": "AP8=", "deadline_ms": 70}"#);
+        assert_eq!(binary.payload, [0, 255]);
+        assert_eq!((binary.style, binary.deadline.as_millis()), (Style::OutcomeBase64, 70));
+        assert_eq!(request(r#"{"body": null, "body_base64": ""}"#).payload, b"");
+        assert_eq!(request(r#"{"body": 1, "wait": false}"#).style, Style::Acceptance);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        assert_eq!(refused("[]"), "a JSON object is expected");
+        assert_eq!(
+            refused(r#"{"command":"SUBMIT"}"#),
+            "payload: one of `body` and `body_base64` is needed"
+        );
+        let with = |payload| refused(&format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#));
+        assert_eq!(with(r#"{"body":1,"body_base64":""}"#), with("{}"));
+        assert_eq!(with("[1]"), "`payload` must be an object");
+        assert!(
+            with(r#"{"body_base64":"%"}"#).contains("body_base64"),
+            "{}",
+            with(r#"{"body_base64":"%"}"#)
+        );
+        assert!(with(r#"{"body":1,"deadline_ms":-1}"#).contains("-1"));
+        assert!(with(r#"{"body":1,"deadline_ms":4294967296}"#).contains("4294967296"));
+        assert!(with(r#"{"body":1,"body":2}"#).contains("duplicate field `body`"));
+        assert!(with(r#"{"body":1,"wait":"no"}"#).contains("expected a boolean"));
+        assert!(refused(r#"{"command":"SUBMIT","command":"x"}"#).contains("duplicate field"));
+    }
+
+    #[test]
+    fn the_words_of_the_replies() {
+        let load = Load { queued: 3, slots: 4, ..Load::default() };
+        let text = |reply: Vec<u8>| String::from_utf8(reply).unwrap();
+        assert_eq!(text(accepted()), r#"{"status":"ok","message":"job accepted"}"#);
+        assert_eq!(
+            text(rejected(Style::Original, Reason::Full, &load)),
+            r#"{"status":"error","message":"queue full"}"#
+        );
+        assert_eq!(
+            text(rejected(Style::Acceptance, Reason::Draining, &load)),
+            r#"{"status":"refused","reason":"draining","load":0.75}"#
+        );
+        let ended = |style, verdict, payload: &[u8]| text(ended(style, verdict, payload, &load));
+        assert_eq!(
+            ended(Style::Outcome, Verdict::Done, br#"{"a": [1]}"#),
+            r#"{"status":"done","result":{"a": [1]}}"#
+        );
+        assert_eq!(
+            ended(Style::Outcome, Verdict::Done, b"no JSON"),
+            r#"{"status":"done","result_base64":"bm8gSlNPTg=="}"#
+        );
+        assert_eq!(
+            ended(Style::OutcomeBase64, Verdict::Done, b"17"),
+            r#"{"status":"done","result_base64":"MTc="}"#
+        );
+        assert_eq!(
+            ended(Style::Outcome, Verdict::Failed, b"no\xffway"),
+            "{\"status\":\"failed\",\"message\":\"no\u{fffd}way\"}"
+        );
+        assert_eq!(
+            ended(Style::Outcome, Verdict::Abandoned, b""),
+            r#"{"status":"unknown","message":"the worker stopped while it ran"}"#
+        );
+    }
+}

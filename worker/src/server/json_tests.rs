@@ -1,0 +1,114 @@
+//! Clients of the JSON dialect at a server.
+
+use super::*;
+use crate::testing::*;
+
+const LIFE: Incarnation = Incarnation(11);
+
+fn server(concurrency: u32, queue: u32) -> Server {
+    Server::new(key(), LIFE, IntakeConfig { concurrency, queue, ..IntakeConfig::default() })
+}
+
+/// A client's request; `number` tells clients apart.
+fn ask(server: &mut Server, number: u8, body: &str) -> Result<(), JsonError> {
+    let frames: [&[u8]; 3] = [&[number], b"", body.as_bytes()];
+    let (envelope, body) = svcmap_proto::json::open(&frames).unwrap();
+    server.handle_request(at(0), Connection(vec![number]), envelope, body)
+}
+
+/// What the server wants done: replies as (client, text), and the jobs that it starts.
+fn outputs(server: &mut Server, now: Timestamp) -> (Vec<(u8, String)>, Vec<Task>) {
+    let (mut replies, mut started) = (Vec::new(), Vec::new());
+    while let Some(output) = server.poll_output(now) {
+        match output {
+            ServerOutput::Reply { to, envelope, body } => {
+                let before: Vec<_> = envelope.frames().collect();
+                assert_eq!(before, [&to.0[..], b""], "it goes back as it came");
+                replies.push((to.0[0], String::from_utf8(body).unwrap()));
+            }
+            ServerOutput::Start(task) => started.push(task),
+            ServerOutput::Cancel(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (replies, started)
+}
+
+fn submit(body: &str) -> String {
+    format!(r#"{{"command":"SUBMIT","payload":{body}}}"#)
+}
+
+const ACCEPTED: &str = r#"{"status":"ok","message":"job accepted"}"#;
+const QUEUE_FULL: &str = r#"{"status":"error","message":"queue full"}"#;
+
+#[test]
+fn original_jobs_are_taken_until_the_queue_is_full_and_end_in_silence() {
+    let mut server = server(1, 1);
+    for client in 1..=3 {
+        ask(&mut server, client, r#"{"task":"t"}"#).unwrap();
+    }
+    let (replies, started) = outputs(&mut server, at(0));
+    let expected = [(1, ACCEPTED), (2, ACCEPTED), (3, QUEUE_FULL)];
+    assert_eq!(replies, expected.map(|(client, text)| (client, text.to_owned())));
+    assert_eq!(started[0].payload, br#"{"task":"t"}"#);
+    // It has no deadline to speak of.
+    server.handle_timeout(at(24 * 3_600_000));
+    server.handle_finished(at(24 * 3_600_000), started[0].id, Ending::Done, b"1".to_vec());
+    let (replies, started) = outputs(&mut server, at(24 * 3_600_000));
+    assert_eq!((replies, started.len()), (Vec::new(), 1));
+}
+
+#[test]
+fn a_client_that_waits_is_told_once_how_its_job_ended() {
+    let mut server = server(2, 0);
+    ask(&mut server, 1, &submit(r#"{"body":[1]}"#)).unwrap();
+    ask(&mut server, 2, &submit(r#"{"body":2,"deadline_ms":50}"#)).unwrap();
+    ask(&mut server, 3, &submit(r#"{"body":3}"#)).unwrap();
+    let (replies, started) = outputs(&mut server, at(0));
+    let full = r#"{"status":"refused","reason":"full","load":1.0}"#.to_owned();
+    assert_eq!((replies, started.len()), (vec![(3, full)], 2));
+    server.handle_finished(at(10), started[0].id, Ending::Done, b"[1]".to_vec());
+    let done = r#"{"status":"done","result":[1]}"#.to_owned();
+    assert_eq!(outputs(&mut server, at(10)).0, [(1, done)]);
+    // The deadline passes while the handler runs, and what that says later concerns nobody.
+    server.handle_timeout(at(50));
+    let unknown = r#"{"status":"unknown","message":"no answer by the deadline"}"#.to_owned();
+    assert_eq!(outputs(&mut server, at(50)).0, [(2, unknown)]);
+    server.handle_finished(at(60), started[1].id, Ending::Failed, b"late".to_vec());
+    assert_eq!(outputs(&mut server, at(60)).0, []);
+}
+
+#[test]
+fn who_says_nonsense_is_told_so() {
+    let mut server = server(1, 0);
+    for nonsense in ["", "[]", "{", "{\"command\":\"SUBMIT\"}"] {
+        assert!(ask(&mut server, 1, nonsense).is_err());
+        let (replies, started) = outputs(&mut server, at(0));
+        assert!(replies[0].1.starts_with(r#"{"status":"error","message":""#), "{replies:?}");
+        assert_eq!((replies.len(), started.len()), (1, 0));
+    }
+}
+
+#[test]
+fn a_drain_finishes_first_what_nobody_would_send_again() {
+    let mut server = server(1, 4);
+    ask(&mut server, 1, &submit(r#"{"body":1}"#)).unwrap();
+    ask(&mut server, 2, &submit(r#"{"body":2}"#)).unwrap();
+    ask(&mut server, 3, r#"{"task":3}"#).unwrap();
+    ask(&mut server, 4, r#"{"task":4}"#).unwrap();
+    let (_, started) = outputs(&mut server, at(0));
+    server.drain(at(1), ms(100));
+    ask(&mut server, 5, r#"{"task":5}"#).unwrap();
+    server.handle_finished(at(2), started[0].id, Ending::Done, b"1".to_vec());
+    let (replies, started) = outputs(&mut server, at(2));
+    let draining = r#"{"status":"error","message":"draining"}"#.to_owned();
+    let done = r#"{"status":"done","result":1}"#.to_owned();
+    assert_eq!(replies, [(5, draining), (1, done)]);
+    assert_eq!(started[0].payload, br#"{"task":3}"#);
+    server.handle_timeout(at(101));
+    let (replies, _) = outputs(&mut server, at(101));
+    let refused = r#"{"status":"refused","reason":"draining","load":0.0}"#.to_owned();
+    assert_eq!(replies, [(2, refused)]);
+    let report = server.drained().unwrap();
+    assert_eq!((report.handed_back, report.abandoned, report.dropped), (2, 1, 2));
+}
