@@ -2,8 +2,8 @@
 //! taken.
 //!
 //! A REQ socket puts an empty frame before its body, and no native message has one there. What
-//! stands before the empty frame (nothing, or a REQ's correlation) belongs to whoever asked and
-//! goes back as it came.
+//! stands before the empty frame (the connection, and perhaps a REQ's correlation) belongs to
+//! whoever asked and goes back as it came.
 //!
 //! JSON from outside is checked once, without allocating for what it holds; what passed is then
 //! read where it lies.
@@ -20,14 +20,15 @@ use crate::limits;
 /// Longest error text in a reply, in characters: an error quotes what it is about.
 const ERROR_CHARS_MAX: usize = 300;
 
-/// The frames before a body, kept until the reply goes out behind them.
+/// The frames before a body, the connection's routing id first: kept until the reply goes out
+/// behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope(Vec<Vec<u8>>);
 
 impl Envelope {
-    /// The frames, the last of them empty.
-    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.iter().map(Vec::as_slice)
+    /// The message that brings `body` back to where this came from.
+    pub fn around<'a>(&'a self, body: &'a [u8]) -> Vec<&'a [u8]> {
+        self.0.iter().map(Vec::as_slice).chain([body]).collect()
     }
 
     /// Whether it is short enough to be kept while its sender waits for an outcome.
@@ -36,13 +37,13 @@ impl Envelope {
     }
 }
 
-/// Takes the message of a REQ socket apart, without its routing id. `None` if it is a native one.
+/// Takes apart what a ROUTER received from a REQ socket. `None` if it is a native message.
 ///
 /// The empty frame at the end of a message is none that precedes a body: it is the payload of a
 /// native job.
 pub fn open<F: Deref<Target = [u8]>>(frames: &[F]) -> Option<(Envelope, Result<&[u8], JsonError>)> {
-    let empty = frames.iter().position(|frame| frame.is_empty())?;
-    let (envelope, rest) = frames.split_at(empty + 1);
+    let empty = frames.iter().skip(1).position(|frame| frame.is_empty())?;
+    let (envelope, rest) = frames.split_at(empty + 2);
     let body = match rest {
         [] => return None,
         [body] => Ok(&**body),
@@ -142,12 +143,14 @@ pub fn reply<T: Serialize>(reply: &T) -> Vec<u8> {
     serde_json::to_vec(reply).unwrap_or_default()
 }
 
-/// The reply to what cannot be done or was not understood.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "status", rename = "error")]
-pub struct ErrorReply {
-    /// What is wrong.
-    pub message: String,
+/// The reply to what cannot be done or was not understood, as a frame.
+pub fn error(message: impl fmt::Display) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "status", rename = "error")]
+    struct ErrorReply {
+        message: String,
+    }
+    reply(&ErrorReply { message: message.to_string() })
 }
 
 /// Reads a value through every visitor that `serde_json` counts depth and checks ranges for, and

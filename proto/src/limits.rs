@@ -30,9 +30,9 @@ pub const PAYLOAD_BYTES_DEFAULT: usize = 1024 * 1024;
 /// Largest value that the payload limit can be set to: beyond it, send a path or a URL instead.
 pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Longest envelope of a REQ socket that is kept until its reply, in bytes: a correlation takes
-/// four, and a proxy or two in between add a few.
-pub const ENVELOPE_BYTES_MAX: usize = 256;
+/// Longest envelope of a REQ socket that is kept until its reply, in bytes: a routing id has at
+/// most 255, a correlation takes four, and a proxy or two in between add a few.
+pub const ENVELOPE_BYTES_MAX: usize = 512;
 
 /// Most frames of a message that are kept. Ours have at most three (routing id, header, payload);
 /// the rest is slack for other framings. What has more is read to its end and counted.

@@ -8,14 +8,11 @@ use svcmap_proto::json::Envelope;
 
 use crate::intake::{Origin, RequestId};
 use crate::json::Style;
-use crate::senders::Connection;
 
 /// A client that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
-    /// Where it is.
-    pub connection: Connection,
-    /// What goes before the reply.
+    /// Where it is, and what goes before the reply.
     pub envelope: Envelope,
     /// How it wants to be answered.
     pub style: Style,

@@ -3,13 +3,14 @@
 //! Any JSON object is a job whose sender waits only for its acceptance, but one whose `command` is
 //! `SUBMIT`: that sender wants the outcome, or a deadline, or has a payload that is no JSON.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use svcmap_proto::jobs::{Reason, Verdict};
-use svcmap_proto::json::{self, Command, ErrorReply, JsonError, RawValue};
+use svcmap_proto::json::{self, Command, JsonError, RawValue};
 use svcmap_proto::load::Load;
 
 use crate::config::DEADLINE_DEFAULT;
@@ -20,9 +21,9 @@ const NO_DEADLINE: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// A job that came as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct Request<'a> {
     /// What the handler gets.
-    pub payload: Vec<u8>,
+    pub payload: Cow<'a, [u8]>,
     /// When its sender stops waiting, from now.
     pub deadline: Duration,
     /// How the sender wants to be answered.
@@ -62,20 +63,21 @@ struct Submit<'a> {
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn read(body: &[u8]) -> Result<Request, JsonError> {
+pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
     let text = json::object(body)?;
     let command = Command::read(text)?;
     if command.name().as_deref() != Some("SUBMIT") {
-        let payload = text.trim_ascii().as_bytes().to_vec();
+        let payload = text.trim_ascii().as_bytes().into();
         return Ok(Request { payload, deadline: NO_DEADLINE, style: Style::Original });
     }
     let submit: Submit = command.payload()?;
     let is_binary = submit.body_base64.is_some();
     let payload = match (submit.body, submit.body_base64) {
-        (Some(body), None) => body.get().as_bytes().to_vec(),
+        (Some(body), None) => body.get().as_bytes().into(),
         (None, Some(text)) => BASE64
             .decode(text)
-            .map_err(|error| JsonError::new(format_args!("payload: body_base64: {error}")))?,
+            .map_err(|error| JsonError::new(format_args!("payload: body_base64: {error}")))?
+            .into(),
         _ => return Err(JsonError::new("payload: one of `body` and `body_base64` is needed")),
     };
     let deadline =
@@ -105,11 +107,6 @@ enum DoneReply<'a> {
     ResultBase64(String),
 }
 
-/// Tells a sender that what it said was not understood.
-pub fn error(error: &JsonError) -> Vec<u8> {
-    json::reply(&ErrorReply { message: error.to_string() })
-}
-
 /// Tells a sender that its job was taken.
 pub fn accepted() -> Vec<u8> {
     json::reply(&Reply::Ok { message: "job accepted" })
@@ -118,11 +115,9 @@ pub fn accepted() -> Vec<u8> {
 /// Tells a sender that its job was not taken.
 pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
     match style {
-        Style::Original => json::reply(&ErrorReply {
-            message: match reason {
-                Reason::Full => "queue full".to_owned(),
-                other => other.to_string(),
-            },
+        Style::Original => json::error(match reason {
+            Reason::Full => "queue full".to_owned(),
+            other => other.to_string(),
         }),
         _ => json::reply(&Reply::Refused { reason: reason.to_string(), load: load.ratio() }),
     }
@@ -172,24 +167,26 @@ mod tests {
             r#"{"command": "STATUS"}"#,
         ] {
             let request = read(body.as_bytes()).unwrap();
-            assert_eq!(request.payload, body.trim().as_bytes());
+            assert_eq!(*request.payload, *body.trim().as_bytes());
             assert_eq!((request.style, request.deadline), (Style::Original, NO_DEADLINE));
         }
     }
 
     #[test]
     fn submit_says_what_it_wants() {
-        let request = |payload: &str| {
-            read(format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#).as_bytes()).unwrap()
+        let read = |payload: &str| {
+            let body = format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#);
+            let Request { payload, deadline, style } = read(body.as_bytes()).unwrap();
+            (payload.into_owned(), deadline, style)
         };
-        let plain = request(r#"{"body": [1, 2.50]}"#);
-        assert_eq!(plain.payload, b"[1, 2.50]", "as it was written");
-        assert_eq!((plain.style, plain.deadline), (Style::Outcome, DEADLINE_DEFAULT));
-        let binary = request(r#"{"body_base64": "AP8=", "deadline_ms": 70}"#);
-        assert_eq!(binary.payload, [0, 255]);
-        assert_eq!((binary.style, binary.deadline.as_millis()), (Style::OutcomeBase64, 70));
-        assert_eq!(request(r#"{"body": null, "body_base64": ""}"#).payload, b"");
-        assert_eq!(request(r#"{"body": 1, "wait": false}"#).style, Style::Acceptance);
+        let (as_written, ms) = (b"[1, 2.50]".to_vec(), Duration::from_millis);
+        assert_eq!(read(r#"{"body": [1, 2.50]}"#), (as_written, DEADLINE_DEFAULT, Style::Outcome));
+        assert_eq!(
+            read(r#"{"body_base64": "AP8=", "deadline_ms": 70}"#),
+            (vec![0, 255], ms(70), Style::OutcomeBase64)
+        );
+        assert_eq!(read(r#"{"body": null, "body_base64": ""}"#).0, b"");
+        assert_eq!(read(r#"{"body": 1, "wait": false}"#).2, Style::Acceptance);
     }
 
     #[test]

@@ -51,10 +51,8 @@ pub enum ServerOutput {
     },
     /// Send this to a client of the JSON dialect. If nobody is there any more, nobody wants it.
     Reply {
-        /// Where to.
-        to: Connection,
-        /// What goes before it.
-        envelope: Envelope,
+        /// Where to, and what goes before it.
+        to: Envelope,
         /// What to say.
         body: Vec<u8>,
     },
@@ -198,42 +196,35 @@ impl Server {
     pub fn handle_request(
         &mut self,
         now: Timestamp,
-        from: Connection,
-        envelope: Envelope,
+        from: Envelope,
         body: Result<&[u8], JsonError>,
     ) -> Result<(), JsonError> {
-        let body = if envelope.is_short() { body } else { Err(JsonError::new("a long envelope")) };
+        let body = if from.is_short() { body } else { Err(JsonError::new("a long envelope")) };
         match body.and_then(json::read) {
             Ok(request) => {
-                self.handle_json_job(now, from, envelope, &request);
+                self.handle_json_job(now, from, &request);
                 Ok(())
             }
             Err(error) => {
-                self.reply(from, envelope, json::error(&error));
+                self.reply(from, svcmap_proto::json::error(&error));
                 Err(error)
             }
         }
     }
 
-    fn handle_json_job(
-        &mut self,
-        now: Timestamp,
-        from: Connection,
-        envelope: Envelope,
-        request: &json::Request,
-    ) {
+    fn handle_json_job(&mut self, now: Timestamp, from: Envelope, request: &json::Request<'_>) {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let deadline = now + request.deadline;
         let body = match self.intake.admit(now, origin, deadline, &request.payload) {
             Ok(_) if waits => {
-                let client = Client { connection: from, envelope, style: request.style };
+                let client = Client { envelope: from, style: request.style };
                 return self.clients.insert(origin, client);
             }
             Ok(_) => json::accepted(),
             Err(reason) => json::rejected(request.style, reason, &self.intake.load(now)),
         };
-        self.reply(from, envelope, body);
+        self.reply(from, body);
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
@@ -355,7 +346,7 @@ impl Server {
                     // A sender has a clock of its own; a client has only its reply.
                     if let Some(client) = self.clients.take(origin) {
                         let body = json::unknown(Cause::Deadline);
-                        self.reply(client.connection, client.envelope, body);
+                        self.reply(client.envelope, body);
                     }
                 }
                 _ => self.end(now, origin, Verdict::Rejected(Reason::Expired), Vec::new(), now),
@@ -404,14 +395,14 @@ impl Server {
             Origin::Client(_) => {
                 let Some(client) = self.clients.take(origin) else { return };
                 let body = json::ended(client.style, verdict, &payload, &self.intake.load(now));
-                self.reply(client.connection, client.envelope, body);
+                self.reply(client.envelope, body);
             }
             Origin::Nobody => {}
         }
     }
 
-    fn reply(&mut self, to: Connection, envelope: Envelope, body: Vec<u8>) {
-        self.answers.push_back(ServerOutput::Reply { to, envelope, body });
+    fn reply(&mut self, to: Envelope, body: Vec<u8>) {
+        self.answers.push_back(ServerOutput::Reply { to, body });
     }
 
     fn answer(&mut self, to: Connection, message: FromWorker) {

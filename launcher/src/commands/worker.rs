@@ -45,7 +45,8 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     info!(log, "worker drains"; "signal" => signal, "grace_ms" => args.grace.as_millis());
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
     info!(log, "worker drained"; "finished" => report.finished,
-        "handed_back" => report.handed_back, "abandoned" => report.abandoned, "dropped" => report.dropped);
+        "handed_back" => report.handed_back, "abandoned" => report.abandoned,
+        "dropped" => report.dropped);
     if replaced.load(Ordering::Relaxed) {
         return Err(Failure::usage(format!("another process took the name {key}"))
             .fix("give each instance a name of its own: --instance NAME")

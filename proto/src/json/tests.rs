@@ -11,17 +11,19 @@ fn opened(frames: &[&[u8]]) -> Option<Opened> {
 
 #[test]
 fn an_empty_frame_before_a_body_is_what_a_req_socket_sends() {
-    let plain = opened(&[b"", b"{}"]).unwrap();
-    assert_eq!(plain, (vec![vec![]], Ok(b"{}".to_vec())));
-    let correlated = opened(&[b"\x01\x02\x03\x04", b"", b"{}"]).unwrap();
-    assert_eq!(correlated, (vec![vec![1, 2, 3, 4], vec![]], Ok(b"{}".to_vec())));
-    assert_eq!(opened(&[b"", b""]).unwrap().1, Ok(Vec::new()), "an empty body is one");
-    assert!(opened(&[b"", b"{}", b"{}"]).unwrap().1.is_err());
+    let plain = opened(&[b"id", b"", b"{}"]).unwrap();
+    assert_eq!(plain, (vec![b"id".to_vec(), vec![]], Ok(b"{}".to_vec())));
+    let correlated = opened(&[b"id", b"\x01\x02\x03\x04", b"", b"{}"]).unwrap();
+    assert_eq!(correlated.0, [b"id".to_vec(), vec![1, 2, 3, 4], vec![]]);
+    assert_eq!(opened(&[b"id", b"", b""]).unwrap().1, Ok(Vec::new()), "an empty body is one");
+    assert!(opened(&[b"id", b"", b"{}", b"{}"]).unwrap().1.is_err());
     // Native: one frame, a job, a job without payload.
-    assert_eq!(opened(&[b"\x01\x05"]), None);
-    assert_eq!(opened(&[b"\x01\x01", b"payload"]), None);
-    assert_eq!(opened(&[b"\x01\x01", b""]), None);
-    assert_eq!(opened(&[b""]), None);
+    assert_eq!(opened(&[b"id", b"\x01\x05"]), None);
+    assert_eq!(opened(&[b"id", b"\x01\x01", b"payload"]), None);
+    assert_eq!(opened(&[b"id", b"\x01\x01", b""]), None);
+    assert_eq!(opened(&[b"id", b""]), None);
+    assert_eq!(opened(&[b"id"]), None);
+    assert_eq!(opened(&[]), None);
 }
 
 fn refused(body: &[u8]) -> String {

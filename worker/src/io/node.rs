@@ -189,11 +189,10 @@ impl State {
                 self.refusals.count(BadMessage::FrameCount);
                 // A REQ socket waits for its reply all the same.
                 if self.is_listener(socket)
-                    && let [from, rest @ ..] = &*frames
-                    && let Some((envelope, _)) = json::open(rest)
+                    && let Some((from, _)) = json::open(frames)
                 {
                     let error = JsonError::new("too many frames: one JSON object is expected");
-                    let _ = self.handle_request(now, from, envelope, Err(error));
+                    let _ = self.handle_request(now, from, Err(error));
                 }
             }
             Event::Writable(socket) => {
@@ -258,11 +257,10 @@ impl State {
         now: Timestamp,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
-        let [from, rest @ ..] = frames else { return Err(BadMessage::FrameCount) };
-        if let Some((envelope, body)) = json::open(rest) {
-            return self.handle_request(now, from, envelope, body);
+        if let Some((from, body)) = json::open(frames) {
+            return self.handle_request(now, from, body);
         }
-        let [frame, payload @ ..] = rest else { return Err(BadMessage::FrameCount) };
+        let [from, frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
         let from = Connection(from.to_vec());
         let message = codec::decode::<ToWorker>(frame).inspect_err(|error| {
             if matches!(error, DecodeError::Version(_)) {
@@ -285,13 +283,11 @@ impl State {
     fn handle_request(
         &mut self,
         now: Timestamp,
-        from: &[u8],
-        envelope: Envelope,
+        from: Envelope,
         body: Result<&[u8], JsonError>,
     ) -> Result<(), BadMessage> {
-        let from = Connection(from.to_vec());
         let Some(serving) = &mut self.serving else { return Ok(()) };
-        serving.handle_request(now, from, envelope, body).map_err(|_| BadMessage::Json)
+        serving.handle_request(now, from, body).map_err(|_| BadMessage::Json)
     }
 
     fn is_listener(&self, socket: SocketKey) -> bool {

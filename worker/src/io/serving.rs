@@ -1,7 +1,6 @@
 //! The serving half at the outside: the listener, the handler pool, and the registration.
 
 use std::collections::BTreeMap;
-use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use svcmap_proto::codec;
 use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
 use svcmap_proto::jobs::FromWorker;
-use svcmap_proto::json::{Envelope, JsonError};
+use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -21,7 +20,6 @@ use super::pool::{self, Assignment, Completion, Handler, Job};
 use super::sockets::{self, Listener};
 use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
-use crate::json;
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
 
@@ -36,7 +34,7 @@ pub(super) struct Serving {
     pub(super) server: Option<Server>,
     registration: Option<Registration>,
     /// Clients that came before the server was made.
-    early: Vec<(Connection, Envelope)>,
+    early: Vec<Envelope>,
     assignments: Sender<Assignment>,
     completions: Receiver<Completion>,
     /// The flags of the jobs that run.
@@ -124,14 +122,13 @@ impl Serving {
     pub(super) fn handle_request(
         &mut self,
         now: Timestamp,
-        from: Connection,
-        envelope: Envelope,
+        from: Envelope,
         body: Result<&[u8], JsonError>,
     ) -> Result<(), JsonError> {
         match &mut self.server {
-            Some(server) => server.handle_request(now, from, envelope, body),
+            Some(server) => server.handle_request(now, from, body),
             None => {
-                self.early.push((from, envelope));
+                self.early.push(from);
                 body.map(|_| ())
             }
         }
@@ -184,9 +181,9 @@ impl Serving {
     /// Does what the server wants done. Returns whether there was anything.
     pub(super) fn act(&mut self, now: Timestamp, event_loop: &mut EventLoop) -> bool {
         let mut acted = false;
-        for (to, envelope) in std::mem::take(&mut self.early) {
-            let error = JsonError::new("this worker is not registered yet: try again in a moment");
-            self.reply(event_loop, &to, &envelope, &json::error(&error));
+        for to in std::mem::take(&mut self.early) {
+            let body = json::error("this worker is not registered yet: try again in a moment");
+            self.reply(event_loop, &to, &body);
         }
         while let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now)) {
             acted = true;
@@ -198,9 +195,7 @@ impl Serving {
                     }
                 }
                 ServerOutput::Answer { to, message } => self.answer(event_loop, &to, &message),
-                ServerOutput::Reply { to, envelope, body } => {
-                    self.reply(event_loop, &to, &envelope, &body);
-                }
+                ServerOutput::Reply { to, body } => self.reply(event_loop, &to, &body),
                 ServerOutput::Outcome { to, sender, header, payload } => {
                     let number = header.number;
                     let frame = codec::encode(&FromWorker::Outcome(header));
@@ -218,16 +213,8 @@ impl Serving {
     }
 
     /// Replies to a client; nobody wants it if that is gone or reads nothing.
-    fn reply(
-        &mut self,
-        event_loop: &mut EventLoop,
-        to: &Connection,
-        envelope: &Envelope,
-        body: &[u8],
-    ) {
-        let frames: Vec<&[u8]> =
-            iter::once(&*to.0).chain(envelope.frames()).chain([body]).collect();
-        let _ = event_loop.send(self.listener.socket, &frames);
+    fn reply(&self, event_loop: &mut EventLoop, to: &Envelope, body: &[u8]) {
+        let _ = event_loop.send(self.listener.socket, &to.around(body));
     }
 
     /// Answers; a sender that takes nothing now asks again.

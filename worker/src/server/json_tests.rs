@@ -12,8 +12,8 @@ fn server(concurrency: u32, queue: u32) -> Server {
 /// A client's request; `number` tells clients apart.
 fn ask(server: &mut Server, number: u8, body: &str) -> Result<(), JsonError> {
     let frames: [&[u8]; 3] = [&[number], b"", body.as_bytes()];
-    let (envelope, body) = svcmap_proto::json::open(&frames).unwrap();
-    server.handle_request(at(0), Connection(vec![number]), envelope, body)
+    let (from, body) = svcmap_proto::json::open(&frames).unwrap();
+    server.handle_request(at(0), from, body)
 }
 
 /// What the server wants done: replies as (client, text), and the jobs that it starts.
@@ -21,10 +21,9 @@ fn outputs(server: &mut Server, now: Timestamp) -> (Vec<(u8, String)>, Vec<Task>
     let (mut replies, mut started) = (Vec::new(), Vec::new());
     while let Some(output) = server.poll_output(now) {
         match output {
-            ServerOutput::Reply { to, envelope, body } => {
-                let before: Vec<_> = envelope.frames().collect();
-                assert_eq!(before, [&to.0[..], b""], "it goes back as it came");
-                replies.push((to.0[0], String::from_utf8(body).unwrap()));
+            ServerOutput::Reply { to, body } => {
+                let [client, b"", body] = to.around(&body)[..] else { panic!("{to:?}") };
+                replies.push((client[0], String::from_utf8(body.to_vec()).unwrap()));
             }
             ServerOutput::Start(task) => started.push(task),
             ServerOutput::Cancel(_) => {}
