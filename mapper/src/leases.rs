@@ -8,9 +8,8 @@ use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
 /// The leases of all listed instances. Bounded by whoever lists them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Leases {
-    expiry: Duration,
     leases: BTreeMap<InstanceKey, Lease>,
     /// The same leases by their end: what expires next comes first.
     by_end: BTreeSet<(Timestamp, InstanceKey)>,
@@ -25,17 +24,13 @@ struct Lease {
 }
 
 impl Leases {
-    /// No leases yet; each will last for `expiry` after its instance was last heard.
-    pub fn new(expiry: Duration) -> Self {
-        Self { expiry, leases: BTreeMap::new(), by_end: BTreeSet::new() }
-    }
-
-    /// The instance was heard: its lease starts anew, or for the first time.
-    pub fn renew(&mut self, now: Timestamp, key: &InstanceKey) {
-        let lease = Lease { heard_at: now, ends_at: now + self.expiry, extended: false };
-        self.by_end.insert((lease.ends_at, key.clone()));
+    /// The instance was heard: its lease starts anew, or for the first time, and lasts so long.
+    pub fn renew(&mut self, now: Timestamp, key: &InstanceKey, expiry: Duration) {
+        let ends_at = now + expiry;
+        self.by_end.insert((ends_at, key.clone()));
+        let lease = Lease { heard_at: now, ends_at, extended: false };
         if let Some(earlier) = self.leases.insert(key.clone(), lease)
-            && earlier.ends_at != now + self.expiry
+            && earlier.ends_at != ends_at
         {
             self.by_end.remove(&(earlier.ends_at, key.clone()));
         }
@@ -107,10 +102,10 @@ mod tests {
 
     #[test]
     fn silence_ends_a_lease_and_a_word_renews_it() {
-        let mut leases = Leases::new(EXPIRY);
-        leases.renew(at(10), &key("a"));
-        leases.renew(at(11), &key("b"));
-        leases.renew(at(12), &key("a"));
+        let mut leases = Leases::default();
+        leases.renew(at(10), &key("a"), EXPIRY);
+        leases.renew(at(11), &key("b"), EXPIRY);
+        leases.renew(at(12), &key("a"), EXPIRY);
         assert_eq!(leases.poll_timeout(), Some(at(14)));
         assert_eq!(leases.poll_expired(at(13)), None);
         assert_eq!(leases.poll_expired(at(15)), Some(key("b")));
@@ -121,17 +116,17 @@ mod tests {
 
     #[test]
     fn two_words_at_one_moment_are_one() {
-        let mut leases = Leases::new(EXPIRY);
-        leases.renew(at(1), &key("a"));
-        leases.renew(at(1), &key("a"));
+        let mut leases = Leases::default();
+        leases.renew(at(1), &key("a"), EXPIRY);
+        leases.renew(at(1), &key("a"), EXPIRY);
         assert_eq!(leases.poll_expired(at(4)), Some(key("a")));
         assert_eq!(leases.poll_expired(at(4)), None);
     }
 
     #[test]
     fn who_left_does_not_expire() {
-        let mut leases = Leases::new(EXPIRY);
-        leases.renew(at(1), &key("a"));
+        let mut leases = Leases::default();
+        leases.renew(at(1), &key("a"), EXPIRY);
         leases.remove(&key("a"));
         leases.remove(&key("never"));
         assert_eq!((leases.len(), leases.poll_expired(at(99))), (0, None));
@@ -139,22 +134,22 @@ mod tests {
 
     #[test]
     fn a_suspension_extends_a_lease_once_until_it_is_renewed() {
-        let mut leases = Leases::new(EXPIRY);
-        leases.renew(at(0), &key("a"));
+        let mut leases = Leases::default();
+        leases.renew(at(0), &key("a"), EXPIRY);
         leases.handle_suspension(at(10), Duration::from_secs(9));
         assert_eq!(leases.poll_timeout(), Some(at(12)));
         leases.handle_suspension(at(20), Duration::from_secs(9));
         assert_eq!(leases.poll_timeout(), Some(at(12)), "extended twice");
-        leases.renew(at(21), &key("a"));
+        leases.renew(at(21), &key("a"), EXPIRY);
         leases.handle_suspension(at(31), Duration::from_secs(9));
         assert_eq!(leases.poll_timeout(), Some(at(33)));
     }
 
     #[test]
     fn who_was_heard_after_the_suspension_needs_no_extension() {
-        let mut leases = Leases::new(EXPIRY);
-        leases.renew(at(0), &key("slept"));
-        leases.renew(at(10), &key("spoke"));
+        let mut leases = Leases::default();
+        leases.renew(at(0), &key("slept"), EXPIRY);
+        leases.renew(at(10), &key("spoke"), EXPIRY);
         leases.handle_suspension(at(10), Duration::from_secs(9));
         assert_eq!(leases.poll_expired(at(13)), Some(key("slept")));
         assert_eq!(leases.poll_expired(at(13)), Some(key("spoke")));

@@ -35,6 +35,7 @@
 
 pub mod config;
 mod io;
+mod json;
 pub mod leases;
 pub mod registry;
 pub mod revisions;

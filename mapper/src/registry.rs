@@ -1,7 +1,8 @@
 //! The registry: who is alive, and how loaded they are. All decisions of a mapper are made here.
 //!
 //! It knows no socket and no clock: messages and `now` go in, what to send comes out of
-//! [`Registry::poll_output`]. Drain that after every call of a `handle_*` method.
+//! [`Registry::poll_output`]. Drain that after every call of a `handle_*` method. Native messages
+//! and requests in JSON are two ways to say the same to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,16 +13,19 @@ use svcmap_proto::control::{
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::Load;
-use svcmap_proto::names::{Endpoint, Epoch, Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::Config;
 use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
+use instance::{Contact, Instance};
 use memory::{Departed, Throttle};
 
 pub use output::{Connection, Event, Output};
 
+mod instance;
+mod json;
 mod memory;
 mod output;
 mod publish;
@@ -38,12 +42,16 @@ const NAMES_MAX: usize = limits::PART_BYTES_MAX / (limits::NAME_BYTES_MAX + 2);
 #[derive(Debug)]
 pub struct Registry {
     config: Config,
-    epoch: Epoch,
-    publish: Endpoint,
+    identity: Identity,
     warming_until: Timestamp,
     pulse_at: Timestamp,
     /// Those who are listed; no inner map is empty.
     services: BTreeMap<Name, BTreeMap<Name, Instance>>,
+    /// The names of listed workers of the JSON dialect: one name, one process.
+    names: BTreeMap<Name, InstanceKey>,
+    /// The highest incarnation that was given to one of them.
+    given: Incarnation,
+    random: fastrand::Rng,
     leases: Leases,
     revisions: Revisions,
     departed: Departed,
@@ -51,27 +59,38 @@ pub struct Registry {
     outputs: VecDeque<Output>,
 }
 
-/// One life of an instance that is listed.
-#[derive(Debug)]
-struct Instance {
-    registration: Registration,
-    /// Where it spoke from last.
-    connection: Connection,
-    /// When its load was last known to be true.
-    load_at: Timestamp,
+/// Which mapper this is, as others are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn at random for each life of a mapper.
+    pub epoch: Epoch,
+    /// The machine that it runs on.
+    pub host: HostId,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// Where it publishes.
+    pub publish: Endpoint,
+}
+
+/// Why an instance is not listed.
+enum Denied {
+    /// This life of it is, or was.
+    Superior(Incarnation),
+    Refused(RegistrationError),
 }
 
 impl Registry {
-    /// An empty registry. `config` must be valid; `epoch` is drawn at random for each life of a
-    /// mapper; `publish` is where it publishes, as callers are told.
-    pub fn new(config: Config, epoch: Epoch, now: Timestamp, publish: Endpoint) -> Self {
+    /// An empty registry. `config` must be valid.
+    pub fn new(config: Config, identity: Identity, now: Timestamp) -> Self {
         Self {
-            epoch,
-            publish,
             warming_until: now + config.warming(),
             pulse_at: now,
             services: BTreeMap::new(),
-            leases: Leases::new(config.expiry()),
+            names: BTreeMap::new(),
+            given: Incarnation(0),
+            random: fastrand::Rng::with_seed(identity.epoch.0),
+            identity,
+            leases: Leases::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
             corrections: Throttle::default(),
@@ -90,18 +109,20 @@ impl Registry {
         observed: &str,
         message: ToMapper,
     ) {
-        let newest = Incarnation(unix_us.saturating_add(limits::INCARNATION_AHEAD_US_MAX));
+        let newest = newest_incarnation(unix_us);
         match message {
             ToMapper::Hello(hello) => self.handle_hello(now, from, observed, hello),
             ToMapper::Register(registration) => {
                 self.handle_register(now, newest, from, registration);
             }
             ToMapper::Report { key, incarnation, load } => {
-                self.handle_report(now, from, key, incarnation, load);
+                if !self.report(now, &key, incarnation, load, Some(from)) {
+                    self.correct(now, from, key, incarnation);
+                }
             }
             // Remembering a leave from the far future would lock the name.
             ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
-            ToMapper::Leave { key, incarnation } => self.handle_leave(now, key, incarnation),
+            ToMapper::Leave { key, incarnation } => self.leave(now, key, incarnation),
             ToMapper::Sync { service } => {
                 for part in self.snapshot(now, &service, self.revisions.revision(&service)) {
                     let service = service.clone();
@@ -134,7 +155,7 @@ impl Registry {
             let next = self.pulse_at + self.config.beat;
             self.pulse_at = if next > now { next } else { now + self.config.beat };
             let instances = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
-            let message = Publication::Pulse { epoch: self.epoch, instances };
+            let message = Publication::Pulse { epoch: self.identity.epoch, instances };
             self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), message });
         }
         while let Some(due) = self.revisions.poll_due(now) {
@@ -158,18 +179,14 @@ impl Registry {
             let message = FromMapper::WrongVersion { oldest: VERSION_OLDEST, newest: VERSION };
             return self.reply(from, message);
         }
-        // Who left lately counts as well: its successor has to be higher to be listed.
-        let highest = hello.key.and_then(|key| {
-            let listed = self.listed(&key).map(|listed| listed.registration.incarnation);
-            listed.max(self.departed.incarnation(now, &key))
-        });
+        let highest = hello.key.and_then(|key| self.highest(now, &key));
         let welcome = Welcome {
-            epoch: self.epoch,
+            epoch: self.identity.epoch,
             warming: self.is_warming(now),
             beat_ms: wire_ms(self.config.beat),
             expiry_ms: wire_ms(self.config.expiry()),
             publish_ms: wire_ms(self.config.publish_interval),
-            publish: self.publish.clone(),
+            publish: self.identity.publish.clone(),
             observed: observed.to_owned(),
             highest,
         };
@@ -184,16 +201,34 @@ impl Registry {
         registration: Registration,
     ) {
         let (key, incarnation) = (registration.key.clone(), registration.incarnation);
-        if let Some(by) = self.superior(now, &key, incarnation) {
-            return self.reply(from, FromMapper::Replaced { key, incarnation, by });
+        let contact = Contact::Native(from.clone());
+        let message = match self.register(now, newest, contact, registration) {
+            Ok(()) => FromMapper::Registered { key, incarnation },
+            Err(Denied::Superior(by)) => FromMapper::Replaced { key, incarnation, by },
+            Err(Denied::Refused(error)) => FromMapper::RegistrationRefused(error),
+        };
+        self.reply(from, message);
+    }
+
+    /// Lists an instance or updates it, if it may be listed.
+    fn register(
+        &mut self,
+        now: Timestamp,
+        newest: Incarnation,
+        contact: Contact,
+        registration: Registration,
+    ) -> Result<(), Denied> {
+        let (key, incarnation) = (&registration.key, registration.incarnation);
+        if let Some(by) = self.superior(now, key, incarnation) {
+            return Err(Denied::Superior(by));
         }
         if let Err(error) = self.admit(&registration, newest) {
             self.event(Event::Refused(error));
-            return self.reply(from, FromMapper::RegistrationRefused(error));
+            return Err(Denied::Refused(error));
         }
-        self.leases.renew(now, &key);
-        self.list(now, from, registration);
-        self.reply(from, FromMapper::Registered { key, incarnation });
+        self.leases.renew(now, key, contact.expiry(&self.config));
+        self.list(now, Instance { registration, contact, load_at: now });
+        Ok(())
     }
 
     /// Whether the instance can be listed.
@@ -223,25 +258,27 @@ impl Registry {
     }
 
     /// Lists an instance that was admitted, or updates it.
-    fn list(&mut self, now: Timestamp, from: &Connection, registration: Registration) {
-        let (key, incarnation) = (registration.key.clone(), registration.incarnation);
-        let endpoint = registration.endpoints.first().cloned();
-        let said = Instance { registration, connection: from.clone(), load_at: now };
+    fn list(&mut self, now: Timestamp, said: Instance) {
+        let Registration { key, incarnation, endpoints, .. } = &said.registration;
+        let (key, incarnation) = (key.clone(), *incarnation);
+        let endpoint = endpoints.first().cloned();
         let instances = self.services.entry(key.service.clone()).or_default();
-        let listed = instances.get_mut(&key.instance);
-        if let Some(listed) = listed
-            && listed.registration.incarnation == incarnation
-        {
-            let Some(happened) = listed.update(said) else { return };
-            self.changed(now, &key, happened, true);
-            if happened == Happened::Load {
-                return;
+        match instances.get_mut(&key.instance) {
+            Some(listed) if listed.registration.incarnation == incarnation => {
+                let Some(happened) = listed.update(said) else { return };
+                self.changed(now, &key, happened, true);
+                if happened == Happened::Load {
+                    return;
+                }
             }
-        } else {
-            let earlier = instances.insert(key.instance.clone(), said);
-            self.changed(now, &key, Happened::Put, true);
-            if let Some(earlier) = earlier {
-                return self.replaced(from, earlier, incarnation);
+            _ => {
+                let connection = said.contact.connection().cloned();
+                let earlier = instances.insert(key.instance.clone(), said);
+                self.changed(now, &key, Happened::Put, true);
+                if let Some(earlier) = earlier {
+                    self.forget_name(&earlier);
+                    return self.replaced(connection.as_ref(), &earlier, incarnation);
+                }
             }
         }
         if let Some(endpoint) = endpoint {
@@ -250,50 +287,64 @@ impl Registry {
     }
 
     /// Tells the earlier life of an instance, unless it is the same process that spoke.
-    fn replaced(&mut self, from: &Connection, earlier: Instance, by: Incarnation) {
-        let Registration { key, incarnation, .. } = earlier.registration;
-        if earlier.connection != *from {
+    fn replaced(&mut self, from: Option<&Connection>, earlier: &Instance, by: Incarnation) {
+        let Registration { key, incarnation, .. } = &earlier.registration;
+        let (key, incarnation) = (key.clone(), *incarnation);
+        if let Some(connection) = earlier.contact.connection()
+            && Some(connection) != from
+        {
             let message = FromMapper::Replaced { key: key.clone(), incarnation, by };
-            self.reply(&earlier.connection, message);
+            self.reply(connection, message);
         }
         self.event(Event::Replaced { key, incarnation, by });
     }
 
-    fn handle_report(
+    /// An instance that is listed is alive. `false` if that life of it is not listed.
+    fn report(
+        &mut self,
+        now: Timestamp,
+        key: &InstanceKey,
+        incarnation: Incarnation,
+        load: Load,
+        from: Option<&Connection>,
+    ) -> bool {
+        let listed = self.services.get_mut(&key.service).and_then(|s| s.get_mut(&key.instance));
+        let Some(listed) = listed.filter(|l| l.registration.incarnation == incarnation) else {
+            return false;
+        };
+        if let (Contact::Native(connection), Some(from)) = (&mut listed.contact, from)
+            && connection != from
+        {
+            *connection = from.clone();
+        }
+        let crossed = listed.report(now, load);
+        self.leases.renew(now, key, listed.contact.expiry(&self.config));
+        if let Some(crossed) = crossed {
+            self.changed(now, key, Happened::Load, crossed);
+        }
+        true
+    }
+
+    /// Tells who reports unlisted why that is.
+    fn correct(
         &mut self,
         now: Timestamp,
         from: &Connection,
         key: InstanceKey,
         incarnation: Incarnation,
-        load: Load,
     ) {
-        let listed = self.services.get_mut(&key.service).and_then(|s| s.get_mut(&key.instance));
-        if let Some(listed) = listed
-            && listed.registration.incarnation == incarnation
-        {
-            if listed.connection != *from {
-                listed.connection = from.clone();
-            }
-            self.leases.renew(now, &key);
-            let known = &mut listed.registration.load;
-            if load.sequence >= known.sequence {
-                listed.load_at = now;
-            }
-            if load.sequence > known.sequence {
-                let crossed = load.crossed(known);
-                *known = load;
-                self.changed(now, &key, Happened::Load, crossed);
-            }
-        } else if self.corrections.admit(now, from) {
-            let message = match self.superior(now, &key, incarnation) {
-                Some(by) => FromMapper::Replaced { key, incarnation, by },
-                None => FromMapper::Reregister,
-            };
-            self.reply(from, message);
+        if !self.corrections.admit(now, from) {
+            return;
         }
+        let message = match self.superior(now, &key, incarnation) {
+            Some(by) => FromMapper::Replaced { key, incarnation, by },
+            None => FromMapper::Reregister,
+        };
+        self.reply(from, message);
     }
 
-    fn handle_leave(&mut self, now: Timestamp, key: InstanceKey, incarnation: Incarnation) {
+    /// That life of an instance is over, by its own or its supervisor's word.
+    fn leave(&mut self, now: Timestamp, key: InstanceKey, incarnation: Incarnation) {
         let listed = self.listed(&key).map(|listed| listed.registration.incarnation);
         let news = match listed {
             Some(listed) => listed == incarnation,
@@ -333,17 +384,34 @@ impl Registry {
         listed.max(self.departed.incarnation(now, key).filter(|left| *left >= incarnation))
     }
 
+    /// The highest incarnation that is listed for that name or left lately: a successor has to be
+    /// higher to be listed.
+    fn highest(&self, now: Timestamp, key: &InstanceKey) -> Option<Incarnation> {
+        let listed = self.listed(key).map(|listed| listed.registration.incarnation);
+        listed.max(self.departed.incarnation(now, key))
+    }
+
     fn listed(&self, key: &InstanceKey) -> Option<&Instance> {
         self.services.get(&key.service)?.get(&key.instance)
     }
 
     fn remove(&mut self, key: &InstanceKey) -> Option<Instance> {
         let instances = self.services.get_mut(&key.service)?;
-        let removed = instances.remove(&key.instance);
+        let removed = instances.remove(&key.instance)?;
         if instances.is_empty() {
             self.services.remove(&key.service);
         }
-        removed
+        self.forget_name(&removed);
+        Some(removed)
+    }
+
+    /// The name of a worker of the JSON dialect is free again, if it still stands for this one.
+    fn forget_name(&mut self, removed: &Instance) {
+        if let Contact::Json(listing) = &removed.contact
+            && self.names.get(&listing.name) == Some(&removed.registration.key)
+        {
+            self.names.remove(&listing.name);
+        }
     }
 
     fn changed(&mut self, now: Timestamp, key: &InstanceKey, happened: Happened, urgent: bool) {
@@ -365,23 +433,7 @@ impl Registry {
     }
 }
 
-impl Instance {
-    /// The same life registered again: takes what it says, and returns what changed. A registration
-    /// that was long on its way brings no old load back.
-    fn update(&mut self, mut said: Instance) -> Option<Happened> {
-        let (known, load) = (self.registration.load, said.registration.load);
-        if load.sequence <= known.sequence {
-            said.registration.load = known;
-        }
-        if load.sequence < known.sequence {
-            said.load_at = self.load_at;
-        }
-        let mut earlier = std::mem::replace(self, said).registration;
-        earlier.load = self.registration.load;
-        if earlier != self.registration {
-            Some(Happened::Put)
-        } else {
-            (load.sequence > known.sequence).then_some(Happened::Load)
-        }
-    }
+/// The furthest that an incarnation may lie ahead of the mapper's clock.
+fn newest_incarnation(unix_us: u64) -> Incarnation {
+    Incarnation(unix_us.saturating_add(limits::INCARNATION_AHEAD_US_MAX))
 }

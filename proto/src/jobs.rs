@@ -172,6 +172,8 @@ pub enum Verdict {
     Rejected(Reason),
     /// It was running when the worker's grace for draining ended.
     Abandoned,
+    /// The worker took it and tells no more. Only workers of the JSON dialect do.
+    Accepted,
 }
 
 /// Why no handler started a job: the one list of reasons, on the wire and for users.
@@ -213,4 +215,7 @@ pub enum Reason {
     /// Another instance sits behind the address, or the one asked for is gone.
     #[error("not here")]
     NotHere,
+    /// Only workers of the JSON dialect serve it, and the payload is no JSON.
+    #[error("not JSON")]
+    NotJson,
 }

@@ -20,6 +20,9 @@ use crate::limits;
 /// Longest error text in a reply, in characters: an error quotes what it is about.
 const ERROR_CHARS_MAX: usize = 300;
 
+/// What a worker of the original system says when it has no room: these very words.
+pub const QUEUE_FULL: &str = "queue full";
+
 /// The frames before a body, the connection's routing id first: kept until the reply goes out
 /// behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +144,17 @@ impl<'a> Command<'a> {
 pub fn reply<T: Serialize>(reply: &T) -> Vec<u8> {
     // Strings, numbers and lists: serialising them has no way to fail.
     serde_json::to_vec(reply).unwrap_or_default()
+}
+
+/// The reply that something was done, and `rest` besides: a map or a struct.
+pub fn ok<T: Serialize>(rest: &T) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(tag = "status", rename = "ok")]
+    struct OkReply<'a, T> {
+        #[serde(flatten)]
+        rest: &'a T,
+    }
+    reply(&OkReply { rest })
 }
 
 /// The reply to what cannot be done or was not understood, as a frame.

@@ -11,6 +11,7 @@
 //! | [`codec`] | messages to frames and back |
 //! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
 //! | [`limits`] | every limit of the wire, with its reason |
+//! | [`status`] | what is known of all services, as people and scripts are told |
 //! | [`refusals`] | counts of what was refused |
 //! | [`time`] | points in time, as pure types see them |
 //! | [`io`] | sockets, signals, clock: the event loop |
@@ -26,4 +27,5 @@ pub mod limits;
 pub mod load;
 pub mod names;
 pub mod refusals;
+pub mod status;
 pub mod time;

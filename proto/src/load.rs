@@ -1,6 +1,10 @@
 //! What an instance says of itself: how much it does, and how it has done so far.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// From this share of its room on, an instance that says no more than that gets no new job: the
+/// threshold of the system whose JSON dialect svcmap speaks.
+pub const SHARE_FULL: f64 = 0.9;
 
 /// Whether an instance takes jobs at all. Full is no state: it follows from the slots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,6 +49,35 @@ pub struct Load {
     pub oldest_queued_ms: u32,
     /// Time since a handler last finished a job, in milliseconds; `None` before the first.
     pub since_finish_ms: Option<u32>,
+    /// What a worker of the JSON dialect says of itself, in place of all counts; `None` for a
+    /// native one, so that this also tells them apart.
+    pub share: Option<Share>,
+}
+
+/// Share of a worker's room that is taken: 0.0 to 1.0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Share(f64);
+
+// It is never NaN.
+impl Eq for Share {}
+
+impl Share {
+    /// The share; `None` if that is none.
+    pub fn new(share: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&share).then_some(Self(share))
+    }
+
+    /// As a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let share = f64::deserialize(deserializer)?;
+        Self::new(share).ok_or_else(|| serde::de::Error::custom("a share is 0.0 to 1.0"))
+    }
 }
 
 impl Load {
@@ -60,20 +93,43 @@ impl Load {
 
     /// Share of the slots in use, 0.0 to 1.0. An instance without slots is full.
     pub fn ratio(&self) -> f64 {
-        if self.slots == 0 {
-            return 1.0;
+        match self.share {
+            Some(share) => share.get(),
+            None if self.slots == 0 => 1.0,
+            None => (f64::from(self.busy()) / f64::from(self.slots)).min(1.0),
         }
-        (f64::from(self.busy()) / f64::from(self.slots)).min(1.0)
+    }
+
+    /// Whether there is no room for a new job.
+    pub fn is_full(&self) -> bool {
+        self.share.map_or(self.free() == 0, |share| share.get() >= SHARE_FULL)
+    }
+
+    /// Whether it can be given a new job.
+    pub fn is_eligible(&self) -> bool {
+        self.state == State::Ready && !self.is_full()
+    }
+
+    /// Jobs there, as far as it says: a share is taken for that of its slots, or of one.
+    pub fn jobs(&self) -> f64 {
+        match self.share {
+            Some(share) => share.get() * f64::from(self.slots.max(1)),
+            None => f64::from(self.busy()),
+        }
+    }
+
+    /// How long a new job waits where there are so many, in service times.
+    pub fn expected_wait(&self, jobs: f64) -> f64 {
+        jobs / f64::from(self.concurrency.max(1))
     }
 
     /// How full it is, in the steps at which senders are told at once.
     pub fn level(&self) -> Level {
-        let (busy, slots) = (u64::from(self.busy()), u64::from(self.slots));
-        match busy {
-            _ if busy >= slots => Level::Full,
-            0 => Level::Idle,
-            _ if 4 * busy >= 3 * slots => Level::ThreeQuarters,
-            _ if 2 * busy >= slots => Level::Half,
+        match self.ratio() {
+            _ if self.is_full() => Level::Full,
+            ratio if ratio <= 0.0 => Level::Idle,
+            ratio if ratio >= 0.75 => Level::ThreeQuarters,
+            ratio if ratio >= 0.5 => Level::Half,
             _ => Level::Low,
         }
     }
@@ -82,6 +138,31 @@ impl Load {
     pub fn crossed(&self, earlier: &Load) -> bool {
         self.state != earlier.state || self.level() != earlier.level()
     }
+}
+
+/// The index of the better of two random eligible candidates (Mitzenmacher, IEEE TPDS 12(10),
+/// 2001): nearly as good as knowing the shortest queue, and no herd follows one stale number.
+/// `None` only if none is eligible; less `expected_wait` is better.
+pub fn better_of_two<T>(
+    candidates: &[T],
+    random: &mut fastrand::Rng,
+    is_eligible: impl Fn(&T) -> bool,
+    expected_wait: impl Fn(&T) -> f64,
+) -> Option<usize> {
+    let eligible = candidates.iter().filter(|candidate| is_eligible(candidate)).count();
+    if eligible == 0 {
+        return None;
+    }
+    let nth = |n: usize| (0..candidates.len()).filter(|&i| is_eligible(&candidates[i])).nth(n);
+    let first = random.usize(..eligible);
+    if eligible == 1 {
+        return nth(first);
+    }
+    // Any of the others, each with the same chance.
+    let second = (first + random.usize(1..eligible)) % eligible;
+    let (first, second) = (nth(first)?, nth(second)?);
+    let better = expected_wait(&candidates[second]) < expected_wait(&candidates[first]);
+    Some(if better { second } else { first })
 }
 
 /// How full an instance is, in steps.
@@ -120,6 +201,21 @@ mod tests {
     fn an_instance_without_slots_is_full() {
         assert_eq!(load(0, 0).level(), Level::Full);
         assert_eq!(load(0, 0).ratio(), 1.0);
+    }
+
+    #[test]
+    fn a_share_says_how_full_a_worker_is() {
+        let with = |share| Load { share: Share::new(share), ..Load::default() };
+        let levels: Vec<_> = [0.0, 0.3, 0.5, 0.8, 0.9, 1.0].map(|s| with(s).level()).into();
+        use Level::*;
+        assert_eq!(levels, [Idle, Low, Half, ThreeQuarters, Full, Full]);
+        assert_eq!((with(0.3).ratio(), with(0.3).jobs()), (0.3, 0.3));
+        assert!(with(0.89).is_eligible() && !with(0.9).is_eligible());
+        let stated = Load { slots: 10, concurrency: 2, ..with(0.4) };
+        assert_eq!(stated.expected_wait(stated.jobs()), 2.0);
+        for none in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(Share::new(none), None);
+        }
     }
 
     #[test]

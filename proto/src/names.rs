@@ -187,6 +187,15 @@ impl Endpoint {
     }
 }
 
+/// Those of an instance's endpoints that can be used from its own host or from another, best first.
+pub fn usable_endpoints(endpoints: &[Endpoint], same_host: bool) -> Vec<&Endpoint> {
+    let mut usable: Vec<_> = endpoints.iter().filter(|e| same_host || !e.is_loopback()).collect();
+    if same_host {
+        usable.sort_by_key(|endpoint| !endpoint.is_loopback());
+    }
+    usable
+}
+
 impl FromStr for Endpoint {
     type Err = EndpointError;
 

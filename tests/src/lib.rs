@@ -61,6 +61,8 @@ pub struct Count {
     pub refused: usize,
     /// `Unknown`.
     pub unknown: usize,
+    /// `Accepted`.
+    pub accepted: usize,
 }
 
 impl Count {
@@ -74,7 +76,7 @@ impl Count {
                 Outcome::Failed(_) => count.failed += 1,
                 Outcome::Refused(_) => count.refused += 1,
                 Outcome::Unknown(_) => count.unknown += 1,
-                Outcome::Accepted => panic!("no worker here speaks the JSON dialect"),
+                Outcome::Accepted => count.accepted += 1,
             }
         }
         count
@@ -82,7 +84,7 @@ impl Count {
 
     /// All outcomes.
     pub fn all(&self) -> usize {
-        self.done + self.failed + self.refused + self.unknown
+        self.done + self.failed + self.refused + self.unknown + self.accepted
     }
 }
 

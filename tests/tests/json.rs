@@ -1,7 +1,10 @@
 //! The JSON dialect, spoken by plain REQ sockets to real processes.
 
+use std::thread::{Builder, JoinHandle};
+
 use serde_json::{Value, json};
-use svcmap_tests::{PATIENCE, dealer, deployment_of, endpoint_of};
+use svcmap_tests::{Count, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap};
+use svcmap_worker::{Outcome, Reason};
 
 /// A REQ socket, as any language has it.
 struct Req(zmq::Socket);
@@ -28,8 +31,12 @@ impl Req {
         self.reply()
     }
 
+    fn command(&self, command: &str, payload: &Value) -> Value {
+        self.ask(json!({"command": command, "payload": payload}).to_string())
+    }
+
     fn submit(&self, payload: &Value) -> Value {
-        self.ask(json!({"command": "SUBMIT", "payload": payload}).to_string())
+        self.command("SUBMIT", payload)
     }
 }
 
@@ -69,11 +76,9 @@ fn a_full_worker_says_so_at_once() {
     assert_eq!(filler.reply(), unknown);
 }
 
-#[test]
-fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
-    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
-    let endpoint = endpoint_of(&deployment, "w-1");
-    let req = Req::connect(&endpoint);
+/// Sends what no client should, and expects an error for each. `limit` is the largest body that is
+/// taken.
+fn assert_all_refused(req: &Req, limit: usize) {
     let hostile: [Vec<u8>; 10] = [
         Vec::new(),
         b"hello".to_vec(),
@@ -82,9 +87,9 @@ fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
         b"{\"a\": 1e999}".to_vec(),
         b"{\"a\": \"\xff\"}".to_vec(),
         b"{\"command\": \"SUBMIT\", \"command\": \"SUBMIT\"}".to_vec(),
-        "{\"a\":".repeat(100_000).into_bytes(),
-        format!("{{\"a\": \"{}", "x".repeat(1_500_000)).into_bytes(),
-        format!("{{\"a\": \"{}\"}}", "x".repeat(1_500_000)).into_bytes(),
+        "{\"a\":".repeat(limit / 10).into_bytes(),
+        format!("{{\"a\": \"{}", "x".repeat(limit / 2 * 3)).into_bytes(),
+        format!("{{\"a\": \"{}\"}}", "x".repeat(limit / 2 * 3)).into_bytes(),
     ];
     for body in hostile {
         let start = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
@@ -92,10 +97,18 @@ fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
         assert_eq!(reply["status"], "error", "{start}: {reply}");
         assert!(reply["message"].as_str().is_some_and(|text| !text.is_empty()), "{start}");
     }
-    req.0.send_multipart(["{}"; 3], 0).unwrap();
-    assert_eq!(req.reply()["status"], "error");
-    req.0.send_multipart(["{}"; 30], 0).unwrap();
-    assert_eq!(req.reply()["status"], "error");
+    for frames in [3, 30] {
+        req.0.send_multipart(vec!["{}"; frames], 0).unwrap();
+        assert_eq!(req.reply()["status"], "error");
+    }
+}
+
+#[test]
+fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
+    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let endpoint = endpoint_of(&deployment, "w-1");
+    let req = Req::connect(&endpoint);
+    assert_all_refused(&req, 1024 * 1024);
     // Some die before their reply.
     for _ in 0..20 {
         let mortal = Req::connect(&endpoint);
@@ -117,4 +130,77 @@ fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
             report.services.iter().all(|service| service.running + service.queued == 0)
         })
         .unwrap();
+}
+
+#[test]
+fn a_mapper_answers_whatever_comes_from_req_sockets() {
+    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let req = Req::connect(deployment.mapper().as_str());
+    assert_all_refused(&req, 64 * 1024);
+    (0..20).for_each(|_| Req::connect(deployment.mapper().as_str()).send("{}"));
+    let unknown = json!({"status": "error", "message": "unknown command"});
+    assert_eq!(req.ask("{}"), unknown);
+    let native = json!(endpoint_of(&deployment, "w-1"));
+    assert_eq!(req.command("GET_PEER", &json!({"name": "echo"}))["peer"]["address"], native);
+    let status = req.command("STATUS", &Value::Null);
+    assert_eq!(status["services"][0]["service"], "echo");
+    assert_eq!(status["mappers"][0]["endpoint"], json!(deployment.mapper().as_str()));
+}
+
+/// A worker as the original system has them: a REP socket that answers at acceptance, here in a
+/// thread. It takes so many jobs, and has no room for more.
+fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
+    let socket = zmq::Context::new().socket(zmq::REP).unwrap();
+    socket.set_linger(0).unwrap();
+    socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
+    socket.bind("tcp://127.0.0.1:*").unwrap();
+    let endpoint = socket.get_last_endpoint().unwrap().unwrap();
+    let worker = Builder::new().spawn(move || {
+        let mut taken = Vec::new();
+        loop {
+            let job = socket.recv_bytes(0).expect("a job in time");
+            let reply = if taken.len() < room {
+                taken.push(String::from_utf8(job).unwrap());
+                accepted()
+            } else {
+                json!({"status": "error", "message": "queue full"})
+            };
+            socket.send(reply.to_string().as_bytes(), 0).unwrap();
+            if reply["status"] == "error" {
+                return taken;
+            }
+        }
+    });
+    (endpoint, worker.unwrap())
+}
+
+#[test]
+fn a_native_sender_gives_jobs_to_a_rep_socket() {
+    let deployment = deployment();
+    let (address, worker) = rep_worker(5);
+    let mapper = Req::connect(deployment.mapper().as_str());
+    let registered =
+        mapper.command("REGISTER", &json!({"name": "old", "address": address, "pid": 7}));
+    assert_eq!(registered, json!({"status": "ok", "message": "registered old"}));
+    let shown = svcmap(&deployment, &["status", "old"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("old       ● ready    -"), "{shown}");
+
+    let client = deployment.client().unwrap();
+    let submit = |number: usize| {
+        client.job("old", format!("{{\"task\":{number}}}").into_bytes()).submit().unwrap()
+    };
+    let counted = Count::of((0..5).map(submit).collect());
+    assert_eq!((counted.accepted, counted.all()), (5, 5));
+    let Outcome::Refused(refusal) = submit(5).wait() else { panic!("it has no room") };
+    assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, 1));
+    assert_eq!(worker.join().unwrap()[4], "{\"task\":4}");
+    let Outcome::Refused(refusal) = client.submit("old", vec![0xff]).unwrap().wait() else {
+        panic!("it takes only JSON")
+    };
+    assert_eq!(refusal.reason, Reason::NotJson);
+
+    mapper.command("DEREGISTER", &json!({"name": "old", "pid": 7}));
+    let Outcome::Refused(refusal) = submit(6).wait() else { panic!("nobody is there") };
+    assert_eq!(refusal.reason, Reason::NoSuchService);
 }

@@ -3,14 +3,15 @@
 //! Eligibility is not a matter of taste and stands outside the policies: never a worker known to be
 //! full, draining or gone, and never more than one open job at a worker whose load is unknown.
 
-use svcmap_proto::load::{Load, State};
+use svcmap_proto::load::{Load, State, better_of_two};
 
 /// A worker as a policy sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Candidate {
     /// Its newest load; `None` if it is unknown or too old to mean anything. Unknown is not idle.
     pub load: Option<Load>,
-    /// Jobs that this sender sent there and that this load does not count yet.
+    /// Jobs that this sender sent there and that this load does not count yet: as far as they take
+    /// slots, or were accepted by a worker that tells no more of them.
     pub unreflected: u32,
     /// Jobs that this sender has there and that have no outcome yet, counted by that load or not.
     pub own: u32,
@@ -19,14 +20,15 @@ pub struct Candidate {
 impl Candidate {
     /// Jobs there, as far as can be known. This sender's own jobs are there for certain: a load
     /// that took long to get here cannot argue them away.
-    fn jobs(&self, load: &Load) -> u32 {
-        load.busy().saturating_add(self.unreflected).max(self.own)
+    fn jobs(&self, load: &Load) -> f64 {
+        (load.jobs() + f64::from(self.unreflected)).max(f64::from(self.own))
     }
 
-    /// Whether it can be given one more job.
+    /// Whether it can be given one more job. A worker of the JSON dialect answers one at a time.
     pub fn is_eligible(&self) -> bool {
         match &self.load {
-            Some(load) => load.state == State::Ready && self.jobs(load) < load.slots,
+            Some(load) if load.share.is_some() => self.own == 0 && load.is_eligible(),
+            Some(load) => load.state == State::Ready && self.jobs(load) < f64::from(load.slots),
             None => self.own == 0,
         }
     }
@@ -41,7 +43,7 @@ impl Candidate {
     /// worker of which nothing is known comes after every one that has room.
     pub fn expected_wait(&self) -> f64 {
         match &self.load {
-            Some(load) => f64::from(self.jobs(load)) / f64::from(load.concurrency.max(1)),
+            Some(load) => load.expected_wait(self.jobs(load)),
             None => f64::INFINITY,
         }
     }
@@ -53,30 +55,13 @@ pub trait Choice: Send {
     fn choose(&mut self, candidates: &[Candidate], random: &mut fastrand::Rng) -> Option<usize>;
 }
 
-/// The better of two random eligible candidates (Mitzenmacher, IEEE TPDS 12(10), 2001): nearly as
-/// good as knowing the shortest queue, and no herd follows one stale number.
+/// The better of two random eligible candidates: see [`better_of_two`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo;
 
 impl Choice for PowerOfTwo {
     fn choose(&mut self, candidates: &[Candidate], random: &mut fastrand::Rng) -> Option<usize> {
-        let eligible = candidates.iter().filter(|candidate| candidate.is_eligible()).count();
-        if eligible == 0 {
-            return None;
-        }
-        let nth = |n: usize| {
-            let mut indices = (0..candidates.len()).filter(|&i| candidates[i].is_eligible());
-            indices.nth(n)
-        };
-        let first = random.usize(..eligible);
-        if eligible == 1 {
-            return nth(first);
-        }
-        // Any of the others, each with the same chance.
-        let second = (first + random.usize(1..eligible)) % eligible;
-        let (first, second) = (nth(first)?, nth(second)?);
-        let better = candidates[second].expected_wait() < candidates[first].expected_wait();
-        Some(if better { second } else { first })
+        better_of_two(candidates, random, Candidate::is_eligible, Candidate::expected_wait)
     }
 }
 
@@ -129,6 +114,16 @@ mod tests {
         assert_eq!(chosen(&[unknown, candidate(3, 4)]), [0, 3000]);
         assert_eq!(chosen(&[unknown]), [3000]);
         assert_eq!(chosen(&[Candidate { own: 1, ..unknown }]), [0]);
+    }
+
+    #[test]
+    fn a_worker_of_the_json_dialect_gets_one_job_at_a_time() {
+        let share = svcmap_proto::load::Share::new(0.5);
+        let load = Load { share, ..Load::default() };
+        let json = Candidate { load: Some(load), unreflected: 0, own: 0 };
+        assert_eq!(chosen(&[json, candidate(1, 4)]), [3000, 0]);
+        assert_eq!(chosen(&[Candidate { own: 1, ..json }, candidate(3, 4)]), [0, 3000]);
+        assert_eq!(chosen(&[Candidate { unreflected: 1, ..json }, candidate(1, 4)]), [0, 3000]);
     }
 
     #[test]

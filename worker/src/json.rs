@@ -4,6 +4,7 @@
 //! `SUBMIT`: that sender wants the outcome, or a deadline, or has a payload that is no JSON.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
@@ -93,7 +94,6 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
 #[derive(Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum Reply<'a> {
-    Ok { message: &'a str },
     Done(DoneReply<'a>),
     Failed { message: &'a str },
     Refused { reason: String, load: f64 },
@@ -109,14 +109,14 @@ enum DoneReply<'a> {
 
 /// Tells a sender that its job was taken.
 pub fn accepted() -> Vec<u8> {
-    json::reply(&Reply::Ok { message: "job accepted" })
+    json::ok(&BTreeMap::from([("message", "job accepted")]))
 }
 
 /// Tells a sender that its job was not taken.
 pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
     match style {
         Style::Original => json::error(match reason {
-            Reason::Full => "queue full".to_owned(),
+            Reason::Full => json::QUEUE_FULL.to_owned(),
             other => other.to_string(),
         }),
         _ => json::reply(&Reply::Refused { reason: reason.to_string(), load: load.ratio() }),
@@ -132,6 +132,7 @@ pub fn ended(style: Style, verdict: Verdict, payload: &[u8], load: &Load) -> Vec
         }
         Verdict::Rejected(reason) => rejected(style, reason, load),
         Verdict::Abandoned => unknown(Cause::Drain),
+        Verdict::Accepted => accepted(),
     }
 }
 

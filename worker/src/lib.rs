@@ -59,6 +59,7 @@ pub mod link;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
+mod rep;
 pub mod sender;
 pub mod senders;
 pub mod server;

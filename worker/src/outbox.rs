@@ -186,6 +186,7 @@ impl Outbox {
                 self.settle(id, Outcome::Failed(Failure { error, by }));
             }
             Verdict::Abandoned => self.handle_lost(now, attempt, Cause::Drain),
+            Verdict::Accepted => self.settle(id, Outcome::Accepted),
             Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
                 job.tries += 1;

@@ -3,6 +3,7 @@
 //!
 //! It puts [`Outbox`], [`Peers`], [`Link`](crate::link::Link)s and a [`Choice`] together.
 
+mod dispatch;
 mod links;
 mod roster;
 
@@ -12,15 +13,15 @@ use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{FromWorker, Reason, ToWorker, Verdict};
-use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name, SenderId};
+use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use crate::choice::{Candidate, Choice};
+use crate::choice::Choice;
 use crate::config::OutboxConfig;
 use crate::link::{Closing, Identity, LinkOutput, Timing};
-use crate::outbox::{JobId, JobSpec, Lane, Outbox};
+use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
-use crate::peers::{Knowledge, Peers, PeersOutput};
+use crate::peers::{Peers, PeersOutput};
 use crate::statistics::Statistics;
 use links::Links;
 use roster::Rosters;
@@ -48,6 +49,13 @@ pub enum SenderOutput {
         message: ToWorker,
         /// The second frame of a job.
         payload: Option<Arc<Vec<u8>>>,
+    },
+    /// Send this job to a worker of the JSON dialect; if it cannot be sent, the link finds out.
+    Request {
+        /// Over which link.
+        link: u64,
+        /// The job.
+        body: Arc<Vec<u8>>,
     },
     /// Subscribe to this service at every mapper.
     Subscribe(Name),
@@ -221,6 +229,15 @@ impl Sender {
         }
     }
 
+    /// A worker of the JSON dialect replied.
+    pub fn handle_link_reply(&mut self, now: Timestamp, link: u64, body: &[u8]) {
+        if let Some(state) = self.links.get_mut(link)
+            && let Some((message, payload)) = state.rep.as_mut().and_then(|r| r.handle_reply(body))
+        {
+            state.link.handle_message(now, message, &payload);
+        }
+    }
+
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, gap: Duration) {
         self.links.iter_mut().for_each(|(_, state)| state.link.handle_suspension(gap));
@@ -262,7 +279,7 @@ impl Sender {
         let (peers, links) = (&self.peers, &mut self.links);
         self.outbox.handle_timeout(
             now,
-            |lane| why_no_worker(peers, lane),
+            |lane| dispatch::why_no_worker(peers, lane),
             |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
         );
         self.links.forget_ended(&self.peers);
@@ -305,14 +322,19 @@ impl Sender {
     }
 
     fn drain_links(&mut self, now: Timestamp) {
-        let mut outputs = Vec::new();
-        for (number, state) in self.links.iter_mut() {
-            while let Some(output) = state.link.poll_output() {
-                outputs.push((number, output));
+        loop {
+            let mut outputs = Vec::new();
+            for (number, state) in self.links.iter_mut() {
+                while let Some(output) = state.link.poll_output() {
+                    outputs.push((number, output));
+                }
             }
-        }
-        for (number, output) in outputs {
-            self.handle_link_output(now, number, output);
+            if outputs.is_empty() {
+                return;
+            }
+            for (number, output) in outputs {
+                self.handle_link_output(now, number, output);
+            }
         }
     }
 
@@ -328,7 +350,15 @@ impl Sender {
                     }
                     _ => None,
                 };
-                self.outputs.push_back(SenderOutput::Send { link: number, message, payload });
+                let Some(rep) = &mut state.rep else {
+                    let output = SenderOutput::Send { link: number, message, payload };
+                    return self.outputs.push_back(output);
+                };
+                if let Some(answer) = rep.handle_message(&message) {
+                    state.link.handle_message(now, answer, &[]);
+                } else if let Some(body) = payload {
+                    self.outputs.push_back(SenderOutput::Request { link: number, body });
+                }
             }
             LinkOutput::Load(load) => {
                 state.handle_answer(load.sequence);
@@ -357,6 +387,7 @@ impl Sender {
             Verdict::Done => tally.done += 1,
             Verdict::Failed => tally.failed += 1,
             Verdict::Abandoned => tally.lost += 1,
+            Verdict::Accepted => tally.accepted += 1,
             Verdict::Rejected(Reason::Full) => {
                 tally.rejected += 1;
                 tally.stale += 1;
@@ -372,60 +403,6 @@ impl Sender {
         self.outbox.touch(&state.link.key().service);
     }
 
-    /// Gives the jobs of a lane to workers, as long as one has room.
-    fn dispatch(&mut self, now: Timestamp, lane: &Lane) {
-        if self.outbox.first(lane).is_none() {
-            return;
-        }
-        let (peers, mut candidates) = self.candidates(now, lane);
-        while let Some(id) = self.outbox.first(lane) {
-            let Some(index) = self.choice.choose(&candidates, &mut self.random) else { return };
-            let Some(number) = self.link(now, &peers[index]) else { return };
-            let payload_bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
-            let Some((attempt, deadline)) = self.outbox.assign(lane, number) else { return };
-            if let Some(state) = self.links.get_mut(number) {
-                state.link.assign(now, attempt, deadline, payload_bytes);
-            }
-            candidates[index].add();
-        }
-    }
-
-    /// Whom a lane's jobs may go to, and what is known of each.
-    fn candidates(
-        &mut self,
-        now: Timestamp,
-        lane: &Lane,
-    ) -> (Vec<(InstanceKey, Incarnation)>, Vec<Candidate>) {
-        let instances = match &lane.instance {
-            Some(instance) => vec![instance.clone()],
-            None => self.rosters.instances(&self.peers, &lane.service).to_vec(),
-        };
-        let mut peers = Vec::with_capacity(instances.len());
-        let mut candidates = Vec::with_capacity(instances.len());
-        for instance in instances {
-            let key = InstanceKey { service: lane.service.clone(), instance };
-            let Some(member) = self.peers.member(&key) else { continue };
-            let peer = (key, member.incarnation);
-            let (expiry, host) = (self.timing.expiry, self.host);
-            if let Some(candidate) = self.links.candidate(now, &peer, member, expiry, host) {
-                peers.push(peer);
-                candidates.push(candidate);
-            }
-        }
-        (peers, candidates)
-    }
-
-    /// The link to that life of that instance; opened if it is not.
-    fn link(&mut self, now: Timestamp, peer: &(InstanceKey, Incarnation)) -> Option<u64> {
-        let (number, connect) = self.links.open(now, peer, self.identity, self.timing);
-        if connect {
-            let endpoint =
-                self.links.get_mut(number)?.endpoint(self.peers.member(&peer.0)?, self.host)?;
-            self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
-        }
-        Some(number)
-    }
-
     fn settle(&mut self) {
         while let Some((job, outcome)) = self.outbox.poll_settled() {
             self.statistics.count(&outcome);
@@ -434,20 +411,5 @@ impl Sender {
     }
 }
 
-/// Why no worker has room for a lane; `None` if too little is known to say.
-fn why_no_worker(peers: &Peers, lane: &Lane) -> Option<Reason> {
-    let mut members = peers.members(&lane.service).peekable();
-    if members.peek().is_none() {
-        let complete = peers.knowledge(&lane.service) == Knowledge::Complete;
-        return complete.then_some(Reason::NoSuchService);
-    }
-    let mut wanted =
-        members.filter(|(name, _)| lane.instance.as_ref().is_none_or(|i| i == *name)).peekable();
-    if wanted.peek().is_none() {
-        let complete = peers.knowledge(&lane.service) == Knowledge::Complete;
-        return complete.then_some(Reason::NotHere);
-    }
-    let draining = svcmap_proto::load::State::Draining;
-    let all_draining = wanted.all(|(_, member)| member.load.state == draining);
-    Some(if all_draining { Reason::Draining } else { Reason::Full })
-}
+#[cfg(test)]
+mod json_tests;

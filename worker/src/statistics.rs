@@ -39,6 +39,8 @@ pub struct Tally {
     pub done: u64,
     /// With an error.
     pub failed: u64,
+    /// Taken by a worker that reports no more.
+    pub accepted: u64,
     /// Rejected, for whatever reason; their jobs were tried elsewhere or refused.
     pub rejected: u64,
     /// Of the rejected, those rejected as full: stale-cache errors.

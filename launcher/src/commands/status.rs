@@ -1,20 +1,19 @@
 //! `svcmap status`: what the mappers know of services and their instances.
 
 mod render;
-mod report;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, Name};
+pub use svcmap_proto::status::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 use svcmap_proto::time::Timestamp;
 
 pub use render::{Screen, instances, services};
-pub use report::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 
 use crate::cli::StatusArgs;
-use crate::control::{self, ControlError, PATIENCE, Question, Scope};
+use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View};
 use crate::errors::{Error, Failure, print_out};
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
@@ -65,7 +64,21 @@ pub fn ask(
 ) -> Result<Report, ControlError> {
     let scope = service.cloned().map_or(Scope::Everything, Scope::Service);
     let view = control::ask(mappers, &Question { scope, ..Question::default() }, patience)?;
-    Ok(Report::new(&view, service))
+    Ok(report(view, service))
+}
+
+/// The facts of a view; of one service only, if one is named.
+fn report(view: View, service: Option<&Name>) -> Report {
+    let mappers = view.mappers.into_iter().map(|mapper| {
+        let (answer, warming) = match mapper.answer {
+            Answer::Complete { warming } => ("complete", warming),
+            Answer::Partial => ("partial", false),
+            Answer::Silent => ("silent", false),
+            Answer::WrongVersion(..) => ("wrong version", false),
+        };
+        MapperRow { endpoint: mapper.endpoint, answer, warming }
+    });
+    Report::new(mappers.collect(), view.agree, view.services, view.instances.iter()).only(service)
 }
 
 /// Asks again and again until all conditions hold. A mapper that is not there yet may come.
@@ -75,9 +88,7 @@ fn wait(mappers: &[Endpoint], args: &StatusArgs, deadline: Timestamp) -> Result<
         let patience = PATIENCE.min(deadline.since(now)).max(ASK_INTERVAL);
         let last = match ask(mappers, None, patience) {
             Ok(report) => match unmet(&args.wait, &report) {
-                None => {
-                    return Ok(args.service.as_ref().map_or(report.clone(), |s| report.only(s)));
-                }
+                None => return Ok(report.only(args.service.as_ref())),
                 Some(failure) => failure.message_after(args.timeout),
             },
             Err(error @ ControlError::NoMapper { .. }) => error.into(),

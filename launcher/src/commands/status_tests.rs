@@ -5,7 +5,7 @@ use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
 
 use super::*;
-use crate::control::{Answer, MapperAnswer, View};
+use crate::control::MapperAnswer;
 
 const PLAIN: Screen = Screen { width: None, bars: false };
 const TERMINAL: Screen = Screen { width: Some(80), bars: true };
@@ -67,7 +67,7 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn services_on_a_terminal() {
-    let text = plain(&services(&Report::new(&shop(), None), TERMINAL));
+    let text = plain(&services(&report(shop(), None), TERMINAL));
     assert_eq!(
         text,
         "\
@@ -91,20 +91,20 @@ next: svcmap status resize (instances) · --json · --wait 'resize>=1'
 
 #[test]
 fn services_off_a_terminal_have_no_bars() {
-    let text = plain(&services(&Report::new(&shop(), None), PLAIN));
+    let text = plain(&services(&report(shop(), None), PLAIN));
     assert!(text.contains("\nocr          1/2        5       1     22   27%  0.1s\n"), "{text}");
 }
 
 #[test]
 fn a_narrow_terminal_loses_columns_and_not_lines() {
     let narrow = Screen { width: Some(50), bars: false };
-    let text = plain(&services(&Report::new(&shop(), None), narrow));
+    let text = plain(&services(&report(shop(), None), narrow));
     assert!(text.contains("\nSERVICE    READY  RUNNING  QUEUED  SLOTS  LOAD\n"), "{text}");
 }
 
 #[test]
 fn the_instances_of_a_service() {
-    let report = Report::new(&shop(), Some(&name("resize")));
+    let report = report(shop(), Some(&name("resize")));
     let text = plain(&instances(&report, &name("resize"), TERMINAL));
     assert_eq!(
         text,
@@ -132,8 +132,7 @@ fn stuck_needs_jobs_that_wait_while_nothing_finishes() {
     assert_eq!(Shown::of(&fresh), Shown::Ready);
     // Jobs that take minutes.
     assert_eq!(Shown::of(&Load { mean_service_us: 60_000_000, ..stuck }), Shown::Ready);
-    let report =
-        Report::new(&view(vec![mapper(5555, COMPLETE)], &[("ocr", "c-7", stuck, 0)]), None);
+    let report = report(view(vec![mapper(5555, COMPLETE)], &[("ocr", "c-7", stuck, 0)]), None);
     let text = plain(&services(&report, PLAIN));
     assert!(text.contains("ocr/c-7  stuck: 4 running, no handler finished for 41s\n"), "{text}");
     assert!(text.contains("! ocr takes no jobs: no instance is ready\n"), "{text}");
@@ -150,7 +149,7 @@ fn draining_goes_over_full() {
 fn mappers_that_say_less_are_named() {
     let warming = Answer::Complete { warming: true };
     let mappers = vec![mapper(5555, warming), mapper(5557, Answer::Silent)];
-    let text = plain(&services(&Report::new(&view(mappers, &[]), None), PLAIN));
+    let text = plain(&services(&report(view(mappers, &[]), None), PLAIN));
     assert_eq!(
         text,
         "\
@@ -168,14 +167,14 @@ fn many_that_are_not_ready_are_counted() {
     let draining = Load { state: State::Draining, ..load(0, 0, 1) };
     let names: Vec<String> = (10..40).map(|n| format!("i-{n}")).collect();
     let rows: Vec<_> = names.iter().map(|name| ("a", name.as_str(), draining, 0)).collect();
-    let text = services(&Report::new(&view(vec![mapper(5555, COMPLETE)], &rows), None), PLAIN);
+    let text = services(&report(view(vec![mapper(5555, COMPLETE)], &rows), None), PLAIN);
     assert!(text.contains("and 10 more: svcmap status --json\n"), "{text}");
 }
 
 #[test]
 fn json_has_both_lists_and_the_names_of_the_columns() {
     let json: serde_json::Value =
-        serde_json::from_str(&Report::new(&shop(), Some(&name("resize"))).to_json()).unwrap();
+        serde_json::from_str(&report(shop(), Some(&name("resize"))).to_json()).unwrap();
     assert_eq!(json["services"].as_array().map(Vec::len), Some(1));
     assert_eq!(json["services"][0]["ready"], 2);
     let instance = &json["instances"][0];
@@ -199,7 +198,7 @@ fn json_has_both_lists_and_the_names_of_the_columns() {
     for (key, value) in expected {
         assert_eq!(instance[key], value, "{key}");
     }
-    let empty = Report::new(&view(vec![], &[]), None).to_json();
+    let empty = report(view(vec![], &[]), None).to_json();
     let empty: serde_json::Value = serde_json::from_str(&empty).unwrap();
     assert!(empty["services"].is_array() && empty["instances"].is_array());
 }
@@ -207,18 +206,18 @@ fn json_has_both_lists_and_the_names_of_the_columns() {
 #[test]
 fn an_unknown_service_comes_with_what_may_have_been_meant() {
     let service = name("resise");
-    let failure = unknown_service(&service, &Report::new(&shop(), Some(&service)));
+    let failure = unknown_service(&service, &report(shop(), Some(&service)));
     assert_eq!(failure.message, "no worker serves `resise`; known: mail, ocr, resize, thumbnail");
     assert_eq!(failure.fix.as_deref(), Some("svcmap status resize"));
     assert_eq!(failure.exit.code(), 69);
-    let nobody = unknown_service(&service, &Report::new(&view(vec![], &[]), None));
+    let nobody = unknown_service(&service, &report(view(vec![], &[]), None));
     assert_eq!(nobody.message, "no worker serves `resise`");
     assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise --builtin echo"));
 }
 
 #[test]
 fn conditions_count_ready_instances() {
-    let report = Report::new(&shop(), None);
+    let report = report(shop(), None);
     let wanted = |text: &str| vec![text.parse::<Wanted>().unwrap()];
     assert!(unmet(&wanted("resize>=2"), &report).is_none());
     assert!(unmet(&wanted("nobody>=0"), &report).is_none());
@@ -240,7 +239,7 @@ fn absurd_numbers_do_not_overflow() {
         ..Load::default()
     };
     let rows = [("a", "1", most, u32::MAX), ("a", "2", most, u32::MAX)];
-    let report = Report::new(&view(vec![mapper(5555, COMPLETE)], &rows), None);
+    let report = report(view(vec![mapper(5555, COMPLETE)], &rows), None);
     assert!(services(&report, TERMINAL).contains("100%"));
     assert!(!instances(&report, &name("a"), TERMINAL).is_empty());
 }

@@ -14,7 +14,7 @@ use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 use super::mapper::Mapper;
 use super::node::Node;
 use crate::config::{Config, ConfigError};
-use crate::registry::Registry;
+use crate::registry::{Identity, Registry};
 
 /// Where a mapper listens unless somebody says otherwise.
 const BIND_DEFAULT: &str = "tcp://127.0.0.1:5555";
@@ -139,8 +139,13 @@ impl MapperBuilder {
         }
         let (waker, stop) = (event_loop.waker(), Arc::new(AtomicBool::new(false)));
         let beat = config.beat;
-        let epoch = Epoch(fastrand::u64(..));
-        let registry = Registry::new(config, epoch, Clock.now(), publish_endpoint.clone());
+        let identity = Identity {
+            epoch: Epoch(fastrand::u64(..)),
+            host: proto_io::host_id(),
+            endpoint: endpoint.clone(),
+            publish: publish_endpoint.clone(),
+        };
+        let registry = Registry::new(config, identity, Clock.now());
         let node =
             Node::new(event_loop, router, publisher, registry, beat, Arc::clone(&stop), logger);
         let thread =

@@ -9,6 +9,8 @@ use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper};
 use svcmap_proto::io::{Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
+use svcmap_proto::json::{self, Envelope, JsonError};
+use svcmap_proto::limits;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 use zmq::Message;
@@ -26,10 +28,15 @@ const LINGER: Duration = Duration::from_millis(100);
 
 /// A message as it came.
 struct Received {
-    from: Connection,
     /// The address that it came from; empty if unknown.
     observed: String,
-    message: Result<ToMapper, DecodeError>,
+    said: Said,
+}
+
+enum Said {
+    Native(Connection, Result<ToMapper, DecodeError>),
+    /// What a REQ socket sent.
+    Json(Envelope, Result<Vec<u8>, JsonError>),
 }
 
 /// What runs on the thread of a mapper.
@@ -116,7 +123,15 @@ impl Node {
                 Ok(received) => inbox.push(received),
                 Err(reason) => bad_messages.count(reason),
             },
-            IoEvent::TooManyFrames(..) => bad_messages.count(BadMessage::FrameCount),
+            IoEvent::TooManyFrames(_, frames) => match json::open(frames) {
+                // A REQ socket waits for its reply all the same.
+                Some((from, _)) => {
+                    let error = JsonError::new("too many frames: one JSON object is expected");
+                    let said = Said::Json(from, Err(error));
+                    inbox.push(Received { observed: String::new(), said });
+                }
+                None => bad_messages.count(BadMessage::FrameCount),
+            },
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
             }
@@ -124,15 +139,23 @@ impl Node {
         let mut inbox = std::mem::take(&mut self.inbox);
         let count = inbox.len();
         let (now, unix_us) = (Clock.now(), Clock.unix_us());
-        for Received { from, observed, message } in inbox.drain(..) {
-            match message {
-                Ok(message) => {
+        for Received { observed, said } in inbox.drain(..) {
+            match said {
+                Said::Native(from, Ok(message)) => {
                     self.registry.handle_message(now, unix_us, &from, &observed, message);
-                    // Before the next: a short question can have a long answer.
-                    self.act();
                 }
-                Err(error) => self.handle_undecoded(&from, error),
+                Said::Native(from, Err(error)) => self.handle_undecoded(&from, error),
+                Said::Json(from, body) => {
+                    let body = body.as_deref().map_err(Clone::clone);
+                    let answered =
+                        self.registry.handle_request(now, unix_us, from, &observed, body);
+                    if answered.is_err() {
+                        self.bad_messages.count(BadMessage::Json);
+                    }
+                }
             }
+            // Before the next: a short question can have a long answer.
+            self.act();
         }
         self.inbox = inbox;
         Ok(count)
@@ -167,6 +190,10 @@ impl Node {
         while let Some(output) = self.registry.poll_output() {
             match output {
                 Output::Reply { to, message } => self.reply(&to, &message),
+                Output::JsonReply { to, body } => {
+                    let sent = self.event_loop.send(self.router, &to.around(&body));
+                    self.count_undelivered(sent);
+                }
                 Output::Publish { topic, message } => {
                     let frame = codec::encode(&message);
                     let sent = self.event_loop.send(self.publisher, &[&topic, &frame]);
@@ -222,12 +249,26 @@ impl Node {
     }
 }
 
-/// A message on the ROUTER: the connection it came on, and one frame.
+/// A message on the ROUTER: the connection it came on, and one frame, or what a REQ socket sends.
 fn receive(frames: &mut [Message]) -> Result<Received, BadMessage> {
-    let [from, frame] = frames else { return Err(BadMessage::FrameCount) };
-    let message = codec::decode(frame);
+    let said = match json::open(frames) {
+        Some((from, body)) => Said::Json(from, body.and_then(within_limit)),
+        None => {
+            let [from, frame] = &*frames else { return Err(BadMessage::FrameCount) };
+            Said::Native(Connection::new(from), codec::decode(frame))
+        }
+    };
     // A mapped address is the IPv4 address that it maps.
-    let observed = frame.gets("Peer-Address").unwrap_or_default();
+    let observed = frames.last_mut().and_then(|frame| frame.gets("Peer-Address"));
+    let observed = observed.unwrap_or_default();
     let observed = observed.strip_prefix("::ffff:").unwrap_or(observed).to_owned();
-    Ok(Received { from: Connection::new(from), observed, message })
+    Ok(Received { observed, said })
+}
+
+fn within_limit(body: &[u8]) -> Result<Vec<u8>, JsonError> {
+    if body.len() > limits::CONTROL_BYTES_MAX {
+        let limit = limits::CONTROL_BYTES_MAX;
+        return Err(JsonError::new(format_args!("larger than {limit} bytes")));
+    }
+    Ok(body.to_vec())
 }

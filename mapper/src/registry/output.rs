@@ -1,6 +1,7 @@
 //! What comes out of the registry, and where it goes.
 
 use svcmap_proto::control::{FromMapper, Publication, RegistrationError};
+use svcmap_proto::json::Envelope;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 
 /// Where an answer goes: the routing id of a connection, which ends with it. It says nothing about
@@ -29,6 +30,13 @@ pub enum Output {
         to: Connection,
         /// What.
         message: FromMapper,
+    },
+    /// Send this to a client of the JSON dialect.
+    JsonReply {
+        /// To whom, and what goes before it.
+        to: Envelope,
+        /// What.
+        body: Vec<u8>,
     },
     /// Send this to everybody who subscribed.
     Publish {

@@ -222,10 +222,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let now = Timestamp::from_micros(1_000_000);
-        let publish = "tcp://h:1".parse().unwrap();
         Self {
             now,
-            registry: Registry::new(Config::default(), Epoch(1), now, publish),
+            registry: Registry::new(Config::default(), super::tests::identity(), now),
             model: Model::default(),
             caches: Vec::new(),
             revision: 0,

@@ -3,9 +3,9 @@
 use svcmap_proto::codec::into_parts;
 use svcmap_proto::control::{Change, ChangesPart, Entry, Publication, SnapshotPart, topic};
 use svcmap_proto::names::Name;
-use svcmap_proto::time::{Timestamp, wire_ms};
+use svcmap_proto::time::Timestamp;
 
-use super::{Instance, Output, Registry};
+use super::{Output, Registry};
 use crate::revisions::{Due, Happened};
 
 impl Registry {
@@ -19,7 +19,7 @@ impl Registry {
         let instances = self.services.get(service).into_iter().flat_map(|s| s.values());
         let parts = into_parts(instances.map(|instance| instance.entry(now)).collect());
         let count = part_count(&parts);
-        let (epoch, warming) = (self.epoch, self.is_warming(now));
+        let (epoch, warming) = (self.identity.epoch, self.is_warming(now));
         let numbered = (0..count).zip(parts);
         numbered
             .map(|(part, entries)| SnapshotPart {
@@ -46,7 +46,7 @@ impl Registry {
                     self.change(now, &service, instance, happened)
                 });
                 let parts = into_parts(changes.collect());
-                let (epoch, count) = (self.epoch, part_count(&parts));
+                let (epoch, count) = (self.identity.epoch, part_count(&parts));
                 for (part, changes) in (0..count).zip(parts) {
                     let part =
                         ChangesPart { epoch, previous, revision, part, parts: count, changes };
@@ -77,21 +77,6 @@ impl Registry {
 
     fn publish(&mut self, service: &Name, message: Publication) {
         self.outputs.push_back(Output::Publish { topic: topic(service), message });
-    }
-}
-
-impl Instance {
-    fn entry(&self, now: Timestamp) -> Entry {
-        let registration = &self.registration;
-        Entry {
-            instance: registration.key.instance.clone(),
-            incarnation: registration.incarnation,
-            endpoints: registration.endpoints.clone(),
-            host: registration.host,
-            pid: registration.pid,
-            load: registration.load,
-            age_ms: wire_ms(now.since(self.load_at)),
-        }
     }
 }
 

@@ -4,11 +4,11 @@ use svcmap_proto::names::HostId;
 use super::*;
 
 /// The wall clock of all tests, in microseconds.
-const UNIX_US: u64 = 1_700_000_000_000_000;
+pub(super) const UNIX_US: u64 = 1_700_000_000_000_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn ms(ms: u64) -> Timestamp {
+pub(super) fn ms(ms: u64) -> Timestamp {
     Timestamp::from_micros(ms * 1000)
 }
 
@@ -17,7 +17,7 @@ fn key(text: &str) -> InstanceKey {
     InstanceKey { service: service.parse().unwrap(), instance: instance.parse().unwrap() }
 }
 
-fn registration(text: &str, incarnation: u64) -> Registration {
+pub(super) fn registration(text: &str, incarnation: u64) -> Registration {
     Registration {
         key: key(text),
         incarnation: Incarnation(incarnation),
@@ -28,8 +28,17 @@ fn registration(text: &str, incarnation: u64) -> Registration {
     }
 }
 
-fn load(sequence: u64, queued: u32) -> Load {
+pub(super) fn load(sequence: u64, queued: u32) -> Load {
     Load { sequence, queued, slots: 8, ..Load::default() }
+}
+
+pub(super) fn identity() -> Identity {
+    Identity {
+        epoch: Epoch(7),
+        host: HostId(1),
+        endpoint: "tcp://*:5555".parse().unwrap(),
+        publish: "tcp://*:5556".parse().unwrap(),
+    }
 }
 
 fn registry() -> Registry {
@@ -37,7 +46,7 @@ fn registry() -> Registry {
 }
 
 fn registry_with(config: Config) -> Registry {
-    Registry::new(config, Epoch(7), ms(0), "tcp://*:5556".parse().unwrap())
+    Registry::new(config, identity(), ms(0))
 }
 
 impl Registry {
@@ -47,11 +56,17 @@ impl Registry {
         self.drain()
     }
 
-    fn register(&mut self, now: Timestamp, from: &str, key: &str, incarnation: u64) -> Vec<Output> {
+    fn say_register(
+        &mut self,
+        now: Timestamp,
+        from: &str,
+        key: &str,
+        incarnation: u64,
+    ) -> Vec<Output> {
         self.say(now, from, ToMapper::Register(registration(key, incarnation)))
     }
 
-    fn report(
+    fn say_report(
         &mut self,
         now: Timestamp,
         from: &str,
@@ -63,7 +78,7 @@ impl Registry {
         self.say(now, from, ToMapper::Report { key: key(text), incarnation, load })
     }
 
-    fn leave(&mut self, now: Timestamp, text: &str, incarnation: u64) -> Vec<Output> {
+    fn say_leave(&mut self, now: Timestamp, text: &str, incarnation: u64) -> Vec<Output> {
         let incarnation = Incarnation(incarnation);
         self.say(now, "c", ToMapper::Leave { key: key(text), incarnation })
     }
@@ -129,7 +144,7 @@ fn replaced(text: &str, incarnation: u64, by: u64) -> FromMapper {
 #[test]
 fn hello_is_answered_with_all_that_a_caller_must_know() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     let hello = |text| Hello { oldest: 1, newest: 9, key: Some(key(text)) };
     let outputs = registry.say(ms(4999), "c", ToMapper::Hello(hello("s/a")));
     let welcome = Welcome {
@@ -147,7 +162,7 @@ fn hello_is_answered_with_all_that_a_caller_must_know() {
     let welcome = Welcome { warming: false, highest: None, ..welcome };
     assert_eq!(replies(&outputs)[0].1, &FromMapper::Welcome(welcome));
     // Who left must be outdone as well.
-    registry.leave(ms(5000), "s/a", 5);
+    registry.say_leave(ms(5000), "s/a", 5);
     let outputs = registry.say(ms(5000), "c", ToMapper::Hello(hello("s/a")));
     assert!(matches!(replies(&outputs)[0].1,
         FromMapper::Welcome(w) if w.highest == Some(Incarnation(5))));
@@ -163,30 +178,30 @@ fn a_caller_of_another_version_is_told_so() {
 #[test]
 fn the_higher_incarnation_wins_and_the_lower_is_told() {
     let mut registry = registry();
-    registry.register(ms(0), "old", "s/a", 5);
-    let outputs = registry.register(ms(1), "new", "s/a", 6);
+    registry.say_register(ms(0), "old", "s/a", 5);
+    let outputs = registry.say_register(ms(1), "new", "s/a", 6);
     assert_eq!(replies(&outputs)[0], (&b"old"[..], &replaced("s/a", 5, 6)));
     assert!(matches!(replies(&outputs)[1], (b"new", FromMapper::Registered { .. })));
-    let outputs = registry.register(ms(2), "old", "s/a", 5);
+    let outputs = registry.say_register(ms(2), "old", "s/a", 5);
     assert_eq!(replies(&outputs), [(&b"old"[..], &replaced("s/a", 5, 6))]);
-    let outputs = registry.report(ms(3), "old", "s/a", 5, load(9, 9));
+    let outputs = registry.say_report(ms(3), "old", "s/a", 5, load(9, 9));
     assert_eq!(replies(&outputs), [(&b"old"[..], &replaced("s/a", 5, 6))]);
-    assert_eq!(registry.report(ms(4), "old", "s/a", 5, load(10, 9)), [], "told again too soon");
+    assert_eq!(registry.say_report(ms(4), "old", "s/a", 5, load(10, 9)), [], "told again too soon");
     assert_eq!(registry.sync(ms(5), "s").incarnations, [6]);
 }
 
 #[test]
 fn the_same_incarnation_updates_and_answers_go_to_its_new_connection() {
     let mut registry = registry();
-    registry.register(ms(0), "first", "s/a", 5);
-    registry.report(ms(10), "first", "s/a", 5, load(4, 2));
-    let again = registry.register(ms(20), "second", "s/a", 5);
+    registry.say_register(ms(0), "first", "s/a", 5);
+    registry.say_report(ms(10), "first", "s/a", 5, load(4, 2));
+    let again = registry.say_register(ms(20), "second", "s/a", 5);
     assert_eq!(replies(&again).len(), 1);
     assert!(!again.iter().any(|output| matches!(output, Output::Event(_))), "nothing is new");
     registry.run_until(ms(900));
     let instance = registry.listed(&key("s/a")).unwrap();
     assert_eq!(instance.registration.load, load(4, 2), "an old load came back");
-    let outputs = registry.register(ms(910), "third", "s/a", 6);
+    let outputs = registry.say_register(ms(910), "third", "s/a", 6);
     assert_eq!(replies(&outputs)[0].0, b"second");
 }
 
@@ -225,8 +240,8 @@ fn registrations_that_cannot_be_listed_are_refused() {
 fn services_are_limited_as_well() {
     let config = Config { services_max: 1, ..Config::default() };
     let mut registry = registry_with(config);
-    registry.register(ms(0), "w", "s/a", 1);
-    let outputs = registry.register(ms(0), "w", "t/a", 1);
+    registry.say_register(ms(0), "w", "s/a", 1);
+    let outputs = registry.say_register(ms(0), "w", "t/a", 1);
     assert!(matches!(replies(&outputs)[0].1, FromMapper::RegistrationRefused(_)));
     assert!(registry.sync(ms(0), "t").incarnations.is_empty());
 }
@@ -234,23 +249,23 @@ fn services_are_limited_as_well() {
 #[test]
 fn an_unknown_reporter_is_asked_to_register_once_a_second() {
     let mut registry = registry();
-    let outputs = registry.report(ms(0), "w", "s/a", 5, load(1, 0));
+    let outputs = registry.say_report(ms(0), "w", "s/a", 5, load(1, 0));
     assert_eq!(replies(&outputs), [(&b"w"[..], &FromMapper::Reregister)]);
-    assert_eq!(registry.report(ms(999), "w", "s/a", 5, load(1, 0)), []);
-    assert_eq!(registry.report(ms(1000), "w", "s/a", 5, load(1, 0)).len(), 1);
+    assert_eq!(registry.say_report(ms(999), "w", "s/a", 5, load(1, 0)), []);
+    assert_eq!(registry.say_report(ms(1000), "w", "s/a", 5, load(1, 0)).len(), 1);
     // A life that is above the listed one never registered.
-    registry.register(ms(3000), "w", "s/a", 4);
-    let outputs = registry.report(ms(3000), "w", "s/a", 5, load(1, 0));
+    registry.say_register(ms(3000), "w", "s/a", 4);
+    let outputs = registry.say_report(ms(3000), "w", "s/a", 5, load(1, 0));
     assert_eq!(replies(&outputs), [(&b"w"[..], &FromMapper::Reregister)]);
 }
 
 #[test]
 fn silence_expires_an_instance_on_time_and_reports_keep_it() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
-    registry.register(ms(0), "w", "s/b", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/b", 5);
     registry.run_until(ms(2000));
-    assert_eq!(registry.report(ms(2000), "w", "s/b", 5, load(1, 0)), []);
+    assert_eq!(registry.say_report(ms(2000), "w", "s/b", 5, load(1, 0)), []);
     let outputs = registry.run_until(ms(4999));
     let expired = Event::Expired { key: key("s/a"), incarnation: Incarnation(5) };
     let events = outputs.iter().filter(|(_, output)| matches!(output, Output::Event(_)));
@@ -260,7 +275,7 @@ fn silence_expires_an_instance_on_time_and_reports_keep_it() {
     assert!(outputs.iter().any(|(_, o)| matches!(o, Output::Event(Event::Expired { .. }))));
     // It was only unheard, so it may come back as it was.
     assert!(matches!(
-        replies(&registry.register(ms(5001), "w", "s/a", 5))[..],
+        replies(&registry.say_register(ms(5001), "w", "s/a", 5))[..],
         [(_, FromMapper::Registered { .. })]
     ));
 }
@@ -268,7 +283,7 @@ fn silence_expires_an_instance_on_time_and_reports_keep_it() {
 #[test]
 fn a_suspended_mapper_expires_nobody_for_its_own_sleep() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     registry.run_until(ms(1000));
     registry.handle_suspension(ms(60_000), 58 * SECOND);
     registry.handle_timeout(ms(60_000));
@@ -280,31 +295,34 @@ fn a_suspended_mapper_expires_nobody_for_its_own_sleep() {
 #[test]
 fn who_left_stays_away_until_a_later_life_comes() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     registry.run_until(ms(100));
-    assert!(matches!(registry.leave(ms(101), "s/a", 5)[..], [Output::Event(Event::Left { .. })]));
+    assert!(matches!(
+        registry.say_leave(ms(101), "s/a", 5)[..],
+        [Output::Event(Event::Left { .. })]
+    ));
     let left = Change::Left { instance: key("s/a").instance, incarnation: Incarnation(5) };
     assert_eq!(registry.changes_until(ms(200)), [left]);
 
     for incarnation in [4, 5] {
-        let outputs = registry.register(ms(300), "w", "s/a", incarnation);
+        let outputs = registry.say_register(ms(300), "w", "s/a", incarnation);
         assert_eq!(replies(&outputs), [(&b"w"[..], &replaced("s/a", incarnation, 5))]);
     }
-    let outputs = registry.report(ms(300), "w", "s/a", 5, load(9, 0));
+    let outputs = registry.say_report(ms(300), "w", "s/a", 5, load(9, 0));
     assert_eq!(replies(&outputs), [(&b"w"[..], &replaced("s/a", 5, 5))]);
     assert!(registry.sync(ms(300), "s").incarnations.is_empty());
     assert_eq!(registry.changes_until(ms(1000)), []);
 
-    registry.register(ms(1000), "w", "s/a", 6);
+    registry.say_register(ms(1000), "w", "s/a", 6);
     assert_eq!(registry.sync(ms(1000), "s").incarnations, [6]);
 }
 
 #[test]
 fn only_the_life_that_is_named_leaves() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     for other in [4, 6, u64::MAX] {
-        assert_eq!(registry.leave(ms(1), "s/a", other), []);
+        assert_eq!(registry.say_leave(ms(1), "s/a", other), []);
     }
     assert_eq!(registry.sync(ms(1), "s").incarnations, [5]);
 }
@@ -312,17 +330,17 @@ fn only_the_life_that_is_named_leaves() {
 #[test]
 fn a_leave_after_expiry_is_still_news_and_is_told_once() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     registry.run_until(ms(4000));
-    registry.leave(ms(4000), "s/a", 5);
+    registry.say_leave(ms(4000), "s/a", 5);
     let left = Change::Left { instance: key("s/a").instance, incarnation: Incarnation(5) };
     assert_eq!(registry.changes_until(ms(4500)), [left]);
-    assert_eq!(registry.leave(ms(4500), "s/a", 5), []);
+    assert_eq!(registry.say_leave(ms(4500), "s/a", 5), []);
     assert_eq!(registry.changes_until(ms(5000)), []);
     // One from the far future would lock the name.
-    assert_eq!(registry.leave(ms(5000), "s/b", u64::MAX), []);
+    assert_eq!(registry.say_leave(ms(5000), "s/b", u64::MAX), []);
     assert!(matches!(
-        replies(&registry.register(ms(5000), "w", "s/b", 1))[..],
+        replies(&registry.say_register(ms(5000), "w", "s/b", 1))[..],
         [(_, FromMapper::Registered { .. })]
     ));
 }
@@ -330,7 +348,7 @@ fn a_leave_after_expiry_is_still_news_and_is_told_once() {
 #[test]
 fn crossings_are_published_at_once_and_old_loads_never() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     registry.run_until(ms(99));
     let published = |registry: &mut Registry, end| {
         let outputs = registry.run_until(ms(end));
@@ -339,13 +357,13 @@ fn crossings_are_published_at_once_and_old_loads_never() {
             _ => None,
         })
     };
-    registry.report(ms(200), "w", "s/a", 5, load(2, 1));
+    registry.say_report(ms(200), "w", "s/a", 5, load(2, 1));
     assert_eq!(published(&mut registry, 210), Some(205), "idle no more");
-    registry.report(ms(210), "w", "s/a", 5, load(3, 2));
-    registry.report(ms(220), "w", "s/a", 5, load(2, 8));
+    registry.say_report(ms(210), "w", "s/a", 5, load(3, 2));
+    registry.say_report(ms(220), "w", "s/a", 5, load(2, 8));
     assert_eq!(published(&mut registry, 400), Some(305), "an ordinary change waits");
     let draining = Load { state: svcmap_proto::load::State::Draining, ..load(4, 2) };
-    registry.report(ms(310), "w", "s/a", 5, draining);
+    registry.say_report(ms(310), "w", "s/a", 5, draining);
     assert_eq!(published(&mut registry, 400), Some(315));
 }
 
@@ -354,9 +372,9 @@ fn sync_answers_for_unknown_services_and_knows_the_age_of_loads() {
     let mut registry = registry();
     let unknown = registry.sync(ms(0), "s");
     assert_eq!((unknown.revision, unknown.parts, unknown.warming), (1, 1, true));
-    registry.register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/a", 5);
     assert_eq!(registry.sync(ms(250), "s").ages_ms, [250]);
-    registry.report(ms(300), "w", "s/a", 5, load(1, 0));
+    registry.say_report(ms(300), "w", "s/a", 5, load(1, 0));
     assert_eq!(registry.sync(ms(301), "s").ages_ms, [1], "the same load is true again");
 }
 
@@ -365,7 +383,7 @@ fn services_are_listed_in_pages() {
     let mut registry = registry();
     let total = NAMES_MAX + 3;
     for number in 0..total {
-        registry.register(ms(0), "w", &format!("s{number:04}/a"), 1);
+        registry.say_register(ms(0), "w", &format!("s{number:04}/a"), 1);
     }
     let mut names = Vec::new();
     loop {
@@ -386,7 +404,7 @@ fn services_are_listed_in_pages() {
 #[test]
 fn the_pulse_comes_every_beat_and_counts_instances() {
     let mut registry = registry();
-    registry.register(ms(0), "w", "s/a", 1);
+    registry.say_register(ms(0), "w", "s/a", 1);
     let pulses: Vec<_> = registry
         .run_until(ms(3500))
         .into_iter()
@@ -405,7 +423,7 @@ fn the_pulse_comes_every_beat_and_counts_instances() {
 fn a_large_service_is_published_in_parts_that_fit() {
     let mut registry = registry();
     for number in 0..1000 {
-        registry.register(ms(0), "w", &format!("s/{number:04}-{}", "x".repeat(50)), 1);
+        registry.say_register(ms(0), "w", &format!("s/{number:04}-{}", "x".repeat(50)), 1);
     }
     let outputs = registry.run_until(ms(10));
     let (mut changes, mut entries) = (Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use super::*;
 use crate::control::*;
 use crate::jobs::*;
 use crate::limits::*;
-use crate::load::{Load, State};
+use crate::load::{Load, Share, State};
 use crate::names::*;
 
 /// What messages are filled with: for the golden tables 1, 2, 3 and so on, so that no two fields
@@ -49,6 +49,7 @@ impl Filling {
             concurrency: f.small(), mean_service_us: f.number(), accepted: f.number(),
             done: f.number(), failed: f.number(), rejected: f.number(),
             oldest_queued_ms: f.small(), since_finish_ms: f.full.then(|| f.small()),
+            share: f.full.then(|| Share::new(0.5).unwrap()),
         };
         load
     }
@@ -207,7 +208,9 @@ fn bytes(golden: &str) -> Vec<u8> {
         (_, Some(text)) => [&[text.len() as u8], text.as_bytes()].concat(),
         ("key", _) => bytes("'resize 'a-1"),
         ("life", _) => bytes("b4 24"),
-        ("load", _) => bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 01 0d"),
+        ("load", _) => {
+            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 01 0d 01 00 00 00 00 00 00 e0 3f")
+        }
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         (hex, _) => vec![u8::from_str_radix(hex, 16).unwrap()],
     };
@@ -264,10 +267,10 @@ fn the_wire_format_stays_as_it_is() {
     check(CHANGE);
     // The byte of what carries nothing else is its place here.
     assert_eq!(variants::<State>(), "Ready Draining");
-    assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned");
+    assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted");
     assert_eq!(
         variants::<Reason>(),
-        "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere"
+        "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson"
     );
     assert_eq!(variants::<RegistrationError>(), "RegistryFull IncarnationAhead Endpoints");
 }
@@ -423,7 +426,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let list = |before: &str, item: &str, after: &str| {
         [bytes(before), encode(&n).split_off(1), bytes(item).repeat(n), bytes(after)].concat()
     };
-    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load}"), format!("0 0 {load} 0"));
     [
         error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0", "0 0 0", "")),

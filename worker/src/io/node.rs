@@ -240,6 +240,10 @@ impl State {
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
         let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        if let ([], [body]) = (&**frame, payload) {
+            self.sender.handle_link_reply(now, link, body);
+            return Ok(());
+        }
         let message: FromWorker = codec::decode(frame)?;
         match (&message, payload) {
             (FromWorker::Outcome(_), [payload]) => {
@@ -354,6 +358,10 @@ impl State {
                     };
                     // What cannot be sent is found missing at the next HELLO.
                     let _ = event_loop.send(socket, frames);
+                }
+                SenderOutput::Request { link, body } => {
+                    let Some(&socket) = self.links.get(&link) else { continue };
+                    let _ = event_loop.send(socket, &[b"", &body]);
                 }
                 SenderOutput::Connect { link, endpoint } => {
                     self.connect(link, &endpoint, event_loop);

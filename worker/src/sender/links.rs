@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -11,6 +12,7 @@ use super::roster::usable_endpoints;
 use crate::choice::Candidate;
 use crate::link::{Closing, Identity, Link, Timing};
 use crate::peers::{Member, Peers};
+use crate::rep::RepWorker;
 
 /// A worker that could not be reached is left alone for this long, doubling with each failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -22,6 +24,8 @@ const RETRY_MAX: Duration = Duration::from_secs(16);
 #[derive(Debug)]
 pub(super) struct LinkState {
     pub(super) link: Link,
+    /// Its worker, if that speaks the JSON dialect.
+    pub(super) rep: Option<RepWorker>,
     /// Which of the worker's endpoints comes next.
     endpoint: usize,
     failures: u32,
@@ -68,8 +72,12 @@ impl LinkState {
             self.load_sequence = member.load.sequence;
             self.link.reflect_until(member.load_at);
         }
+        let accepted = self.rep.as_mut().map_or(0, |rep| {
+            rep.handle_load(&member.load);
+            rep.accepted()
+        });
         let usable = self.link.is_closed() || self.link.is_usable();
-        usable.then(|| (self.link.unreflected(), self.link.open()))
+        usable.then(|| (self.link.unreflected().saturating_add(accepted), self.link.open()))
     }
 }
 
@@ -98,12 +106,13 @@ impl Links {
         self.by_peer.range(lives).map(|(_, number)| *number).collect()
     }
 
-    /// The link to that life of that instance. The flag says whether it is to be connected: it is
-    /// new, or was closed.
+    /// The link to that life of that instance, which is listed with that load. The flag says
+    /// whether it is to be connected: it is new, or was closed.
     pub(super) fn open(
         &mut self,
         now: Timestamp,
         peer: &(InstanceKey, Incarnation),
+        load: Load,
         identity: Identity,
         timing: Timing,
     ) -> (u64, bool) {
@@ -118,14 +127,15 @@ impl Links {
         self.next += 1;
         let link = Link::new(now, identity, peer.0.clone(), peer.1, timing);
         let (endpoint, failures, retry_at, load_sequence) = (0, 0, None, 0);
-        let state = LinkState { link, endpoint, failures, retry_at, load_sequence };
+        let rep = RepWorker::new(load);
+        let state = LinkState { link, rep, endpoint, failures, retry_at, load_sequence };
         self.by_number.insert(number, state);
         self.by_peer.insert(peer.clone(), number);
         (number, true)
     }
 
     /// A member as the policy sees it; `None` if it cannot be used now. A load older than `expiry`
-    /// is none.
+    /// is none, but a worker of the JSON dialect reports seldom: its load counts while it is listed.
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
@@ -134,7 +144,8 @@ impl Links {
         expiry: Duration,
         host: HostId,
     ) -> Option<Candidate> {
-        let load = (now.since(member.load_at) <= expiry).then_some(member.load);
+        let counts = now.since(member.load_at) <= expiry || member.load.share.is_some();
+        let load = counts.then_some(member.load);
         let number = self.by_peer.get(peer);
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(number)) {
             Some(state) => state.jobs(member)?,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use svcmap_proto::names::{Endpoint, HostId, Name, SenderId};
+use svcmap_proto::names::{self, Endpoint, HostId, Name, SenderId};
 
 use crate::peers::{Member, Peers};
 
@@ -47,13 +47,7 @@ impl Rosters {
 
 /// Where a member can be reached from this host, best first.
 pub(super) fn usable_endpoints(member: &Member, host: HostId) -> Vec<&Endpoint> {
-    let same_host = member.host == host;
-    let mut usable: Vec<_> =
-        member.endpoints.iter().filter(|e| same_host || !e.is_loopback()).collect();
-    if same_host {
-        usable.sort_by_key(|endpoint| !endpoint.is_loopback());
-    }
-    usable
+    names::usable_endpoints(&member.endpoints, member.host == host)
 }
 
 /// A number for each pair of sender and instance that is as good as random (FNV-1a, 64 bits).

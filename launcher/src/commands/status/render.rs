@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use clap::builder::styling::{AnsiColor, Style};
 use svcmap_proto::names::Name;
 
-use super::report::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 use crate::table::{Cell, Column, render};
+use svcmap_proto::status::{Dialect, InstanceRow, MapperRow, Report, ServiceRow, Shown};
 
 /// Cells of a full bar.
 const BAR_CELLS: usize = 10;
@@ -119,13 +119,18 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
 fn instance_row(row: &InstanceRow) -> Vec<Cell> {
     // The scheme is the same for all, and a line has 80 columns.
     let endpoint = row.endpoint.as_ref().map_or("-", |e| e.as_str().trim_start_matches("tcp://"));
+    // A worker of the JSON dialect tells its load, and its slots if it likes.
+    let known = |count: u32| match row.dialect {
+        Dialect::Json if count == 0 => "-".into(),
+        _ => count.to_string().into(),
+    };
     let mean = if row.done + row.failed == 0 { "-".to_owned() } else { time(row.mean_service_ms) };
     vec![
         row.instance.as_str().into(),
         state(row.state),
-        row.running.to_string().into(),
-        row.queued.to_string().into(),
-        row.slots.to_string().into(),
+        known(row.running),
+        known(row.queued),
+        known(row.slots),
         load(row.load, false).into(),
         mean.into(),
         age(row.age).into(),

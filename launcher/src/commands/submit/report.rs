@@ -107,6 +107,9 @@ fn remedy(reason: Reason, service: &Name) -> String {
         }
         Reason::TooLarge => "send less, or raise --payload-max here and at the workers".to_owned(),
         Reason::Expired => "retry later, or give it more time: --deadline".to_owned(),
+        Reason::NotJson => {
+            format!("send one JSON value, or start: svcmap worker --service {service} …")
+        }
         Reason::Draining | Reason::NotHere | Reason::NoSuchService | Reason::Cancelled => {
             format!("svcmap status {service}")
         }

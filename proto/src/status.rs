@@ -1,13 +1,13 @@
-//! The facts of `svcmap status`: exactly these fields are its JSON.
+//! What is known of services and instances, as `svcmap status --json` and the mapper's answer to
+//! STATUS state it: exactly these fields are their JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use svcmap_proto::control::Entry;
-use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 
-use crate::control::{Answer, View};
+use crate::control::Entry;
+use crate::load::{Load, State};
+use crate::names::{Endpoint, InstanceKey, Name};
 
 /// Handlers that finish nothing for this long while jobs wait are taken for stuck. A long job is
 /// not: see [`Shown::of`].
@@ -64,7 +64,7 @@ pub struct ServiceRow {
     pub slots: u64,
     /// Jobs that can run at once.
     pub concurrency: u64,
-    /// Share of the slots in use, 0 to 1.
+    /// Share of the slots in use, 0 to 1. Who says no slots counts as if it had one.
     pub load: f64,
     /// Age of the oldest load among its instances, in seconds.
     pub age: f64,
@@ -95,6 +95,8 @@ pub struct InstanceRow {
     pub incarnation: u64,
     /// How it is.
     pub state: Shown,
+    /// What it speaks.
+    pub dialect: Dialect,
     /// Jobs waiting.
     pub queued: u32,
     /// Jobs running.
@@ -127,6 +129,16 @@ pub struct InstanceRow {
     pub since_finish_ms: Option<u32>,
 }
 
+/// What an instance speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// svcmap's own protocol.
+    Native,
+    /// The JSON dialect: of its jobs only the load is known.
+    Json,
+}
+
 /// How an instance is, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,7 +167,7 @@ impl Shown {
             Shown::Stuck
         } else if load.state == State::Draining {
             Shown::Draining
-        } else if load.free() == 0 {
+        } else if load.is_full() {
             Shown::Full
         } else {
             Shown::Ready
@@ -179,47 +191,43 @@ impl Shown {
 }
 
 impl Report {
-    /// The facts of a view; of one service only, if one is named.
-    pub fn new(view: &View, service: Option<&Name>) -> Self {
-        let mut instances: Vec<InstanceRow> = view
-            .instances
-            .iter()
-            .filter(|(key, _)| service.is_none_or(|service| key.service == *service))
-            .map(|(key, entry)| InstanceRow::new(key, entry))
-            .collect();
-        let mut services: Vec<ServiceRow> = view
-            .services
-            .iter()
-            .filter(|name| service.is_none_or(|service| *name == service))
-            .map(|name| ServiceRow::new(name, instances.iter().filter(|i| i.service == *name)))
-            .collect();
+    /// The facts, as these mappers tell them; `agree` says whether they list the same lives.
+    /// `known` are all services, those without instances included.
+    pub fn new<'a>(
+        mappers: Vec<MapperRow>,
+        agree: bool,
+        known: BTreeSet<Name>,
+        instances: impl Iterator<Item = (&'a InstanceKey, &'a Entry)>,
+    ) -> Self {
+        let mut instances: Vec<InstanceRow> =
+            instances.map(|(key, entry)| InstanceRow::new(key, entry)).collect();
+        let mut by_service: BTreeMap<&Name, Vec<&InstanceRow>> =
+            known.iter().map(|name| (name, Vec::new())).collect();
+        for row in &instances {
+            by_service.entry(&row.service).or_default().push(row);
+        }
+        let mut services: Vec<ServiceRow> =
+            by_service.iter().map(|(name, rows)| ServiceRow::new(name, rows)).collect();
         services.sort_by(|a, b| {
             let order = a.attention().cmp(&b.attention());
             order.then(b.load.total_cmp(&a.load)).then_with(|| a.service.cmp(&b.service))
         });
-        let place = |row: &InstanceRow| {
-            services.iter().position(|service| service.service == row.service.as_str())
-        };
-        instances.sort_by_cached_key(|row| (place(row), row.state, row.instance.clone()));
-        Self {
-            mappers: view
-                .mappers
-                .iter()
-                .map(|mapper| mapper_row(&mapper.endpoint, mapper.answer))
-                .collect(),
-            mappers_agree: view.agree,
-            services,
-            instances,
-            known: view.services.clone(),
-        }
+        let places: BTreeMap<&str, usize> =
+            services.iter().enumerate().map(|(place, row)| (row.service.as_str(), place)).collect();
+        instances.sort_by_cached_key(|row| {
+            (places.get(row.service.as_str()).copied(), row.state, row.instance.clone())
+        });
+        Self { mappers, mappers_agree: agree, services, instances, known }
     }
 
-    /// The same with one service only.
-    pub fn only(&self, service: &Name) -> Self {
-        let mut report = self.clone();
-        report.services.retain(|row| row.service == service.as_str());
-        report.instances.retain(|row| row.service == *service);
-        report
+    /// The same with one service only, if one is named.
+    #[must_use]
+    pub fn only(mut self, service: Option<&Name>) -> Self {
+        if let Some(service) = service {
+            self.services.retain(|row| row.service == service.as_str());
+            self.instances.retain(|row| row.service == *service);
+        }
+        self
     }
 
     /// The sums of one service.
@@ -235,18 +243,8 @@ impl Report {
     }
 }
 
-fn mapper_row(endpoint: &Endpoint, answer: Answer) -> MapperRow {
-    let (answer, warming) = match answer {
-        Answer::Complete { warming } => ("complete", warming),
-        Answer::Partial => ("partial", false),
-        Answer::Silent => ("silent", false),
-        Answer::WrongVersion(..) => ("wrong version", false),
-    };
-    MapperRow { endpoint: endpoint.clone(), answer, warming }
-}
-
 impl ServiceRow {
-    fn new<'a>(name: &Name, instances: impl Iterator<Item = &'a InstanceRow>) -> Self {
+    fn new(name: &Name, instances: &[&InstanceRow]) -> Self {
         let mut row = Self { service: name.to_string(), ..Self::default() };
         for instance in instances {
             row.instances += 1;
@@ -265,8 +263,10 @@ impl ServiceRow {
             row.rejected = row.rejected.saturating_add(instance.rejected);
         }
         row.age = seconds(row.age_ms);
-        let busy = row.running + row.queued + row.promised;
-        row.load = if row.slots == 0 { 0.0 } else { (busy as f64 / row.slots as f64).min(1.0) };
+        let (sum, weights) = instances.iter().fold((0.0, 0.0), |(sum, weights), instance| {
+            (sum + instance.load * instance.weight(), weights + instance.weight())
+        });
+        row.load = if weights > 0.0 { sum / weights } else { 0.0 };
         row
     }
 
@@ -296,6 +296,7 @@ impl InstanceRow {
             pid: entry.pid,
             incarnation: entry.incarnation.0,
             state: Shown::of(load),
+            dialect: if load.share.is_some() { Dialect::Json } else { Dialect::Native },
             queued: load.queued,
             running: load.running,
             promised: load.promised,
@@ -312,6 +313,14 @@ impl InstanceRow {
             oldest_queued_ms: load.oldest_queued_ms,
             since_finish_ms: load.since_finish_ms,
         }
+    }
+}
+
+impl InstanceRow {
+    /// What its load counts among those of its service.
+    fn weight(&self) -> f64 {
+        let unsaid = u32::from(self.dialect == Dialect::Json);
+        f64::from(self.slots.max(unsaid))
     }
 }
 

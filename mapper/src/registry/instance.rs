@@ -1,0 +1,114 @@
+//! One life of an instance that is listed.
+
+use std::time::Duration;
+
+use svcmap_proto::control::{Entry, Registration};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::Name;
+use svcmap_proto::time::{Timestamp, wire_ms};
+
+use super::Connection;
+use crate::config::Config;
+use crate::revisions::Happened;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) registration: Registration,
+    pub(super) contact: Contact,
+    /// When its load was last known to be true.
+    pub(super) load_at: Timestamp,
+}
+
+/// How an instance and the mapper talk.
+#[derive(Debug, PartialEq)]
+pub(super) enum Contact {
+    /// Natively, lately on this connection.
+    Native(Connection),
+    /// In JSON: it asks, and is never told anything else.
+    Json(Listing),
+}
+
+/// What is known only of a worker of the JSON dialect.
+#[derive(Debug, PartialEq)]
+pub(super) struct Listing {
+    /// The name by which it reports and leaves.
+    pub(super) name: Name,
+    /// How long it may be silent.
+    pub(super) expiry: Duration,
+    /// Words of its own.
+    pub(super) tags: Vec<String>,
+}
+
+impl Contact {
+    /// Where it can be told something unasked.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        match self {
+            Contact::Native(connection) => Some(connection),
+            Contact::Json(_) => None,
+        }
+    }
+
+    /// What is known only of a worker of the JSON dialect.
+    pub(super) fn listing(&self) -> Option<&Listing> {
+        match self {
+            Contact::Native(_) => None,
+            Contact::Json(listing) => Some(listing),
+        }
+    }
+
+    /// How long it may be silent.
+    pub(super) fn expiry(&self, config: &Config) -> Duration {
+        self.listing().map_or(config.expiry(), |listing| listing.expiry)
+    }
+}
+
+impl Instance {
+    /// The same life registered again: takes what it says, and returns what changed. A registration
+    /// that was long on its way brings no old load back.
+    pub(super) fn update(&mut self, mut said: Instance) -> Option<Happened> {
+        let (known, load) = (self.registration.load, said.registration.load);
+        if load.sequence <= known.sequence {
+            said.registration.load = known;
+        }
+        if load.sequence < known.sequence {
+            said.load_at = self.load_at;
+        }
+        let mut earlier = std::mem::replace(self, said).registration;
+        earlier.load = self.registration.load;
+        if earlier != self.registration {
+            Some(Happened::Put)
+        } else {
+            (load.sequence > known.sequence).then_some(Happened::Load)
+        }
+    }
+
+    /// It reported: takes a load that is news. Returns whether that is worth telling, and if so,
+    /// whether at once.
+    pub(super) fn report(&mut self, now: Timestamp, load: Load) -> Option<bool> {
+        let known = &mut self.registration.load;
+        if load.sequence >= known.sequence {
+            self.load_at = now;
+        }
+        if load.sequence <= known.sequence {
+            return None;
+        }
+        let crossed = load.crossed(known);
+        *known = load;
+        Some(crossed)
+    }
+
+    /// As others are told of it.
+    pub(super) fn entry(&self, now: Timestamp) -> Entry {
+        let registration = &self.registration;
+        Entry {
+            instance: registration.key.instance.clone(),
+            incarnation: registration.incarnation,
+            endpoints: registration.endpoints.clone(),
+            host: registration.host,
+            pid: registration.pid,
+            load: registration.load,
+            age_ms: wire_ms(now.since(self.load_at)),
+        }
+    }
+}

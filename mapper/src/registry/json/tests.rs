@@ -1,0 +1,232 @@
+use std::time::Duration;
+
+use svcmap_proto::control::{Change, FromMapper, Publication, ToMapper};
+
+use super::super::tests::{UNIX_US, identity, load, ms, registration};
+use super::super::{Config, Connection, Event};
+use super::*;
+
+fn registry() -> Registry {
+    Registry::new(Config::default(), identity(), ms(0))
+}
+
+/// What a client on this host is told, and what else comes of it.
+fn outputs(registry: &mut Registry, now: Timestamp, text: &str) -> (String, Vec<Output>) {
+    let frames: [&[u8]; 3] = [b"client", b"", text.as_bytes()];
+    let (from, body) = svcmap_proto::json::open(&frames).unwrap();
+    let unix_us = UNIX_US + now.since(ms(0)).as_micros() as u64;
+    let _ = registry.handle_request(now, unix_us, from, "127.0.0.1", body);
+    let mut outputs: Vec<_> = std::iter::from_fn(|| registry.poll_output()).collect();
+    let Some(Output::JsonReply { body, .. }) = outputs.pop() else { panic!("{outputs:?}") };
+    (String::from_utf8(body).unwrap(), outputs)
+}
+
+fn ask(registry: &mut Registry, now: Timestamp, command: &str, payload: &str) -> String {
+    let text = format!(r#"{{"command":"{command}","payload":{payload}}}"#);
+    outputs(registry, now, &text).0
+}
+
+fn register(registry: &mut Registry, now: Timestamp, name: &str, pid: u32) -> String {
+    let worker = format!(r#"{{"name":"{name}","address":"tcp://127.0.0.1:6001","pid":{pid}}}"#);
+    ask(registry, now, "REGISTER", &worker)
+}
+
+fn health(registry: &mut Registry, now: Timestamp, name: &str, load: f64) -> String {
+    ask(registry, now, "UPDATE_HEALTH", &format!(r#"{{"name":"{name}","load":{load}}}"#))
+}
+
+fn peer(registry: &mut Registry, now: Timestamp, name: &str) -> String {
+    ask(registry, now, "GET_PEER", &format!(r#"{{"name":"{name}"}}"#))
+}
+
+fn native(registry: &mut Registry, now: Timestamp, message: ToMapper) -> Vec<Output> {
+    registry.handle_message(now, UNIX_US, &Connection::new(b"native"), "10.0.0.9", message);
+    std::iter::from_fn(|| registry.poll_output()).collect()
+}
+
+/// What is published until then.
+fn changes(registry: &mut Registry, until: Timestamp) -> Vec<Change> {
+    let mut changes = Vec::new();
+    while let Some(at) = registry.poll_timeout().filter(|at| *at <= until) {
+        registry.handle_timeout(at);
+        while let Some(output) = registry.poll_output() {
+            if let Output::Publish { message: Publication::Changes(part), .. } = output {
+                changes.extend(part.changes);
+            }
+        }
+    }
+    changes
+}
+
+const OK: &str = r#"{"status":"ok"}"#;
+const NOT_FOUND: &str = r#"{"status":"error","message":"not found"}"#;
+const PEER_NOT_FOUND: &str = r#"{"status":"error","message":"peer not found"}"#;
+
+#[test]
+fn the_original_commands_and_their_replies() {
+    let mut registry = registry();
+    let registered = register(&mut registry, ms(0), "w1", 7);
+    assert_eq!(registered, r#"{"status":"ok","message":"registered w1"}"#);
+    assert_eq!(
+        peer(&mut registry, ms(500), "w1"),
+        r#"{"status":"ok","peer":{"address":"tcp://127.0.0.1:6001","pid":7,"load":0.0,"last_seen":1700000000.0}}"#
+    );
+    assert_eq!(health(&mut registry, ms(1250), "w1", 0.35), OK);
+    assert_eq!(
+        outputs(&mut registry, ms(2000), r#"{"command":"LIST_PEERS"}"#).0,
+        r#"{"status":"ok","peers":{"w1":{"address":"tcp://127.0.0.1:6001","pid":7,"load":0.35,"last_seen":1700000001.25}}}"#
+    );
+    assert_eq!(health(&mut registry, ms(2000), "w2", 0.1), NOT_FOUND);
+    assert_eq!(peer(&mut registry, ms(2000), "w2"), PEER_NOT_FOUND);
+    assert_eq!(peer(&mut registry, ms(2000), "w1/w2"), PEER_NOT_FOUND);
+    let unknown = r#"{"status":"error","message":"unknown command"}"#;
+    assert_eq!(ask(&mut registry, ms(2000), "PING", "{}"), unknown);
+    let nonsense = outputs(&mut registry, ms(2000), "{").0;
+    assert!(nonsense.starts_with(r#"{"status":"error","message":""#), "{nonsense}");
+    let wildcard = r#"{"name":"a","address":"tcp://*:1","pid":1}"#;
+    let refused = ask(&mut registry, ms(2000), "REGISTER", wildcard);
+    assert!(refused.contains("none of them a wildcard"), "{refused}");
+}
+
+#[test]
+fn silence_ends_a_lease_of_its_own() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "w1", 7);
+    let brief = r#"{"name":"w2","address":"tcp://h:1","pid":8,"expiry_s":2}"#;
+    ask(&mut registry, ms(0), "REGISTER", brief);
+    health(&mut registry, ms(1500), "w2", 0.5);
+    changes(&mut registry, ms(3400));
+    assert_ne!(peer(&mut registry, ms(3400), "w2"), PEER_NOT_FOUND);
+    changes(&mut registry, ms(29_900));
+    assert_eq!(peer(&mut registry, ms(29_900), "w2"), PEER_NOT_FOUND);
+    assert_ne!(peer(&mut registry, ms(29_900), "w1"), PEER_NOT_FOUND);
+    let expired = changes(&mut registry, ms(31_000));
+    assert!(matches!(expired[..], [Change::Expired { .. }]), "{expired:?}");
+    assert_eq!(health(&mut registry, ms(31_000), "w1", 0.5), NOT_FOUND);
+    assert!(registry.names.is_empty());
+}
+
+#[test]
+fn one_name_is_one_process() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "w1", 7);
+    health(&mut registry, ms(100), "w1", 0.95);
+    let first = changes(&mut registry, ms(900));
+    // The same process says it once more: only its load starts anew.
+    register(&mut registry, ms(1000), "w1", 7);
+    let again = changes(&mut registry, ms(1900));
+    let Change::Load { incarnation, load, .. } = again[0] else { panic!("{again:?}") };
+    assert_eq!((again.len(), load.ratio()), (1, 0.0));
+    assert!(matches!(&first[0], Change::Put(entry) if entry.incarnation == incarnation));
+    // Another process takes its place at once, be the clock what it may.
+    register(&mut registry, ms(0), "w1", 9);
+    let replaced = changes(&mut registry, ms(3000));
+    let [Change::Put(entry)] = &replaced[..] else { panic!("{replaced:?}") };
+    assert!(entry.incarnation > incarnation && entry.pid == 9);
+    // It serves something else from now on, and nothing under its former key.
+    let moved =
+        r#"{"name":"w1","address":"tcp://127.0.0.1:6001","pid":9,"service":"video","slots":4}"#;
+    ask(&mut registry, ms(3000), "REGISTER", moved);
+    let moved = changes(&mut registry, ms(4000));
+    assert!(moved.iter().any(|change| matches!(change, Change::Left { .. })), "{moved:?}");
+    assert_eq!(registry.peers(Asked { now: ms(4000), unix_us: 0, observed: "" }).len(), 1);
+    assert_eq!(peer(&mut registry, ms(4000), "w1"), peer(&mut registry, ms(4000), "video/w1"));
+}
+
+#[test]
+fn who_leaves_is_gone_and_a_late_word_removes_no_successor() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "w1", 7);
+    register(&mut registry, ms(10), "w1", 8);
+    let leave = |registry: &mut Registry, pid| {
+        ask(registry, ms(20), "DEREGISTER", &format!(r#"{{"name":"w1","pid":{pid}}}"#))
+    };
+    assert_eq!(leave(&mut registry, 7), OK);
+    assert_ne!(peer(&mut registry, ms(20), "w1"), PEER_NOT_FOUND);
+    assert_eq!(leave(&mut registry, 8), OK);
+    assert_eq!(peer(&mut registry, ms(20), "w1"), PEER_NOT_FOUND);
+    assert_eq!(leave(&mut registry, 8), OK, "it may not know that it has left");
+    // It comes back at once, and above the life that left.
+    register(&mut registry, ms(20), "w1", 8);
+    assert_ne!(peer(&mut registry, ms(20), "w1"), PEER_NOT_FOUND);
+}
+
+#[test]
+fn a_service_is_its_better_instance() {
+    let mut registry = registry();
+    for (instance, queued) in [("s/a", 7), ("s/b", 2), ("s/c", 8)] {
+        let mut said = registration(instance, 5);
+        (said.load, said.pid) = (load(1, queued), queued);
+        native(&mut registry, ms(0), ToMapper::Register(said));
+    }
+    let pid_and_load = r#""pid":2,"load":0.25"#;
+    for _ in 0..20 {
+        let better = peer(&mut registry, ms(1), "s");
+        assert!(
+            better.contains(pid_and_load),
+            "the full one is out, and of two the better: {better}"
+        );
+    }
+    assert!(peer(&mut registry, ms(1), "s/c").contains(r#""load":1.0"#));
+    assert!(outputs(&mut registry, ms(1), r#"{"command":"LIST_PEERS"}"#).0.contains(r#""s/c":{"#));
+    // When all are full, an original client still wants to know how full.
+    for instance in ["s/a", "s/b"] {
+        let (key, incarnation) = (registration(instance, 5).key, Incarnation(5));
+        native(&mut registry, ms(2), ToMapper::Report { key, incarnation, load: load(2, 8) });
+    }
+    assert!(peer(&mut registry, ms(3), "s").contains(r#""load":1.0"#));
+}
+
+#[test]
+fn native_and_json_replace_each_other_and_only_the_native_is_told() {
+    let mut registry = registry();
+    native(&mut registry, ms(0), ToMapper::Register(registration("w1/w1", 5)));
+    let worker = r#"{"command":"REGISTER","payload":{"name":"w1","address":"tcp://h:1","pid":7}}"#;
+    let (_, told) = outputs(&mut registry, ms(1), worker);
+    let [Output::Reply { message: FromMapper::Replaced { by, .. }, .. }, Output::Event(_)] =
+        told[..]
+    else {
+        panic!("{told:?}")
+    };
+    let told = native(&mut registry, ms(2), ToMapper::Register(registration("w1/w1", by.0 + 1)));
+    let [Output::Event(Event::Replaced { .. }), Output::Reply { .. }] = &told[..] else {
+        panic!("{told:?}")
+    };
+    // Its name went with it.
+    assert_eq!(health(&mut registry, ms(3), "w1", 0.5), NOT_FOUND);
+}
+
+#[test]
+fn status_is_what_people_are_told() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "w1", 7);
+    health(&mut registry, ms(0), "w1", 0.95);
+    native(&mut registry, ms(0), ToMapper::Register(registration("s/a", 5)));
+    let status = outputs(&mut registry, ms(250), r#"{"command":"STATUS"}"#).0;
+    for part in [
+        r#"{"status":"ok","mappers":[{"endpoint":"tcp://*:5555","answer":"complete","warming":true}]"#,
+        r#""mappers_agree":true,"services":[{"service":"w1","instances":1,"ready":1,"full":1,"#,
+        r#"{"service":"w1","instance":"w1","endpoint":"tcp://127.0.0.1:6001","pid":7,"#,
+        r#""state":"full","dialect":"json","#,
+        r#""load":0.95,"age":0.25,"#,
+        r#""state":"ready","dialect":"native","#,
+    ] {
+        assert!(status.contains(part), "{part} in {status}");
+    }
+}
+
+#[test]
+fn a_worker_on_another_host_is_reached_from_there_only() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "here", 7);
+    let frames: [&[u8]; 3] = [
+        b"c",
+        b"",
+        br#"{"command":"REGISTER","payload":{"name":"there","address":"tcp://127.0.0.1:1","pid":7}}"#,
+    ];
+    let (from, body) = svcmap_proto::json::open(&frames).unwrap();
+    registry.handle_request(ms(0), UNIX_US, from, "10.0.0.9", body).unwrap();
+    let hosts = ["here", "there"].map(|name| registry.named(name).unwrap().1.registration.host);
+    assert_eq!(hosts, [identity().host, HostId::default()]);
+    assert_eq!(registry.leases.poll_timeout(), Some(ms(0) + Duration::from_secs(30)));
+}

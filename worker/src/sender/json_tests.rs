@@ -1,0 +1,195 @@
+//! A sender and workers of the JSON dialect.
+
+use svcmap_proto::control::Entry;
+use svcmap_proto::load::{Load, Share};
+use svcmap_proto::names::{Epoch, Incarnation};
+
+use super::*;
+use crate::choice::PowerOfTwo;
+use crate::outcome::Cause;
+use crate::testing::*;
+
+/// A worker as a mapper lists it: of the JSON dialect with a share, else native and idle.
+fn entry(instance: &str, sequence: u64, share: Option<f64>) -> Entry {
+    let load = Load { sequence, slots: 4, concurrency: 4, ..Load::default() };
+    Entry {
+        instance: name(instance),
+        incarnation: Incarnation(5),
+        endpoints: vec!["tcp://10.0.0.1:6001".parse().unwrap()],
+        host: HostId(9),
+        pid: 7,
+        load: match share {
+            Some(share) => Load { slots: 0, share: Share::new(share), ..load },
+            None => load,
+        },
+        age_ms: 0,
+    }
+}
+
+/// What became of the jobs: what was sent, and the outcomes.
+#[derive(Debug, Default)]
+struct Seen {
+    requests: Vec<(u64, String)>,
+    natives: Vec<(u64, ToWorker)>,
+    outcomes: Vec<(u64, Outcome)>,
+}
+
+struct Scene(Sender);
+
+impl Scene {
+    fn new(now: Timestamp, entries: Vec<Entry>) -> Self {
+        let choice = Box::new(PowerOfTwo);
+        let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
+        let welcome = Welcome {
+            epoch: Epoch(1),
+            warming: false,
+            beat_ms: 1000,
+            expiry_ms: 3000,
+            publish_ms: 100,
+            publish: "tcp://10.0.0.1:1".parse().unwrap(),
+            observed: String::new(),
+            highest: None,
+        };
+        sender.handle_welcome(now, 0, &welcome);
+        sender.follow(now, &name("resize"));
+        let mut scene = Self(sender);
+        scene.list(now, 1, entries);
+        scene
+    }
+
+    fn list(&mut self, now: Timestamp, revision: u64, entries: Vec<Entry>) {
+        let part =
+            SnapshotPart { epoch: Epoch(1), revision, warming: false, part: 0, parts: 1, entries };
+        self.0.handle_snapshot(now, 0, &name("resize"), part);
+    }
+
+    fn submit(&mut self, now: Timestamp, job: u64, payload: &[u8]) {
+        let spec = JobSpec {
+            service: name("resize"),
+            instance: None,
+            payload: Arc::new(payload.to_vec()),
+            deadline: ms(2000),
+            hold: ms(500),
+            idempotent: false,
+        };
+        self.0.handle_submit(now, JobId(job), spec);
+    }
+
+    /// Everything that is wanted now; whoever is to be connected is.
+    fn step(&mut self, now: Timestamp) -> Seen {
+        let mut seen = Seen::default();
+        self.0.handle_timeout(now);
+        while let Some(output) = self.0.poll_output(now) {
+            match output {
+                SenderOutput::Connect { link, .. } => self.0.handle_link_writable(now, link),
+                SenderOutput::Request { link, body } => {
+                    seen.requests.push((link, String::from_utf8(body.to_vec()).unwrap()));
+                }
+                SenderOutput::Send { link, message, .. } => seen.natives.push((link, message)),
+                SenderOutput::Settled { job, outcome } => seen.outcomes.push((job.0, outcome)),
+                _ => {}
+            }
+        }
+        seen
+    }
+}
+
+const OK: &[u8] = br#"{"status":"ok","message":"job accepted"}"#;
+const FULL: &[u8] = br#"{"status":"error","message":"queue full"}"#;
+
+#[test]
+fn one_job_at_a_time_and_each_is_accepted() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.5))]);
+    scene.submit(at(0), 1, b"{\"task\":1}");
+    scene.submit(at(0), 2, b"{\"task\":2}");
+    let seen = scene.step(at(0));
+    assert_eq!(seen.requests, [(0, "{\"task\":1}".to_owned())]);
+    assert!(seen.natives.is_empty(), "no native word to a REP socket: {seen:?}");
+    scene.0.handle_link_reply(at(1), 0, OK);
+    let seen = scene.step(at(1));
+    assert_eq!(seen.outcomes, [(1, Outcome::Accepted)]);
+    assert_eq!(seen.requests, [(0, "{\"task\":2}".to_owned())]);
+    scene.0.handle_link_reply(at(2), 0, br#"{"status":"error","message":"no such task"}"#);
+    let seen = scene.step(at(2));
+    assert!(matches!(&seen.outcomes[..], [(2, Outcome::Failed(f))] if f.error == "no such task"));
+    let tally = scene.0.statistics().instances.values().next().unwrap();
+    assert_eq!((tally.sent, tally.accepted, tally.failed), (2, 1, 1));
+}
+
+#[test]
+fn its_load_counts_however_old_and_from_nine_tenths_on_it_is_full() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.89))]);
+    scene.submit(at(20_000), 1, b"1");
+    assert_eq!(scene.step(at(20_000)).requests.len(), 1);
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.9))]);
+    scene.submit(at(0), 1, b"1");
+    assert!(scene.step(at(0)).requests.is_empty());
+    let refused = scene.step(at(500)).outcomes;
+    assert!(matches!(&refused[..], [(1, Outcome::Refused(r))] if r.reason == Reason::Full));
+}
+
+#[test]
+fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    assert!(scene.step(at(1)).requests.is_empty(), "it is full until a mapper knows better");
+    assert_eq!(scene.0.statistics().stale(), 1);
+    scene.list(at(100), 2, vec![entry("j", 2, Some(0.2))]);
+    assert_eq!(scene.step(at(100)).requests.len(), 1);
+}
+
+#[test]
+fn one_that_does_not_answer_holds_nothing_else_up() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    assert_eq!(scene.step(at(0)).requests.len(), 1);
+    scene.list(at(1), 2, vec![entry("j", 1, Some(0.0)), entry("n", 1, None)]);
+    scene.submit(at(2), 2, b"2");
+    let seen = scene.step(at(2));
+    assert!(matches!(seen.natives[..], [(1, ToWorker::Hello(_))]), "{seen:?}");
+    // No ping reaches it, and it is not given up while its connection holds.
+    (1..19).for_each(|n| drop(scene.step(at(n * 100))));
+    let mut outcomes = Vec::new();
+    (20..23).for_each(|n| outcomes.extend(scene.step(at(n * 100)).outcomes));
+    assert!(outcomes.contains(&(1, Outcome::Unknown(Cause::Deadline))), "{outcomes:?}");
+    // What it says after all is nobody's business any more, but it is free again.
+    scene.0.handle_link_reply(at(2300), 0, OK);
+    assert!(scene.step(at(2300)).outcomes.is_empty());
+    scene.list(at(2301), 3, vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(2301), 3, b"3");
+    assert_eq!(scene.step(at(2301)).requests, [(0, "3".to_owned())]);
+}
+
+#[test]
+fn a_lost_connection_loses_the_job_that_was_on_it() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_unwritable(at(100), 0);
+    assert!(scene.step(at(100)).outcomes.is_empty());
+    scene.0.handle_link_writable(at(200), 0);
+    let seen = scene.step(at(200));
+    assert_eq!(seen.outcomes, [(1, Outcome::Unknown(Cause::Forgotten))]);
+    scene.submit(at(201), 2, b"2");
+    assert_eq!(scene.step(at(201)).requests.len(), 1);
+}
+
+#[test]
+fn what_is_no_json_goes_to_native_workers_only() {
+    let json = || entry("j", 1, Some(0.0));
+    let mut scene = Scene::new(at(0), vec![json()]);
+    scene.submit(at(0), 1, b"\xff");
+    scene.submit(at(0), 2, b"{}");
+    let seen = scene.step(at(0));
+    assert!(
+        matches!(&seen.outcomes[..], [(1, Outcome::Refused(r))] if r.reason == Reason::NotJson)
+    );
+    assert_eq!(seen.requests, [(0, "{}".to_owned())], "and holds up none that is");
+    let mut scene = Scene::new(at(0), vec![json(), entry("n", 1, None)]);
+    (0..4).for_each(|job| scene.submit(at(0), job, b"\xff"));
+    let seen = scene.step(at(0));
+    assert!(seen.requests.is_empty() && seen.outcomes.is_empty(), "{seen:?}");
+    assert_eq!(seen.natives.len(), 1);
+}
