@@ -138,6 +138,12 @@ pub fn print(failure: &Failure, json: bool) {
     let _ = anstream::stderr().write_all(text.as_bytes());
 }
 
+/// Writes to stderr what is no failure.
+pub fn print_note(note: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr(), "{note}");
+}
+
 /// `error: what, where`, then `  fix: command`.
 pub fn to_text(failure: &Failure) -> String {
     let mut text = format!("{ERROR}error:{ERROR:#} {}\n", failure.message);

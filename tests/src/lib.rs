@@ -2,6 +2,8 @@
 //!
 //! Nothing here sleeps for a fixed time: conditions are awaited, with a limit.
 
+pub mod bench;
+
 use std::process::{Command, Output};
 use std::time::Duration;
 

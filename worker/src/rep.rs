@@ -75,7 +75,8 @@ impl RepWorker {
         let (verdict, payload) = verdict(body);
         match verdict {
             Verdict::Accepted => self.accepted = self.accepted.saturating_add(1),
-            // Until a mapper tells of another load.
+            // Until a mapper tells of its load again, each beat: it may have room long before it
+            // says so.
             Verdict::Rejected(Reason::Full) => self.load.share = Share::new(1.0),
             _ => {}
         }

@@ -191,6 +191,8 @@ impl Submission<'_> {
         self.complaints.repeated().for_each(|failure| errors::print(&failure, false));
         if self.args.json {
             print_out_bytes(self.report.to_json().as_bytes())?;
+        } else if let Some(note) = self.report.note() {
+            errors::print_note(&note);
         }
         if self.report.found_nobody() {
             // The mapper was too young to tell before; now it may know what was meant.

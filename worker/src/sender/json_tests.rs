@@ -136,8 +136,13 @@ fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     scene.0.handle_link_reply(at(1), 0, FULL);
     assert!(scene.step(at(1)).requests.is_empty(), "it is full until a mapper knows better");
     assert_eq!(scene.0.statistics().stale(), 1);
-    scene.list(at(100), 2, vec![entry("j", 2, Some(0.2))]);
+    // A beat later it is tried once more, although it has not reported since.
+    scene.list(at(100), 2, vec![entry("j", 1, Some(0.0))]);
     assert_eq!(scene.step(at(100)).requests.len(), 1);
+    scene.0.handle_link_reply(at(101), 0, FULL);
+    assert!(scene.step(at(101)).requests.is_empty());
+    scene.list(at(200), 3, vec![entry("j", 2, Some(0.2))]);
+    assert_eq!(scene.step(at(200)).requests.len(), 1);
 }
 
 #[test]

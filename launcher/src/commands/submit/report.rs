@@ -177,6 +177,14 @@ impl Report {
         self.len() as u64 > self.nobody
     }
 
+    /// What people should know of jobs that ended without a result and without an error.
+    pub fn note(&self) -> Option<String> {
+        let (jobs, were) = if self.accepted == 1 { ("job", "was") } else { ("jobs", "were") };
+        let text =
+            || format!("{} {jobs} {were} accepted by workers that report no more", self.accepted);
+        (self.accepted > 0).then(text)
+    }
+
     /// One object with `outcomes[]`, in the order of the input, and `totals`.
     pub fn to_json(&self) -> String {
         let report = json!({
@@ -237,6 +245,16 @@ mod tests {
         let unknown = Record::new("h".to_owned(), Outcome::Unknown(Cause::Deadline));
         assert!(same(exit(vec![refused(Reason::Full), unknown]), 1));
         assert!(same(exit(vec![Record::not_sent("x".to_owned(), "too large".to_owned())]), 1));
+    }
+
+    #[test]
+    fn what_was_accepted_is_counted_in_a_note() {
+        let mut report = Report::default();
+        assert_eq!(report.note(), None);
+        (0..2).for_each(|_| report.add(Record::new(String::new(), Outcome::Accepted), false));
+        let note = "2 jobs were accepted by workers that report no more";
+        assert_eq!(report.note().as_deref(), Some(note));
+        assert_eq!(report.exit(), ExitCode::SUCCESS);
     }
 
     #[test]
