@@ -9,6 +9,8 @@
 //! | [`commands`] | one module for each command |
 //! | [`control`] | asking mappers, and telling them who left |
 //! | [`deployment`] | a mapper and workers as processes of this executable |
+//! | [`measurement`] | how good the choices of senders were, for the soak and the simulator |
+//! | [`distribution`] | how long jobs take, for the soak and the simulator |
 //! | [`exec`] | one program run for each job |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
@@ -20,10 +22,12 @@ pub mod cli;
 pub mod commands;
 pub mod control;
 pub mod deployment;
+pub mod distribution;
 pub mod errors;
 pub mod exec;
 pub mod io;
 pub mod logging;
+pub mod measurement;
 pub mod parse;
 pub mod supervisor;
 pub mod table;

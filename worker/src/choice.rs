@@ -1,15 +1,26 @@
 //! Which worker a job goes to, given what the sender knows of each.
 //!
-//! Eligibility is not a matter of taste and stands outside the policies: never a worker known to be
-//! full, draining or gone, and never more than one open job at a worker whose load is unknown.
+//! [`PowerOfTwo`] with all knowledge is what senders do unless told otherwise; the other policies of
+//! [`Policy`] are there to be measured beside it.
+
+mod baselines;
+mod policy;
+
+use std::time::Duration;
 
 use svcmap_proto::load::{Load, State, better_of_two};
+use svcmap_proto::time::Timestamp;
+
+pub use baselines::{Least, Random, RoundRobin, Threshold};
+pub use policy::{Policy, PolicyError};
 
 /// A worker as a policy sees it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Candidate {
     /// Its newest load; `None` if it is unknown or too old to mean anything. Unknown is not idle.
     pub load: Option<Load>,
+    /// How long ago that was true.
+    pub age: Duration,
     /// Jobs that this sender sent there and that this load does not count yet: as far as they take
     /// slots, or were accepted by a worker that tells no more of them.
     pub unreflected: u32,
@@ -51,34 +62,93 @@ impl Candidate {
 
 /// A way to choose.
 pub trait Choice: Send {
-    /// The index of the chosen candidate; `None` only if none is eligible.
-    fn choose(&mut self, candidates: &[Candidate], random: &mut fastrand::Rng) -> Option<usize>;
+    /// The index of the chosen candidate; `None` if none will do: the job waits until something
+    /// changes, or is refused once its hold is over.
+    fn choose(
+        &mut self,
+        now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize>;
+
+    /// Whether the load on answers is to enter the cache, beside what mappers publish.
+    fn learns_from_answers(&self) -> bool {
+        true
+    }
+}
+
+/// What a policy goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Knowledge {
+    /// What mappers publish.
+    Published,
+    /// That, and the jobs that this sender has sent and that it does not count.
+    Own,
+    /// Both, and the load on every answer.
+    #[default]
+    Answers,
+}
+
+impl Knowledge {
+    /// Whether a candidate can be given a job, as far as is known.
+    fn is_eligible(self, candidate: &Candidate) -> bool {
+        match (self, &candidate.load) {
+            (Knowledge::Published, Some(load)) => load.is_eligible(),
+            _ => candidate.is_eligible(),
+        }
+    }
+
+    /// How long a job waits there, in service times, as far as is known.
+    fn expected_wait(self, candidate: &Candidate) -> f64 {
+        match (self, &candidate.load) {
+            (Knowledge::Published, Some(load)) => load.expected_wait(load.jobs()),
+            _ => candidate.expected_wait(),
+        }
+    }
 }
 
 /// The better of two random eligible candidates: see [`better_of_two`].
+///
+/// With all [`Knowledge`] it never chooses a worker known to be full, draining or gone, and never
+/// has more than one open job at a worker whose load is unknown.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PowerOfTwo;
+pub struct PowerOfTwo {
+    /// What it goes by.
+    pub knowledge: Knowledge,
+}
 
 impl Choice for PowerOfTwo {
-    fn choose(&mut self, candidates: &[Candidate], random: &mut fastrand::Rng) -> Option<usize> {
-        better_of_two(candidates, random, Candidate::is_eligible, Candidate::expected_wait)
+    fn choose(
+        &mut self,
+        _now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let knowledge = self.knowledge;
+        let is_eligible = |candidate: &Candidate| knowledge.is_eligible(candidate);
+        better_of_two(candidates, random, is_eligible, |c| knowledge.expected_wait(c))
+    }
+
+    fn learns_from_answers(&self) -> bool {
+        self.knowledge == Knowledge::Answers
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::at;
 
     fn candidate(busy: u32, slots: u32) -> Candidate {
         let load = Load { queued: busy, slots, concurrency: 1, ..Load::default() };
-        Candidate { load: Some(load), unreflected: 0, own: 0 }
+        Candidate { load: Some(load), ..Candidate::default() }
     }
 
     fn chosen(candidates: &[Candidate]) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len()];
         for _ in 0..3000 {
-            if let Some(index) = PowerOfTwo.choose(candidates, &mut random) {
+            if let Some(index) = PowerOfTwo::default().choose(at(0), candidates, &mut random) {
                 counts[index] += 1;
             }
         }
@@ -110,7 +180,7 @@ mod tests {
 
     #[test]
     fn unknown_is_not_idle() {
-        let unknown = Candidate { load: None, unreflected: 0, own: 0 };
+        let unknown = Candidate::default();
         assert_eq!(chosen(&[unknown, candidate(3, 4)]), [0, 3000]);
         assert_eq!(chosen(&[unknown]), [3000]);
         assert_eq!(chosen(&[Candidate { own: 1, ..unknown }]), [0]);
@@ -120,7 +190,7 @@ mod tests {
     fn a_worker_of_the_json_dialect_gets_one_job_at_a_time() {
         let share = svcmap_proto::load::Share::new(0.5);
         let load = Load { share, ..Load::default() };
-        let json = Candidate { load: Some(load), unreflected: 0, own: 0 };
+        let json = Candidate { load: Some(load), ..Candidate::default() };
         assert_eq!(chosen(&[json, candidate(1, 4)]), [3000, 0]);
         assert_eq!(chosen(&[Candidate { own: 1, ..json }, candidate(3, 4)]), [0, 3000]);
         assert_eq!(chosen(&[Candidate { unreflected: 1, ..json }, candidate(1, 4)]), [0, 3000]);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use svcmap_proto::limits;
 
+use crate::choice::Policy;
+
 /// Most slots of one instance: each costs a queue entry, and load is counted in them.
 pub const SLOTS_MAX: u32 = 65_536;
 
@@ -113,6 +115,8 @@ pub struct OutboxConfig {
     pub active_peers_max: usize,
     /// A connection that carried nothing for this long is closed. Default 60 s.
     pub idle: Duration,
+    /// How a worker is chosen. Default: [`Policy::Svcmap`].
+    pub policy: Policy,
 }
 
 impl Default for OutboxConfig {
@@ -126,6 +130,7 @@ impl Default for OutboxConfig {
             hold: Duration::from_secs(1),
             active_peers_max: 64,
             idle: Duration::from_secs(60),
+            policy: Policy::default(),
         }
     }
 }

@@ -56,6 +56,7 @@ pub mod intake;
 mod io;
 pub mod json;
 pub mod link;
+pub mod observation;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;

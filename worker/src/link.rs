@@ -142,6 +142,11 @@ impl Link {
         u32::try_from(self.window.unreflected() + self.pending.len()).unwrap_or(u32::MAX)
     }
 
+    /// The worker's own word on its load counts the jobs up to that number.
+    pub fn reflect(&mut self, received_jobs: u64) {
+        self.window.reflect(received_jobs);
+    }
+
     /// A mapper's word on the worker's load, true at `at`, counts what had arrived by then.
     pub fn reflect_until(&mut self, at: Timestamp) {
         self.window.reflect_until(at);
@@ -283,8 +288,7 @@ impl Link {
     }
 
     fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
-        self.window.reflect(received_jobs);
-        self.outputs.push_back(LinkOutput::Load(load));
+        self.outputs.push_back(LinkOutput::Load { load, received_jobs });
         if load.state == State::Draining {
             // It waits for this before it leaves: no job follows, and no outcome is missing.
             self.release_pending();

@@ -131,7 +131,7 @@ impl Peers {
         now: Timestamp,
         mapper: usize,
         service: &Name,
-        publication: Publication,
+        publication: &Publication,
     ) {
         self.handle_pulse(mapper);
         let update = self.view(mapper, service).and_then(|view| match publication {
@@ -148,7 +148,7 @@ impl Peers {
         now: Timestamp,
         mapper: usize,
         service: &Name,
-        part: SnapshotPart,
+        part: &SnapshotPart,
     ) {
         let update =
             self.view(mapper, service).and_then(|view| view.handle_asked_snapshot(now, part));
@@ -228,7 +228,7 @@ impl Peers {
         self.services.get_mut(service)?.views.get_mut(mapper)
     }
 
-    fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update>) {
+    fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update<'_>>) {
         let Some(service) = self.services.get_mut(name) else { return };
         let Some(update) = update else { return };
         let ended = service.apply(now, mapper, update, self.expiry);

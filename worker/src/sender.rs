@@ -19,6 +19,7 @@ use svcmap_proto::time::{Timestamp, earliest};
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
 use crate::link::{Closing, Identity, LinkOutput, Timing};
+use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Peers, PeersOutput};
@@ -71,6 +72,8 @@ pub enum SenderOutput {
         /// Which mapper.
         mapper: usize,
     },
+    /// Those who measure want to know this; only after [`Sender::observe`].
+    Observed(Observation),
     /// A job has its outcome.
     Settled {
         /// Which job.
@@ -88,6 +91,7 @@ pub struct Sender {
     outbox: Outbox,
     peers: Peers,
     choice: Box<dyn Choice>,
+    observe: bool,
     random: fastrand::Rng,
     links: Links,
     rosters: Rosters,
@@ -114,12 +118,18 @@ impl Sender {
             outbox: Outbox::new(config.attempts_max),
             peers: Peers::new(mappers),
             choice,
+            observe: false,
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             rosters: Rosters::new(id, config.active_peers_max),
             statistics: Statistics::default(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Tells of each decision from now on.
+    pub fn observe(&mut self) {
+        self.observe = true;
     }
 
     /// What this sender has counted.
@@ -184,7 +194,7 @@ impl Sender {
         now: Timestamp,
         mapper: usize,
         service: &Name,
-        publication: Publication,
+        publication: &Publication,
     ) {
         self.peers.handle_publication(now, mapper, service, publication);
         self.outbox.touch(service);
@@ -196,7 +206,7 @@ impl Sender {
         now: Timestamp,
         mapper: usize,
         service: &Name,
-        part: SnapshotPart,
+        part: &SnapshotPart,
     ) {
         self.peers.handle_snapshot(now, mapper, service, part);
         self.outbox.touch(service);
@@ -360,13 +370,21 @@ impl Sender {
                     self.outputs.push_back(SenderOutput::Request { link: number, body });
                 }
             }
-            LinkOutput::Load(load) => {
-                state.handle_answer(load.sequence);
-                self.peers.handle_load(now, &key, state.link.incarnation(), &load);
-                self.outbox.touch(&key.service);
+            LinkOutput::Load { load, received_jobs } => {
+                state.handle_answer();
+                if self.choice.learns_from_answers() {
+                    state.handle_answered_load(load.sequence, received_jobs);
+                    self.peers.handle_load(now, &key, state.link.incarnation(), &load);
+                    self.outbox.touch(&key.service);
+                }
             }
             LinkOutput::Ended { attempt, verdict, payload } => {
                 self.count(&key, verdict);
+                if let (true, Verdict::Rejected(reason)) = (self.observe, verdict) {
+                    let key = key.clone();
+                    let rejected = Observation::Rejected { attempt, key, reason };
+                    self.outputs.push_back(SenderOutput::Observed(rejected));
+                }
                 self.outbox.handle_ended(now, attempt, verdict, &key, payload);
             }
             LinkOutput::NeverSeen(attempt) => {

@@ -312,6 +312,11 @@ impl Server {
         self.drain != Drain::No
     }
 
+    /// The jobs that are here.
+    pub fn intake(&self) -> &Intake {
+        &self.intake
+    }
+
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
         self.intake.load(now)

@@ -17,8 +17,8 @@ use super::serving::Serving;
 use super::shared::Shared;
 use super::sockets;
 use super::worker::{Thread, Worker};
-use crate::choice::PowerOfTwo;
 use crate::config::{ConfigError, IntakeConfig, MAPPERS_MAX, OutboxConfig};
+use crate::observation::Observation;
 use crate::sender::Sender;
 
 /// Where a mapper listens unless somebody says otherwise.
@@ -71,12 +71,16 @@ pub enum Notice {
 /// Called with each [`Notice`], on the I/O thread: it must return at once.
 pub(super) type Notify = Box<dyn Fn(Notice) + Send>;
 
+/// Called with each [`Observation`], on the I/O thread: it must return at once.
+pub(super) type Observer = Box<dyn Fn(Observation) + Send>;
+
 /// What workers and clients have in common.
 struct Common {
     mappers: Vec<String>,
     outbox: OutboxConfig,
     logger: Logger,
     notify: Notify,
+    observer: Option<Observer>,
 }
 
 impl Default for Common {
@@ -86,6 +90,7 @@ impl Default for Common {
             outbox: OutboxConfig::default(),
             logger: Logger::root(slog::Discard, o!()),
             notify: Box::new(|_| {}),
+            observer: None,
         }
     }
 }
@@ -107,14 +112,17 @@ impl Common {
         mappers: Vec<Endpoint>,
         serving: Option<Serving>,
     ) -> Result<Arc<Thread>, StartError> {
-        let sender = Sender::new(
+        let mut sender = Sender::new(
             SenderId(fastrand::u128(..)),
             io::host_id(),
             mappers.len(),
             self.outbox.clone(),
-            Box::new(PowerOfTwo),
+            self.outbox.policy.choice(),
             fastrand::u64(..),
         );
+        if self.observer.is_some() {
+            sender.observe();
+        }
         let (commands, inbox) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(commands, event_loop.waker(), self.outbox));
         let node = Node::new(
@@ -126,6 +134,7 @@ impl Common {
             Arc::clone(&shared),
             self.logger,
             self.notify,
+            self.observer,
         )?;
         let thread = std::thread::Builder::new().name("svcmap-io".to_owned());
         let handle = Mutex::new(Some(thread.spawn(move || node.run())?));
@@ -170,6 +179,12 @@ impl ClientBuilder {
     /// Called with each notice, on the I/O thread: it must return at once.
     pub fn notify(mut self, notify: impl Fn(Notice) + Send + 'static) -> Self {
         self.common.notify = Box::new(notify);
+        self
+    }
+
+    /// Called with each decision, on the I/O thread: it must return at once.
+    pub fn observe(mut self, observer: impl Fn(Observation) + Send + 'static) -> Self {
+        self.common.observer = Some(Box::new(observer));
         self
     }
 

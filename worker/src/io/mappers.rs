@@ -85,7 +85,7 @@ impl Mappers {
         let [frame] = frames else { return Err(BadMessage::FrameCount) };
         match codec::decode(frame)? {
             FromMapper::Snapshot { service, part } => {
-                sender.handle_snapshot(now, index, &service, part);
+                sender.handle_snapshot(now, index, &service, &part);
             }
             message => self.mappers[index].session.handle_message(now, message),
         }
@@ -106,7 +106,7 @@ impl Mappers {
             self.mappers[index].session.handle_pulse(now, epoch, instances, fastrand::f64());
             sender.handle_pulse(index);
         } else if let Some(service) = control::topic_service(topic) {
-            sender.handle_publication(now, index, &service, publication);
+            sender.handle_publication(now, index, &service, &publication);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use svcmap_proto::names::Endpoint;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::builder::{LINGER, Notify, StartError};
+use super::builder::{LINGER, Notify, Observer, StartError};
 use super::mappers::Mappers;
 use super::serving::Serving;
 use super::shared::{Command, Shared};
@@ -56,6 +56,7 @@ struct State {
     inbox: Receiver<Command>,
     tickets: BTreeMap<JobId, Settler>,
     shared: Arc<Shared>,
+    observer: Option<Observer>,
     /// Whom to tell that their version is wrong.
     wrong_version: Vec<Connection>,
     refusals: Refusals,
@@ -74,6 +75,7 @@ impl Node {
         shared: Arc<Shared>,
         log: Logger,
         notify: Notify,
+        observer: Option<Observer>,
     ) -> Result<Self, StartError> {
         let key = serving.as_ref().map(Serving::key);
         let mappers = Mappers::new(&mut event_loop, endpoints, key, log.clone(), notify)?;
@@ -86,6 +88,7 @@ impl Node {
             inbox,
             tickets: BTreeMap::new(),
             shared,
+            observer,
             wrong_version: Vec::new(),
             refusals: Refusals::default(),
             log,
@@ -377,6 +380,11 @@ impl State {
                     self.mappers.tell(mapper, &ToMapper::Sync { service }, event_loop);
                 }
                 SenderOutput::Silent { mapper } => self.mappers.warn_silent(mapper),
+                SenderOutput::Observed(observation) => {
+                    if let Some(observer) = &self.observer {
+                        observer(observation);
+                    }
+                }
                 SenderOutput::Settled { job, outcome } => {
                     if let Some(settler) = self.tickets.remove(&job) {
                         settler.settle(outcome);

@@ -52,7 +52,12 @@ pub enum LinkOutput {
         cause: Cause,
     },
     /// The worker said how loaded it is.
-    Load(Load),
+    Load {
+        /// How much.
+        load: Load,
+        /// The highest number of a job that this counts.
+        received_jobs: u64,
+    },
     /// The link is of no use any more.
     Closed(Closing),
 }

@@ -46,15 +46,17 @@ pub(super) struct Service {
     removed: BTreeMap<Name, (Incarnation, u64, Timestamp)>,
     /// Counts changes of membership.
     pub(super) membership: u64,
+    /// A mapper has lately stopped listing a member.
+    has_unlisted: bool,
     /// When the next member that no mapper lists may have been silent for too long.
     pub(super) doubt_at: Option<Timestamp>,
 }
 
 impl Member {
-    fn new(now: Timestamp, entry: Entry) -> Self {
+    fn new(now: Timestamp, entry: &Entry) -> Self {
         Self {
             incarnation: entry.incarnation,
-            endpoints: entry.endpoints,
+            endpoints: entry.endpoints.clone(),
             host: entry.host,
             load: entry.load,
             load_at: heard_at(now, entry.age_ms),
@@ -90,7 +92,8 @@ impl Service {
     /// Nobody yet.
     pub(super) fn new(views: Vec<View>) -> Self {
         let (members, removed) = (BTreeMap::new(), BTreeMap::new());
-        Self { views, members, removed, membership: 0, doubt_at: None }
+        let (has_unlisted, doubt_at) = (false, None);
+        Self { views, members, removed, membership: 0, has_unlisted, doubt_at }
     }
 
     /// A mapper told something. Returns the lives that are over by that.
@@ -98,16 +101,18 @@ impl Service {
         &mut self,
         now: Timestamp,
         mapper: usize,
-        update: Update,
+        update: Update<'_>,
         expiry: Duration,
     ) -> Vec<(Name, Incarnation)> {
         let ended = match update {
             Update::Snapshot { entries, warming } => {
-                self.apply_snapshot(now, mapper, entries, warming)
+                self.apply_snapshot(now, mapper, &entries, warming)
             }
-            Update::Changes(changes) => self.apply_changes(now, mapper, changes),
+            Update::Changes(changes) => self.apply_changes(now, mapper, &changes),
         };
-        self.drop_doubtful(now, expiry);
+        if std::mem::take(&mut self.has_unlisted) {
+            self.drop_doubtful(now, expiry);
+        }
         ended
     }
 
@@ -115,10 +120,10 @@ impl Service {
         &mut self,
         now: Timestamp,
         mapper: usize,
-        entries: Vec<Entry>,
+        entries: &[Entry],
         warming: bool,
     ) -> Vec<(Name, Incarnation)> {
-        let listed: BTreeSet<Name> = entries.iter().map(|entry| entry.instance.clone()).collect();
+        let listed: BTreeSet<&Name> = entries.iter().map(|entry| &entry.instance).collect();
         let mut ended = Vec::new();
         for entry in entries {
             ended.extend(self.put(now, mapper, entry));
@@ -126,6 +131,7 @@ impl Service {
         if !warming {
             for (_, member) in self.members.iter_mut().filter(|(name, _)| !listed.contains(*name)) {
                 member.listed_by &= !bit(mapper);
+                self.has_unlisted = true;
             }
         }
         ended
@@ -135,26 +141,27 @@ impl Service {
         &mut self,
         now: Timestamp,
         mapper: usize,
-        changes: Vec<Change>,
+        changes: &[Change],
     ) -> Vec<(Name, Incarnation)> {
         let mut ended = Vec::new();
         for change in changes {
             match change {
                 Change::Put(entry) => ended.extend(self.put(now, mapper, entry)),
                 Change::Load { instance, incarnation, load, age_ms } => {
-                    let member = self.members.get_mut(&instance);
-                    if let Some(member) = member.filter(|m| m.incarnation == incarnation) {
-                        member.take_load(&load, heard_at(now, age_ms));
+                    let member = self.members.get_mut(instance);
+                    if let Some(member) = member.filter(|m| m.incarnation == *incarnation) {
+                        member.take_load(load, heard_at(now, *age_ms));
                     }
                 }
                 Change::Left { instance, incarnation } => {
-                    ended.extend(self.end(now, instance, incarnation));
+                    ended.extend(self.end(now, instance.clone(), *incarnation));
                 }
                 Change::Expired { instance, incarnation } => {
-                    let member = self.members.get_mut(&instance);
+                    let member = self.members.get_mut(instance);
                     // A former life is not listed there either.
-                    if let Some(member) = member.filter(|m| m.incarnation <= incarnation) {
+                    if let Some(member) = member.filter(|m| m.incarnation <= *incarnation) {
                         member.listed_by &= !bit(mapper);
+                        self.has_unlisted = true;
                     }
                 }
             }
@@ -163,27 +170,29 @@ impl Service {
     }
 
     /// A mapper lists an instance. Returns the life that this one replaces, if it does.
-    fn put(&mut self, now: Timestamp, mapper: usize, entry: Entry) -> Option<(Name, Incarnation)> {
+    fn put(&mut self, now: Timestamp, mapper: usize, entry: &Entry) -> Option<(Name, Incarnation)> {
         let newness = (entry.incarnation, entry.load.sequence);
         let removed = self.removed.get(&entry.instance);
         if removed.is_some_and(|&(incarnation, sequence, _)| newness <= (incarnation, sequence)) {
             return None;
         }
-        let name = entry.instance.clone();
-        let known = self.members.get_mut(&name);
+        let name = &entry.instance;
+        let known = self.members.get_mut(name);
         match known {
             Some(member) if member.incarnation > entry.incarnation => None,
             Some(member) if member.incarnation == entry.incarnation => {
                 member.listed_by |= bit(mapper);
                 member.take_load(&entry.load, heard_at(now, entry.age_ms));
-                member.endpoints = entry.endpoints;
+                if member.endpoints != entry.endpoints {
+                    member.endpoints.clone_from(&entry.endpoints);
+                }
                 None
             }
             earlier => {
                 let ended = earlier.map(|member| (name.clone(), member.incarnation));
                 let mut member = Member::new(now, entry);
                 member.listed_by = bit(mapper);
-                self.members.insert(name, member);
+                self.members.insert(name.clone(), member);
                 self.membership += 1;
                 ended
             }

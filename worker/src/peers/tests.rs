@@ -163,7 +163,7 @@ proptest! {
             model.change(&step);
             let mut publish = |publication, times: u8| {
                 for _ in 0..times {
-                    peers.handle_publication(at(1), 0, &service(), Publication::clone(&publication));
+                    peers.handle_publication(at(1), 0, &service(), &publication);
                 }
             };
             match step {
@@ -216,7 +216,7 @@ fn after_a_gap_nothing_is_believed_until_the_next_snapshot() {
     let mut peers = peers(1);
     let put = |instance, sequence| vec![Change::Put(entry(instance, 1, sequence))];
     let publish = |peers: &mut Peers, publication| {
-        peers.handle_publication(at(1), 0, &service(), publication);
+        peers.handle_publication(at(1), 0, &service(), &publication);
     };
     publish(&mut peers, Publication::Snapshot(snapshot(FIRST, 7, vec![entry("a", 1, 1)])));
     // What led from 7 to 8 got lost.
@@ -236,13 +236,13 @@ fn after_a_gap_nothing_is_believed_until_the_next_snapshot() {
 fn a_new_life_of_the_mapper_empties_nothing() {
     let mut peers = peers(1);
     let all = snapshot(FIRST, 7, vec![entry("a", 1, 1), entry("b", 1, 1)]);
-    peers.handle_snapshot(at(1), 0, &service(), all);
+    peers.handle_snapshot(at(1), 0, &service(), &all);
     assert_eq!(peers.knowledge(&service()), Knowledge::Complete);
     let next = Epoch(2);
     peers.handle_welcome(at(2), 0, next, (BEAT, EXPIRY));
     assert_eq!(peers.knowledge(&service()), Knowledge::None);
     let warming = SnapshotPart { warming: true, ..snapshot(next, 1, vec![entry("b", 1, 2)]) };
-    peers.handle_snapshot(at(3), 0, &service(), warming);
+    peers.handle_snapshot(at(3), 0, &service(), &warming);
     assert_eq!(members(&peers), listed(&[("a", 1, 1), ("b", 1, 2)]));
     // Words of the former life come late, and mean nothing.
     let late = changes(
@@ -250,10 +250,10 @@ fn a_new_life_of_the_mapper_empties_nothing() {
         7,
         vec![Change::Expired { instance: name("b"), incarnation: Incarnation(1) }],
     );
-    peers.handle_publication(at(4), 0, &service(), late);
+    peers.handle_publication(at(4), 0, &service(), &late);
     assert_eq!(members(&peers).len(), 2);
     // Once it knows everybody, who is not there is gone.
-    peers.handle_snapshot(at(5), 0, &service(), snapshot(next, 2, vec![entry("b", 1, 2)]));
+    peers.handle_snapshot(at(5), 0, &service(), &snapshot(next, 2, vec![entry("b", 1, 2)]));
     assert_eq!(members(&peers), listed(&[("b", 1, 2)]));
 }
 
@@ -262,20 +262,20 @@ fn who_left_stays_away_whatever_another_mapper_says() {
     let mut peers = peers(2);
     for mapper in 0..2 {
         let all = snapshot(FIRST, 1, vec![entry("a", 5, 1)]);
-        peers.handle_snapshot(at(1), mapper, &service(), all);
+        peers.handle_snapshot(at(1), mapper, &service(), &all);
     }
     let left = Change::Left { instance: name("a"), incarnation: Incarnation(5) };
-    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 1, vec![left]));
+    peers.handle_publication(at(2), 0, &service(), &changes(FIRST, 1, vec![left]));
     assert_eq!(members(&peers), []);
     let ended = PeersOutput::Ended {
         key: InstanceKey { service: service(), instance: name("a") },
         incarnation: Incarnation(5),
     };
     assert_eq!(outputs(&mut peers), [ended]);
-    peers.handle_snapshot(at(3), 1, &service(), snapshot(FIRST, 2, vec![entry("a", 5, 900)]));
+    peers.handle_snapshot(at(3), 1, &service(), &snapshot(FIRST, 2, vec![entry("a", 5, 900)]));
     assert_eq!(members(&peers), []);
     // Its next life is another matter.
-    peers.handle_snapshot(at(4), 1, &service(), snapshot(FIRST, 3, vec![entry("a", 6, 1)]));
+    peers.handle_snapshot(at(4), 1, &service(), &snapshot(FIRST, 3, vec![entry("a", 6, 1)]));
     assert_eq!(members(&peers), listed(&[("a", 6, 1)]));
 }
 
@@ -283,14 +283,14 @@ fn who_left_stays_away_whatever_another_mapper_says() {
 fn a_newcomer_asks_at_once_about_what_it_missed_before_its_subscription_arrived() {
     let mut peers = peers(1);
     let sync = PeersOutput::Sync { mapper: 0, service: service() };
-    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
-    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 2, Vec::new()));
+    peers.handle_snapshot(at(1), 0, &service(), &snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
+    peers.handle_publication(at(2), 0, &service(), &changes(FIRST, 2, Vec::new()));
     peers.handle_timeout(at(2));
     assert_eq!(outputs(&mut peers), [sync]);
-    peers.handle_snapshot(at(3), 0, &service(), snapshot(FIRST, 3, vec![entry("a", 5, 2)]));
+    peers.handle_snapshot(at(3), 0, &service(), &snapshot(FIRST, 3, vec![entry("a", 5, 2)]));
     assert_eq!(members(&peers), listed(&[("a", 5, 2)]));
     // From then on a gap waits for the snapshot that is published each beat.
-    peers.handle_publication(at(4), 0, &service(), changes(FIRST, 9, Vec::new()));
+    peers.handle_publication(at(4), 0, &service(), &changes(FIRST, 9, Vec::new()));
     assert_eq!(peers.poll_timeout(), Some(at(4) + BEAT));
 }
 
@@ -299,24 +299,24 @@ fn who_is_expired_at_one_mapper_is_still_listed_by_the_other() {
     let mut peers = peers(2);
     for mapper in 0..2 {
         let all = snapshot(FIRST, 1, vec![entry("a", 5, 1)]);
-        peers.handle_snapshot(at(1), mapper, &service(), all);
+        peers.handle_snapshot(at(1), mapper, &service(), &all);
     }
     let expired = || Change::Expired { instance: name("a"), incarnation: Incarnation(5) };
-    peers.handle_publication(at(2), 0, &service(), changes(FIRST, 1, vec![expired()]));
+    peers.handle_publication(at(2), 0, &service(), &changes(FIRST, 1, vec![expired()]));
     assert_eq!(members(&peers), listed(&[("a", 5, 1)]));
-    peers.handle_publication(at(3), 1, &service(), changes(FIRST, 1, vec![expired()]));
+    peers.handle_publication(at(3), 1, &service(), &changes(FIRST, 1, vec![expired()]));
     assert_eq!(members(&peers), []);
 }
 
 #[test]
 fn who_answers_is_not_dropped_because_a_mapper_expired_it() {
     let mut peers = peers(1);
-    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
+    peers.handle_snapshot(at(1), 0, &service(), &snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
     let key = InstanceKey { service: service(), instance: name("a") };
     let load = Load { sequence: 2, ..Load::default() };
     assert!(peers.handle_load(at(100), &key, Incarnation(5), &load));
     let expired = Change::Expired { instance: name("a"), incarnation: Incarnation(5) };
-    peers.handle_publication(at(200), 0, &service(), changes(FIRST, 1, vec![expired]));
+    peers.handle_publication(at(200), 0, &service(), &changes(FIRST, 1, vec![expired]));
     assert_eq!(members(&peers), listed(&[("a", 5, 2)]));
     // Until it is silent, too.
     let until = at(100) + EXPIRY;
@@ -328,7 +328,7 @@ fn who_answers_is_not_dropped_because_a_mapper_expired_it() {
 #[test]
 fn the_newest_load_wins_in_whatever_order_it_comes() {
     let mut peers = peers(1);
-    peers.handle_snapshot(at(1), 0, &service(), snapshot(FIRST, 1, vec![entry("a", 5, 10)]));
+    peers.handle_snapshot(at(1), 0, &service(), &snapshot(FIRST, 1, vec![entry("a", 5, 10)]));
     let key = InstanceKey { service: service(), instance: name("a") };
     let load = |sequence, queued| Load { sequence, queued, ..Load::default() };
     assert!(peers.handle_load(at(2), &key, Incarnation(5), &load(12, 3)));
@@ -338,7 +338,7 @@ fn the_newest_load_wins_in_whatever_order_it_comes() {
         load: load(11, 9),
         age_ms: 0,
     };
-    peers.handle_publication(at(3), 0, &service(), changes(FIRST, 1, vec![older]));
+    peers.handle_publication(at(3), 0, &service(), &changes(FIRST, 1, vec![older]));
     assert!(!peers.handle_load(at(4), &key, Incarnation(4), &load(99, 1)), "a former life");
     assert_eq!(peers.member(&key).unwrap().load.queued, 3);
 }
@@ -355,9 +355,9 @@ fn a_mapper_whose_publications_do_not_come_is_asked_each_beat() {
         let wanted: Vec<_> = silent.into_iter().chain([sync.clone()]).collect();
         assert_eq!(outputs(&mut peers), wanted, "it is said once that nothing comes");
         let all = snapshot(FIRST, u64::from(beat), vec![entry("a", 1, 1)]);
-        peers.handle_snapshot(due, 0, &service(), all);
+        peers.handle_snapshot(due, 0, &service(), &all);
     }
     let published = Publication::Snapshot(snapshot(FIRST, 9, Vec::new()));
-    peers.handle_publication(at(4000), 0, &service(), published);
+    peers.handle_publication(at(4000), 0, &service(), &published);
     assert_eq!(peers.poll_timeout(), None);
 }

@@ -1,6 +1,7 @@
 //! One mapper's account of one service: snapshots and changes put together from their parts, in
 //! the order of their revisions.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use svcmap_proto::control::{Change, ChangesPart, Entry, SnapshotPart};
@@ -10,16 +11,16 @@ use svcmap_proto::time::Timestamp;
 
 /// What a mapper's account says, once it is complete.
 #[derive(Debug, PartialEq)]
-pub enum Update {
+pub enum Update<'a> {
     /// These are all that it lists.
     Snapshot {
         /// The instances.
-        entries: Vec<Entry>,
+        entries: Cow<'a, [Entry]>,
         /// It has started lately: who is missing may still be alive.
         warming: bool,
     },
     /// This changed.
-    Changes(Vec<Change>),
+    Changes(Cow<'a, [Change]>),
 }
 
 /// See the module.
@@ -62,33 +63,41 @@ impl View {
     }
 
     /// A part of a snapshot came on PUB.
-    pub fn handle_published_snapshot(
+    pub fn handle_published_snapshot<'a>(
         &mut self,
         now: Timestamp,
-        part: SnapshotPart,
-    ) -> Option<Update> {
+        part: &'a SnapshotPart,
+    ) -> Option<Update<'a>> {
         self.published_at = Some(now);
         if self.epoch != Some(part.epoch) {
             return None;
         }
         let id = (part.revision, part.revision);
-        let entries = self.published.add(id, part.part, part.parts, part.entries)?;
+        let entries = self.published.add(id, part.part, part.parts, &part.entries)?;
         self.is_newcomer = false;
         self.take_snapshot(now, part.revision, part.warming, entries)
     }
 
     /// A part of a snapshot came that was asked for.
-    pub fn handle_asked_snapshot(&mut self, now: Timestamp, part: SnapshotPart) -> Option<Update> {
+    pub fn handle_asked_snapshot<'a>(
+        &mut self,
+        now: Timestamp,
+        part: &'a SnapshotPart,
+    ) -> Option<Update<'a>> {
         if self.epoch != Some(part.epoch) {
             return None;
         }
         let id = (part.revision, part.revision);
-        let entries = self.asked.add(id, part.part, part.parts, part.entries)?;
+        let entries = self.asked.add(id, part.part, part.parts, &part.entries)?;
         self.take_snapshot(now, part.revision, part.warming, entries)
     }
 
     /// A part of changes came on PUB.
-    pub fn handle_changes(&mut self, now: Timestamp, part: ChangesPart) -> Option<Update> {
+    pub fn handle_changes<'a>(
+        &mut self,
+        now: Timestamp,
+        part: &'a ChangesPart,
+    ) -> Option<Update<'a>> {
         self.published_at = Some(now);
         if self.epoch != Some(part.epoch) || self.revision? >= part.revision {
             return None;
@@ -101,7 +110,7 @@ impl View {
             return None;
         }
         let id = (part.previous, part.revision);
-        let changes = self.changes.add(id, part.part, part.parts, part.changes)?;
+        let changes = self.changes.add(id, part.part, part.parts, &part.changes)?;
         self.revision = Some(part.revision);
         Some(Update::Changes(changes))
     }
@@ -124,13 +133,13 @@ impl View {
         due
     }
 
-    fn take_snapshot(
+    fn take_snapshot<'a>(
         &mut self,
         now: Timestamp,
         revision: u64,
         warming: bool,
-        entries: Vec<Entry>,
-    ) -> Option<Update> {
+        entries: Cow<'a, [Entry]>,
+    ) -> Option<Update<'a>> {
         if self.revision.is_some_and(|known| revision < known) {
             return None;
         }
@@ -155,10 +164,20 @@ impl<T> Default for Assembly<T> {
     }
 }
 
-impl<T> Assembly<T> {
+impl<T: Clone> Assembly<T> {
     /// Adds a part, and returns everything once it is complete. A part out of order drops what
     /// came before it: the next snapshot brings it all.
-    fn add(&mut self, id: (u64, u64), part: u16, parts: u16, items: Vec<T>) -> Option<Vec<T>> {
+    fn add<'a>(
+        &mut self,
+        id: (u64, u64),
+        part: u16,
+        parts: u16,
+        items: &'a [T],
+    ) -> Option<Cow<'a, [T]>> {
+        if (part, parts) == (0, 1) && items.len() <= limits::INSTANCES_MAX {
+            *self = Self::default();
+            return Some(Cow::Borrowed(items));
+        }
         if part == 0 {
             self.id = id;
             self.next_part = 0;
@@ -169,12 +188,12 @@ impl<T> Assembly<T> {
             *self = Self::default();
             return None;
         }
-        self.items.extend(items);
+        self.items.extend_from_slice(items);
         self.next_part += 1;
         if self.next_part < parts {
             return None;
         }
         self.next_part = 0;
-        Some(std::mem::take(&mut self.items))
+        Some(Cow::Owned(std::mem::take(&mut self.items)))
     }
 }

@@ -8,6 +8,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Sender, SenderOutput};
 use crate::choice::Candidate;
+use crate::observation::Observation;
 use crate::outbox::{JobId, Lane};
 use crate::peers::{Knowledge, Member, Peers};
 
@@ -29,7 +30,7 @@ impl Sender {
         }
         let mut crowd = self.crowd(now, lane);
         while let Some(id) = self.outbox.first(lane) {
-            let Some(index) = self.choose(&crowd, id) else {
+            let Some(index) = self.choose(now, &crowd, id) else {
                 if self.is_misdirected(lane, id) {
                     self.outbox.refuse(now, id, Reason::NotJson);
                     continue;
@@ -42,17 +43,24 @@ impl Sender {
             if let Some(state) = self.links.get_mut(number) {
                 state.link.assign(now, attempt, deadline, payload_bytes);
             }
+            if self.observe {
+                let candidate = &crowd.candidates[index];
+                let (key, age) =
+                    (crowd.peers[index].0.clone(), candidate.load.map(|_| candidate.age));
+                let chosen = Observation::Chosen { attempt, key, age };
+                self.outputs.push_back(SenderOutput::Observed(chosen));
+            }
             crowd.candidates[index].add();
         }
     }
 
-    fn choose(&mut self, crowd: &Crowd, id: JobId) -> Option<usize> {
+    fn choose(&mut self, now: Timestamp, crowd: &Crowd, id: JobId) -> Option<usize> {
         let Crowd { candidates, natives, .. } = crowd;
-        let chosen = self.choice.choose(candidates, &mut self.random)?;
+        let chosen = self.choice.choose(now, candidates, &mut self.random)?;
         if chosen < *natives || self.is_json(id) {
             return Some(chosen);
         }
-        self.choice.choose(&candidates[..*natives], &mut self.random)
+        self.choice.choose(now, &candidates[..*natives], &mut self.random)
     }
 
     fn is_json(&self, id: JobId) -> bool {

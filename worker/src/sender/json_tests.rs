@@ -38,7 +38,7 @@ struct Scene(Sender);
 
 impl Scene {
     fn new(now: Timestamp, entries: Vec<Entry>) -> Self {
-        let choice = Box::new(PowerOfTwo);
+        let choice = Box::new(PowerOfTwo::default());
         let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
         let welcome = Welcome {
             epoch: Epoch(1),
@@ -60,7 +60,7 @@ impl Scene {
     fn list(&mut self, now: Timestamp, revision: u64, entries: Vec<Entry>) {
         let part =
             SnapshotPart { epoch: Epoch(1), revision, warming: false, part: 0, parts: 1, entries };
-        self.0.handle_snapshot(now, 0, &name("resize"), part);
+        self.0.handle_snapshot(now, 0, &name("resize"), &part);
     }
 
     fn submit(&mut self, now: Timestamp, job: u64, payload: &[u8]) {

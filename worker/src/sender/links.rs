@@ -35,9 +35,15 @@ pub(super) struct LinkState {
 }
 
 impl LinkState {
-    /// The worker answered, with a load of that sequence.
-    pub(super) fn handle_answer(&mut self, load_sequence: u64) {
-        (self.failures, self.load_sequence) = (0, load_sequence);
+    /// The worker answered.
+    pub(super) fn handle_answer(&mut self) {
+        self.failures = 0;
+    }
+
+    /// It told of its load, which counts the jobs up to that number.
+    pub(super) fn handle_answered_load(&mut self, load_sequence: u64, received_jobs: u64) {
+        self.load_sequence = load_sequence;
+        self.link.reflect(received_jobs);
     }
 
     /// The link closed: an unreachable worker is tried at its next address, in a while.
@@ -144,7 +150,8 @@ impl Links {
         expiry: Duration,
         host: HostId,
     ) -> Option<Candidate> {
-        let counts = now.since(member.load_at) <= expiry || member.load.share.is_some();
+        let age = now.since(member.load_at);
+        let counts = age <= expiry || member.load.share.is_some();
         let load = counts.then_some(member.load);
         let number = self.by_peer.get(peer);
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(number)) {
@@ -152,7 +159,7 @@ impl Links {
             None if usable_endpoints(member, host).is_empty() => return None,
             None => (0, 0),
         };
-        Some(Candidate { load, unreflected, own })
+        Some(Candidate { load, age, unreflected, own })
     }
 
     /// When a link has a deadline, or an unreachable worker may be tried again.

@@ -155,7 +155,7 @@ impl World {
                 }
                 LinkOutput::NeverSeen(attempt) => self.tell(attempt, Told::NeverSeen),
                 LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),
-                LinkOutput::Load(load) => self.newest_state = Some(load.state),
+                LinkOutput::Load { load, .. } => self.newest_state = Some(load.state),
                 LinkOutput::Closed(closing) => {
                     self.given_up |= closing == Closing::Unreachable;
                     // Its socket is closed with it.

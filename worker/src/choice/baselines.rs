@@ -1,0 +1,186 @@
+//! Policies to measure others by.
+
+use svcmap_proto::load::SHARE_FULL;
+use svcmap_proto::time::Timestamp;
+
+use super::{Candidate, Choice, Knowledge};
+
+/// Any candidate, whatever its load.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Random;
+
+impl Choice for Random {
+    fn choose(
+        &mut self,
+        _now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        (!candidates.is_empty()).then(|| random.usize(..candidates.len()))
+    }
+
+    fn learns_from_answers(&self) -> bool {
+        false
+    }
+}
+
+/// One after the other, whatever their load; the first at random, or all senders would begin with
+/// the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoundRobin {
+    last: Option<usize>,
+}
+
+impl Choice for RoundRobin {
+    fn choose(
+        &mut self,
+        _now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let last = match self.last {
+            Some(last) => last,
+            None => random.usize(..candidates.len().max(1)),
+        };
+        self.last = (last + 1).checked_rem(candidates.len());
+        self.last
+    }
+
+    fn learns_from_answers(&self) -> bool {
+        false
+    }
+}
+
+/// The least loaded of all eligible candidates; of equals any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Least {
+    /// What it goes by.
+    pub knowledge: Knowledge,
+}
+
+impl Choice for Least {
+    fn choose(
+        &mut self,
+        _now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let (mut best, mut least, mut equals) = (None, f64::INFINITY, 0);
+        for (index, candidate) in candidates.iter().enumerate() {
+            if !self.knowledge.is_eligible(candidate) {
+                continue;
+            }
+            let wait = self.knowledge.expected_wait(candidate);
+            if wait < least || best.is_none() {
+                (best, least, equals) = (Some(index), wait, 1);
+            } else if wait == least {
+                // The n-th of equals takes over with chance 1/n, so each is as likely in the end.
+                equals += 1;
+                if random.u32(..equals) == 0 {
+                    best = Some(index);
+                }
+            }
+        }
+        best
+    }
+
+    fn learns_from_answers(&self) -> bool {
+        self.knowledge == Knowledge::Answers
+    }
+}
+
+/// The rule of the system that svcmap succeeds: no job goes to a worker whose published load is
+/// 0.9 or more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Threshold {
+    /// The job is meant for one worker, which is drawn for each: if that is above the threshold, no
+    /// other will do.
+    pub named: bool,
+}
+
+impl Choice for Threshold {
+    fn choose(
+        &mut self,
+        _now: Timestamp,
+        candidates: &[Candidate],
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        let below = |candidate: &Candidate| {
+            candidate.load.as_ref().is_some_and(|load| load.ratio() < SHARE_FULL)
+        };
+        if self.named {
+            let index = Random.choose(_now, candidates, random)?;
+            return below(&candidates[index]).then_some(index);
+        }
+        let count = candidates.iter().filter(|candidate| below(candidate)).count();
+        let nth = (count > 0).then(|| random.usize(..count))?;
+        let mut eligible = (0..candidates.len()).filter(|&index| below(&candidates[index]));
+        eligible.nth(nth)
+    }
+
+    fn learns_from_answers(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use svcmap_proto::load::Load;
+
+    use super::*;
+    use crate::testing::at;
+
+    /// Workers with so many jobs in ten slots; of these jobs none is this sender's.
+    fn crowd(busy: &[u32]) -> Vec<Candidate> {
+        let load = |queued| Load { queued, slots: 10, concurrency: 1, ..Load::default() };
+        let candidate = |busy| Candidate { load: Some(load(busy)), ..Candidate::default() };
+        busy.iter().map(|busy| candidate(*busy)).collect()
+    }
+
+    /// How often each is chosen in 3000 times, and nobody.
+    fn counts(mut choice: impl Choice, candidates: &[Candidate]) -> Vec<u32> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut counts = vec![0; candidates.len() + 1];
+        for _ in 0..3000 {
+            let chosen = choice.choose(at(0), candidates, &mut random);
+            counts[chosen.unwrap_or(candidates.len())] += 1;
+        }
+        counts
+    }
+
+    fn about(counts: &[u32], expected: &[u32]) {
+        let near = |(a, b): (&u32, &u32)| a.abs_diff(*b) <= 150;
+        assert!(counts.iter().zip(expected).all(near), "{counts:?} for {expected:?}");
+    }
+
+    #[test]
+    fn random_and_round_robin_ignore_load() {
+        about(&counts(Random, &crowd(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
+        about(&counts(RoundRobin::default(), &crowd(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
+        assert_eq!(counts(Random, &[]), [3000]);
+        assert_eq!(counts(RoundRobin::default(), &[]), [3000]);
+        let mut random = fastrand::Rng::with_seed(1);
+        let first = |_| RoundRobin::default().choose(at(0), &crowd(&[0; 4]), &mut random);
+        let first: std::collections::BTreeSet<_> = (0..100).map(first).collect();
+        assert_eq!(first.len(), 4, "each may be the first");
+    }
+
+    #[test]
+    fn least_takes_the_least_and_any_of_equals() {
+        let least = Least { knowledge: Knowledge::Published };
+        about(&counts(least, &crowd(&[3, 1, 1, 2])), &[0, 1500, 1500, 0, 0]);
+        assert_eq!(counts(least, &crowd(&[10, 10])), [0, 0, 3000]);
+        let mut own = crowd(&[1, 2]);
+        own[0].unreflected = 2;
+        assert_eq!(counts(least, &own), [3000, 0, 0], "it does not look at its own");
+        assert_eq!(counts(Least { knowledge: Knowledge::Own }, &own), [0, 3000, 0]);
+    }
+
+    #[test]
+    fn the_threshold_is_a_load_of_nine_tenths() {
+        let any = Threshold { named: false };
+        about(&counts(any, &crowd(&[9, 8, 0])), &[0, 1500, 1500, 0]);
+        assert_eq!(counts(any, &crowd(&[9, 10])), [0, 0, 3000]);
+        about(&counts(Threshold { named: true }, &crowd(&[9, 8, 0])), &[0, 1000, 1000, 1000]);
+    }
+}
