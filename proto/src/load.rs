@@ -140,30 +140,44 @@ impl Load {
     }
 }
 
-/// The index of the better of two random eligible candidates (Mitzenmacher, IEEE TPDS 12(10),
+/// Of so many candidates, the better of two random eligible ones (Mitzenmacher, IEEE TPDS 12(10),
 /// 2001): nearly as good as knowing the shortest queue, and no herd follows one stale number.
-/// `None` only if none is eligible; less `expected_wait` is better.
-pub fn better_of_two<T>(
-    candidates: &[T],
+///
+/// `expected_wait` tells by index how long a job waits there, less being better, or that the
+/// candidate is not eligible. Few are asked unless few are eligible. `None` only if none is.
+pub fn better_of_two(
+    candidates: usize,
     random: &mut fastrand::Rng,
-    is_eligible: impl Fn(&T) -> bool,
-    expected_wait: impl Fn(&T) -> f64,
+    mut expected_wait: impl FnMut(usize) -> Option<f64>,
 ) -> Option<usize> {
-    let eligible = candidates.iter().filter(|candidate| is_eligible(candidate)).count();
-    if eligible == 0 {
-        return None;
-    }
-    let nth = |n: usize| (0..candidates.len()).filter(|&i| is_eligible(&candidates[i])).nth(n);
-    let first = random.usize(..eligible);
-    if eligible == 1 {
-        return nth(first);
-    }
+    let (first, wait) = any_eligible(candidates, random, &mut expected_wait)?;
     // Any of the others, each with the same chance.
-    let second = (first + random.usize(1..eligible)) % eligible;
-    let (first, second) = (nth(first)?, nth(second)?);
-    let better = expected_wait(&candidates[second]) < expected_wait(&candidates[first]);
-    Some(if better { second } else { first })
+    let mut others = |index: usize| (index != first).then(|| expected_wait(index))?;
+    match any_eligible(candidates, random, &mut others) {
+        Some((second, less)) if less < wait => Some(second),
+        _ => Some(first),
+    }
 }
+
+/// Any eligible candidate, each with the same chance, and its expected wait.
+fn any_eligible(
+    candidates: usize,
+    random: &mut fastrand::Rng,
+    expected_wait: &mut impl FnMut(usize) -> Option<f64>,
+) -> Option<(usize, f64)> {
+    for _ in 0..candidates.min(DRAWS) {
+        let index = random.usize(..candidates);
+        if let Some(wait) = expected_wait(index) {
+            return Some((index, wait));
+        }
+    }
+    let eligible = (0..candidates).filter_map(|index| Some((index, expected_wait(index)?)));
+    let eligible: Vec<_> = eligible.collect();
+    random.choice(eligible)
+}
+
+/// So often a candidate is drawn blindly before all are looked at.
+const DRAWS: usize = 8;
 
 /// How full an instance is, in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

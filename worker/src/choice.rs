@@ -44,12 +44,6 @@ impl Candidate {
         }
     }
 
-    /// It is given one more job.
-    pub fn add(&mut self) {
-        self.unreflected += 1;
-        self.own += 1;
-    }
-
     /// Jobs there for each that can run at once: how long a new one waits, in service times. A
     /// worker of which nothing is known comes after every one that has room.
     pub fn expected_wait(&self) -> f64 {
@@ -60,14 +54,38 @@ impl Candidate {
     }
 }
 
+/// The workers that a policy chooses from. What it does not ask for costs nothing.
+pub trait Crowd {
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is known of one; `None` if it cannot be used now.
+    fn candidate(&mut self, index: usize) -> Option<Candidate>;
+}
+
+impl Crowd for Vec<Candidate> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn candidate(&mut self, index: usize) -> Option<Candidate> {
+        self.get(index).copied()
+    }
+}
+
 /// A way to choose.
 pub trait Choice: Send {
-    /// The index of the chosen candidate; `None` if none will do: the job waits until something
+    /// The index of the chosen worker; `None` if none will do: the job waits until something
     /// changes, or is refused once its hold is over.
     fn choose(
         &mut self,
         now: Timestamp,
-        candidates: &[Candidate],
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize>;
 
@@ -90,19 +108,14 @@ pub enum Knowledge {
 }
 
 impl Knowledge {
-    /// Whether a candidate can be given a job, as far as is known.
-    fn is_eligible(self, candidate: &Candidate) -> bool {
+    /// How long a job waits there, in service times, as far as is known; `None` if that worker
+    /// cannot be given one.
+    fn expected_wait(self, candidate: &Candidate) -> Option<f64> {
         match (self, &candidate.load) {
-            (Knowledge::Published, Some(load)) => load.is_eligible(),
-            _ => candidate.is_eligible(),
-        }
-    }
-
-    /// How long a job waits there, in service times, as far as is known.
-    fn expected_wait(self, candidate: &Candidate) -> f64 {
-        match (self, &candidate.load) {
-            (Knowledge::Published, Some(load)) => load.expected_wait(load.jobs()),
-            _ => candidate.expected_wait(),
+            (Knowledge::Published, Some(load)) => {
+                load.is_eligible().then(|| load.expected_wait(load.jobs()))
+            }
+            _ => candidate.is_eligible().then(|| candidate.expected_wait()),
         }
     }
 }
@@ -121,12 +134,13 @@ impl Choice for PowerOfTwo {
     fn choose(
         &mut self,
         _now: Timestamp,
-        candidates: &[Candidate],
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let knowledge = self.knowledge;
-        let is_eligible = |candidate: &Candidate| knowledge.is_eligible(candidate);
-        better_of_two(candidates, random, is_eligible, |c| knowledge.expected_wait(c))
+        better_of_two(crowd.len(), random, |index| {
+            knowledge.expected_wait(&crowd.candidate(index)?)
+        })
     }
 
     fn learns_from_answers(&self) -> bool {
@@ -147,8 +161,9 @@ mod tests {
     fn chosen(candidates: &[Candidate]) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len()];
+        let mut crowd = candidates.to_vec();
         for _ in 0..3000 {
-            if let Some(index) = PowerOfTwo::default().choose(at(0), candidates, &mut random) {
+            if let Some(index) = PowerOfTwo::default().choose(at(0), &mut crowd, &mut random) {
                 counts[index] += 1;
             }
         }

@@ -371,6 +371,10 @@ impl Link {
                 self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
                 continue;
             }
+            if self.window.is_empty() {
+                // Nothing was owed until now, so silence begins here.
+                self.heard_at = now;
+            }
             let number = self.window.send(now, attempt);
             let deadline_ms = wire_ms(deadline.since(now));
             let received_outcomes = self.receipts.acknowledge();

@@ -92,6 +92,8 @@ pub struct Sender {
     peers: Peers,
     choice: Box<dyn Choice>,
     observe: bool,
+    /// When closed links of ended lives are forgotten next. Nobody waits for it.
+    sweep_at: Timestamp,
     random: fastrand::Rng,
     links: Links,
     rosters: Rosters,
@@ -119,6 +121,7 @@ impl Sender {
             peers: Peers::new(mappers),
             choice,
             observe: false,
+            sweep_at: Timestamp::default(),
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             rosters: Rosters::new(id, config.active_peers_max),
@@ -179,7 +182,7 @@ impl Sender {
         let beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
         let expiry = Duration::from_millis(u64::from(welcome.expiry_ms)).max(beat);
         self.timing = Timing { beat, expiry, ..self.timing };
-        self.links.iter_mut().for_each(|(_, state)| state.link.set_timing(self.timing));
+        self.links.iter_mut().for_each(|state| state.link.set_timing(self.timing));
         self.peers.handle_welcome(now, mapper, welcome.epoch, (beat, expiry));
     }
 
@@ -250,13 +253,13 @@ impl Sender {
 
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, gap: Duration) {
-        self.links.iter_mut().for_each(|(_, state)| state.link.handle_suspension(gap));
+        self.links.iter_mut().for_each(|state| state.link.handle_suspension(gap));
     }
 
     /// Sends no more: what waits is refused, what is under way is unknown.
     pub fn stop(&mut self, now: Timestamp) {
         self.outbox.stop(now);
-        self.links.iter_mut().for_each(|(_, state)| state.link.stop(now));
+        self.links.iter_mut().for_each(|state| state.link.stop(now));
         self.settle();
     }
 
@@ -279,11 +282,8 @@ impl Sender {
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.peers.handle_timeout(now);
-        for (_, state) in self.links.iter_mut() {
-            if state.handle_timeout(now) {
-                self.outbox.touch(&state.link.key().service);
-            }
-        }
+        let services = self.links.handle_timeout(now);
+        services.iter().for_each(|service| self.outbox.touch(service));
         // A job whose hold is over gets one more look for room before it is refused.
         self.advance(now);
         let (peers, links) = (&self.peers, &mut self.links);
@@ -292,14 +292,19 @@ impl Sender {
             |lane| dispatch::why_no_worker(peers, lane),
             |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
         );
-        self.links.forget_ended(&self.peers);
+        if self.sweep_at <= now {
+            self.sweep_at = now + self.timing.beat;
+            self.links.forget_ended(&self.peers);
+        }
     }
 
     /// Lets everything that is known take its effect, until nothing changes any more.
     fn advance(&mut self, now: Timestamp) {
         loop {
             self.drain_peers(now);
-            self.drain_links(now);
+            while let Some((number, output)) = self.links.poll_output() {
+                self.handle_link_output(now, number, output);
+            }
             match self.outbox.next_dirty() {
                 Some(lane) => self.dispatch(now, &lane),
                 None => break,
@@ -327,23 +332,6 @@ impl Sender {
                         }
                     }
                 }
-            }
-        }
-    }
-
-    fn drain_links(&mut self, now: Timestamp) {
-        loop {
-            let mut outputs = Vec::new();
-            for (number, state) in self.links.iter_mut() {
-                while let Some(output) = state.link.poll_output() {
-                    outputs.push((number, output));
-                }
-            }
-            if outputs.is_empty() {
-                return;
-            }
-            for (number, output) in outputs {
-                self.handle_link_output(now, number, output);
             }
         }
     }

@@ -168,10 +168,11 @@ impl Registry {
         };
         let instances: Vec<&Instance> = instances.values().collect();
         let load = |instance: &&Instance| instance.registration.load;
-        let wait = |instance: &&Instance| load(instance).expected_wait(load(instance).jobs());
+        let wait = |i: usize| load(&instances[i]).expected_wait(load(&instances[i]).jobs());
+        let eligible = |i: usize| load(&instances[i]).is_eligible().then(|| wait(i));
         let random = &mut self.random;
-        let chosen = better_of_two(&instances, random, |i| load(i).is_eligible(), wait)
-            .or_else(|| better_of_two(&instances, random, |_| true, wait));
+        let chosen = better_of_two(instances.len(), random, eligible)
+            .or_else(|| better_of_two(instances.len(), random, |i| Some(wait(i))));
         chosen.map(|index| instances[index])
     }
 

@@ -1,9 +1,9 @@
 //! Policies to measure others by.
 
-use svcmap_proto::load::SHARE_FULL;
+use svcmap_proto::load::{SHARE_FULL, better_of_two};
 use svcmap_proto::time::Timestamp;
 
-use super::{Candidate, Choice, Knowledge};
+use super::{Candidate, Choice, Crowd, Knowledge};
 
 /// Any candidate, whatever its load.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,10 +13,10 @@ impl Choice for Random {
     fn choose(
         &mut self,
         _now: Timestamp,
-        candidates: &[Candidate],
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        (!candidates.is_empty()).then(|| random.usize(..candidates.len()))
+        better_of_two(crowd.len(), random, |index| crowd.candidate(index).map(|_| 0.0))
     }
 
     fn learns_from_answers(&self) -> bool {
@@ -35,14 +35,13 @@ impl Choice for RoundRobin {
     fn choose(
         &mut self,
         _now: Timestamp,
-        candidates: &[Candidate],
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let last = match self.last {
-            Some(last) => last,
-            None => random.usize(..candidates.len().max(1)),
-        };
-        self.last = (last + 1).checked_rem(candidates.len());
+        let count = crowd.len();
+        let last = self.last.unwrap_or_else(|| random.usize(..count.max(1)));
+        let mut next = (1..=count).map(|step| (last + step) % count);
+        self.last = next.find(|index| crowd.candidate(*index).is_some());
         self.last
     }
 
@@ -62,15 +61,15 @@ impl Choice for Least {
     fn choose(
         &mut self,
         _now: Timestamp,
-        candidates: &[Candidate],
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let (mut best, mut least, mut equals) = (None, f64::INFINITY, 0);
-        for (index, candidate) in candidates.iter().enumerate() {
-            if !self.knowledge.is_eligible(candidate) {
+        for index in 0..crowd.len() {
+            let candidate = crowd.candidate(index);
+            let Some(wait) = candidate.and_then(|c| self.knowledge.expected_wait(&c)) else {
                 continue;
-            }
-            let wait = self.knowledge.expected_wait(candidate);
+            };
             if wait < least || best.is_none() {
                 (best, least, equals) = (Some(index), wait, 1);
             } else if wait == least {
@@ -101,21 +100,18 @@ pub struct Threshold {
 impl Choice for Threshold {
     fn choose(
         &mut self,
-        _now: Timestamp,
-        candidates: &[Candidate],
+        now: Timestamp,
+        crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let below = |candidate: &Candidate| {
-            candidate.load.as_ref().is_some_and(|load| load.ratio() < SHARE_FULL)
+        let below = |candidate: Candidate| {
+            candidate.load.is_some_and(|load| load.ratio() < SHARE_FULL).then_some(0.0)
         };
         if self.named {
-            let index = Random.choose(_now, candidates, random)?;
-            return below(&candidates[index]).then_some(index);
+            let index = Random.choose(now, crowd, random)?;
+            return crowd.candidate(index).and_then(below).map(|_| index);
         }
-        let count = candidates.iter().filter(|candidate| below(candidate)).count();
-        let nth = (count > 0).then(|| random.usize(..count))?;
-        let mut eligible = (0..candidates.len()).filter(|&index| below(&candidates[index]));
-        eligible.nth(nth)
+        better_of_two(crowd.len(), random, |index| crowd.candidate(index).and_then(below))
     }
 
     fn learns_from_answers(&self) -> bool {
@@ -141,8 +137,9 @@ mod tests {
     fn counts(mut choice: impl Choice, candidates: &[Candidate]) -> Vec<u32> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len() + 1];
+        let mut crowd = candidates.to_vec();
         for _ in 0..3000 {
-            let chosen = choice.choose(at(0), candidates, &mut random);
+            let chosen = choice.choose(at(0), &mut crowd, &mut random);
             counts[chosen.unwrap_or(candidates.len())] += 1;
         }
         counts
@@ -160,7 +157,7 @@ mod tests {
         assert_eq!(counts(Random, &[]), [3000]);
         assert_eq!(counts(RoundRobin::default(), &[]), [3000]);
         let mut random = fastrand::Rng::with_seed(1);
-        let first = |_| RoundRobin::default().choose(at(0), &crowd(&[0; 4]), &mut random);
+        let first = |_| RoundRobin::default().choose(at(0), &mut crowd(&[0; 4]), &mut random);
         let first: std::collections::BTreeSet<_> = (0..100).map(first).collect();
         assert_eq!(first.len(), 4, "each may be the first");
     }

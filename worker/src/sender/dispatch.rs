@@ -1,25 +1,48 @@
 //! From a lane's waiting jobs to links: whom a job may go to, and why it finds nobody.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use svcmap_proto::jobs::Reason;
 use svcmap_proto::json;
 use svcmap_proto::load::State;
-use svcmap_proto::names::{Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{HostId, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
+use super::links::Links;
 use super::{Sender, SenderOutput};
-use crate::choice::Candidate;
+use crate::choice::{Candidate, Crowd};
 use crate::observation::Observation;
 use crate::outbox::{JobId, Lane};
 use crate::peers::{Knowledge, Member, Peers};
 
-/// Whom a lane's jobs may go to, native workers first.
-#[derive(Default)]
-struct Crowd {
-    peers: Vec<(InstanceKey, Incarnation)>,
-    /// What is known of each.
-    candidates: Vec<Candidate>,
-    /// How many of them take any payload. The others want JSON.
-    natives: usize,
+/// Whom a job may go to.
+struct Wanted<'a> {
+    now: Timestamp,
+    instances: &'a [InstanceKey],
+    peers: &'a Peers,
+    links: &'a mut Links,
+    expiry: Duration,
+    host: HostId,
+    payload: &'a [u8],
+    /// Whether the payload is JSON, once that has mattered.
+    is_json: Option<bool>,
+}
+
+impl Crowd for Wanted<'_> {
+    fn len(&self) -> usize {
+        self.instances.len()
+    }
+
+    fn candidate(&mut self, index: usize) -> Option<Candidate> {
+        let key = self.instances.get(index)?;
+        let member = self.peers.member(key)?;
+        let payload = self.payload;
+        // A worker of the JSON dialect can make nothing of anything else.
+        let takes = member.load.share.is_none()
+            || *self.is_json.get_or_insert_with(|| json::value(payload).is_ok());
+        takes.then(|| self.links.candidate(self.now, key, member, self.expiry, self.host))?
+    }
 }
 
 impl Sender {
@@ -28,43 +51,49 @@ impl Sender {
         if self.outbox.first(lane).is_none() {
             return;
         }
-        let mut crowd = self.crowd(now, lane);
+        let instances = match &lane.instance {
+            Some(instance) => {
+                let (service, instance) = (lane.service.clone(), instance.clone());
+                Arc::new([InstanceKey { service, instance }])
+            }
+            None => self.rosters.instances(&self.peers, &lane.service),
+        };
         while let Some(id) = self.outbox.first(lane) {
-            let Some(index) = self.choose(now, &crowd, id) else {
+            let Some((key, age)) = self.choose(now, &instances, id) else {
                 if self.is_misdirected(lane, id) {
                     self.outbox.refuse(now, id, Reason::NotJson);
                     continue;
                 }
                 return;
             };
-            let Some(number) = self.link(now, &crowd.peers[index]) else { return };
+            let Some(number) = self.link(now, key) else { return };
             let payload_bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
             let Some((attempt, deadline)) = self.outbox.assign(lane, number) else { return };
             if let Some(state) = self.links.get_mut(number) {
                 state.link.assign(now, attempt, deadline, payload_bytes);
             }
             if self.observe {
-                let candidate = &crowd.candidates[index];
-                let (key, age) =
-                    (crowd.peers[index].0.clone(), candidate.load.map(|_| candidate.age));
-                let chosen = Observation::Chosen { attempt, key, age };
+                let chosen = Observation::Chosen { attempt, key: key.clone(), age };
                 self.outputs.push_back(SenderOutput::Observed(chosen));
             }
-            crowd.candidates[index].add();
         }
     }
 
-    fn choose(&mut self, now: Timestamp, crowd: &Crowd, id: JobId) -> Option<usize> {
-        let Crowd { candidates, natives, .. } = crowd;
-        let chosen = self.choice.choose(now, candidates, &mut self.random)?;
-        if chosen < *natives || self.is_json(id) {
-            return Some(chosen);
-        }
-        self.choice.choose(now, &candidates[..*natives], &mut self.random)
-    }
-
-    fn is_json(&self, id: JobId) -> bool {
-        self.outbox.payload(id).is_some_and(|payload| json::value(payload).is_ok())
+    /// Whom a job goes to, and how old what is known of that one's load is.
+    fn choose<'a>(
+        &mut self,
+        now: Timestamp,
+        instances: &'a [InstanceKey],
+        id: JobId,
+    ) -> Option<(&'a InstanceKey, Option<Duration>)> {
+        let payload = self.outbox.payload(id)?;
+        let (peers, links) = (&self.peers, &mut self.links);
+        let (expiry, host) = (self.timing.expiry, self.host);
+        let mut wanted =
+            Wanted { now, instances, peers, links, expiry, host, payload, is_json: None };
+        let index = self.choice.choose(now, &mut wanted, &mut self.random)?;
+        let chosen = wanted.candidate(index)?;
+        Some((instances.get(index)?, chosen.load.map(|_| chosen.age)))
     }
 
     /// Whether only workers serve a lane that can make nothing of that job.
@@ -72,49 +101,18 @@ impl Sender {
         let mut wanted = wanted(&self.peers, lane).peekable();
         wanted.peek().is_some()
             && wanted.all(|(_, member)| member.load.share.is_some())
-            && !self.is_json(id)
+            && self.outbox.payload(id).is_some_and(|payload| json::value(payload).is_err())
     }
 
-    fn crowd(&mut self, now: Timestamp, lane: &Lane) -> Crowd {
-        let instances = match &lane.instance {
-            Some(instance) => vec![instance.clone()],
-            None => self.rosters.instances(&self.peers, &lane.service).to_vec(),
-        };
-        let (expiry, host) = (self.timing.expiry, self.host);
-        let mut crowd = Crowd::default();
-        let mut others = Vec::new();
-        for instance in instances {
-            let key = InstanceKey { service: lane.service.clone(), instance };
-            let Some(member) = self.peers.member(&key) else { continue };
-            let peer = (key, member.incarnation);
-            let candidate = self.links.candidate(now, &peer, member, expiry, host);
-            match candidate {
-                Some(candidate) if member.load.share.is_some() => others.push((peer, candidate)),
-                Some(candidate) => crowd.push(peer, candidate),
-                None => {}
-            }
-        }
-        crowd.natives = crowd.peers.len();
-        others.into_iter().for_each(|(peer, candidate)| crowd.push(peer, candidate));
-        crowd
-    }
-
-    /// The link to that life of that instance; opened if it is not.
-    fn link(&mut self, now: Timestamp, peer: &(InstanceKey, Incarnation)) -> Option<u64> {
-        let member = self.peers.member(&peer.0)?;
-        let (number, connect) = self.links.open(now, peer, member.load, self.identity, self.timing);
+    /// The link to an instance; opened if it is not.
+    fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
+        let member = self.peers.member(key)?;
+        let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
             let endpoint = self.links.get_mut(number)?.endpoint(member, self.host)?;
             self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
         }
         Some(number)
-    }
-}
-
-impl Crowd {
-    fn push(&mut self, peer: (InstanceKey, Incarnation), candidate: Candidate) {
-        self.peers.push(peer);
-        self.candidates.push(candidate);
     }
 }
 

@@ -1,16 +1,15 @@
 //! A sender's links, one for each life of an instance that it uses, and when an unreachable one is
 //! tried again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use svcmap_proto::load::Load;
-use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::roster::usable_endpoints;
 use crate::choice::Candidate;
-use crate::link::{Closing, Identity, Link, Timing};
+use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
 use crate::peers::{Member, Peers};
 use crate::rep::RepWorker;
 
@@ -32,9 +31,21 @@ pub(super) struct LinkState {
     retry_at: Option<Timestamp>,
     /// The sequence of the load that the link's count of unreflected jobs refers to.
     load_sequence: u64,
+    /// The deadline that [`Links`] waits for.
+    planned_at: Option<Timestamp>,
 }
 
 impl LinkState {
+    fn new(link: Link, rep: Option<RepWorker>) -> Self {
+        let (endpoint, failures, retry_at) = (0, 0, None);
+        Self { link, rep, endpoint, failures, retry_at, load_sequence: 0, planned_at: None }
+    }
+
+    /// When the link has a deadline, or its unreachable worker may be tried again.
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        earliest(self.link.poll_timeout(), self.retry_at.filter(|_| self.link.is_closed()))
+    }
+
     /// The worker answered.
     pub(super) fn handle_answer(&mut self) {
         self.failures = 0;
@@ -57,7 +68,7 @@ impl LinkState {
     }
 
     /// Acts on the link's deadlines. Returns whether its worker may be tried again from now on.
-    pub(super) fn handle_timeout(&mut self, now: Timestamp) -> bool {
+    fn handle_timeout(&mut self, now: Timestamp) -> bool {
         self.link.handle_timeout(now);
         self.retry_at.take_if(|at| *at <= now).is_some()
     }
@@ -91,39 +102,65 @@ impl LinkState {
 #[derive(Debug, Default)]
 pub(super) struct Links {
     by_number: BTreeMap<u64, LinkState>,
-    by_peer: BTreeMap<(InstanceKey, Incarnation), u64>,
+    by_peer: BTreeMap<InstanceKey, BTreeMap<Incarnation, u64>>,
     next: u64,
+    /// Links that may have something to say, or another deadline.
+    touched: BTreeSet<u64>,
+    /// The deadlines of all links that were not touched since.
+    by_deadline: BTreeSet<(Timestamp, u64)>,
 }
 
 impl Links {
     /// The link of that number.
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut LinkState> {
-        self.by_number.get_mut(&number)
+        let state = self.by_number.get_mut(&number)?;
+        self.touched.insert(number);
+        Some(state)
     }
 
-    /// Every link and its number.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut LinkState)> {
-        self.by_number.iter_mut().map(|(number, state)| (*number, state))
+    /// Every link.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LinkState> {
+        self.touched.extend(self.by_number.keys());
+        self.by_number.values_mut()
+    }
+
+    /// What a link wants done next, and its number; ask until there is nothing.
+    pub(super) fn poll_output(&mut self) -> Option<(u64, LinkOutput)> {
+        while let Some(&number) = self.touched.first() {
+            if let Some(state) = self.by_number.get_mut(&number) {
+                if let Some(output) = state.link.poll_output() {
+                    return Some((number, output));
+                }
+                let deadline = state.poll_timeout();
+                if state.planned_at != deadline {
+                    let planned_at = std::mem::replace(&mut state.planned_at, deadline);
+                    planned_at.map(|at| self.by_deadline.remove(&(at, number)));
+                    deadline.map(|at| self.by_deadline.insert((at, number)));
+                }
+            }
+            self.touched.pop_first();
+        }
+        None
     }
 
     /// The links to that life of that instance and to all earlier ones.
     pub(super) fn until(&mut self, key: &InstanceKey, incarnation: Incarnation) -> Vec<u64> {
-        let lives = (key.clone(), Incarnation(0))..=(key.clone(), incarnation);
-        self.by_peer.range(lives).map(|(_, number)| *number).collect()
+        let lives = self.by_peer.get(key).into_iter().flat_map(|lives| lives.range(..=incarnation));
+        lives.map(|(_, number)| *number).collect()
     }
 
-    /// The link to that life of that instance, which is listed with that load. The flag says
-    /// whether it is to be connected: it is new, or was closed.
+    /// The link to an instance, as it is listed. The flag says whether it is to be connected: it is
+    /// new, or was closed.
     pub(super) fn open(
         &mut self,
         now: Timestamp,
-        peer: &(InstanceKey, Incarnation),
-        load: Load,
+        key: &InstanceKey,
+        member: &Member,
         identity: Identity,
         timing: Timing,
     ) -> (u64, bool) {
-        if let Some(&number) = self.by_peer.get(peer)
-            && let Some(state) = self.by_number.get_mut(&number)
+        if let Some(number) = self.number(key, member.incarnation)
+            && let Some(state) = self.get_mut(number)
         {
             let closed = state.link.is_closed();
             state.link.reopen(now);
@@ -131,12 +168,10 @@ impl Links {
         }
         let number = self.next;
         self.next += 1;
-        let link = Link::new(now, identity, peer.0.clone(), peer.1, timing);
-        let (endpoint, failures, retry_at, load_sequence) = (0, 0, None, 0);
-        let rep = RepWorker::new(load);
-        let state = LinkState { link, rep, endpoint, failures, retry_at, load_sequence };
-        self.by_number.insert(number, state);
-        self.by_peer.insert(peer.clone(), number);
+        let link = Link::new(now, identity, key.clone(), member.incarnation, timing);
+        self.by_number.insert(number, LinkState::new(link, RepWorker::new(member.load)));
+        self.by_peer.entry(key.clone()).or_default().insert(member.incarnation, number);
+        self.touched.insert(number);
         (number, true)
     }
 
@@ -145,7 +180,7 @@ impl Links {
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
-        peer: &(InstanceKey, Incarnation),
+        key: &InstanceKey,
         member: &Member,
         expiry: Duration,
         host: HostId,
@@ -153,8 +188,8 @@ impl Links {
         let age = now.since(member.load_at);
         let counts = age <= expiry || member.load.share.is_some();
         let load = counts.then_some(member.load);
-        let number = self.by_peer.get(peer);
-        let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(number)) {
+        let number = self.number(key, member.incarnation);
+        let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(&number)) {
             Some(state) => state.jobs(member)?,
             None if usable_endpoints(member, host).is_empty() => return None,
             None => (0, 0),
@@ -162,25 +197,47 @@ impl Links {
         Some(Candidate { load, age, unreflected, own })
     }
 
-    /// When a link has a deadline, or an unreachable worker may be tried again.
+    /// The next deadline of a link.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        let links = self.by_number.values().filter_map(|state| {
-            let retry_at = state.retry_at.filter(|_| state.link.is_closed());
-            earliest(state.link.poll_timeout(), retry_at)
-        });
-        links.min()
+        let touched = self.touched.iter().filter_map(|number| self.by_number.get(number));
+        let first = self.by_deadline.first().map(|(at, _)| *at);
+        earliest(first, touched.filter_map(LinkState::poll_timeout).min())
+    }
+
+    /// Acts on every deadline that has passed. Returns the services of workers that may be tried
+    /// again from now on.
+    pub(super) fn handle_timeout(&mut self, now: Timestamp) -> BTreeSet<Name> {
+        let due = self.by_deadline.range(..=(now, u64::MAX)).map(|(_, number)| *number);
+        let due: Vec<u64> = due.chain(self.touched.iter().copied()).collect();
+        let mut services = BTreeSet::new();
+        for number in due {
+            if let Some(state) = self.get_mut(number)
+                && state.handle_timeout(now)
+            {
+                services.insert(state.link.key().service.clone());
+            }
+        }
+        services
     }
 
     /// Forgets closed links to lives that are over.
     pub(super) fn forget_ended(&mut self, peers: &Peers) {
-        let by_number = &mut self.by_number;
-        self.by_peer.retain(|(key, incarnation), number| {
-            let listed = peers.member(key).is_some_and(|m| m.incarnation == *incarnation);
-            let keep = listed || by_number.get(number).is_some_and(|s| !s.link.is_closed());
-            if !keep {
-                by_number.remove(number);
-            }
-            keep
+        let (by_number, by_deadline) = (&mut self.by_number, &mut self.by_deadline);
+        self.by_peer.retain(|key, lives| {
+            let listed = peers.member(key).map(|member| member.incarnation);
+            lives.retain(|incarnation, number| {
+                let is_open = by_number.get(number).is_some_and(|s| !s.link.is_closed());
+                let keep = listed == Some(*incarnation) || is_open;
+                if !keep && let Some(state) = by_number.remove(number) {
+                    state.planned_at.map(|at| by_deadline.remove(&(at, *number)));
+                }
+                keep
+            });
+            !lives.is_empty()
         });
+    }
+
+    fn number(&self, key: &InstanceKey, incarnation: Incarnation) -> Option<u64> {
+        self.by_peer.get(key)?.get(&incarnation).copied()
     }
 }

@@ -1,8 +1,9 @@
 //! Which instances of a service a sender uses, and where it reaches them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use svcmap_proto::names::{self, Endpoint, HostId, Name, SenderId};
+use svcmap_proto::names::{self, Endpoint, HostId, InstanceKey, Name, SenderId};
 
 use crate::peers::{Member, Peers};
 
@@ -19,7 +20,7 @@ pub(super) struct Rosters {
 struct Roster {
     /// The cache's count of changes that this was made at.
     membership: u64,
-    instances: Vec<Name>,
+    instances: Arc<[InstanceKey]>,
 }
 
 impl Rosters {
@@ -29,7 +30,7 @@ impl Rosters {
     }
 
     /// The instances of a service that this sender uses.
-    pub(super) fn instances(&mut self, peers: &Peers, service: &Name) -> &[Name] {
+    pub(super) fn instances(&mut self, peers: &Peers, service: &Name) -> Arc<[InstanceKey]> {
         let membership = peers.membership(service);
         let roster = self.by_service.entry(service.clone()).or_default();
         if roster.membership != membership {
@@ -39,9 +40,10 @@ impl Rosters {
                 instances.sort_by_cached_key(|name| weight(self.sender, name));
                 instances.truncate(self.instances_max);
             }
-            *roster = Roster { membership, instances };
+            let key = |instance| InstanceKey { service: service.clone(), instance };
+            *roster = Roster { membership, instances: instances.into_iter().map(key).collect() };
         }
-        &roster.instances
+        Arc::clone(&roster.instances)
     }
 }
 

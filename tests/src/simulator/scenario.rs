@@ -1,0 +1,170 @@
+//! What is simulated: a system, its load, and what goes wrong.
+
+use std::time::Duration;
+
+use svcmap::distribution::Distribution;
+use svcmap_worker::choice::Policy;
+
+use super::policies::Rule;
+
+/// How senders learn of load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feed {
+    /// From a mapper, as it ships: workers report, it publishes each interval, and at once what
+    /// crosses a level.
+    Mapper,
+    /// From a board that shows the true load of all workers, and is renewed each publish interval:
+    /// the model of the theory (Mitzenmacher, IEEE TPDS 11(1)).
+    Board,
+    /// By asking the mapper for each job, as the original system does.
+    Query,
+}
+
+impl Feed {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Feed::Mapper => "mapper",
+            Feed::Board => "board",
+            Feed::Query => "query",
+        }
+    }
+}
+
+/// A part of the time that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its start, after that of the measurement.
+    pub from: Duration,
+    /// How long it lasts.
+    pub length: Duration,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Share of publications that a sender does not get.
+    pub publication_loss: f64,
+    /// There is no mapper.
+    pub mapper_away: Option<Span>,
+    /// The first worker's process stands still.
+    pub worker_paused: Option<Span>,
+}
+
+/// See the module. Times are real ones; the theory counts in mean service times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// How many serve.
+    pub workers: usize,
+    /// How many send, each with the same share of the load.
+    pub senders: usize,
+    /// Jobs that run at once at each worker.
+    pub concurrency: u32,
+    /// Jobs that wait beyond those.
+    pub queue: u32,
+    /// Offered load / capacity.
+    pub utilisation: f64,
+    /// Mean service time, at a worker of speed 1.
+    pub service_time: Duration,
+    /// How service times are distributed.
+    pub distribution: Distribution,
+    /// Speeds of workers, which repeat; scaled so that their mean is 1.
+    pub speeds: Vec<f64>,
+    /// One way between any two processes.
+    pub delay: Duration,
+    /// How senders learn of load.
+    pub feed: Feed,
+    /// Time between two publications of load.
+    pub publish_interval: Duration,
+    /// Longest silence of a worker, and time between two snapshots.
+    pub beat: Duration,
+    /// How workers are chosen.
+    pub rule: Rule,
+    /// How long a job waits for a worker with room.
+    pub hold: Duration,
+    /// Tries of one job.
+    pub tries: u32,
+    /// Workers that one sender uses.
+    pub peers_max: usize,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Time before the measurement, in which queues find their usual length.
+    pub warm_up: Duration,
+    /// Time that is measured.
+    pub duration: Duration,
+    /// Where all random numbers come from.
+    pub seed: u64,
+}
+
+impl Default for Scenario {
+    /// The base point: 16 workers of 11 slots, 32 senders, exponential jobs of 10 ms, utilisation
+    /// 0.9, load published every 10 ms, a way of a quarter of a millisecond.
+    fn default() -> Self {
+        let service_time = Duration::from_millis(10);
+        Self {
+            workers: 16,
+            senders: 32,
+            concurrency: 1,
+            queue: 10,
+            utilisation: 0.9,
+            service_time,
+            distribution: Distribution::Exponential,
+            speeds: vec![1.0],
+            delay: service_time / 40,
+            feed: Feed::Mapper,
+            publish_interval: service_time,
+            beat: Duration::from_secs(1),
+            rule: Rule::Shipped(Policy::Svcmap),
+            hold: Duration::ZERO,
+            tries: 1,
+            peers_max: 64,
+            faults: Faults::default(),
+            warm_up: 200 * service_time,
+            duration: 2000 * service_time,
+            seed: 1,
+        }
+        .with_rule(Rule::Shipped(Policy::Svcmap))
+    }
+}
+
+impl Scenario {
+    /// The same with another policy: svcmap as it ships, others without a second try.
+    pub fn with_rule(self, rule: Rule) -> Self {
+        let (hold, tries) = match rule {
+            Rule::Shipped(Policy::Svcmap) => (Duration::from_secs(1), 5),
+            _ => (Duration::ZERO, 1),
+        };
+        Self { rule, hold, tries, ..self }
+    }
+
+    /// The same with load published every so many mean service times.
+    pub fn with_interval(self, means: f64) -> Self {
+        let publish_interval = self.service_time.mul_f64(means);
+        let beat = Duration::from_secs(1).max(10 * publish_interval);
+        Self { publish_interval, beat, ..self }
+    }
+
+    /// The same, measured until about so many jobs were submitted.
+    pub fn with_jobs(self, jobs: u64) -> Self {
+        let duration = Duration::from_secs_f64(jobs as f64 / self.rate());
+        Self { duration, ..self }
+    }
+
+    /// Room for jobs at each worker.
+    pub fn slots(&self) -> u32 {
+        self.concurrency + self.queue
+    }
+
+    /// The speed of a worker; the mean of all is 1.
+    pub fn speed(&self, worker: usize) -> f64 {
+        let speed = |worker: usize| self.speeds[worker % self.speeds.len()];
+        let sum: f64 = (0..self.workers).map(speed).sum();
+        speed(worker) * self.workers as f64 / sum
+    }
+
+    /// Jobs in each second, of all senders.
+    pub fn rate(&self) -> f64 {
+        let capacity = self.workers as f64 * f64::from(self.concurrency);
+        self.utilisation * capacity / self.service_time.as_secs_f64()
+    }
+}

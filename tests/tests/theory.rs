@@ -1,0 +1,78 @@
+//! The simulator against theory: each gate passes, and fails once its system is another one. And the
+//! simulator against itself: the same seed takes the same course.
+
+use svcmap_tests::simulator::gates::{self, Gate};
+use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
+use svcmap_worker::choice::Policy;
+
+fn pass(wanted: &str) {
+    let mut gates = 0;
+    for gate in gates::all().iter().filter(|gate| gate.name.contains(wanted)) {
+        let Gate { name, expected, .. } = gate;
+        let right = gate.run();
+        assert!(right.passed, "{name}: {right:?} for {expected}");
+        let wrong = gate.run_wrong();
+        assert!(!wrong.passed, "{name} does not notice another system: {wrong:?} for {expected}");
+        gates += 1;
+    }
+    assert!(gates > 0, "no gate is called {wanted}");
+}
+
+#[test]
+fn waits_with_many_servers() {
+    pass("M/M/4");
+    pass("M/M/8");
+    pass("M/M/16");
+    pass("M/M/32");
+}
+
+#[test]
+fn responses_of_fresh_p2c() {
+    pass("fresh p2c");
+}
+
+#[test]
+fn losses_of_random_shares() {
+    pass("M/M/1/11");
+}
+
+#[test]
+fn the_floor_in_overload() {
+    pass("overload floor");
+}
+
+#[test]
+fn responses_on_a_board_that_is_renewed_often() {
+    pass("T 0.5,");
+    pass("T 1,");
+    pass("T 2,");
+}
+
+#[test]
+fn responses_on_a_board_that_is_renewed_seldom() {
+    pass("T 5,");
+    pass("T 10,");
+    pass("T 20,");
+}
+
+#[test]
+fn the_same_seed_takes_the_same_course() {
+    let scenarios = [
+        Scenario::default(),
+        Scenario { feed: Feed::Board, ..Scenario::default() },
+        Scenario { feed: Feed::Query, ..Scenario::default() }.with_rule(Rule::Prequal),
+        Scenario::default().with_rule(Rule::Shipped(Policy::Least)),
+    ];
+    for scenario in scenarios {
+        let scenario = scenario.with_jobs(2000);
+        let trace = |scenario: &Scenario| {
+            let mut world = World::new(scenario.clone()).with_trace();
+            world.run();
+            world.trace().to_vec()
+        };
+        let first = trace(&scenario);
+        assert!(first.len() > 100_000, "it says what happens");
+        assert_eq!(first, trace(&scenario));
+        assert_ne!(first, trace(&Scenario { seed: 2, ..scenario }));
+    }
+}
