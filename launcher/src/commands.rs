@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod mapper;
+pub mod soak;
 pub mod status;
 pub mod submit;
 pub mod worker;

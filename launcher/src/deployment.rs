@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
+use svcmap_proto::time::Timestamp;
 use svcmap_worker::Client;
 
 use crate::commands::mapper::parse_listening_line;
@@ -29,6 +30,8 @@ pub struct Deployment {
     supervisor: Supervisor,
     mapper: Endpoint,
     publish: Endpoint,
+    /// Further flags of the mapper.
+    flags: Vec<String>,
     children: BTreeMap<String, (ChildId, Option<InstanceKey>)>,
 }
 
@@ -46,11 +49,24 @@ impl Deployment {
     /// # Errors
     /// If it does not start.
     pub fn open(supervisor: Supervisor) -> Result<Self, Failure> {
-        let any: Endpoint = "tcp://127.0.0.1:0".parse().map_err(failed)?;
-        let (mapper, publish, children) = (any.clone(), any, BTreeMap::new());
-        let mut deployment = Self { supervisor, mapper, publish, children };
+        Self::open_with(supervisor, Vec::new())
+    }
+
+    /// The same with further flags for the mapper.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn open_with(supervisor: Supervisor, flags: Vec<String>) -> Result<Self, Failure> {
+        let any = "tcp://127.0.0.1:0".parse().map_err(failed)?;
+        let mut deployment = Self { flags, ..Self::join(supervisor, any) };
         deployment.start_mapper_again()?;
         Ok(deployment)
+    }
+
+    /// With a mapper that runs already, and that is not ended with the others.
+    pub fn join(supervisor: Supervisor, mapper: Endpoint) -> Self {
+        let (publish, flags, children) = (mapper.clone(), Vec::new(), BTreeMap::new());
+        Self { supervisor, mapper, publish, flags, children }
     }
 
     /// Where its mapper is.
@@ -70,6 +86,7 @@ impl Deployment {
     pub fn start_mapper_again(&mut self) -> Result<(), Failure> {
         let (bind, publish) = (self.mapper.as_str(), self.publish.as_str());
         let args = ["--log-level", "error", "mapper", "--bind", bind, "--publish", publish];
+        let args = args.into_iter().chain(self.flags.iter().map(String::as_str));
         let child = ChildSpec::new(MAPPER, args).with_first_line();
         let child = self.supervisor.start(child).map_err(failed)?;
         let line = self.supervisor.first_line(child, Clock.now() + PATIENCE).map_err(failed)?;
@@ -109,6 +126,30 @@ impl Deployment {
         };
         self.children.insert(instance.to_owned(), (child, Some(key)));
         Ok(())
+    }
+
+    /// Starts another command, which knows the mapper and ends by itself.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn start_command(
+        &mut self,
+        name: &str,
+        command: &str,
+        flags: &[&str],
+    ) -> Result<(), Failure> {
+        let own = ["--log-level", "error", command, "--mapper", self.mapper.as_str()];
+        let args = own.iter().chain(flags);
+        let child = self.supervisor.start(ChildSpec::new(name, args)).map_err(failed)?;
+        self.children.insert(name.to_owned(), (child, None));
+        Ok(())
+    }
+
+    /// The next process that ends by itself until then.
+    pub fn next_exit(&mut self, deadline: Timestamp) -> Option<Exit> {
+        let exit = self.supervisor.next_exit(deadline)?;
+        self.children.remove(&exit.name);
+        Some(exit)
     }
 
     /// A sender that knows this mapper.
@@ -198,7 +239,7 @@ impl Deployment {
         exits.extend(names.iter().filter_map(|name| self.end(name, Supervisor::terminate).ok()));
         exits.extend(self.supervisor.stop_all(PATIENCE));
         let clean = exits.iter().filter(|exit| exit.status.success()).count();
-        Stopped { all: names.len() + 1, clean }
+        Stopped { all: exits.len(), clean }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`measurement`] | how good the choices of senders were, for the soak and the simulator |
 //! | [`distribution`] | how long jobs take, for the soak and the simulator |
 //! | [`exec`] | one program run for each job |
+//! | [`soak`] | what its senders write down, and what follows from that |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
 //! | [`io`] | files to poll, the parent process, the terminal |
@@ -29,6 +30,8 @@ pub mod io;
 pub mod logging;
 pub mod measurement;
 pub mod parse;
+pub mod progress;
+pub mod soak;
 pub mod supervisor;
 pub mod table;
 
@@ -67,6 +70,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Worker(args) => logging::with(&cli.log, |log| commands::worker::run(&args, log)),
         Command::Submit(args) => logging::with(&cli.log, |log| commands::submit::run(&args, log)),
         Command::Status(args) => commands::status::run(&args),
+        Command::Soak(args) => commands::soak::run(&args),
+        Command::SoakSender(args) => commands::soak::sender::run(&args),
         Command::ExecChild(args) => Ok(exec::child::become_program(&args)),
     }
 }

@@ -178,6 +178,21 @@ impl Measurement {
         (self.waits.mean_ms() / 1e3, self.responses.mean_ms() / 1e3)
     }
 
+    /// Which share of jobs waited longer than so many milliseconds, in falling shares.
+    pub fn wait_tail(&self) -> Vec<(f64, f64)> {
+        self.waits.tail()
+    }
+
+    /// The same for responses.
+    pub fn response_tail(&self) -> Vec<(f64, f64)> {
+        self.responses.tail()
+    }
+
+    /// The same for the age of what was known.
+    pub fn age_tail(&self) -> Vec<(f64, f64)> {
+        self.ages.tail()
+    }
+
     /// The figures, for what was set.
     pub fn report(&self, setting: Setting) -> Report {
         let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
@@ -252,6 +267,16 @@ impl Times {
 
     fn mean_ms(&self) -> f64 {
         self.sum.as_secs_f64() * 1e3 / self.histogram.len().max(1) as f64
+    }
+
+    fn tail(&self) -> Vec<(f64, f64)> {
+        let count = self.histogram.len() as f64;
+        let mut longer = count;
+        let values = self.histogram.iter_recorded().map(|value| {
+            longer -= value.count_since_last_iteration() as f64;
+            (value.value_iterated_to() as f64 / 1e3, longer / count)
+        });
+        values.collect()
     }
 
     fn percentiles(&self) -> Percentiles {

@@ -56,6 +56,15 @@ pub fn duration_nonzero(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Offered load / capacity: more than nothing, and at most ten times what can be done.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn utilisation(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| *share > 0.0 && *share <= 10.0);
+    share.ok_or_else(|| "write a number above 0, up to 10, such as 0.9".to_owned())
+}
+
 /// A payload limit such as `4096`, `64KiB` or `16MiB`, within what the wire allows.
 ///
 /// # Errors

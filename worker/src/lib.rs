@@ -43,6 +43,7 @@
 //! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
 //! | [`server`] | the serving half: [`intake`], [`senders`], [`clients`] |
 //! | [`json`] | what clients of the JSON dialect say, and what they are told |
+//! | [`observation`] | a sender's decisions one by one, for those who measure |
 //! | [`outcome`] | how a job ends |
 //! | [`statistics`] | what a sender counts |
 //! | [`config`] | settings, their defaults and limits |
@@ -69,10 +70,13 @@ pub mod statistics;
 #[cfg(test)]
 mod testing;
 
+pub use choice::Policy;
 pub use io::{
     Client, ClientBuilder, DrainError, HandlerError, Job, JobBuilder, Notice, StartError,
     SubmitError, Ticket, Worker, WorkerBuilder,
 };
+pub use observation::Observation;
+pub use outbox::JobId;
 pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
 pub use server::DrainReport;
 pub use statistics::{Statistics, Tally};

@@ -7,6 +7,8 @@ use std::time::Duration;
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::InstanceKey;
 
+use crate::outbox::JobId;
+
 /// Something that a sender did, or met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
@@ -28,4 +30,6 @@ pub enum Observation {
         /// Why.
         reason: Reason,
     },
+    /// A job has its outcome, as its ticket says.
+    Settled(JobId),
 }

@@ -251,6 +251,12 @@ impl Sender {
         }
     }
 
+    /// A message of so many bytes went to a worker, or came from one.
+    pub fn count_message(&mut self, bytes: usize) {
+        self.statistics.messages += 1;
+        self.statistics.bytes += bytes as u64;
+    }
+
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, gap: Duration) {
         self.links.iter_mut().for_each(|state| state.link.handle_suspension(gap));
@@ -412,6 +418,10 @@ impl Sender {
     fn settle(&mut self) {
         while let Some((job, outcome)) = self.outbox.poll_settled() {
             self.statistics.count(&outcome);
+            if self.observe {
+                let settled = Observation::Settled(job);
+                self.outputs.push_back(SenderOutput::Observed(settled));
+            }
             self.outputs.push_back(SenderOutput::Settled { job, outcome });
         }
     }

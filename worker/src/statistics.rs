@@ -24,6 +24,10 @@ pub struct Statistics {
     pub unknown: u64,
     /// Jobs taken by a worker that reports no more.
     pub accepted: u64,
+    /// Messages to and from workers.
+    pub messages: u64,
+    /// Bytes of those messages, without what the transport adds.
+    pub bytes: u64,
     /// What became of the attempts, by instance.
     pub instances: BTreeMap<InstanceKey, Tally>,
     /// The same for instances beyond the number that is counted one by one.

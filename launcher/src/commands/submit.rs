@@ -2,7 +2,6 @@
 
 mod complaints;
 mod input;
-mod progress;
 mod report;
 
 use std::collections::VecDeque;
@@ -19,9 +18,9 @@ use crate::cli::SubmitArgs;
 use crate::control::PATIENCE;
 use crate::errors::{self, Error, Failure, print_out_bytes};
 use crate::io::stdout_columns;
+use crate::progress::{self, Progress};
 use complaints::Complaints;
 use input::{Input, Source};
-use progress::Progress;
 use report::{Record, Report};
 
 /// Jobs that are under way at once: more than most deployments have slots, and few enough that
@@ -41,6 +40,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         .logger(log.clone())
         .start()
         .map_err(Failure::failed)?;
+    let jobs = args.files.len().max(1).saturating_mul(args.count.get() as usize);
     let mut submission = Submission {
         args,
         client: &client,
@@ -48,7 +48,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         under_way: VecDeque::new(),
         report: Report::default(),
         complaints: Complaints::default(),
-        progress: Progress::new(args),
+        progress: Progress::new(jobs, "jobs"),
         on_terminal: stdout_columns().is_some(),
     };
     for source in Source::all(args) {

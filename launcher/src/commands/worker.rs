@@ -11,6 +11,7 @@ use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_worker::config::IntakeConfig;
 use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder};
 
+use super::soak;
 use crate::cli::{Builtin, WorkerArgs};
 use crate::errors::{Error, Exit, Failure, print_out};
 use crate::exec::{self, Program};
@@ -100,6 +101,7 @@ fn start(args: &WorkerArgs, builder: WorkerBuilder) -> Result<Worker, Failure> {
         (None, Some(Builtin::Echo)) => builder.start(|job: &Job| Ok(job.payload().to_vec())),
         (None, Some(Builtin::Sleep)) => builder.start(|job: &Job| take_time(job, pause_until)),
         (None, Some(Builtin::Spin)) => builder.start(|job: &Job| take_time(job, spin_until)),
+        (None, Some(Builtin::Timed)) => builder.start(soak::serve),
         (None, None) => return Err(Failure::usage("give --exec or --builtin")),
     };
     started.map_err(cannot_start)

@@ -492,7 +492,7 @@ impl World {
                     self.measurement.reject(job.chosen_at, attempt.attempt == 1, full);
                 }
             }
-            Observation::Rejected { .. } => {}
+            Observation::Rejected { .. } | Observation::Settled(_) => {}
         }
     }
 

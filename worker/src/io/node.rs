@@ -242,6 +242,7 @@ impl State {
         link: u64,
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
+        self.sender.count_message(frames.iter().map(|frame| frame.len()).sum());
         let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
         if let ([], [body]) = (&**frame, payload) {
             self.sender.handle_link_reply(now, link, body);
@@ -360,7 +361,9 @@ impl State {
                         None => &[&frame],
                     };
                     // What cannot be sent is found missing at the next HELLO.
-                    let _ = event_loop.send(socket, frames);
+                    if event_loop.send(socket, frames).is_ok() {
+                        self.sender.count_message(frames.iter().map(|frame| frame.len()).sum());
+                    }
                 }
                 SenderOutput::Request { link, body } => {
                     let Some(&socket) = self.links.get(&link) else { continue };

@@ -26,6 +26,7 @@ pub(super) type Handler = dyn Fn(&Job) -> Result<Vec<u8>, HandlerError> + Send +
 pub struct Job {
     pub(super) payload: Vec<u8>,
     pub(super) key: Arc<InstanceKey>,
+    pub(super) arrived_at: Timestamp,
     pub(super) deadline: Timestamp,
     pub(super) cancelled: Arc<AtomicBool>,
 }
@@ -47,6 +48,11 @@ impl Job {
     /// The instance that runs it.
     pub fn instance(&self) -> &InstanceKey {
         &self.key
+    }
+
+    /// Time since it came to this worker.
+    pub fn age(&self) -> Duration {
+        Clock.now().since(self.arrived_at)
     }
 
     /// Time until its sender stops waiting; zero if that has passed.

@@ -235,7 +235,8 @@ impl Serving {
         let cancelled = Arc::<AtomicBool>::default();
         self.cancelled.insert(task.id, Arc::clone(&cancelled));
         let key = Arc::clone(&self.key);
-        let job = Job { payload: task.payload, key, deadline: task.deadline, cancelled };
+        let Task { arrived_at, deadline, payload, .. } = task;
+        let job = Job { payload, key, arrived_at, deadline, cancelled };
         // The handlers live as long as this does, so somebody takes it.
         let _ = self.assignments.send(Assignment { id: task.id, job });
     }

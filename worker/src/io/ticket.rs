@@ -79,6 +79,11 @@ impl Drop for Settler {
 }
 
 impl Ticket {
+    /// The job's number at its sender, as [`Observation`](crate::Observation)s name it.
+    pub fn job(&self) -> JobId {
+        self.id
+    }
+
     /// Waits for the outcome: until the job's deadline at most, and a tick.
     pub fn wait(self) -> Outcome {
         let mut state = self.place.lock();

@@ -1,4 +1,4 @@
-//! How far a submission is: a bar on a terminal, a line now and then elsewhere.
+//! How far something is that takes a while: a bar on a terminal, a line now and then elsewhere.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -7,8 +7,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
-
-use crate::cli::SubmitArgs;
 
 /// How often the bar moves while nothing happens.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -19,31 +17,30 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Time between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Fewer jobs are not worth a bar.
-const JOBS_MIN: usize = 3;
+/// Fewer are not worth a bar.
+const COUNT_MIN: usize = 3;
 
 /// See the module.
 pub struct Progress {
-    jobs: usize,
+    count: usize,
+    noun: &'static str,
     bar: Option<ProgressBar>,
     next: Cell<Timestamp>,
 }
 
 impl Progress {
-    /// Nothing is shown yet.
-    pub fn new(args: &SubmitArgs) -> Self {
-        let sources = args.files.len().max(1);
-        let jobs = sources.saturating_mul(args.count.get() as usize);
+    /// So many of these are to come. Nothing is shown yet.
+    pub fn new(count: usize, noun: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let bar = terminal.then(|| bar(jobs));
+        let bar = terminal.then(|| bar(count, noun));
         let first = if terminal { FIRST } else { LINE_INTERVAL };
-        Self { jobs, bar, next: Cell::new(Clock.now() + first) }
+        Self { count, noun, bar, next: Cell::new(Clock.now() + first) }
     }
 
-    /// So many jobs have their outcome.
+    /// So many are over.
     pub fn show(&self, done: usize) {
         let now = Clock.now();
-        if self.jobs < JOBS_MIN || now < self.next.get() {
+        if self.count < COUNT_MIN || now < self.next.get() {
             return;
         }
         match &self.bar {
@@ -51,7 +48,7 @@ impl Progress {
             None => {
                 self.next.set(now + LINE_INTERVAL);
                 // A closed stderr only means that nobody looks.
-                let line = format!("{done} of {} jobs\n", self.jobs);
+                let line = format!("{done} of {} {}\n", self.count, self.noun);
                 let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             }
         }
@@ -73,8 +70,9 @@ impl Progress {
     }
 }
 
-fn bar(jobs: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {pos} of {len} jobs, {per_sec}, {eta} left");
+fn bar(count: usize, noun: &str) -> ProgressBar {
+    let template = format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{per_sec}}, {{eta}} left");
+    let style = ProgressStyle::with_template(&template);
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(jobs as u64).with_style(style)
+    ProgressBar::new(count as u64).with_style(style)
 }
