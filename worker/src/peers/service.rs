@@ -65,14 +65,13 @@ impl Member {
         }
     }
 
-    /// It said so itself. Returns whether that was news.
-    pub(super) fn handle_answer(&mut self, now: Timestamp, load: &Load) -> bool {
+    /// It said something itself.
+    pub(super) fn handle_answer(&mut self, now: Timestamp) {
         self.answered_at = Some(now);
-        self.take_load(load, now)
     }
 
     /// Takes a load that was true at `at`. Returns whether that was news.
-    fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
+    pub(super) fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
         if load.sequence < self.load.sequence {
             return false;
         }

@@ -32,6 +32,8 @@ struct Seen {
     requests: Vec<(u64, String)>,
     natives: Vec<(u64, ToWorker)>,
     outcomes: Vec<(u64, Outcome)>,
+    /// Whose connections were closed.
+    disconnects: Vec<u64>,
 }
 
 struct Scene(Sender);
@@ -87,11 +89,30 @@ impl Scene {
                 }
                 SenderOutput::Send { link, message, .. } => seen.natives.push((link, message)),
                 SenderOutput::Settled { job, outcome } => seen.outcomes.push((job.0, outcome)),
+                SenderOutput::Disconnect { link } => seen.disconnects.push(link),
                 _ => {}
             }
         }
         seen
     }
+}
+
+/// Everything that happens between two points in time, looked at each 100 ms.
+fn steps(scene: &mut Scene, from: u64, until: u64) -> Seen {
+    let mut seen = Seen::default();
+    for now in (from..until).step_by(100) {
+        let Seen { requests, natives, outcomes, disconnects } = scene.step(at(now));
+        seen.requests.extend(requests);
+        seen.natives.extend(natives);
+        seen.outcomes.extend(outcomes);
+        seen.disconnects.extend(disconnects);
+    }
+    seen
+}
+
+fn is_member(scene: &Scene) -> bool {
+    let key = InstanceKey { service: name("resize"), instance: name("j") };
+    scene.0.peers().member(&key).is_some()
 }
 
 const OK: &[u8] = br#"{"status":"ok","message":"job accepted"}"#;
@@ -136,13 +157,27 @@ fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     scene.0.handle_link_reply(at(1), 0, FULL);
     assert!(scene.step(at(1)).requests.is_empty(), "it is full until a mapper knows better");
     assert_eq!(scene.0.statistics().stale(), 1);
-    // A beat later it is tried once more, although it has not reported since.
     scene.list(at(100), 2, vec![entry("j", 1, Some(0.0))]);
-    assert_eq!(scene.step(at(100)).requests.len(), 1);
-    scene.0.handle_link_reply(at(101), 0, FULL);
-    assert!(scene.step(at(101)).requests.is_empty());
+    assert!(scene.step(at(100)).requests.is_empty(), "that is what the mapper knew before");
     scene.list(at(200), 3, vec![entry("j", 2, Some(0.2))]);
     assert_eq!(scene.step(at(200)).requests.len(), 1);
+}
+
+#[test]
+fn a_beat_after_queue_full_it_is_tried_again_and_what_it_takes_it_takes() {
+    // No mapper says a word after the first.
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.step(at(1));
+    scene.submit(at(900), 2, b"2");
+    scene.submit(at(900), 3, b"3");
+    let again = at(1) + ms(1000);
+    assert!(steps(&mut scene, 900, 1001).requests.is_empty());
+    assert_eq!(scene.step(again).requests, [(0, "2".to_owned())]);
+    scene.0.handle_link_reply(again, 0, OK);
+    assert_eq!(scene.step(again).requests, [(0, "3".to_owned())]);
 }
 
 #[test]
@@ -154,10 +189,9 @@ fn one_that_does_not_answer_holds_nothing_else_up() {
     scene.submit(at(2), 2, b"2");
     let seen = scene.step(at(2));
     assert!(matches!(seen.natives[..], [(1, ToWorker::Hello(_))]), "{seen:?}");
-    // No ping reaches it, and it is not given up while its connection holds.
-    (1..19).for_each(|n| drop(scene.step(at(n * 100))));
-    let mut outcomes = Vec::new();
-    (20..23).for_each(|n| outcomes.extend(scene.step(at(n * 100)).outcomes));
+    // No ping reaches it, and it is not given up while it has time.
+    assert!(!steps(&mut scene, 100, 2000).disconnects.contains(&0));
+    let Seen { outcomes, .. } = steps(&mut scene, 2000, 2300);
     assert!(outcomes.contains(&(1, Outcome::Unknown(Cause::Deadline))), "{outcomes:?}");
     // What it says after all is nobody's business any more, but it is free again.
     scene.0.handle_link_reply(at(2300), 0, OK);
@@ -165,6 +199,39 @@ fn one_that_does_not_answer_holds_nothing_else_up() {
     scene.list(at(2301), 3, vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(2301), 3, b"3");
     assert_eq!(scene.step(at(2301)).requests, [(0, "3".to_owned())]);
+}
+
+#[test]
+fn one_that_never_answers_is_given_up_and_asked_anew() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    let seen = steps(&mut scene, 0, 3900);
+    assert_eq!(seen.outcomes, [(1, Outcome::Unknown(Cause::Deadline))]);
+    assert!(seen.disconnects.is_empty(), "{seen:?}");
+    // Its deadline was at two seconds, and the last that was known of it is a second older.
+    assert_eq!(steps(&mut scene, 3900, 4100).disconnects, [0]);
+    scene.list(at(5100), 2, vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(5100), 2, b"2");
+    assert_eq!(scene.step(at(5100)).requests, [(0, "2".to_owned())]);
+    scene.0.handle_link_reply(at(5101), 0, OK);
+    assert_eq!(scene.step(at(5101)).outcomes, [(2, Outcome::Accepted)]);
+}
+
+#[test]
+fn who_is_not_listed_lives_by_its_own_replies_only() {
+    for replies in [false, true] {
+        let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+        scene.submit(at(0), 1, b"1");
+        scene.step(at(0));
+        if replies {
+            scene.0.handle_link_reply(at(1), 0, OK);
+        }
+        scene.list(at(1000), 2, Vec::new());
+        assert_eq!(is_member(&scene), replies, "the benefit of the doubt is for one expiry");
+        // With the deadline far away, a ping would keep its link for long.
+        assert_eq!(steps(&mut scene, 1000, 3200).disconnects.len(), usize::from(!replies));
+        assert!(!is_member(&scene));
+    }
 }
 
 #[test]

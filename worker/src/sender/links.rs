@@ -59,7 +59,8 @@ impl LinkState {
     /// Acts on the link's deadlines. Returns whether its worker may be tried again from now on.
     pub(super) fn handle_timeout(&mut self, now: Timestamp) -> bool {
         self.link.handle_timeout(now);
-        self.retry_at.take_if(|at| *at <= now).is_some()
+        let has_room = self.rep.as_mut().is_some_and(|rep| rep.handle_timeout(now));
+        self.retry_at.take_if(|at| *at <= now).is_some() || has_room
     }
 
     /// Where to connect to next.
@@ -78,10 +79,14 @@ impl LinkState {
             self.load_sequence = member.load.sequence;
             self.link.reflect_until(member.load_at);
         }
-        let accepted = self.rep.as_mut().map_or(0, |rep| {
+        let mut accepted = 0;
+        if let Some(rep) = &mut self.rep {
             rep.handle_load(&member.load);
-            rep.accepted()
-        });
+            if rep.full_until().is_some() {
+                return None;
+            }
+            accepted = rep.accepted();
+        }
         let usable = self.link.is_closed() || self.link.is_usable();
         usable.then(|| (self.link.unreflected().saturating_add(accepted), self.link.open()))
     }
@@ -166,7 +171,8 @@ impl Links {
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         let links = self.by_number.values().filter_map(|state| {
             let retry_at = state.retry_at.filter(|_| state.link.is_closed());
-            earliest(state.link.poll_timeout(), retry_at)
+            let full_until = state.rep.as_ref().and_then(RepWorker::full_until);
+            earliest(state.link.poll_timeout(), earliest(retry_at, full_until))
         });
         links.min()
     }
@@ -175,8 +181,8 @@ impl Links {
     pub(super) fn forget_ended(&mut self, peers: &Peers) {
         let by_number = &mut self.by_number;
         self.by_peer.retain(|(key, incarnation), number| {
-            let listed = peers.member(key).is_some_and(|m| m.incarnation == *incarnation);
-            let keep = listed || by_number.get(number).is_some_and(|s| !s.link.is_closed());
+            let member = peers.is_member(key, *incarnation);
+            let keep = member || by_number.get(number).is_some_and(|s| !s.link.is_closed());
             if !keep {
                 by_number.remove(number);
             }
