@@ -29,6 +29,8 @@ pub struct Member {
     pub load: Load,
     /// When that was true.
     pub load_at: Timestamp,
+    /// When a mapper last spoke of it.
+    pub told_at: Timestamp,
     /// When it last answered itself.
     answered_at: Option<Timestamp>,
     /// Which mappers list it: one bit for each.
@@ -60,6 +62,7 @@ impl Member {
             host: entry.host,
             load: entry.load,
             load_at: heard_at(now, entry.age_ms),
+            told_at: now,
             answered_at: None,
             listed_by: 0,
         }
@@ -68,6 +71,12 @@ impl Member {
     /// It said something itself.
     pub(super) fn handle_answer(&mut self, now: Timestamp) {
         self.answered_at = Some(now);
+    }
+
+    /// A mapper told its load.
+    fn handle_told(&mut self, now: Timestamp, load: &Load, age_ms: u32) {
+        self.told_at = now;
+        self.take_load(load, heard_at(now, age_ms));
     }
 
     /// Takes a load that was true at `at`. Returns whether that was news.
@@ -149,7 +158,7 @@ impl Service {
                 Change::Load { instance, incarnation, load, age_ms } => {
                     let member = self.members.get_mut(instance);
                     if let Some(member) = member.filter(|m| m.incarnation == *incarnation) {
-                        member.take_load(load, heard_at(now, *age_ms));
+                        member.handle_told(now, load, *age_ms);
                     }
                 }
                 Change::Left { instance, incarnation } => {
@@ -181,7 +190,7 @@ impl Service {
             Some(member) if member.incarnation > entry.incarnation => None,
             Some(member) if member.incarnation == entry.incarnation => {
                 member.listed_by |= bit(mapper);
-                member.take_load(&entry.load, heard_at(now, entry.age_ms));
+                member.handle_told(now, &entry.load, entry.age_ms);
                 if member.endpoints != entry.endpoints {
                     member.endpoints.clone_from(&entry.endpoints);
                 }

@@ -150,6 +150,22 @@ fn its_load_counts_however_old_and_from_nine_tenths_on_it_is_full() {
 }
 
 #[test]
+fn its_load_counts_as_long_as_a_mapper_speaks_of_it() {
+    for (mapper_until, requests) in [(31_000, 0), (0, 1)] {
+        let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.95))]);
+        for revision in 1..=mapper_until / 1000 {
+            scene.list(at(revision * 1000), revision + 1, vec![entry("j", 1, Some(0.95))]);
+        }
+        scene.submit(at(29_000), 1, b"1");
+        assert!(scene.step(at(29_000)).requests.is_empty());
+        // Unknown is not full: it gets one job.
+        scene.submit(at(31_000), 2, b"2");
+        scene.submit(at(31_000), 3, b"3");
+        assert_eq!(scene.step(at(31_000)).requests.len(), requests);
+    }
+}
+
+#[test]
 fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(0), 1, b"1");

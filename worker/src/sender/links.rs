@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use svcmap_proto::json;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -146,7 +147,8 @@ impl Links {
     }
 
     /// A member as the policy sees it; `None` if it cannot be used now. A load older than `expiry`
-    /// is none, but a worker of the JSON dialect reports seldom: its load counts while it is listed.
+    /// is none, but a worker of the JSON dialect reports seldom: its load counts while a mapper
+    /// speaks of it, and for as long as an original worker may be silent.
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
@@ -156,7 +158,8 @@ impl Links {
         host: HostId,
     ) -> Option<Candidate> {
         let age = now.since(member.load_at);
-        let counts = age <= expiry || member.load.share.is_some();
+        let is_told = || now.since(member.told_at) <= json::LEASE;
+        let counts = age <= expiry || (member.load.share.is_some() && is_told());
         let load = counts.then_some(member.load);
         let number = self.by_peer.get(peer);
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(number)) {
