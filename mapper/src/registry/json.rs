@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::control::Registration;
 use svcmap_proto::json::{Envelope, JsonError, error};
-use svcmap_proto::load::{Load, Share, better_of_two};
+use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
 use svcmap_proto::status::{MapperRow, Report};
 use svcmap_proto::time::Timestamp;
@@ -169,10 +169,14 @@ impl Registry {
         let instances: Vec<&Instance> = instances.values().collect();
         let load = |instance: &&Instance| instance.registration.load;
         let wait = |instance: &&Instance| load(instance).expected_wait(load(instance).jobs());
+        // A full one says so, and may have room by then; one that drains takes nothing any more.
+        let wishes: [fn(&Load) -> bool; 3] =
+            [Load::is_eligible, |load| load.state == State::Ready, |_| true];
         let random = &mut self.random;
-        let chosen = better_of_two(&instances, random, |i| load(i).is_eligible(), wait)
-            .or_else(|| better_of_two(&instances, random, |_| true, wait));
-        chosen.map(|index| instances[index])
+        let mut chosen = wishes.iter().filter_map(|is_wanted| {
+            better_of_two(&instances, random, |instance| is_wanted(&load(instance)), wait)
+        });
+        chosen.next().map(|index| instances[index])
     }
 
     fn peers(&self, asked: Asked<'_>) -> BTreeMap<String, Peer<'_>> {

@@ -178,6 +178,22 @@ fn a_service_is_its_better_instance() {
 }
 
 #[test]
+fn rather_a_full_one_than_one_that_drains() {
+    let mut registry = registry();
+    for (instance, queued, state) in
+        [("s/full", 8, State::Ready), ("s/leaving", 1, State::Draining)]
+    {
+        let mut said = registration(instance, 5);
+        said.load = Load { state, ..load(1, queued) };
+        native(&mut registry, ms(0), ToMapper::Register(said));
+        assert!(peer(&mut registry, ms(1), "s").contains(r#""load":1.0"#));
+    }
+    let (key, incarnation) = (registration("s/full", 5).key, Incarnation(5));
+    native(&mut registry, ms(2), ToMapper::Leave { key, incarnation });
+    assert!(peer(&mut registry, ms(3), "s").contains(r#""load":0.125"#), "there is no other");
+}
+
+#[test]
 fn native_and_json_replace_each_other_and_only_the_native_is_told() {
     let mut registry = registry();
     native(&mut registry, ms(0), ToMapper::Register(registration("w1/w1", 5)));
