@@ -147,14 +147,20 @@ fn a_mapper_answers_whatever_comes_from_req_sockets() {
     assert_eq!(status["mappers"][0]["endpoint"], json!(deployment.mapper().as_str()));
 }
 
-/// A worker as the original system has them: a REP socket that answers at acceptance, here in a
-/// thread. It takes so many jobs, has no room for more, and ends when it is told to.
-fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
+/// A REP socket, and where it is.
+fn rep() -> (zmq::Socket, String) {
     let socket = zmq::Context::new().socket(zmq::REP).unwrap();
     socket.set_linger(0).unwrap();
     socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
     socket.bind("tcp://127.0.0.1:*").unwrap();
     let endpoint = socket.get_last_endpoint().unwrap().unwrap();
+    (socket, endpoint)
+}
+
+/// A worker as the original system has them: a REP socket that answers at acceptance, here in a
+/// thread. It takes so many jobs, has no room for more, and ends when it is told to.
+fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
+    let (socket, endpoint) = rep();
     let worker = Builder::new().spawn(move || {
         let mut taken = Vec::new();
         loop {
@@ -174,6 +180,24 @@ fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
         }
     });
     (endpoint, worker.unwrap())
+}
+
+#[test]
+fn a_reply_of_several_frames_ends_the_job_and_the_next_is_sent() {
+    let deployment = deployment();
+    let (socket, address) = rep();
+    let mapper = Req::connect(deployment.mapper().as_str());
+    mapper.command("REGISTER", &json!({"name": "old", "address": &address, "pid": 7}));
+    let client = deployment.client().unwrap();
+    for frames in [2, 30, 1] {
+        let ticket = client.submit("old", b"{}".to_vec()).unwrap();
+        socket.recv_bytes(0).expect("a job in time");
+        socket.send_multipart(vec![accepted().to_string().as_str(); frames], 0).unwrap();
+        match ticket.wait() {
+            Outcome::Accepted => assert_eq!(frames, 1),
+            outcome => assert!(matches!(outcome, Outcome::Failed(_)) && frames > 1, "{outcome:?}"),
+        }
+    }
 }
 
 #[test]

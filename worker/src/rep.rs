@@ -177,6 +177,7 @@ mod tests {
             (r#"{"status":"ok","message":"job accepted"}"#, Verdict::Accepted, ""),
             (r#"{"status":"error","message":"no such task"}"#, Verdict::Failed, "no such task"),
             (r#"{"status":"error","message":"queue full"}"#, Verdict::Rejected(Reason::Full), ""),
+            ("", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
             ("hello", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
         ];
         for (number, (body, verdict, payload)) in (1..).zip(verdicts) {

@@ -190,6 +190,12 @@ impl State {
             }
             Event::TooManyFrames(socket, frames) => {
                 self.refusals.count(BadMessage::FrameCount);
+                // A job waits for its reply, whatever that is.
+                if let Some(&link) = self.link_numbers.get(&socket)
+                    && frames.first().is_some_and(|frame| frame.is_empty())
+                {
+                    self.sender.handle_link_reply(now, link, &[]);
+                }
                 // A REQ socket waits for its reply all the same.
                 if self.is_listener(socket)
                     && let Some((from, _)) = json::open(frames)
@@ -243,7 +249,10 @@ impl State {
         frames: &[zmq::Message],
     ) -> Result<(), BadMessage> {
         let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
-        if let ([], [body]) = (&**frame, payload) {
+        if frame.is_empty() {
+            // Only a REP socket puts that before what it says: one frame, or nothing that means
+            // anything.
+            let body = if let [body] = payload { body } else { &[][..] };
             self.sender.handle_link_reply(now, link, body);
             return Ok(());
         }
