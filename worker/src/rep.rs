@@ -96,6 +96,11 @@ impl RepWorker {
         }
     }
 
+    /// The newest job did not get out: which one.
+    pub fn handle_unsent(&mut self) -> Option<AttemptId> {
+        self.unanswered.take().map(|(attempt, _)| attempt)
+    }
+
     /// It replied: what a native worker would say to that, and the second frame. `None` if no job
     /// waits for a reply. One that is full is left alone for a `beat`.
     pub fn handle_reply(

@@ -23,6 +23,7 @@ use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Peers, PeersOutput};
+use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use links::Links;
 use roster::Rosters;
@@ -51,7 +52,8 @@ pub enum SenderOutput {
         /// The second frame of a job.
         payload: Option<Arc<Vec<u8>>>,
     },
-    /// Send this job to a worker of the JSON dialect; if it cannot be sent, the link finds out.
+    /// Send this job to a worker of the JSON dialect; if it cannot be sent, say so:
+    /// [`Sender::handle_unsent`].
     Request {
         /// Over which link.
         link: u64,
@@ -236,6 +238,15 @@ impl Sender {
     ) {
         if let Some(state) = self.links.get_mut(link) {
             state.link.handle_message(now, message, payload);
+        }
+    }
+
+    /// The newest job for a worker of the JSON dialect could not be sent.
+    pub fn handle_unsent(&mut self, now: Timestamp, link: u64) {
+        if let Some(state) = self.links.get_mut(link)
+            && let Some(attempt) = state.rep.as_mut().and_then(RepWorker::handle_unsent)
+        {
+            state.link.handle_unsent(now, attempt);
         }
     }
 

@@ -372,8 +372,11 @@ impl State {
                     let _ = event_loop.send(socket, frames);
                 }
                 SenderOutput::Request { link, body } => {
-                    let Some(&socket) = self.links.get(&link) else { continue };
-                    let _ = event_loop.send(socket, &[b"", &body]);
+                    let socket = self.links.get(&link);
+                    let sent = socket.map(|&socket| event_loop.send(socket, &[b"", &body]));
+                    if sent != Some(Ok(())) {
+                        self.sender.handle_unsent(now, link);
+                    }
                 }
                 SenderOutput::Connect { link, endpoint } => {
                     self.connect(link, &endpoint, event_loop);

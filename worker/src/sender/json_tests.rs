@@ -265,6 +265,19 @@ fn a_lost_connection_loses_the_job_that_was_on_it() {
 }
 
 #[test]
+fn what_could_not_be_sent_goes_elsewhere() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    assert_eq!(scene.step(at(0)).requests.len(), 1);
+    scene.list(at(1), 2, vec![entry("j", 1, Some(0.0)), entry("k", 1, Some(0.5))]);
+    scene.0.handle_unsent(at(1), 0);
+    let seen = scene.step(at(1));
+    assert_eq!((seen.requests, seen.disconnects), (vec![(1, "1".to_owned())], vec![0]));
+    scene.0.handle_link_reply(at(2), 1, OK);
+    assert_eq!(scene.step(at(2)).outcomes, [(1, Outcome::Accepted)]);
+}
+
+#[test]
 fn what_is_no_json_goes_to_native_workers_only() {
     let json = || entry("j", 1, Some(0.0));
     let mut scene = Scene::new(at(0), vec![json()]);
