@@ -195,7 +195,7 @@ impl Peers {
 
     /// Whether that life of an instance is a member.
     pub fn is_member(&self, key: &InstanceKey, incarnation: Incarnation) -> bool {
-        self.member(key).is_some_and(|member| member.incarnation == incarnation)
+        self.member(key).is_some_and(|member| member.life == incarnation)
     }
 
     /// A number that changes whenever a member comes, goes, or starts another life.
@@ -235,7 +235,7 @@ impl Peers {
     /// A member, if it is that life of it.
     fn life(&mut self, key: &InstanceKey, incarnation: Incarnation) -> Option<&mut Member> {
         let member = self.services.get_mut(&key.service)?.members.get_mut(&key.instance)?;
-        (member.incarnation == incarnation).then_some(member)
+        (member.life == incarnation).then_some(member)
     }
 
     fn view(&mut self, mapper: usize, service: &Name) -> Option<&mut View> {

@@ -39,7 +39,8 @@ impl RepWorker {
 
     /// A mapper told of its load.
     pub fn handle_load(&mut self, load: &Load) {
-        if load.sequence > self.load.sequence {
+        // The cache knows which is newer; a mapper that was started again counts anew.
+        if load.sequence != self.load.sequence {
             (self.load, self.accepted, self.full_until) = (*load, 0, None);
         }
     }

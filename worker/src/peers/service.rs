@@ -19,8 +19,13 @@ const REMOVED_MAX: usize = 4096;
 /// An instance that the cache knows.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Which life of it.
+    /// Which life of it, as mappers say now.
     pub incarnation: Incarnation,
+    /// The same life, as it was first known. They differ if a mapper gave a worker of the JSON
+    /// dialect another incarnation, as one does that was started again.
+    pub life: Incarnation,
+    /// Its process.
+    pid: u32,
     /// Where it is reached, best first.
     pub endpoints: Vec<Endpoint>,
     /// On which machine it runs.
@@ -58,6 +63,8 @@ impl Member {
     fn new(now: Timestamp, entry: &Entry) -> Self {
         Self {
             incarnation: entry.incarnation,
+            life: entry.incarnation,
+            pid: entry.pid,
             endpoints: entry.endpoints.clone(),
             host: entry.host,
             load: entry.load,
@@ -66,6 +73,12 @@ impl Member {
             answered_at: None,
             listed_by: 0,
         }
+    }
+
+    /// Whether this is the same process of the JSON dialect: it does not choose its incarnation.
+    fn is_process_of(&self, entry: &Entry) -> bool {
+        let both_json = self.load.share.is_some() && entry.load.share.is_some();
+        both_json && self.pid == entry.pid && self.endpoints == entry.endpoints
     }
 
     /// It said something itself.
@@ -194,6 +207,12 @@ impl Service {
                 if member.endpoints != entry.endpoints {
                     member.endpoints.clone_from(&entry.endpoints);
                 }
+                None
+            }
+            Some(member) if member.is_process_of(entry) => {
+                let Member { life, answered_at, .. } = *member;
+                let listed_by = bit(mapper);
+                *member = Member { life, answered_at, listed_by, ..Member::new(now, entry) };
                 None
             }
             earlier => {

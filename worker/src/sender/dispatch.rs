@@ -86,7 +86,7 @@ impl Sender {
         for instance in instances {
             let key = InstanceKey { service: lane.service.clone(), instance };
             let Some(member) = self.peers.member(&key) else { continue };
-            let peer = (key, member.incarnation);
+            let peer = (key, member.life);
             let candidate = self.links.candidate(now, &peer, member, expiry, host);
             match candidate {
                 Some(candidate) if member.load.share.is_some() => others.push((peer, candidate)),

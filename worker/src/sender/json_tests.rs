@@ -1,6 +1,6 @@
 //! A sender and workers of the JSON dialect.
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Change, ChangesPart, Entry};
 use svcmap_proto::load::{Load, Share};
 use svcmap_proto::names::{Epoch, Incarnation};
 
@@ -262,6 +262,53 @@ fn a_lost_connection_loses_the_job_that_was_on_it() {
     assert_eq!(seen.outcomes, [(1, Outcome::Unknown(Cause::Forgotten))]);
     scene.submit(at(201), 2, b"2");
     assert_eq!(scene.step(at(201)).requests.len(), 1);
+}
+
+#[test]
+fn the_same_process_lives_on_when_a_mapper_gives_it_another_incarnation() {
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.2)) };
+    let mut other_process = again.clone();
+    other_process.pid += 1;
+    let mut other_address = again.clone();
+    other_address.endpoints = vec!["tcp://10.0.0.1:6002".parse().unwrap()];
+    let lost = vec![(1, Outcome::Unknown(Cause::PeerEnded))];
+    for (entry_now, outcomes) in
+        [(again, vec![]), (other_process, lost.clone()), (other_address, lost)]
+    {
+        let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+        scene.submit(at(0), 1, b"1");
+        scene.step(at(0));
+        scene.list(at(100), 2, vec![entry_now]);
+        let lives_on = outcomes.is_empty();
+        assert_eq!(steps(&mut scene, 100, 1500).outcomes, outcomes);
+        if lives_on {
+            scene.0.handle_link_reply(at(1500), 0, OK);
+            assert_eq!(scene.step(at(1500)).outcomes, [(1, Outcome::Accepted)]);
+            scene.submit(at(1500), 2, b"2");
+            assert_eq!(scene.step(at(1500)).requests, [(0, "2".to_owned())], "over the same link");
+        }
+    }
+}
+
+#[test]
+fn when_it_leaves_its_link_ends_whatever_its_incarnation_was_at_first() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.2)) };
+    scene.list(at(100), 2, vec![again]);
+    let change = Change::Left { instance: name("j"), incarnation: Incarnation(6) };
+    let part = ChangesPart {
+        epoch: Epoch(1),
+        previous: 2,
+        revision: 3,
+        part: 0,
+        parts: 1,
+        changes: vec![change],
+    };
+    scene.0.handle_publication(at(200), 0, &name("resize"), &Publication::Changes(part));
+    let outcomes = steps(&mut scene, 200, 1500).outcomes;
+    assert_eq!(outcomes, [(1, Outcome::Unknown(Cause::PeerEnded))]);
 }
 
 #[test]
