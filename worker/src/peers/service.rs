@@ -150,7 +150,11 @@ impl Service {
             ended.extend(self.put(now, mapper, entry));
         }
         if !warming {
-            for (_, member) in self.members.iter_mut().filter(|(name, _)| !listed.contains(*name)) {
+            let has_all_json = self.views.get(mapper).is_some_and(|view| view.has_all_json(now));
+            let unlisted = self.members.iter_mut().filter(|(name, member)| {
+                !listed.contains(name) && (has_all_json || member.load.share.is_none())
+            });
+            for (_, member) in unlisted {
                 member.listed_by &= !bit(mapper);
                 self.has_unlisted = true;
             }

@@ -65,6 +65,12 @@ impl Scene {
         self.0.handle_snapshot(now, 0, &name("resize"), &part);
     }
 
+    fn change(&mut self, now: Timestamp, revision: u64, change: Change) {
+        let (previous, changes) = (revision - 1, vec![change]);
+        let part = ChangesPart { epoch: Epoch(1), previous, revision, part: 0, parts: 1, changes };
+        self.0.handle_publication(now, 0, &name("resize"), &Publication::Changes(part));
+    }
+
     fn submit(&mut self, now: Timestamp, job: u64, payload: &[u8]) {
         let spec = JobSpec {
             service: name("resize"),
@@ -242,7 +248,8 @@ fn who_is_not_listed_lives_by_its_own_replies_only() {
         if replies {
             scene.0.handle_link_reply(at(1), 0, OK);
         }
-        scene.list(at(1000), 2, Vec::new());
+        let expired = Change::Expired { instance: name("j"), incarnation: Incarnation(5) };
+        scene.change(at(1000), 2, expired);
         assert_eq!(is_member(&scene), replies, "the benefit of the doubt is for one expiry");
         // With the deadline far away, a ping would keep its link for long.
         assert_eq!(steps(&mut scene, 1000, 3200).disconnects.len(), usize::from(!replies));
@@ -298,15 +305,7 @@ fn when_it_leaves_its_link_ends_whatever_its_incarnation_was_at_first() {
     let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.2)) };
     scene.list(at(100), 2, vec![again]);
     let change = Change::Left { instance: name("j"), incarnation: Incarnation(6) };
-    let part = ChangesPart {
-        epoch: Epoch(1),
-        previous: 2,
-        revision: 3,
-        part: 0,
-        parts: 1,
-        changes: vec![change],
-    };
-    scene.0.handle_publication(at(200), 0, &name("resize"), &Publication::Changes(part));
+    scene.change(at(200), 3, change);
     let outcomes = steps(&mut scene, 200, 1500).outcomes;
     assert_eq!(outcomes, [(1, Outcome::Unknown(Cause::PeerEnded))]);
 }
