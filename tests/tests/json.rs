@@ -4,7 +4,7 @@ use std::thread::{Builder, JoinHandle};
 
 use serde_json::{Value, json};
 use svcmap_tests::{Count, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap};
-use svcmap_worker::{Outcome, Reason};
+use svcmap_worker::{HandlerError, Job, Outcome, Reason, Worker};
 
 /// A REQ socket, as any language has it.
 struct Req(zmq::Socket);
@@ -74,6 +74,28 @@ fn a_full_worker_says_so_at_once() {
     assert_eq!(req.submit(&json!({"body": "1ms"})), refused);
     let unknown = json!({"status": "unknown", "message": "no answer by the deadline"});
     assert_eq!(filler.reply(), unknown);
+}
+
+#[test]
+fn who_waits_is_told_when_the_worker_stops() {
+    let deployment = deployment();
+    let (started, has_started) = std::sync::mpsc::channel();
+    let worker = Worker::builder("nap")
+        .mapper(deployment.mapper().as_str())
+        .start(move |_: &Job| -> Result<Vec<u8>, HandlerError> {
+            started.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+    assert!(worker.wait_registered(PATIENCE));
+    let req = Req::connect(worker.endpoint().as_str());
+    req.send(r#"{"command": "SUBMIT", "payload": {"body": 1}}"#);
+    has_started.recv_timeout(PATIENCE).unwrap();
+    drop(worker);
+    let unknown = json!({"status": "unknown", "message": "the worker ended before it answered"});
+    assert_eq!(req.reply(), unknown);
 }
 
 /// Sends what no client should, and expects an error for each. `limit` is the largest body that is

@@ -138,6 +138,9 @@ impl Node {
         self.state.shared.permits.close();
         self.state.handle_inbox(now);
         self.state.sender.stop(now);
+        if let Some(serving) = &mut self.state.serving {
+            serving.stop(now);
+        }
         self.state.act(now, &mut self.event_loop);
         self.state.mappers.leave(&mut self.event_loop);
         let shared = Arc::clone(&self.state.shared);
