@@ -129,8 +129,11 @@ impl Registry {
             let Registration { incarnation, load, .. } = &listed.registration;
             return (*incarnation, load.sequence.saturating_add(1));
         }
-        let highest = self.highest(asked.now, &worker.key).unwrap_or_default().max(self.given);
-        self.given = Incarnation(asked.unix_us.max(highest.0.saturating_add(1)));
+        let above = |life: Incarnation| Incarnation(life.0.saturating_add(1));
+        // A wall clock that once was far ahead must not keep everybody away.
+        let next = above(self.given).min(newest_incarnation(asked.unix_us));
+        let own = self.highest(asked.now, &worker.key).map(above).unwrap_or_default();
+        self.given = Incarnation(asked.unix_us).max(next).max(own);
         (self.given, 1)
     }
 

@@ -12,9 +12,17 @@ fn registry() -> Registry {
 
 /// What a client on this host is told, and what else comes of it.
 fn outputs(registry: &mut Registry, now: Timestamp, text: &str) -> (String, Vec<Output>) {
+    outputs_at(registry, now, UNIX_US + now.since(ms(0)).as_micros() as u64, text)
+}
+
+fn outputs_at(
+    registry: &mut Registry,
+    now: Timestamp,
+    unix_us: u64,
+    text: &str,
+) -> (String, Vec<Output>) {
     let frames: [&[u8]; 3] = [b"client", b"", text.as_bytes()];
     let (from, body) = svcmap_proto::json::open(&frames).unwrap();
-    let unix_us = UNIX_US + now.since(ms(0)).as_micros() as u64;
     let _ = registry.handle_request(now, unix_us, from, "127.0.0.1", body);
     let mut outputs: Vec<_> = std::iter::from_fn(|| registry.poll_output()).collect();
     let Some(Output::JsonReply { body, .. }) = outputs.pop() else { panic!("{outputs:?}") };
@@ -149,6 +157,22 @@ fn who_leaves_is_gone_and_a_late_word_removes_no_successor() {
     // It comes back at once, and above the life that left.
     register(&mut registry, ms(20), "w1", 8);
     assert_ne!(peer(&mut registry, ms(20), "w1"), PEER_NOT_FOUND);
+}
+
+#[test]
+fn a_clock_that_was_days_ahead_keeps_nobody_away() {
+    let mut registry = registry();
+    let mut register_at = |unix_us, name: &str| {
+        let text = format!(
+            r#"{{"command":"REGISTER","payload":{{"name":"{name}","address":"tcp://h:1","pid":1}}}}"#
+        );
+        outputs_at(&mut registry, ms(0), unix_us, &text).0
+    };
+    let registered = |name| format!(r#"{{"status":"ok","message":"registered {name}"}}"#);
+    assert_eq!(register_at(UNIX_US + 2 * 86_400_000_000, "a"), registered("a"));
+    assert_eq!(register_at(UNIX_US, "b"), registered("b"));
+    assert_eq!(register_at(UNIX_US + 1, "b"), registered("b"), "the same process");
+    assert_eq!(register_at(UNIX_US + 2, "c"), registered("c"));
 }
 
 #[test]
