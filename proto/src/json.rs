@@ -38,6 +38,11 @@ impl Envelope {
         self.0.iter().map(Vec::as_slice).chain([body]).collect()
     }
 
+    /// The routing id of the connection.
+    pub fn connection(&self) -> &[u8] {
+        self.0.first().map_or(&[], Vec::as_slice)
+    }
+
     /// Whether it is short enough to be kept while its sender waits for an outcome.
     pub fn is_short(&self) -> bool {
         self.0.iter().map(Vec::len).sum::<usize>() <= limits::ENVELOPE_BYTES_MAX

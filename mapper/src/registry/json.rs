@@ -10,8 +10,11 @@ use svcmap_proto::status::{MapperRow, Report};
 use svcmap_proto::time::Timestamp;
 
 use super::instance::{Contact, Instance, Listing};
-use super::{Denied, Output, Registry, newest_incarnation};
+use super::{Connection, Denied, Output, Registry, newest_incarnation};
 use crate::json::{self, Peer, Request, Worker};
+
+/// A list of so many instances, or services, is short: some 40 KiB, if few have long tags.
+const SHORT_LIST: usize = 100;
 
 /// When and for whom a request is answered.
 #[derive(Clone, Copy)]
@@ -44,7 +47,7 @@ impl Registry {
         body: Result<&[u8], JsonError>,
     ) -> Result<(), JsonError> {
         let asked = Asked { now, unix_us, observed };
-        let answered = body.and_then(json::read).map(|request| self.answer(asked, request));
+        let answered = body.and_then(json::read).map(|request| self.answer(asked, &from, request));
         let (body, result) = match answered {
             Ok(body) => (body, Ok(())),
             Err(wrong) => (error(&wrong), Err(wrong)),
@@ -53,8 +56,11 @@ impl Registry {
         result
     }
 
-    fn answer(&mut self, asked: Asked<'_>, request: Request) -> Vec<u8> {
+    fn answer(&mut self, asked: Asked<'_>, from: &Envelope, request: Request) -> Vec<u8> {
         match request {
+            Request::ListPeers | Request::Status if !self.admits_list(asked.now, from) => {
+                error("a long list was just sent: try again in a moment")
+            }
             Request::Register(worker) => match self.register_worker(asked, &worker) {
                 Ok(()) => json::registered(&worker),
                 Err(Denied::Refused(refused)) => error(refused),
@@ -80,6 +86,12 @@ impl Registry {
             Request::Status => json::status(&self.report_status(asked.now)),
             Request::Unknown => error("unknown command"),
         }
+    }
+
+    /// Whether that client can be sent a list now.
+    fn admits_list(&mut self, now: Timestamp, from: &Envelope) -> bool {
+        let is_short = self.leases.len().max(self.revisions.len()) <= SHORT_LIST;
+        is_short || self.lists.admit(now, &Connection::new(from.connection()))
     }
 
     fn register_worker(&mut self, asked: Asked<'_>, worker: &Worker) -> Result<(), Denied> {

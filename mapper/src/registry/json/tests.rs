@@ -256,6 +256,28 @@ fn status_is_what_people_are_told() {
 }
 
 #[test]
+fn a_long_list_is_sent_to_a_client_once_in_a_while() {
+    let mut registry = registry();
+    let is_sent = |registry: &mut Registry, now, command: &str| {
+        let answer = outputs(registry, now, &format!(r#"{{"command":"{command}"}}"#)).0;
+        let try_again = answer.contains("try again");
+        assert_eq!(try_again, answer.starts_with(r#"{"status":"error""#));
+        !try_again
+    };
+    for number in 0..SHORT_LIST {
+        let said = registration(&format!("s/i-{number}"), 5);
+        native(&mut registry, ms(0), ToMapper::Register(said));
+    }
+    assert!((0..9).all(|_| is_sent(&mut registry, ms(0), "STATUS")), "it is short");
+    native(&mut registry, ms(0), ToMapper::Register(registration("s/one-more", 5)));
+    assert!(is_sent(&mut registry, ms(0), "STATUS"));
+    assert!(!is_sent(&mut registry, ms(99), "STATUS"));
+    assert!(!is_sent(&mut registry, ms(99), "LIST_PEERS"));
+    assert_ne!(peer(&mut registry, ms(99), "s"), PEER_NOT_FOUND, "what is short is always said");
+    assert!(is_sent(&mut registry, ms(100), "LIST_PEERS"));
+}
+
+#[test]
 fn a_worker_on_another_host_is_reached_from_there_only() {
     let mut registry = registry();
     register(&mut registry, ms(0), "here", 7);
