@@ -50,7 +50,7 @@ impl Sender {
                 let chosen = Observation::Chosen { attempt, key, age };
                 self.outputs.push_back(SenderOutput::Observed(chosen));
             }
-            crowd.candidates[index].add();
+            crowd.give(index);
         }
     }
 
@@ -115,6 +115,17 @@ impl Crowd {
     fn push(&mut self, peer: (InstanceKey, Incarnation), candidate: Candidate) {
         self.peers.push(peer);
         self.candidates.push(candidate);
+    }
+
+    /// One of them was given a job. A REP socket takes no other before it has replied, whatever a
+    /// policy thinks.
+    fn give(&mut self, index: usize) {
+        if index < self.natives {
+            self.candidates[index].add();
+        } else {
+            self.peers.remove(index);
+            self.candidates.remove(index);
+        }
     }
 }
 

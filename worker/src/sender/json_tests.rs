@@ -5,7 +5,7 @@ use svcmap_proto::load::{Load, Share};
 use svcmap_proto::names::{Epoch, Incarnation};
 
 use super::*;
-use crate::choice::PowerOfTwo;
+use crate::choice::{PowerOfTwo, Random};
 use crate::outcome::Cause;
 use crate::testing::*;
 
@@ -40,7 +40,10 @@ struct Scene(Sender);
 
 impl Scene {
     fn new(now: Timestamp, entries: Vec<Entry>) -> Self {
-        let choice = Box::new(PowerOfTwo::default());
+        Self::with(Box::new(PowerOfTwo::default()), now, entries)
+    }
+
+    fn with(choice: Box<dyn Choice>, now: Timestamp, entries: Vec<Entry>) -> Self {
         let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
         let welcome = Welcome {
             epoch: Epoch(1),
@@ -141,6 +144,19 @@ fn one_job_at_a_time_and_each_is_accepted() {
     assert!(matches!(&seen.outcomes[..], [(2, Outcome::Failed(f))] if f.error == "no such task"));
     let tally = scene.0.statistics().instances.values().next().unwrap();
     assert_eq!((tally.sent, tally.accepted, tally.failed), (2, 1, 1));
+}
+
+#[test]
+fn one_job_at_a_time_whatever_the_policy() {
+    let mut scene = Scene::with(Box::new(Random), at(0), vec![entry("j", 1, Some(0.5))]);
+    (1..=3).for_each(|job| scene.submit(at(0), job, b"1"));
+    for job in 1..=3 {
+        scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
+        assert_eq!(scene.step(at(job)).requests.len(), 1);
+        scene.0.handle_link_reply(at(job), 0, OK);
+    }
+    let seen = scene.step(at(4));
+    assert_eq!((seen.requests.len(), seen.outcomes), (0, vec![(3, Outcome::Accepted)]));
 }
 
 #[test]

@@ -83,7 +83,7 @@ impl LinkState {
         let mut accepted = 0;
         if let Some(rep) = &mut self.rep {
             rep.handle_load(&member.load);
-            if rep.full_until().is_some() {
+            if rep.full_until().is_some() || self.link.open() > 0 {
                 return None;
             }
             accepted = rep.accepted();
