@@ -153,6 +153,8 @@ fn one_job_at_a_time_whatever_the_policy() {
     for job in 1..=3 {
         scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
         assert_eq!(scene.step(at(job)).requests.len(), 1);
+        scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
+        assert!(scene.step(at(job)).requests.is_empty(), "it has not replied");
         scene.0.handle_link_reply(at(job), 0, OK);
     }
     let seen = scene.step(at(4));
@@ -216,6 +218,29 @@ fn a_beat_after_queue_full_it_is_tried_again_and_what_it_takes_it_takes() {
     assert_eq!(scene.step(again).requests, [(0, "2".to_owned())]);
     scene.0.handle_link_reply(again, 0, OK);
     assert_eq!(scene.step(again).requests, [(0, "3".to_owned())]);
+}
+
+#[test]
+fn what_queue_full_means_ends_in_time_and_with_a_new_registration() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    // Publications come, so no mapper needs to be asked, and the job is over.
+    let unknown = Change::Expired { instance: name("x"), incarnation: Incarnation(5) };
+    scene.change(at(2), 2, unknown);
+    assert_eq!(steps(&mut scene, 2, 600).outcomes.len(), 1);
+    scene.0.handle_link_unwritable(at(600), 0);
+    scene.step(at(600));
+    assert_eq!(scene.0.poll_timeout(), Some(at(1001)));
+
+    let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.0)) };
+    scene.list(at(100), 2, vec![again]);
+    assert_eq!(scene.step(at(100)).requests.len(), 1);
 }
 
 #[test]
