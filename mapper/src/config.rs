@@ -69,9 +69,10 @@ impl Config {
         self.beat.saturating_mul(self.expiry_beats)
     }
 
-    /// Time after its start in which a mapper may not know everybody yet: until every instance
-    /// that was alive has either registered again, which workers spread over two beats, or would
-    /// have expired.
+    /// Time after its start in which a mapper may not know everybody yet: until every native
+    /// instance that was alive has either registered again, which workers spread over two beats, or
+    /// would have expired. Those of the JSON dialect take longer, as they report seldom; caches
+    /// keep them for as long as such a lease lasts.
     pub fn warming(&self) -> Duration {
         self.expiry() + self.beat.saturating_mul(2)
     }

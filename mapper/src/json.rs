@@ -11,9 +11,6 @@ use svcmap_proto::load::Share;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::status::Report;
 
-/// How long a worker of the original system may be silent: it reports every 5 s.
-const EXPIRY_DEFAULT: Duration = Duration::from_secs(30);
-
 /// Shortest lease that a worker can ask for, in seconds: below it, a pause of its interpreter looks
 /// like silence.
 const EXPIRY_S_MIN: f64 = 0.1;
@@ -174,7 +171,7 @@ fn wrong(field: &str, why: impl Display) -> JsonError {
 }
 
 fn expiry(seconds: Option<f64>) -> Result<Duration, JsonError> {
-    let Some(seconds) = seconds else { return Ok(EXPIRY_DEFAULT) };
+    let Some(seconds) = seconds else { return Ok(json::LEASE) };
     if !(EXPIRY_S_MIN..=EXPIRY_S_MAX).contains(&seconds) {
         return Err(wrong("expiry_s", format_args!("use {EXPIRY_S_MIN} to {EXPIRY_S_MAX}")));
     }
@@ -266,7 +263,7 @@ mod tests {
     fn an_original_worker_has_one_name_for_everything() {
         let worker = register(r#"{"name":"w1","address":"tcp://localhost:6001","pid":7}"#);
         assert_eq!(worker.key.to_string(), "w1/w1");
-        assert_eq!((worker.expiry, worker.is_extended), (EXPIRY_DEFAULT, false));
+        assert_eq!((worker.expiry, worker.is_extended), (json::LEASE, false));
         assert_eq!(text(registered(&worker)), r#"{"status":"ok","message":"registered w1"}"#);
     }
 

@@ -56,6 +56,7 @@ pub struct Registry {
     revisions: Revisions,
     departed: Departed,
     corrections: Throttle,
+    lists: Throttle,
     outputs: VecDeque<Output>,
 }
 
@@ -93,7 +94,8 @@ impl Registry {
             leases: Leases::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
-            corrections: Throttle::default(),
+            corrections: Throttle::corrections(),
+            lists: Throttle::lists(),
             outputs: VecDeque::new(),
             config,
         }

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ use crate::limits;
 
 /// Longest error text in a reply, in characters: an error quotes what it is about.
 const ERROR_CHARS_MAX: usize = 300;
+
+/// How long a worker of the original system may be silent: it reports every 5 s.
+pub const LEASE: Duration = Duration::from_secs(30);
 
 /// What a worker of the original system says when it has no room: these very words.
 pub const QUEUE_FULL: &str = "queue full";
@@ -32,6 +36,11 @@ impl Envelope {
     /// The message that brings `body` back to where this came from.
     pub fn around<'a>(&'a self, body: &'a [u8]) -> Vec<&'a [u8]> {
         self.0.iter().map(Vec::as_slice).chain([body]).collect()
+    }
+
+    /// The routing id of the connection.
+    pub fn connection(&self) -> &[u8] {
+        self.0.first().map_or(&[], Vec::as_slice)
     }
 
     /// Whether it is short enough to be kept while its sender waits for an outcome.

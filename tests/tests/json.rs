@@ -4,7 +4,7 @@ use std::thread::{Builder, JoinHandle};
 
 use serde_json::{Value, json};
 use svcmap_tests::{Count, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap};
-use svcmap_worker::{Outcome, Reason};
+use svcmap_worker::{HandlerError, Job, Outcome, Reason, Worker};
 
 /// A REQ socket, as any language has it.
 struct Req(zmq::Socket);
@@ -74,6 +74,28 @@ fn a_full_worker_says_so_at_once() {
     assert_eq!(req.submit(&json!({"body": "1ms"})), refused);
     let unknown = json!({"status": "unknown", "message": "no answer by the deadline"});
     assert_eq!(filler.reply(), unknown);
+}
+
+#[test]
+fn who_waits_is_told_when_the_worker_stops() {
+    let deployment = deployment();
+    let (started, has_started) = std::sync::mpsc::channel();
+    let worker = Worker::builder("nap")
+        .mapper(deployment.mapper().as_str())
+        .start(move |_: &Job| -> Result<Vec<u8>, HandlerError> {
+            started.send(()).unwrap();
+            loop {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+    assert!(worker.wait_registered(PATIENCE));
+    let req = Req::connect(worker.endpoint().as_str());
+    req.send(r#"{"command": "SUBMIT", "payload": {"body": 1}}"#);
+    has_started.recv_timeout(PATIENCE).unwrap();
+    drop(worker);
+    let unknown = json!({"status": "unknown", "message": "the worker ended before it answered"});
+    assert_eq!(req.reply(), unknown);
 }
 
 /// Sends what no client should, and expects an error for each. `limit` is the largest body that is
@@ -147,14 +169,20 @@ fn a_mapper_answers_whatever_comes_from_req_sockets() {
     assert_eq!(status["mappers"][0]["endpoint"], json!(deployment.mapper().as_str()));
 }
 
-/// A worker as the original system has them: a REP socket that answers at acceptance, here in a
-/// thread. It takes so many jobs, has no room for more, and ends when it is told to.
-fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
+/// A REP socket, and where it is.
+fn rep() -> (zmq::Socket, String) {
     let socket = zmq::Context::new().socket(zmq::REP).unwrap();
     socket.set_linger(0).unwrap();
     socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
     socket.bind("tcp://127.0.0.1:*").unwrap();
     let endpoint = socket.get_last_endpoint().unwrap().unwrap();
+    (socket, endpoint)
+}
+
+/// A worker as the original system has them: a REP socket that answers at acceptance, here in a
+/// thread. It takes so many jobs, has no room for more, and ends when it is told to.
+fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
+    let (socket, endpoint) = rep();
     let worker = Builder::new().spawn(move || {
         let mut taken = Vec::new();
         loop {
@@ -174,6 +202,24 @@ fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
         }
     });
     (endpoint, worker.unwrap())
+}
+
+#[test]
+fn a_reply_of_several_frames_ends_the_job_and_the_next_is_sent() {
+    let deployment = deployment();
+    let (socket, address) = rep();
+    let mapper = Req::connect(deployment.mapper().as_str());
+    mapper.command("REGISTER", &json!({"name": "old", "address": &address, "pid": 7}));
+    let client = deployment.client().unwrap();
+    for frames in [2, 30, 1] {
+        let ticket = client.submit("old", b"{}".to_vec()).unwrap();
+        socket.recv_bytes(0).expect("a job in time");
+        socket.send_multipart(vec![accepted().to_string().as_str(); frames], 0).unwrap();
+        match ticket.wait() {
+            Outcome::Accepted => assert_eq!(frames, 1),
+            outcome => assert!(matches!(outcome, Outcome::Failed(_)) && frames > 1, "{outcome:?}"),
+        }
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::json;
 use svcmap::commands::status::{self, InstanceRow, Report};
-use svcmap_proto::names::InstanceKey;
+use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_tests::{Count, Deployment, PATIENCE, deployment, deployment_of, eventually, svcmap};
 use svcmap_worker::{Client, Outcome, Reason, Ticket};
 
@@ -40,13 +40,17 @@ impl Scripts {
 
     /// Starts one: its name, where the mapper is, and the rest of its arguments.
     fn start(&self, script: &str, deployment: &Deployment, args: &[&str]) -> Python {
+        self.start_at(script, deployment.mapper(), args)
+    }
+
+    fn start_at(&self, script: &str, mapper: &Endpoint, args: &[&str]) -> Python {
         static STARTED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = STARTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let stdout = self.0.path().join(format!("{number}.out"));
         let python = std::env::var("SVCMAP_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let child = Command::new(python)
             .arg(self.0.path().join(script))
-            .arg(deployment.mapper().as_str())
+            .arg(mapper.as_str())
             .args(args)
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).unwrap())
@@ -57,7 +61,11 @@ impl Scripts {
 
     /// Runs one to its end, and returns what it printed.
     fn run(&self, script: &str, deployment: &Deployment, args: &[&str]) -> String {
-        let mut python = self.start(script, deployment, args);
+        self.run_at(script, deployment.mapper(), args)
+    }
+
+    fn run_at(&self, script: &str, mapper: &Endpoint, args: &[&str]) -> String {
+        let mut python = self.start_at(script, mapper, args);
         eventually(script, || python.child.try_wait().unwrap().is_some());
         assert!(python.child.wait().unwrap().success(), "{script} {args:?} failed");
         python.printed()
@@ -240,11 +248,17 @@ fn the_programs_on_the_page_work() {
     let done = r#"{"status": "done", "result": {"a": 1}}"#;
     assert_eq!(sent("echo", &[r#"{"a": 1}"#]), format!("{{\"a\": 1}} {done}\n"));
     assert!(sent("nobody", &["1"]).contains("peer not found"));
+    let nowhere: Endpoint = "tcp://127.0.0.1:9".parse().unwrap();
+    let unsent = scripts.run_at("sender.py", &nowhere, &["video", "1"]);
+    assert!(unsent.starts_with(r#"1 {"status": "error", "message": "no answer from"#), "{unsent}");
     let client = deployment.client().unwrap();
     let native = Count::of(submit(&client, "video", 20, 0.0));
     assert_eq!((native.accepted, native.all()), (20, 20));
     let lines = |workers: &BTreeMap<_, Python>| workers.values().map(Python::lines).sum::<usize>();
-    eventually("22 jobs to be done", || lines(&workers) == 22);
+    // A payload is any JSON value, not only an object.
+    let values = ["2", "[1]", "\"x\""].map(|value| client.submit("video", value.into()).unwrap());
+    assert_eq!(Count::of(values.into()).accepted, 3);
+    eventually("25 jobs to be done", || lines(&workers) == 25);
 
     // Killed, and started again under the same name: the old one is replaced at once.
     let killed = workers.remove("py-2").map(|python| python.child.id()).unwrap();

@@ -44,4 +44,9 @@ impl Clients {
         let Origin::Client(request) = origin else { return None };
         self.waiting.remove(&request)
     }
+
+    /// Every client, to be told that it waits in vain.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Client> + use<> {
+        std::mem::take(&mut self.waiting).into_values()
+    }
 }

@@ -200,6 +200,14 @@ impl Link {
         }
     }
 
+    /// The connection took an attempt no more, so nobody has seen it.
+    pub fn handle_unsent(&mut self, now: Timestamp, attempt: AttemptId) {
+        if self.window.settle(attempt) {
+            self.outputs.push_back(LinkOutput::NeverSeen(attempt));
+        }
+        self.handle_unwritable(now);
+    }
+
     /// The worker's life is over, as a mapper or its successor says. Its last words may be on
     /// their way: they get one beat, or until the connection closes.
     pub fn handle_ended(&mut self, now: Timestamp) {

@@ -163,13 +163,16 @@ impl Peers {
         incarnation: Incarnation,
         load: &Load,
     ) -> bool {
-        let member = self
-            .services
-            .get_mut(&key.service)
-            .and_then(|service| service.members.get_mut(&key.instance))
-            .filter(|member| member.incarnation == incarnation);
-        let Some(member) = member else { return false };
-        member.handle_answer(now, load)
+        let Some(member) = self.life(key, incarnation) else { return false };
+        member.handle_answer(now);
+        member.take_load(load, now)
+    }
+
+    /// An instance answered, but did not tell its load.
+    pub fn handle_answer(&mut self, now: Timestamp, key: &InstanceKey, incarnation: Incarnation) {
+        if let Some(member) = self.life(key, incarnation) {
+            member.handle_answer(now);
+        }
     }
 
     /// What is known of a service.
@@ -188,6 +191,11 @@ impl Peers {
     /// One member.
     pub fn member(&self, key: &InstanceKey) -> Option<&Member> {
         self.services.get(&key.service)?.members.get(&key.instance)
+    }
+
+    /// Whether that life of an instance is a member.
+    pub fn is_member(&self, key: &InstanceKey, incarnation: Incarnation) -> bool {
+        self.member(key).is_some_and(|member| member.life == incarnation)
     }
 
     /// A number that changes whenever a member comes, goes, or starts another life.
@@ -222,6 +230,12 @@ impl Peers {
             service.drop_doubtful(now, self.expiry);
             service.forget_removed(now);
         }
+    }
+
+    /// A member, if it is that life of it.
+    fn life(&mut self, key: &InstanceKey, incarnation: Incarnation) -> Option<&mut Member> {
+        let member = self.services.get_mut(&key.service)?.members.get_mut(&key.instance)?;
+        (member.life == incarnation).then_some(member)
     }
 
     fn view(&mut self, mapper: usize, service: &Name) -> Option<&mut View> {

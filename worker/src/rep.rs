@@ -4,10 +4,13 @@
 //! whether it took the job. [`RepWorker`] says in its stead what a native worker would say, so that
 //! a [`Link`](crate::link::Link) needs not know the difference.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use svcmap_proto::jobs::{AttemptId, FromWorker, OutcomeHeader, Reason, ToWorker, Verdict};
 use svcmap_proto::json;
-use svcmap_proto::load::{Load, Share};
+use svcmap_proto::load::Load;
+use svcmap_proto::time::Timestamp;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -16,24 +19,40 @@ pub struct RepWorker {
     load: Load,
     /// Jobs that it took since then, and of which that load says nothing.
     accepted: u32,
+    /// It said that it was full, and is left alone until then: it may have room long before it
+    /// tells a mapper so.
+    full_until: Option<Timestamp>,
     received_jobs: u64,
     outcomes: u64,
-    /// The job that it has not replied to.
-    unanswered: Option<AttemptId>,
+    /// The job that it has not replied to, and by when it should.
+    unanswered: Option<(AttemptId, Timestamp)>,
 }
 
 impl RepWorker {
     /// The worker that a mapper lists with that load; `None` if it is a native one.
     pub fn new(load: Load) -> Option<Self> {
         load.share?;
-        Some(Self { load, accepted: 0, received_jobs: 0, outcomes: 0, unanswered: None })
+        let (accepted, received_jobs, outcomes) = (0, 0, 0);
+        let (full_until, unanswered) = (None, None);
+        Some(Self { load, accepted, full_until, received_jobs, outcomes, unanswered })
     }
 
     /// A mapper told of its load.
     pub fn handle_load(&mut self, load: &Load) {
-        if load.sequence > self.load.sequence {
-            (self.load, self.accepted) = (*load, 0);
+        // The cache knows which is newer; a mapper that was started again counts anew.
+        if load.sequence != self.load.sequence {
+            (self.load, self.accepted, self.full_until) = (*load, 0, None);
         }
+    }
+
+    /// Until when it is full by its own word.
+    pub fn full_until(&self) -> Option<Timestamp> {
+        self.full_until
+    }
+
+    /// Returns whether it may be tried again from now on.
+    pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
+        self.full_until.take_if(|until| *until <= now).is_some()
     }
 
     /// Jobs that it took since its newest load.
@@ -42,8 +61,14 @@ impl RepWorker {
     }
 
     /// What a native worker would answer to that at once. A job has no answer yet: its payload is
-    /// to be sent.
-    pub fn handle_message(&mut self, message: &ToWorker) -> Option<FromWorker> {
+    /// to be sent. A ping has none if the worker is not a `member` any more, or owes a reply beyond
+    /// its deadline: then only its own word shows that it is there.
+    pub fn handle_message(
+        &mut self,
+        now: Timestamp,
+        message: &ToWorker,
+        member: bool,
+    ) -> Option<FromWorker> {
         let (received_jobs, load) = (self.received_jobs, self.load);
         match message {
             ToWorker::Hello(hello) => {
@@ -60,24 +85,36 @@ impl RepWorker {
             }
             ToWorker::Job(header) => {
                 self.received_jobs = header.number;
-                self.unanswered = Some(header.attempt);
+                let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
+                self.unanswered = Some((header.attempt, deadline));
                 None
             }
-            ToWorker::Ping { .. } => Some(FromWorker::Pong { received_jobs, load }),
+            ToWorker::Ping { .. } => {
+                let late = self.unanswered.is_some_and(|(_, deadline)| deadline <= now);
+                (member && !late).then_some(FromWorker::Pong { received_jobs, load })
+            }
             ToWorker::Cancel { .. } | ToWorker::Received { .. } => None,
         }
     }
 
+    /// The newest job did not get out: which one.
+    pub fn handle_unsent(&mut self) -> Option<AttemptId> {
+        self.unanswered.take().map(|(attempt, _)| attempt)
+    }
+
     /// It replied: what a native worker would say to that, and the second frame. `None` if no job
-    /// waits for a reply.
-    pub fn handle_reply(&mut self, body: &[u8]) -> Option<(FromWorker, Vec<u8>)> {
-        let attempt = self.unanswered.take()?;
+    /// waits for a reply. One that is full is left alone for a `beat`.
+    pub fn handle_reply(
+        &mut self,
+        now: Timestamp,
+        beat: Duration,
+        body: &[u8],
+    ) -> Option<(FromWorker, Vec<u8>)> {
+        let (attempt, _) = self.unanswered.take()?;
         let (verdict, payload) = verdict(body);
         match verdict {
             Verdict::Accepted => self.accepted = self.accepted.saturating_add(1),
-            // Until a mapper tells of its load again, each beat: it may have room long before it
-            // says so.
-            Verdict::Rejected(Reason::Full) => self.load.share = Share::new(1.0),
+            Verdict::Rejected(Reason::Full) => self.full_until = Some(now + beat),
             _ => {}
         }
         self.outcomes += 1;
@@ -114,8 +151,10 @@ fn verdict(body: &[u8]) -> (Verdict, Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use svcmap_proto::jobs::JobHeader;
+    use svcmap_proto::load::Share;
 
     use super::*;
+    use crate::testing::*;
 
     fn worker() -> RepWorker {
         RepWorker::new(Load { sequence: 3, share: Share::new(0.5), ..Load::default() }).unwrap()
@@ -124,12 +163,12 @@ mod tests {
     fn give(worker: &mut RepWorker, number: u64) -> AttemptId {
         let attempt = AttemptId { job: number, attempt: 1 };
         let header = JobHeader { number, attempt, deadline_ms: 1000, received_outcomes: 0 };
-        assert_eq!(worker.handle_message(&ToWorker::Job(header)), None);
+        assert_eq!(worker.handle_message(at(0), &ToWorker::Job(header), true), None);
         attempt
     }
 
     fn reply(worker: &mut RepWorker, body: &str) -> (OutcomeHeader, String) {
-        match worker.handle_reply(body.as_bytes()) {
+        match worker.handle_reply(at(0), ms(1000), body.as_bytes()) {
             Some((FromWorker::Outcome(header), payload)) => {
                 (header, String::from_utf8(payload).unwrap())
             }
@@ -144,6 +183,7 @@ mod tests {
             (r#"{"status":"ok","message":"job accepted"}"#, Verdict::Accepted, ""),
             (r#"{"status":"error","message":"no such task"}"#, Verdict::Failed, "no such task"),
             (r#"{"status":"error","message":"queue full"}"#, Verdict::Rejected(Reason::Full), ""),
+            ("", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
             ("hello", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
         ];
         for (number, (body, verdict, payload)) in (1..).zip(verdicts) {
@@ -152,22 +192,38 @@ mod tests {
             assert_eq!((header.number, header.attempt, header.verdict), (number, attempt, verdict));
             assert_eq!(said, payload);
         }
-        assert_eq!(worker.handle_reply(b"{}"), None, "nothing was asked");
+        assert_eq!(worker.handle_reply(at(0), ms(1000), b"{}"), None, "nothing was asked");
     }
 
     #[test]
-    fn what_it_took_counts_until_it_reports_and_full_is_full() {
+    fn it_is_there_while_it_is_listed_and_in_time() {
+        let mut worker = worker();
+        let ping = ToWorker::Ping { received_outcomes: 0 };
+        let mut answers = |now, member| worker.handle_message(at(now), &ping, member).is_some();
+        assert!(answers(9999, true) && !answers(9999, false));
+        give(&mut worker, 1);
+        let mut answers = |now, member| worker.handle_message(at(now), &ping, member).is_some();
+        assert!(answers(999, true) && !answers(999, false) && !answers(1000, true));
+    }
+
+    #[test]
+    fn what_it_took_counts_until_it_reports_and_full_is_full_for_a_beat() {
         let mut worker = worker();
         give(&mut worker, 1);
         let (header, _) = reply(&mut worker, r#"{"status":"ok"}"#);
         assert_eq!((worker.accepted(), header.load.ratio()), (1, 0.5));
         give(&mut worker, 2);
         let (header, _) = reply(&mut worker, r#"{"status":"error","message":"queue full"}"#);
-        assert!(header.load.is_full());
+        assert_eq!(header.load.ratio(), 0.5, "its load is what it says to a mapper");
+        assert_eq!(worker.full_until(), Some(at(1000)));
+        assert!(!worker.handle_timeout(at(999)) && worker.handle_timeout(at(1000)));
+        assert_eq!(worker.full_until(), None);
+        give(&mut worker, 3);
+        reply(&mut worker, r#"{"status":"error","message":"queue full"}"#);
         let newer = Load { sequence: 4, share: Share::new(0.2), ..Load::default() };
         worker.handle_load(&newer);
-        assert_eq!(worker.accepted(), 0);
-        give(&mut worker, 3);
+        assert_eq!((worker.accepted(), worker.full_until()), (0, None));
+        give(&mut worker, 4);
         assert_eq!(reply(&mut worker, r#"{"status":"ok"}"#).0.load.ratio(), 0.2);
     }
 }

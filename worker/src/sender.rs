@@ -23,6 +23,7 @@ use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Peers, PeersOutput};
+use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use links::Links;
 use roster::Rosters;
@@ -51,7 +52,8 @@ pub enum SenderOutput {
         /// The second frame of a job.
         payload: Option<Arc<Vec<u8>>>,
     },
-    /// Send this job to a worker of the JSON dialect; if it cannot be sent, the link finds out.
+    /// Send this job to a worker of the JSON dialect; if it cannot be sent, say so:
+    /// [`Sender::handle_unsent`].
     Request {
         /// Over which link.
         link: u64,
@@ -242,13 +244,28 @@ impl Sender {
         }
     }
 
+    /// The newest job for a worker of the JSON dialect could not be sent.
+    pub fn handle_unsent(&mut self, now: Timestamp, link: u64) {
+        if let Some(state) = self.links.get_mut(link)
+            && let Some(attempt) = state.rep.as_mut().and_then(RepWorker::handle_unsent)
+        {
+            state.link.handle_unsent(now, attempt);
+        }
+    }
+
     /// A worker of the JSON dialect replied.
     pub fn handle_link_reply(&mut self, now: Timestamp, link: u64, body: &[u8]) {
-        if let Some(state) = self.links.get_mut(link)
-            && let Some((message, payload)) = state.rep.as_mut().and_then(|r| r.handle_reply(body))
-        {
-            state.link.handle_message(now, message, &payload);
-        }
+        let Some(state) = self.links.get_mut(link) else { return };
+        let Some(rep) = &mut state.rep else { return };
+        let Some((message, payload)) = rep.handle_reply(now, self.timing.beat, body) else {
+            return;
+        };
+        // Of all that its link hears, only this is the worker's own word.
+        state.handle_answer();
+        let (key, incarnation) = (state.link.key(), state.link.incarnation());
+        self.peers.handle_answer(now, key, incarnation);
+        self.outbox.touch(&key.service);
+        state.link.handle_message(now, message, &payload);
     }
 
     /// A message of so many bytes went to a worker, or came from one.
@@ -358,12 +375,15 @@ impl Sender {
                     let output = SenderOutput::Send { link: number, message, payload };
                     return self.outputs.push_back(output);
                 };
-                if let Some(answer) = rep.handle_message(&message) {
+                let member = self.peers.is_member(&key, state.link.incarnation());
+                if let Some(answer) = rep.handle_message(now, &message, member) {
                     state.link.handle_message(now, answer, &[]);
                 } else if let Some(body) = payload {
                     self.outputs.push_back(SenderOutput::Request { link: number, body });
                 }
             }
+            // A worker of the JSON dialect tells none: see `handle_link_reply`.
+            LinkOutput::Load { .. } if state.rep.is_some() => {}
             LinkOutput::Load { load, received_jobs } => {
                 state.handle_answer();
                 if self.choice.learns_from_answers() {

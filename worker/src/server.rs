@@ -312,6 +312,14 @@ impl Server {
         self.drain != Drain::No
     }
 
+    /// This process ends: clients that wait have only their reply, and no other connection to ask
+    /// on.
+    pub fn stop(&mut self) {
+        for client in self.clients.take_all() {
+            self.reply(client.envelope, json::unknown(Cause::PeerEnded));
+        }
+    }
+
     /// The jobs that are here.
     pub fn intake(&self) -> &Intake {
         &self.intake

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::control::Registration;
 use svcmap_proto::json::{Envelope, JsonError, error};
-use svcmap_proto::load::{Load, Share, better_of_two};
+use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
 use svcmap_proto::status::{MapperRow, Report};
 use svcmap_proto::time::Timestamp;
 
 use super::instance::{Contact, Instance, Listing};
-use super::{Denied, Output, Registry, newest_incarnation};
+use super::{Connection, Denied, Output, Registry, newest_incarnation};
 use crate::json::{self, Peer, Request, Worker};
+
+/// A list of so many instances, or services, is short: some 40 KiB, if few have long tags.
+const SHORT_LIST: usize = 100;
 
 /// When and for whom a request is answered.
 #[derive(Clone, Copy)]
@@ -44,7 +47,7 @@ impl Registry {
         body: Result<&[u8], JsonError>,
     ) -> Result<(), JsonError> {
         let asked = Asked { now, unix_us, observed };
-        let answered = body.and_then(json::read).map(|request| self.answer(asked, request));
+        let answered = body.and_then(json::read).map(|request| self.answer(asked, &from, request));
         let (body, result) = match answered {
             Ok(body) => (body, Ok(())),
             Err(wrong) => (error(&wrong), Err(wrong)),
@@ -53,8 +56,11 @@ impl Registry {
         result
     }
 
-    fn answer(&mut self, asked: Asked<'_>, request: Request) -> Vec<u8> {
+    fn answer(&mut self, asked: Asked<'_>, from: &Envelope, request: Request) -> Vec<u8> {
         match request {
+            Request::ListPeers | Request::Status if !self.admits_list(asked.now, from) => {
+                error("a long list was just sent: try again in a moment")
+            }
             Request::Register(worker) => match self.register_worker(asked, &worker) {
                 Ok(()) => json::registered(&worker),
                 Err(Denied::Refused(refused)) => error(refused),
@@ -80,6 +86,12 @@ impl Registry {
             Request::Status => json::status(&self.report_status(asked.now)),
             Request::Unknown => error("unknown command"),
         }
+    }
+
+    /// Whether that client can be sent a list now.
+    fn admits_list(&mut self, now: Timestamp, from: &Envelope) -> bool {
+        let is_short = self.leases.len().max(self.revisions.len()) <= SHORT_LIST;
+        is_short || self.lists.admit(now, &Connection::new(from.connection()))
     }
 
     fn register_worker(&mut self, asked: Asked<'_>, worker: &Worker) -> Result<(), Denied> {
@@ -129,8 +141,11 @@ impl Registry {
             let Registration { incarnation, load, .. } = &listed.registration;
             return (*incarnation, load.sequence.saturating_add(1));
         }
-        let highest = self.highest(asked.now, &worker.key).unwrap_or_default().max(self.given);
-        self.given = Incarnation(asked.unix_us.max(highest.0.saturating_add(1)));
+        let above = |life: Incarnation| Incarnation(life.0.saturating_add(1));
+        // A wall clock that once was far ahead must not keep everybody away.
+        let next = above(self.given).min(newest_incarnation(asked.unix_us));
+        let own = self.highest(asked.now, &worker.key).map(above).unwrap_or_default();
+        self.given = Incarnation(asked.unix_us).max(next).max(own);
         (self.given, 1)
     }
 
@@ -169,11 +184,15 @@ impl Registry {
         let instances: Vec<&Instance> = instances.values().collect();
         let load = |instance: &&Instance| instance.registration.load;
         let wait = |i: usize| load(&instances[i]).expected_wait(load(&instances[i]).jobs());
-        let eligible = |i: usize| load(&instances[i]).is_eligible().then(|| wait(i));
+        // A full one says so, and may have room by then; one that drains takes nothing any more.
+        let wishes: [fn(&Load) -> bool; 3] =
+            [Load::is_eligible, |load| load.state == State::Ready, |_| true];
         let random = &mut self.random;
-        let chosen = better_of_two(instances.len(), random, eligible)
-            .or_else(|| better_of_two(instances.len(), random, |i| Some(wait(i))));
-        chosen.map(|index| instances[index])
+        let mut chosen = wishes.iter().filter_map(|is_wanted| {
+            let wait = |i: usize| is_wanted(&load(&instances[i])).then(|| wait(i));
+            better_of_two(instances.len(), random, wait)
+        });
+        chosen.next().map(|index| instances[index])
     }
 
     fn peers(&self, asked: Asked<'_>) -> BTreeMap<String, Peer<'_>> {

@@ -22,6 +22,12 @@ const CORRECTION_INTERVAL: Duration = Duration::from_secs(1);
 /// all 65,536 instances of a restarted mapper report at once, it takes four seconds.
 const CORRECTIONS_MAX: usize = 16_384;
 
+/// How often one connection is sent a long list: who asks faster than it reads would fill memory.
+const LIST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Connections that are sent one within that interval: each is megabytes at the limit of instances.
+const LISTS_MAX: usize = 16;
+
 /// Who left, so that nothing of them that arrives late brings them back.
 #[derive(Debug, Default)]
 pub(super) struct Departed {
@@ -57,24 +63,42 @@ impl Departed {
     }
 }
 
-/// Whom the registry has just told that what it believes is wrong.
-#[derive(Debug, Default)]
+/// Who was lately told something that is not to be said to one connection, or to too many, at once.
+#[derive(Debug)]
 pub(super) struct Throttle {
+    interval: Duration,
+    connections_max: usize,
     told: BTreeSet<Connection>,
     /// The same, in the order of telling.
     order: VecDeque<(Timestamp, Connection)>,
 }
 
 impl Throttle {
+    /// Each connection once in that interval, and so many of them.
+    pub(super) fn new(interval: Duration, connections_max: usize) -> Self {
+        Self { interval, connections_max, told: BTreeSet::new(), order: VecDeque::new() }
+    }
+
+    /// For corrections of what workers believe.
+    pub(super) fn corrections() -> Self {
+        Self::new(CORRECTION_INTERVAL, CORRECTIONS_MAX)
+    }
+
+    /// For long lists in JSON.
+    pub(super) fn lists() -> Self {
+        Self::new(LIST_INTERVAL, LISTS_MAX)
+    }
+
     /// Whether to tell that connection now.
     pub(super) fn admit(&mut self, now: Timestamp, connection: &Connection) -> bool {
         while let Some((told_at, _)) = self.order.front()
-            && now.since(*told_at) >= CORRECTION_INTERVAL
+            && now.since(*told_at) >= self.interval
             && let Some((_, earliest)) = self.order.pop_front()
         {
             self.told.remove(&earliest);
         }
-        let admitted = self.told.len() < CORRECTIONS_MAX && self.told.insert(connection.clone());
+        let admitted =
+            self.told.len() < self.connections_max && self.told.insert(connection.clone());
         if admitted {
             self.order.push_back((now, connection.clone()));
         }
@@ -125,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_corrected_once_a_second() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::corrections();
         let [a, b] = [Connection::new(b"a"), Connection::new(b"b")];
         assert!(throttle.admit(at(0), &a));
         assert!(!throttle.admit(at(0), &a));
@@ -136,7 +160,7 @@ mod tests {
 
     #[test]
     fn corrections_are_bounded() {
-        let mut throttle = Throttle::default();
+        let mut throttle = Throttle::corrections();
         let admitted = (0..CORRECTIONS_MAX + 10)
             .filter(|n| throttle.admit(at(0), &Connection::new(&n.to_be_bytes())));
         assert_eq!(admitted.count(), CORRECTIONS_MAX);

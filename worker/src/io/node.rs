@@ -138,6 +138,9 @@ impl Node {
         self.state.shared.permits.close();
         self.state.handle_inbox(now);
         self.state.sender.stop(now);
+        if let Some(serving) = &mut self.state.serving {
+            serving.stop(now);
+        }
         self.state.act(now, &mut self.event_loop);
         self.state.mappers.leave(&mut self.event_loop);
         let shared = Arc::clone(&self.state.shared);
@@ -190,6 +193,12 @@ impl State {
             }
             Event::TooManyFrames(socket, frames) => {
                 self.refusals.count(BadMessage::FrameCount);
+                // A job waits for its reply, whatever that is.
+                if let Some(&link) = self.link_numbers.get(&socket)
+                    && frames.first().is_some_and(|frame| frame.is_empty())
+                {
+                    self.sender.handle_link_reply(now, link, &[]);
+                }
                 // A REQ socket waits for its reply all the same.
                 if self.is_listener(socket)
                     && let Some((from, _)) = json::open(frames)
@@ -244,7 +253,10 @@ impl State {
     ) -> Result<(), BadMessage> {
         self.sender.count_message(frames.iter().map(|frame| frame.len()).sum());
         let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
-        if let ([], [body]) = (&**frame, payload) {
+        if frame.is_empty() {
+            // Only a REP socket puts that before what it says: one frame, or nothing that means
+            // anything.
+            let body = if let [body] = payload { body } else { &[][..] };
             self.sender.handle_link_reply(now, link, body);
             return Ok(());
         }
@@ -366,8 +378,11 @@ impl State {
                     }
                 }
                 SenderOutput::Request { link, body } => {
-                    let Some(&socket) = self.links.get(&link) else { continue };
-                    let _ = event_loop.send(socket, &[b"", &body]);
+                    let socket = self.links.get(&link);
+                    let sent = socket.map(|&socket| event_loop.send(socket, &[b"", &body]));
+                    if sent != Some(Ok(())) {
+                        self.sender.handle_unsent(now, link);
+                    }
                 }
                 SenderOutput::Connect { link, endpoint } => {
                     self.connect(link, &endpoint, event_loop);

@@ -147,6 +147,14 @@ impl Serving {
         }
     }
 
+    /// This process ends.
+    pub(super) fn stop(&mut self, now: Timestamp) {
+        self.handle_completions(now);
+        if let Some(server) = &mut self.server {
+            server.stop();
+        }
+    }
+
     /// What the drain met, once it is over. `idle`: nothing is under way in the other direction.
     pub(super) fn drained(&self, idle: bool) -> Option<DrainReport> {
         let may_end = match self.grace {

@@ -19,8 +19,13 @@ const REMOVED_MAX: usize = 4096;
 /// An instance that the cache knows.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Which life of it.
+    /// Which life of it, as mappers say now.
     pub incarnation: Incarnation,
+    /// The same life, as it was first known. They differ if a mapper gave a worker of the JSON
+    /// dialect another incarnation, as one does that was started again.
+    pub life: Incarnation,
+    /// Its process.
+    pid: u32,
     /// Where it is reached, best first.
     pub endpoints: Vec<Endpoint>,
     /// On which machine it runs.
@@ -29,6 +34,8 @@ pub struct Member {
     pub load: Load,
     /// When that was true.
     pub load_at: Timestamp,
+    /// When a mapper last spoke of it.
+    pub told_at: Timestamp,
     /// When it last answered itself.
     answered_at: Option<Timestamp>,
     /// Which mappers list it: one bit for each.
@@ -56,23 +63,37 @@ impl Member {
     fn new(now: Timestamp, entry: &Entry) -> Self {
         Self {
             incarnation: entry.incarnation,
+            life: entry.incarnation,
+            pid: entry.pid,
             endpoints: entry.endpoints.clone(),
             host: entry.host,
             load: entry.load,
             load_at: heard_at(now, entry.age_ms),
+            told_at: now,
             answered_at: None,
             listed_by: 0,
         }
     }
 
-    /// It said so itself. Returns whether that was news.
-    pub(super) fn handle_answer(&mut self, now: Timestamp, load: &Load) -> bool {
+    /// Whether this is the same process of the JSON dialect: it does not choose its incarnation.
+    fn is_process_of(&self, entry: &Entry) -> bool {
+        let both_json = self.load.share.is_some() && entry.load.share.is_some();
+        both_json && self.pid == entry.pid && self.endpoints == entry.endpoints
+    }
+
+    /// It said something itself.
+    pub(super) fn handle_answer(&mut self, now: Timestamp) {
         self.answered_at = Some(now);
-        self.take_load(load, now)
+    }
+
+    /// A mapper told its load.
+    fn handle_told(&mut self, now: Timestamp, load: &Load, age_ms: u32) {
+        self.told_at = now;
+        self.take_load(load, heard_at(now, age_ms));
     }
 
     /// Takes a load that was true at `at`. Returns whether that was news.
-    fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
+    pub(super) fn take_load(&mut self, load: &Load, at: Timestamp) -> bool {
         if load.sequence < self.load.sequence {
             return false;
         }
@@ -129,7 +150,11 @@ impl Service {
             ended.extend(self.put(now, mapper, entry));
         }
         if !warming {
-            for (_, member) in self.members.iter_mut().filter(|(name, _)| !listed.contains(*name)) {
+            let has_all_json = self.views.get(mapper).is_some_and(|view| view.has_all_json(now));
+            let unlisted = self.members.iter_mut().filter(|(name, member)| {
+                !listed.contains(name) && (has_all_json || member.load.share.is_none())
+            });
+            for (_, member) in unlisted {
                 member.listed_by &= !bit(mapper);
                 self.has_unlisted = true;
             }
@@ -150,7 +175,7 @@ impl Service {
                 Change::Load { instance, incarnation, load, age_ms } => {
                     let member = self.members.get_mut(instance);
                     if let Some(member) = member.filter(|m| m.incarnation == *incarnation) {
-                        member.take_load(load, heard_at(now, *age_ms));
+                        member.handle_told(now, load, *age_ms);
                     }
                 }
                 Change::Left { instance, incarnation } => {
@@ -182,10 +207,16 @@ impl Service {
             Some(member) if member.incarnation > entry.incarnation => None,
             Some(member) if member.incarnation == entry.incarnation => {
                 member.listed_by |= bit(mapper);
-                member.take_load(&entry.load, heard_at(now, entry.age_ms));
+                member.handle_told(now, &entry.load, entry.age_ms);
                 if member.endpoints != entry.endpoints {
                     member.endpoints.clone_from(&entry.endpoints);
                 }
+                None
+            }
+            Some(member) if member.is_process_of(entry) => {
+                let Member { life, answered_at, .. } = *member;
+                let listed_by = bit(mapper);
+                *member = Member { life, answered_at, listed_by, ..Member::new(now, entry) };
                 None
             }
             earlier => {

@@ -258,6 +258,21 @@ fn a_new_life_of_the_mapper_empties_nothing() {
 }
 
 #[test]
+fn a_new_life_of_the_mapper_waits_for_those_who_report_seldom() {
+    let mut peers = peers(1);
+    let mut json = entry("j", 1, 1);
+    json.load.share = svcmap_proto::load::Share::new(0.5);
+    let all = snapshot(FIRST, 7, vec![entry("a", 1, 1), json]);
+    peers.handle_snapshot(at(1), 0, &service(), &all);
+    let next = Epoch(2);
+    peers.handle_welcome(at(100_000), 0, next, (BEAT, EXPIRY));
+    for (revision, now, members_now) in [(1, 105_000, 1), (2, 129_999, 1), (3, 130_000, 0)] {
+        peers.handle_snapshot(at(now), 0, &service(), &snapshot(next, revision, Vec::new()));
+        assert_eq!(members(&peers).len(), members_now, "at {now}");
+    }
+}
+
+#[test]
 fn who_left_stays_away_whatever_another_mapper_says() {
     let mut peers = peers(2);
     for mapper in 0..2 {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use svcmap_proto::control::{Change, ChangesPart, Entry, SnapshotPart};
+use svcmap_proto::json;
 use svcmap_proto::limits;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
@@ -27,6 +28,8 @@ pub enum Update<'a> {
 #[derive(Debug)]
 pub struct View {
     epoch: Option<Epoch>,
+    /// Since when that epoch is known.
+    since: Timestamp,
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
     warming: bool,
@@ -46,6 +49,7 @@ impl View {
     pub fn new(now: Timestamp, epoch: Option<Epoch>) -> Self {
         Self {
             epoch,
+            since: now,
             revision: None,
             warming: true,
             is_newcomer: true,
@@ -60,6 +64,12 @@ impl View {
     /// Whether who is missing here is known not to be listed.
     pub fn is_conclusive(&self) -> bool {
         self.revision.is_some() && !self.warming
+    }
+
+    /// Whether a worker of the JSON dialect has had the time to register again at a mapper that was
+    /// started again: that hears of it with the next report only.
+    pub fn has_all_json(&self, now: Timestamp) -> bool {
+        now.since(self.since) >= json::LEASE
     }
 
     /// A part of a snapshot came on PUB.

@@ -1,11 +1,11 @@
 //! A sender and workers of the JSON dialect.
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Change, ChangesPart, Entry};
 use svcmap_proto::load::{Load, Share};
 use svcmap_proto::names::{Epoch, Incarnation};
 
 use super::*;
-use crate::choice::PowerOfTwo;
+use crate::choice::{PowerOfTwo, Random};
 use crate::outcome::Cause;
 use crate::testing::*;
 
@@ -32,13 +32,18 @@ struct Seen {
     requests: Vec<(u64, String)>,
     natives: Vec<(u64, ToWorker)>,
     outcomes: Vec<(u64, Outcome)>,
+    /// Whose connections were closed.
+    disconnects: Vec<u64>,
 }
 
 struct Scene(Sender);
 
 impl Scene {
     fn new(now: Timestamp, entries: Vec<Entry>) -> Self {
-        let choice = Box::new(PowerOfTwo::default());
+        Self::with(Box::new(PowerOfTwo::default()), now, entries)
+    }
+
+    fn with(choice: Box<dyn Choice>, now: Timestamp, entries: Vec<Entry>) -> Self {
         let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
         let welcome = Welcome {
             epoch: Epoch(1),
@@ -61,6 +66,12 @@ impl Scene {
         let part =
             SnapshotPart { epoch: Epoch(1), revision, warming: false, part: 0, parts: 1, entries };
         self.0.handle_snapshot(now, 0, &name("resize"), &part);
+    }
+
+    fn change(&mut self, now: Timestamp, revision: u64, change: Change) {
+        let (previous, changes) = (revision - 1, vec![change]);
+        let part = ChangesPart { epoch: Epoch(1), previous, revision, part: 0, parts: 1, changes };
+        self.0.handle_publication(now, 0, &name("resize"), &Publication::Changes(part));
     }
 
     fn submit(&mut self, now: Timestamp, job: u64, payload: &[u8]) {
@@ -87,11 +98,30 @@ impl Scene {
                 }
                 SenderOutput::Send { link, message, .. } => seen.natives.push((link, message)),
                 SenderOutput::Settled { job, outcome } => seen.outcomes.push((job.0, outcome)),
+                SenderOutput::Disconnect { link } => seen.disconnects.push(link),
                 _ => {}
             }
         }
         seen
     }
+}
+
+/// Everything that happens between two points in time, looked at each 100 ms.
+fn steps(scene: &mut Scene, from: u64, until: u64) -> Seen {
+    let mut seen = Seen::default();
+    for now in (from..until).step_by(100) {
+        let Seen { requests, natives, outcomes, disconnects } = scene.step(at(now));
+        seen.requests.extend(requests);
+        seen.natives.extend(natives);
+        seen.outcomes.extend(outcomes);
+        seen.disconnects.extend(disconnects);
+    }
+    seen
+}
+
+fn is_member(scene: &Scene) -> bool {
+    let key = InstanceKey { service: name("resize"), instance: name("j") };
+    scene.0.peers().member(&key).is_some()
 }
 
 const OK: &[u8] = br#"{"status":"ok","message":"job accepted"}"#;
@@ -117,6 +147,21 @@ fn one_job_at_a_time_and_each_is_accepted() {
 }
 
 #[test]
+fn one_job_at_a_time_whatever_the_policy() {
+    let mut scene = Scene::with(Box::new(Random), at(0), vec![entry("j", 1, Some(0.5))]);
+    (1..=3).for_each(|job| scene.submit(at(0), job, b"1"));
+    for job in 1..=3 {
+        scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
+        assert_eq!(scene.step(at(job)).requests.len(), 1);
+        scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
+        assert!(scene.step(at(job)).requests.is_empty(), "it has not replied");
+        scene.0.handle_link_reply(at(job), 0, OK);
+    }
+    let seen = scene.step(at(4));
+    assert_eq!((seen.requests.len(), seen.outcomes), (0, vec![(3, Outcome::Accepted)]));
+}
+
+#[test]
 fn its_load_counts_however_old_and_from_nine_tenths_on_it_is_full() {
     let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.89))]);
     scene.submit(at(20_000), 1, b"1");
@@ -129,6 +174,22 @@ fn its_load_counts_however_old_and_from_nine_tenths_on_it_is_full() {
 }
 
 #[test]
+fn its_load_counts_as_long_as_a_mapper_speaks_of_it() {
+    for (mapper_until, requests) in [(31_000, 0), (0, 1)] {
+        let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.95))]);
+        for revision in 1..=mapper_until / 1000 {
+            scene.list(at(revision * 1000), revision + 1, vec![entry("j", 1, Some(0.95))]);
+        }
+        scene.submit(at(29_000), 1, b"1");
+        assert!(scene.step(at(29_000)).requests.is_empty());
+        // Unknown is not full: it gets one job.
+        scene.submit(at(31_000), 2, b"2");
+        scene.submit(at(31_000), 3, b"3");
+        assert_eq!(scene.step(at(31_000)).requests.len(), requests);
+    }
+}
+
+#[test]
 fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(0), 1, b"1");
@@ -136,13 +197,50 @@ fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     scene.0.handle_link_reply(at(1), 0, FULL);
     assert!(scene.step(at(1)).requests.is_empty(), "it is full until a mapper knows better");
     assert_eq!(scene.0.statistics().stale(), 1);
-    // A beat later it is tried once more, although it has not reported since.
     scene.list(at(100), 2, vec![entry("j", 1, Some(0.0))]);
-    assert_eq!(scene.step(at(100)).requests.len(), 1);
-    scene.0.handle_link_reply(at(101), 0, FULL);
-    assert!(scene.step(at(101)).requests.is_empty());
+    assert!(scene.step(at(100)).requests.is_empty(), "that is what the mapper knew before");
     scene.list(at(200), 3, vec![entry("j", 2, Some(0.2))]);
     assert_eq!(scene.step(at(200)).requests.len(), 1);
+}
+
+#[test]
+fn a_beat_after_queue_full_it_is_tried_again_and_what_it_takes_it_takes() {
+    // No mapper says a word after the first.
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.step(at(1));
+    scene.submit(at(900), 2, b"2");
+    scene.submit(at(900), 3, b"3");
+    let again = at(1) + ms(1000);
+    assert!(steps(&mut scene, 900, 1001).requests.is_empty());
+    assert_eq!(scene.step(again).requests, [(0, "2".to_owned())]);
+    scene.0.handle_link_reply(again, 0, OK);
+    assert_eq!(scene.step(again).requests, [(0, "3".to_owned())]);
+}
+
+#[test]
+fn what_queue_full_means_ends_in_time_and_with_a_new_registration() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    // Publications come, so no mapper needs to be asked, and the job is over.
+    let unknown = Change::Expired { instance: name("x"), incarnation: Incarnation(5) };
+    scene.change(at(2), 2, unknown);
+    assert_eq!(steps(&mut scene, 2, 600).outcomes.len(), 1);
+    scene.0.handle_link_unwritable(at(600), 0);
+    scene.step(at(600));
+    assert_eq!(scene.0.poll_timeout(), Some(at(1001)));
+
+    let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    scene.0.handle_link_reply(at(1), 0, FULL);
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.0)) };
+    scene.list(at(100), 2, vec![again]);
+    assert_eq!(scene.step(at(100)).requests.len(), 1);
 }
 
 #[test]
@@ -154,10 +252,9 @@ fn one_that_does_not_answer_holds_nothing_else_up() {
     scene.submit(at(2), 2, b"2");
     let seen = scene.step(at(2));
     assert!(matches!(seen.natives[..], [(1, ToWorker::Hello(_))]), "{seen:?}");
-    // No ping reaches it, and it is not given up while its connection holds.
-    (1..19).for_each(|n| drop(scene.step(at(n * 100))));
-    let mut outcomes = Vec::new();
-    (20..23).for_each(|n| outcomes.extend(scene.step(at(n * 100)).outcomes));
+    // No ping reaches it, and it is not given up while it has time.
+    assert!(!steps(&mut scene, 100, 2000).disconnects.contains(&0));
+    let Seen { outcomes, .. } = steps(&mut scene, 2000, 2300);
     assert!(outcomes.contains(&(1, Outcome::Unknown(Cause::Deadline))), "{outcomes:?}");
     // What it says after all is nobody's business any more, but it is free again.
     scene.0.handle_link_reply(at(2300), 0, OK);
@@ -165,6 +262,40 @@ fn one_that_does_not_answer_holds_nothing_else_up() {
     scene.list(at(2301), 3, vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(2301), 3, b"3");
     assert_eq!(scene.step(at(2301)).requests, [(0, "3".to_owned())]);
+}
+
+#[test]
+fn one_that_never_answers_is_given_up_and_asked_anew() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    let seen = steps(&mut scene, 0, 3900);
+    assert_eq!(seen.outcomes, [(1, Outcome::Unknown(Cause::Deadline))]);
+    assert!(seen.disconnects.is_empty(), "{seen:?}");
+    // Its deadline was at two seconds, and the last that was known of it is a second older.
+    assert_eq!(steps(&mut scene, 3900, 4100).disconnects, [0]);
+    scene.list(at(5100), 2, vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(5100), 2, b"2");
+    assert_eq!(scene.step(at(5100)).requests, [(0, "2".to_owned())]);
+    scene.0.handle_link_reply(at(5101), 0, OK);
+    assert_eq!(scene.step(at(5101)).outcomes, [(2, Outcome::Accepted)]);
+}
+
+#[test]
+fn who_is_not_listed_lives_by_its_own_replies_only() {
+    for replies in [false, true] {
+        let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+        scene.submit(at(0), 1, b"1");
+        scene.step(at(0));
+        if replies {
+            scene.0.handle_link_reply(at(1), 0, OK);
+        }
+        let expired = Change::Expired { instance: name("j"), incarnation: Incarnation(5) };
+        scene.change(at(1000), 2, expired);
+        assert_eq!(is_member(&scene), replies, "the benefit of the doubt is for one expiry");
+        // With the deadline far away, a ping would keep its link for long.
+        assert_eq!(steps(&mut scene, 1000, 3200).disconnects.len(), usize::from(!replies));
+        assert!(!is_member(&scene));
+    }
 }
 
 #[test]
@@ -179,6 +310,58 @@ fn a_lost_connection_loses_the_job_that_was_on_it() {
     assert_eq!(seen.outcomes, [(1, Outcome::Unknown(Cause::Forgotten))]);
     scene.submit(at(201), 2, b"2");
     assert_eq!(scene.step(at(201)).requests.len(), 1);
+}
+
+#[test]
+fn the_same_process_lives_on_when_a_mapper_gives_it_another_incarnation() {
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.2)) };
+    let mut other_process = again.clone();
+    other_process.pid += 1;
+    let mut other_address = again.clone();
+    other_address.endpoints = vec!["tcp://10.0.0.1:6002".parse().unwrap()];
+    let lost = vec![(1, Outcome::Unknown(Cause::PeerEnded))];
+    for (entry_now, outcomes) in
+        [(again, vec![]), (other_process, lost.clone()), (other_address, lost)]
+    {
+        let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
+        scene.submit(at(0), 1, b"1");
+        scene.step(at(0));
+        scene.list(at(100), 2, vec![entry_now]);
+        let lives_on = outcomes.is_empty();
+        assert_eq!(steps(&mut scene, 100, 1500).outcomes, outcomes);
+        if lives_on {
+            scene.0.handle_link_reply(at(1500), 0, OK);
+            assert_eq!(scene.step(at(1500)).outcomes, [(1, Outcome::Accepted)]);
+            scene.submit(at(1500), 2, b"2");
+            assert_eq!(scene.step(at(1500)).requests, [(0, "2".to_owned())], "over the same link");
+        }
+    }
+}
+
+#[test]
+fn when_it_leaves_its_link_ends_whatever_its_incarnation_was_at_first() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    scene.step(at(0));
+    let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.2)) };
+    scene.list(at(100), 2, vec![again]);
+    let change = Change::Left { instance: name("j"), incarnation: Incarnation(6) };
+    scene.change(at(200), 3, change);
+    let outcomes = steps(&mut scene, 200, 1500).outcomes;
+    assert_eq!(outcomes, [(1, Outcome::Unknown(Cause::PeerEnded))]);
+}
+
+#[test]
+fn what_could_not_be_sent_goes_elsewhere() {
+    let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
+    scene.submit(at(0), 1, b"1");
+    assert_eq!(scene.step(at(0)).requests.len(), 1);
+    scene.list(at(1), 2, vec![entry("j", 1, Some(0.0)), entry("k", 1, Some(0.5))]);
+    scene.0.handle_unsent(at(1), 0);
+    let seen = scene.step(at(1));
+    assert_eq!((seen.requests, seen.disconnects), (vec![(1, "1".to_owned())], vec![0]));
+    scene.0.handle_link_reply(at(2), 1, OK);
+    assert_eq!(scene.step(at(2)).outcomes, [(1, Outcome::Accepted)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use svcmap_proto::json;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -43,7 +44,9 @@ impl LinkState {
 
     /// When the link has a deadline, or its unreachable worker may be tried again.
     fn poll_timeout(&self) -> Option<Timestamp> {
-        earliest(self.link.poll_timeout(), self.retry_at.filter(|_| self.link.is_closed()))
+        let retry_at = self.retry_at.filter(|_| self.link.is_closed());
+        let full_until = self.rep.as_ref().and_then(RepWorker::full_until);
+        earliest(self.link.poll_timeout(), earliest(retry_at, full_until))
     }
 
     /// The worker answered.
@@ -70,7 +73,8 @@ impl LinkState {
     /// Acts on the link's deadlines. Returns whether its worker may be tried again from now on.
     fn handle_timeout(&mut self, now: Timestamp) -> bool {
         self.link.handle_timeout(now);
-        self.retry_at.take_if(|at| *at <= now).is_some()
+        let has_room = self.rep.as_mut().is_some_and(|rep| rep.handle_timeout(now));
+        self.retry_at.take_if(|at| *at <= now).is_some() || has_room
     }
 
     /// Where to connect to next.
@@ -89,10 +93,14 @@ impl LinkState {
             self.load_sequence = member.load.sequence;
             self.link.reflect_until(member.load_at);
         }
-        let accepted = self.rep.as_mut().map_or(0, |rep| {
+        let mut accepted = 0;
+        if let Some(rep) = &mut self.rep {
             rep.handle_load(&member.load);
-            rep.accepted()
-        });
+            if rep.full_until().is_some() || self.link.open() > 0 {
+                return None;
+            }
+            accepted = rep.accepted();
+        }
         let usable = self.link.is_closed() || self.link.is_usable();
         usable.then(|| (self.link.unreflected().saturating_add(accepted), self.link.open()))
     }
@@ -159,7 +167,7 @@ impl Links {
         identity: Identity,
         timing: Timing,
     ) -> (u64, bool) {
-        if let Some(number) = self.number(key, member.incarnation)
+        if let Some(number) = self.number(key, member.life)
             && let Some(state) = self.get_mut(number)
         {
             let closed = state.link.is_closed();
@@ -168,15 +176,16 @@ impl Links {
         }
         let number = self.next;
         self.next += 1;
-        let link = Link::new(now, identity, key.clone(), member.incarnation, timing);
+        let link = Link::new(now, identity, key.clone(), member.life, timing);
         self.by_number.insert(number, LinkState::new(link, RepWorker::new(member.load)));
-        self.by_peer.entry(key.clone()).or_default().insert(member.incarnation, number);
+        self.by_peer.entry(key.clone()).or_default().insert(member.life, number);
         self.touched.insert(number);
         (number, true)
     }
 
     /// A member as the policy sees it; `None` if it cannot be used now. A load older than `expiry`
-    /// is none, but a worker of the JSON dialect reports seldom: its load counts while it is listed.
+    /// is none, but a worker of the JSON dialect reports seldom: its load counts while a mapper
+    /// speaks of it, and for as long as an original worker may be silent.
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
@@ -186,14 +195,19 @@ impl Links {
         host: HostId,
     ) -> Option<Candidate> {
         let age = now.since(member.load_at);
-        let counts = age <= expiry || member.load.share.is_some();
+        let is_told = || now.since(member.told_at) <= json::LEASE;
+        let counts = age <= expiry || (member.load.share.is_some() && is_told());
         let load = counts.then_some(member.load);
-        let number = self.number(key, member.incarnation);
+        let number = self.number(key, member.life);
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(&number)) {
             Some(state) => state.jobs(member)?,
             None if usable_endpoints(member, host).is_empty() => return None,
             None => (0, 0),
         };
+        if member.load.share.is_some() && own > 0 {
+            // A REP socket takes no other before it has replied, whatever a policy thinks.
+            return None;
+        }
         Some(Candidate { load, age, unreflected, own })
     }
 
@@ -224,10 +238,9 @@ impl Links {
     pub(super) fn forget_ended(&mut self, peers: &Peers) {
         let (by_number, by_deadline) = (&mut self.by_number, &mut self.by_deadline);
         self.by_peer.retain(|key, lives| {
-            let listed = peers.member(key).map(|member| member.incarnation);
             lives.retain(|incarnation, number| {
                 let is_open = by_number.get(number).is_some_and(|s| !s.link.is_closed());
-                let keep = listed == Some(*incarnation) || is_open;
+                let keep = peers.is_member(key, *incarnation) || is_open;
                 if !keep && let Some(state) = by_number.remove(number) {
                     state.planned_at.map(|at| by_deadline.remove(&(at, *number)));
                 }

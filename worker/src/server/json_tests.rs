@@ -78,6 +78,19 @@ fn a_client_that_waits_is_told_once_how_its_job_ended() {
 }
 
 #[test]
+fn who_waits_when_the_worker_stops_is_told_so() {
+    let mut server = server(1, 4);
+    ask(&mut server, 1, &submit(r#"{"body":1}"#)).unwrap();
+    ask(&mut server, 2, &submit(r#"{"body":2}"#)).unwrap();
+    ask(&mut server, 3, r#"{"task":3}"#).unwrap();
+    outputs(&mut server, at(0));
+    server.stop();
+    let unknown = r#"{"status":"unknown","message":"the worker ended before it answered"}"#;
+    let expected = [(1, unknown.to_owned()), (2, unknown.to_owned())];
+    assert_eq!(outputs(&mut server, at(1)).0, expected);
+}
+
+#[test]
 fn who_says_nonsense_is_told_so() {
     let mut server = server(1, 0);
     for nonsense in ["", "[]", "{", "{\"command\":\"SUBMIT\"}"] {

@@ -12,9 +12,17 @@ fn registry() -> Registry {
 
 /// What a client on this host is told, and what else comes of it.
 fn outputs(registry: &mut Registry, now: Timestamp, text: &str) -> (String, Vec<Output>) {
+    outputs_at(registry, now, UNIX_US + now.since(ms(0)).as_micros() as u64, text)
+}
+
+fn outputs_at(
+    registry: &mut Registry,
+    now: Timestamp,
+    unix_us: u64,
+    text: &str,
+) -> (String, Vec<Output>) {
     let frames: [&[u8]; 3] = [b"client", b"", text.as_bytes()];
     let (from, body) = svcmap_proto::json::open(&frames).unwrap();
-    let unix_us = UNIX_US + now.since(ms(0)).as_micros() as u64;
     let _ = registry.handle_request(now, unix_us, from, "127.0.0.1", body);
     let mut outputs: Vec<_> = std::iter::from_fn(|| registry.poll_output()).collect();
     let Some(Output::JsonReply { body, .. }) = outputs.pop() else { panic!("{outputs:?}") };
@@ -152,6 +160,22 @@ fn who_leaves_is_gone_and_a_late_word_removes_no_successor() {
 }
 
 #[test]
+fn a_clock_that_was_days_ahead_keeps_nobody_away() {
+    let mut registry = registry();
+    let mut register_at = |unix_us, name: &str| {
+        let text = format!(
+            r#"{{"command":"REGISTER","payload":{{"name":"{name}","address":"tcp://h:1","pid":1}}}}"#
+        );
+        outputs_at(&mut registry, ms(0), unix_us, &text).0
+    };
+    let registered = |name| format!(r#"{{"status":"ok","message":"registered {name}"}}"#);
+    assert_eq!(register_at(UNIX_US + 2 * 86_400_000_000, "a"), registered("a"));
+    assert_eq!(register_at(UNIX_US, "b"), registered("b"));
+    assert_eq!(register_at(UNIX_US + 1, "b"), registered("b"), "the same process");
+    assert_eq!(register_at(UNIX_US + 2, "c"), registered("c"));
+}
+
+#[test]
 fn a_service_is_its_better_instance() {
     let mut registry = registry();
     for (instance, queued) in [("s/a", 7), ("s/b", 2), ("s/c", 8)] {
@@ -175,6 +199,22 @@ fn a_service_is_its_better_instance() {
         native(&mut registry, ms(2), ToMapper::Report { key, incarnation, load: load(2, 8) });
     }
     assert!(peer(&mut registry, ms(3), "s").contains(r#""load":1.0"#));
+}
+
+#[test]
+fn rather_a_full_one_than_one_that_drains() {
+    let mut registry = registry();
+    for (instance, queued, state) in
+        [("s/full", 8, State::Ready), ("s/leaving", 1, State::Draining)]
+    {
+        let mut said = registration(instance, 5);
+        said.load = Load { state, ..load(1, queued) };
+        native(&mut registry, ms(0), ToMapper::Register(said));
+        assert!(peer(&mut registry, ms(1), "s").contains(r#""load":1.0"#));
+    }
+    let (key, incarnation) = (registration("s/full", 5).key, Incarnation(5));
+    native(&mut registry, ms(2), ToMapper::Leave { key, incarnation });
+    assert!(peer(&mut registry, ms(3), "s").contains(r#""load":0.125"#), "there is no other");
 }
 
 #[test]
@@ -213,6 +253,28 @@ fn status_is_what_people_are_told() {
     ] {
         assert!(status.contains(part), "{part} in {status}");
     }
+}
+
+#[test]
+fn a_long_list_is_sent_to_a_client_once_in_a_while() {
+    let mut registry = registry();
+    let is_sent = |registry: &mut Registry, now, command: &str| {
+        let answer = outputs(registry, now, &format!(r#"{{"command":"{command}"}}"#)).0;
+        let try_again = answer.contains("try again");
+        assert_eq!(try_again, answer.starts_with(r#"{"status":"error""#));
+        !try_again
+    };
+    for number in 0..SHORT_LIST {
+        let said = registration(&format!("s/i-{number}"), 5);
+        native(&mut registry, ms(0), ToMapper::Register(said));
+    }
+    assert!((0..9).all(|_| is_sent(&mut registry, ms(0), "STATUS")), "it is short");
+    native(&mut registry, ms(0), ToMapper::Register(registration("s/one-more", 5)));
+    assert!(is_sent(&mut registry, ms(0), "STATUS"));
+    assert!(!is_sent(&mut registry, ms(99), "STATUS"));
+    assert!(!is_sent(&mut registry, ms(99), "LIST_PEERS"));
+    assert_ne!(peer(&mut registry, ms(99), "s"), PEER_NOT_FOUND, "what is short is always said");
+    assert!(is_sent(&mut registry, ms(100), "LIST_PEERS"));
 }
 
 #[test]
