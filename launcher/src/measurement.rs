@@ -74,6 +74,8 @@ pub struct Measurement {
     responses: Times,
     ages: Times,
     herd: Herd,
+    way: Duration,
+    handling: Duration,
     messages: u64,
     bytes: u64,
 }
@@ -101,6 +103,8 @@ impl Measurement {
             responses: Times::default(),
             ages: Times::default(),
             herd: Herd::new(starts_at, workers, publish_interval),
+            way: Duration::ZERO,
+            handling: Duration::ZERO,
             messages: 0,
             bytes: 0,
         }
@@ -162,6 +166,12 @@ impl Measurement {
         }
     }
 
+    /// The mean time of a job on its way to a worker, and the mean time for which it occupies a
+    /// handler beyond what it is meant to take: what the machine adds.
+    pub fn set_overheads(&mut self, way: Duration, handling: Duration) {
+        (self.way, self.handling) = (way, handling);
+    }
+
     /// So many messages went between senders and workers, with so many bytes.
     pub fn transfer(&mut self, messages: u64, bytes: u64) {
         self.messages += messages;
@@ -215,6 +225,8 @@ impl Measurement {
             response_ms: self.responses.percentiles(),
             age_ms: self.ages.percentiles(),
             balance: self.herd.balance(),
+            way_ms: self.way.as_secs_f64() * 1e3,
+            handling_ms: self.handling.as_secs_f64() * 1e3,
             messages_per_job: share(self.messages, self.submitted),
             bytes_per_job: share(self.bytes, self.submitted),
         }

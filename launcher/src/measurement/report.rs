@@ -122,6 +122,10 @@ pub struct Report {
     /// How jobs were spread.
     #[serde(flatten)]
     pub balance: Balance,
+    /// Mean time from the choice of a worker until the job is there, in milliseconds.
+    pub way_ms: f64,
+    /// Mean time that a job occupies a handler beyond what it is meant to take, in milliseconds.
+    pub handling_ms: f64,
     /// Messages between senders and workers, for each job.
     pub messages_per_job: f64,
     /// Their bytes, for each job.

@@ -10,6 +10,9 @@ const SIZE: (u32, u32) = (900, 560);
 /// Smallest share that is drawn: one in a million.
 const SHARE_MIN: f64 = 1e-6;
 
+/// A green that shows on white.
+const AGE: RGBColor = RGBColor(0, 130, 60);
+
 /// Smallest time that is drawn, in milliseconds.
 const MS_MIN: f64 = 0.01;
 
@@ -29,7 +32,7 @@ fn draw(text: &mut String, title: &str, measurement: &Measurement) -> Drawing {
     let lines = [
         ("wait", measurement.wait_tail(), BLUE),
         ("response", measurement.response_tail(), RED),
-        ("age of what was known", measurement.age_tail(), GREEN),
+        ("age of what was known", measurement.age_tail(), AGE),
     ];
     let longest = lines.iter().filter_map(|(_, tail, _)| tail.last()).map(|(ms, _)| *ms);
     let longest = longest.fold(1.0, f64::max) * 1.5;

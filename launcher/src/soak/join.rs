@@ -70,6 +70,8 @@ pub fn join(senders: &[Records], workers: usize, slots: u32, measurement: &mut M
             measurement.reject(chosen_at, first, full);
         }
     }
+    let (way, handling) = overheads(jobs(), workers);
+    measurement.set_overheads(way, handling);
     // A job of the warm-up takes as many messages as any other.
     let share = |total: u64| (total as f64 * f64::from(counted) / f64::from(all.max(1))) as u64;
     let messages = senders.iter().map(|records| records.messages).sum();
@@ -86,6 +88,52 @@ fn occupancies<'a>(jobs: impl Iterator<Item = &'a Job>, workers: usize) -> Vec<O
         }
     }
     steps.into_iter().map(Occupancy::new).collect()
+}
+
+/// What the machine adds to a job: on its way to a worker, and at its handler. A handler that has
+/// work is free again only when the worker knows that it is.
+fn overheads<'a>(jobs: impl Iterator<Item = &'a Job>, workers: usize) -> (Duration, Duration) {
+    let mut way = Mean::default();
+    let (mut longer, mut idle) = (Mean::default(), Mean::default());
+    let mut starts = vec![Vec::new(); workers];
+    for (job, served) in jobs.filter_map(|job| Some((job, job.served?))) {
+        if let Some(last) = job.attempts.last() {
+            way.add(served.arrived_us.saturating_sub(last.chosen_us));
+        }
+        let took_us = served.finished_us.saturating_sub(served.started_us);
+        longer.add(took_us.saturating_sub(job.time_us));
+        if let Some(starts) = starts.get_mut(served.worker as usize) {
+            starts.push((served.started_us, served));
+        }
+    }
+    for starts in &mut starts {
+        starts.sort_unstable_by_key(|(started_us, _)| *started_us);
+        for pair in starts.windows(2) {
+            let (before, next) = (pair[0].1, pair[1].1);
+            // One after the other at one handler, and the second was there in time.
+            if next.arrived_us <= before.finished_us && before.finished_us <= next.started_us {
+                idle.add(next.started_us - before.finished_us);
+            }
+        }
+    }
+    (way.get(), longer.get() + idle.get())
+}
+
+#[derive(Default)]
+struct Mean {
+    sum_us: u64,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, us: u64) {
+        self.sum_us += us;
+        self.count += 1;
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_micros(self.sum_us / self.count.max(1))
+    }
 }
 
 /// From when a job was due until its start, without the way to its worker.
@@ -112,6 +160,7 @@ mod tests {
         let started_us = arrived_us + 10;
         Job {
             due_us,
+            time_us: finished_us - started_us - 2,
             ended_us: finished_us + 100,
             outcome: Outcome::Done,
             served: Some(Served { worker, arrived_us, started_us, finished_us }),
@@ -122,6 +171,7 @@ mod tests {
     fn refused(due_us: u64, worker: u32) -> Job {
         Job {
             due_us,
+            time_us: 1000,
             ended_us: due_us + 200,
             outcome: Outcome::Refused,
             served: None,
@@ -150,7 +200,17 @@ mod tests {
         assert_eq!((report.far, report.far_stale, report.far_race), (0.75, 0.25, 0.5));
         assert_eq!(report.refused_with_room, 3, "the other worker had room");
         assert_eq!((report.messages_per_job, report.bytes_per_job), (10.0, 100.0));
-        assert_eq!((report.wait_ms.mean, report.age_ms.p50), (0.015, 0.5));
+        assert_eq!((report.wait_ms.p50, report.age_ms.p50), (0.015, 0.5));
+    }
+
+    #[test]
+    fn the_machine_takes_time_on_the_way_and_at_the_handler() {
+        // The second waits, and is started 3 us after the first is done.
+        let (first, mut second) = (done(0, 1000, 1100, 2000), done(0, 1200, 1300, 3000));
+        second.served.as_mut().unwrap().started_us = 2003;
+        second.time_us = 3000 - 2003 - 2;
+        let report = measured(&[Records { jobs: vec![first, second], ..Records::default() }]);
+        assert_eq!((report.way_ms, report.handling_ms), (0.095, 0.005));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Attempt {
 pub struct Job {
     /// When it was to be submitted, whenever that came to be.
     pub due_us: u64,
+    /// How long it was to take.
+    pub time_us: u64,
     /// When its sender knew how it had ended.
     pub ended_us: u64,
     /// How.

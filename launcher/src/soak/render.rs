@@ -49,6 +49,10 @@ pub fn text(report: &Report, usage: &[Usage]) -> String {
         report.bytes_per_job,
         report.attempts.sent as f64 / report.submitted.max(1) as f64
     );
+    let machine = format!(
+        "{:.2}ms on the way to a worker, {:.2}ms more at each handler",
+        report.way_ms, report.handling_ms
+    );
     let lines = [
         ("FAR", far),
         ("FRR", frr),
@@ -58,6 +62,7 @@ pub fn text(report: &Report, usage: &[Usage]) -> String {
         ("age", times(&report.age_ms)),
         ("balance", spread),
         ("messages", messages),
+        ("machine", machine),
     ];
     let mut text = String::new();
     for (name, line) in lines {

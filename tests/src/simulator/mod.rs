@@ -9,8 +9,10 @@
 //! | [`workload`] | the jobs |
 //! | [`policies`] | policies that do not ship |
 //! | [`theory`] | what queueing theory says |
+//! | [`agreement`] | the soak on real processes beside it |
 //! | [`gates`] | systems of which theory knows the answer |
 
+pub mod agreement;
 pub mod gates;
 pub mod network;
 pub mod nodes;

@@ -72,6 +72,8 @@ pub struct Scenario {
     pub speeds: Vec<f64>,
     /// One way between any two processes.
     pub delay: Duration,
+    /// Time for which each job occupies its handler beyond its own.
+    pub handling: Duration,
     /// How senders learn of load.
     pub feed: Feed,
     /// Time between two publications of load.
@@ -111,6 +113,7 @@ impl Default for Scenario {
             distribution: Distribution::Exponential,
             speeds: vec![1.0],
             delay: service_time / 40,
+            handling: Duration::ZERO,
             feed: Feed::Mapper,
             publish_interval: service_time,
             beat: Duration::from_secs(1),

@@ -469,7 +469,7 @@ impl World {
             let way = self.scenario.delay;
             self.measurement.start(self.now.since(job.due_at).saturating_sub(way));
         }
-        let time = job.service_time.div_f64(self.speeds[worker]);
+        let time = job.service_time.div_f64(self.speeds[worker]) + self.scenario.handling;
         self.queue.push(self.now + time, Event::Finish { worker, task: task.id });
     }
 
@@ -528,6 +528,7 @@ impl World {
         // Those of the warm-up are as many for each job.
         let messages = (self.messages + self.truth.messages()) as f64 * share;
         self.measurement.transfer(messages as u64, 0);
+        self.measurement.set_overheads(scenario.delay, scenario.handling);
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let report = self.measurement.report(Setting {
             policy: scenario.rule.as_str().to_owned(),

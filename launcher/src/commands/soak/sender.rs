@@ -27,6 +27,7 @@ type Observations = Arc<Mutex<Vec<(Timestamp, Observation)>>>;
 struct Submitted {
     job: Option<JobId>,
     due_at: Timestamp,
+    time: Duration,
     /// When it was found to be refused by the client itself, if it was.
     ended_at: Timestamp,
     outcome: Option<Outcome>,
@@ -112,7 +113,7 @@ fn send(args: &SoakSenderArgs, client: &Client) -> Result<Vec<Submitted>, Failur
             Err(SubmitError::OutboxFull) => (None, Some(refused())),
             Err(error) => return Err(Failure::failed(error)),
         };
-        jobs.push(Submitted { job, due_at, ended_at: Clock.now(), outcome });
+        jobs.push(Submitted { job, due_at, time, ended_at: Clock.now(), outcome });
         take_settled(&mut tickets, &mut jobs, Duration::ZERO);
     }
     while !tickets.is_empty() {
@@ -169,6 +170,7 @@ fn write_down(
         let (outcome, served) = told(job.outcome);
         records::Job {
             due_us: job.due_at.as_micros(),
+            time_us: job.time.as_micros() as u64,
             ended_us: ended_at.get(&id).unwrap_or(&job.ended_at).as_micros(),
             outcome,
             served,
