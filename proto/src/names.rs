@@ -1,6 +1,7 @@
 //! Who: services, instances and their lives, senders, hosts, and where they are reached.
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -18,8 +19,22 @@ use crate::limits;
 /// assert!("resize".parse::<Name>().is_ok());
 /// assert!("re/size".parse::<Name>().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Name(Arc<str>);
+
+// Most names that are compared are clones of one another, which their address tells. Equality of
+// an `Arc` looks there by itself.
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Name {
     /// The name as text.

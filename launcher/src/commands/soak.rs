@@ -30,8 +30,10 @@ use crate::soak::{chart, join, render};
 use crate::supervisor::Supervisor;
 use usage::Watch;
 
-/// What the workers serve.
-const SERVICE: &str = "soak";
+/// What the workers of this soak serve; others may use the same mapper.
+fn service() -> String {
+    format!("soak-{}", std::process::id())
+}
 
 /// Time for senders to start in, before the first job is due.
 const START_MARGIN: Duration = Duration::from_secs(2);
@@ -57,7 +59,7 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
     for number in 0..args.workers {
         start_worker(args, number, &mut deployment)?;
     }
-    deployment.wait_ready(&[(SERVICE, args.workers as usize)])?;
+    deployment.wait_ready(&[(&service(), args.workers as usize)])?;
 
     let warm_up = (WARM_UP_JOBS * args.load.service_time).min(WARM_UP_MAX);
     let start = Clock.now() + START_MARGIN;
@@ -134,7 +136,7 @@ fn flag(time: Duration) -> String {
 fn start_worker(args: &SoakArgs, number: u32, deployment: &mut Deployment) -> Result<(), Failure> {
     let (concurrency, queue) = (args.concurrency.to_string(), args.queue.to_string());
     let flags = ["--builtin", "timed", "--concurrency", &concurrency, "--queue", &queue];
-    deployment.start_worker(SERVICE, &instance(number), &flags)
+    deployment.start_worker(&service(), &instance(number), &flags)
 }
 
 fn start_sender(
@@ -149,7 +151,7 @@ fn start_sender(
     let capacity = f64::from(args.workers * args.concurrency.get());
     let rate = args.utilisation * capacity / load.service_time.as_secs_f64();
     let flags = [
-        ("--service", SERVICE.to_owned()),
+        ("--service", service()),
         ("--start-us", start.as_micros().to_string()),
         ("--warm-up", flag(warm_up)),
         ("--rate", (rate / f64::from(args.senders)).to_string()),

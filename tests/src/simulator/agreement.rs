@@ -40,7 +40,7 @@ const WORKERS: usize = 16;
 const SENDERS: usize = 8;
 
 /// Jobs in the simulator, so that its figures are much more certain than the soak's.
-const JOBS: u64 = 500_000;
+const JOBS: u64 = 2_000_000;
 
 /// Points that tell policies and intervals apart, and that show errors within a minute.
 pub fn points() -> Vec<Point> {

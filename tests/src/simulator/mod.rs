@@ -5,24 +5,31 @@
 //! | [`scenario`] | what is simulated |
 //! | [`world`] | the course of time |
 //! | [`nodes`] | mapper, workers, senders: the pure types of the libraries |
+//! | [`ledger`] | the jobs under way, and what is measured of them |
 //! | [`network`] | what lies between them |
 //! | [`workload`] | the jobs |
 //! | [`policies`] | policies that do not ship |
 //! | [`theory`] | what queueing theory says |
+//! | [`sweep`], [`table`], [`charts`] | one thing at a time, and what comes of it |
 //! | [`agreement`] | the soak on real processes beside it |
 //! | [`gates`] | systems of which theory knows the answer |
 
 pub mod agreement;
+pub mod charts;
 pub mod gates;
+pub mod ledger;
 pub mod network;
 pub mod nodes;
 pub mod policies;
 pub mod queue;
 pub mod scenario;
+pub mod sweep;
+pub mod table;
 pub mod theory;
 pub mod workload;
 pub mod world;
 
+pub use ledger::Findings;
 pub use policies::Rule;
 pub use scenario::{Feed, Scenario};
-pub use world::{Findings, World};
+pub use world::World;

@@ -241,6 +241,9 @@ impl Choice for Prequal {
         crowd: &mut dyn Crowd,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
+        if crowd.is_empty() {
+            return None;
+        }
         while let Some(probe) = self.on_the_way.pop_front_if(|(at, ..)| *at <= now) {
             self.pool.push_back(probe);
         }

@@ -7,22 +7,17 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use svcmap::measurement::{Ending, Full, Measurement, Report, Setting};
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
-use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::intake::{Origin, Task, TaskId};
-use svcmap_worker::observation::Observation;
 use svcmap_worker::outbox::JobId;
-use svcmap_worker::outcome::Outcome;
 
+use super::ledger::{Findings, Ledger};
 use super::network::Network;
 use super::nodes::{
-    self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, registration, service,
-    welcome, worker_number,
+    self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, registration, service, welcome,
 };
 use super::policies::Truth;
 use super::queue::Queue;
@@ -64,18 +59,6 @@ impl Event {
     }
 }
 
-/// A job under way.
-#[derive(Clone, Copy, Debug)]
-struct Job {
-    due_at: Timestamp,
-    service_time: Duration,
-    /// When its current worker was chosen, and whether that was full.
-    chosen_at: Timestamp,
-    was_full: bool,
-    /// Whether it came within the time that is measured.
-    counts: bool,
-}
-
 /// See the module.
 pub struct World {
     scenario: Scenario,
@@ -89,17 +72,12 @@ pub struct World {
     senders: Vec<SenderNode>,
     /// When each node is woken next.
     wake_at: Wakes,
-    /// Jobs under way, by number from `first_job` on.
-    jobs: VecDeque<Option<Job>>,
-    first_job: u64,
-    open_jobs: usize,
+    ledger: Ledger,
     /// Jobs whose look-up is under way, for each sender.
     asking: Vec<VecDeque<u64>>,
     board_revision: u64,
     lives_of_mapper: u64,
     truth: Arc<Truth>,
-    measurement: Measurement,
-    messages: u64,
     effects: Vec<Effect>,
     payload: Arc<Vec<u8>>,
     events: u64,
@@ -123,21 +101,6 @@ impl Wakes {
     }
 }
 
-/// What a simulation found.
-#[derive(Clone, Debug)]
-pub struct Findings {
-    /// The figures.
-    pub report: Report,
-    /// Mean wait, in mean service times.
-    pub mean_wait: f64,
-    /// Mean time from submission to result, in mean service times.
-    pub mean_response: f64,
-    /// Share of jobs that were lost: rejected for good, or refused.
-    pub loss: f64,
-    /// Events that were simulated.
-    pub events: u64,
-}
-
 impl World {
     /// The world of a scenario, before anything happens.
     pub fn new(scenario: Scenario) -> Self {
@@ -145,8 +108,6 @@ impl World {
         let choice = |_| scenario.rule.choice(&scenario, &truth);
         let sender = |number| SenderNode::new(&scenario, number, choice(number));
         let (workers, senders) = (scenario.workers, scenario.senders);
-        let measured_at = START + scenario.warm_up;
-        let (length, interval) = (scenario.duration, scenario.publish_interval);
         let mut world = Self {
             now: START,
             queue: Queue::default(),
@@ -161,15 +122,11 @@ impl World {
                 workers: vec![None; workers],
                 senders: vec![None; senders],
             },
-            jobs: VecDeque::new(),
-            first_job: 0,
-            open_jobs: 0,
+            ledger: Ledger::new(&scenario, START + scenario.warm_up, &truth),
             asking: vec![VecDeque::new(); senders],
             board_revision: 0,
             lives_of_mapper: 0,
-            measurement: Measurement::new(measured_at, length, workers, interval),
             truth,
-            messages: 0,
             effects: Vec::new(),
             payload: Arc::default(),
             events: 0,
@@ -214,7 +171,7 @@ impl World {
         let ends_at = START + self.scenario.warm_up + self.scenario.duration;
         while let Some((at, event)) = self.queue.pop() {
             self.now = at;
-            if at >= ends_at && self.open_jobs == 0 {
+            if at >= ends_at && self.ledger.is_settled() {
                 break;
             }
             if let Some(resumes_at) = event.process().and_then(|node| self.paused_until(node)) {
@@ -228,7 +185,7 @@ impl World {
             }
             self.handle(event, ends_at);
         }
-        self.findings()
+        self.ledger.findings(&self.scenario, self.events)
     }
 
     /// What was written down.
@@ -362,7 +319,7 @@ impl World {
         match effect {
             Effect::Send(to, message) => {
                 if matches!(*message, Message::ToWorker(..) | Message::FromWorker(..)) {
-                    self.messages += 1;
+                    self.ledger.count_message();
                 }
                 let at = self.network.arrival(self.now);
                 self.queue.push(at, Event::Deliver { from: node, to, message });
@@ -375,8 +332,8 @@ impl World {
                 self.queue.push(at, Event::Deliver { from, to: node, message });
             }
             Effect::Start(task) => self.start(node, &task),
-            Effect::Observed(observation) => self.observe(observation),
-            Effect::Settled(job, outcome) => self.settle(job, &outcome),
+            Effect::Observed(observation) => self.ledger.observe(self.now, &observation),
+            Effect::Settled(job, outcome) => self.ledger.settle(self.now, job, &outcome),
         }
     }
 
@@ -432,19 +389,8 @@ impl World {
 
     /// The next job of a sender comes; it may have to be asked first who is there.
     fn submit_next(&mut self, sender: usize) {
-        let number = self.first_job + self.jobs.len() as u64;
-        let counts = self.measurement.counts(self.now);
-        if counts {
-            self.measurement.submit();
-        }
-        self.open_jobs += 1;
-        self.jobs.push_back(Some(Job {
-            due_at: self.now,
-            service_time: self.workload.service_time(sender),
-            chosen_at: self.now,
-            was_full: false,
-            counts,
-        }));
+        let service_time = self.workload.service_time(sender);
+        let number = self.ledger.submit(self.now, service_time);
         if self.scenario.feed == Feed::Query {
             self.asking[sender].push_back(number);
             let message = Message::ToMapper(ToMapper::Sync { service: service() });
@@ -464,93 +410,8 @@ impl World {
         let (Node::Worker(worker), Origin::Sender { attempt, .. }) = (node, task.origin) else {
             return;
         };
-        let Some(&mut job) = self.job(attempt) else { return };
-        if job.counts {
-            let way = self.scenario.delay;
-            self.measurement.start(self.now.since(job.due_at).saturating_sub(way));
-        }
-        let time = job.service_time.div_f64(self.speeds[worker]) + self.scenario.handling;
+        let Some(service_time) = self.ledger.start(self.now, attempt) else { return };
+        let time = service_time.div_f64(self.speeds[worker]) + self.scenario.handling;
         self.queue.push(self.now + time, Event::Finish { worker, task: task.id });
-    }
-
-    fn observe(&mut self, observation: Observation) {
-        let now = self.now;
-        match observation {
-            Observation::Chosen { attempt, key, age } => {
-                let worker = worker_number(&key.instance);
-                let was_full = self.truth.is_full(worker);
-                let Some(job) = self.job(attempt) else { return };
-                (job.chosen_at, job.was_full) = (now, was_full);
-                if job.counts {
-                    self.measurement.choose(now, worker, attempt.attempt == 1, age);
-                }
-            }
-            Observation::Rejected { attempt, reason: Reason::Full, .. } => {
-                let Some(&mut job) = self.job(attempt) else { return };
-                if job.counts {
-                    let full = if job.was_full { Full::Stale } else { Full::Race };
-                    self.measurement.reject(job.chosen_at, attempt.attempt == 1, full);
-                }
-            }
-            Observation::Rejected { .. } | Observation::Settled(_) => {}
-        }
-    }
-
-    fn settle(&mut self, id: JobId, outcome: &Outcome) {
-        let Some(index) = id.0.checked_sub(self.first_job) else { return };
-        let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else { return };
-        self.open_jobs -= 1;
-        while self.jobs.pop_front_if(|job| job.is_none()).is_some() {
-            self.first_job += 1;
-        }
-        if !job.counts {
-            return;
-        }
-        let ending = match outcome {
-            Outcome::Done(_) => Ending::Done,
-            Outcome::Failed(_) => Ending::Failed,
-            Outcome::Refused(_) => Ending::Refused { with_room: !self.truth.all_full() },
-            Outcome::Unknown(_) => Ending::Unknown,
-            Outcome::Accepted => Ending::Accepted,
-        };
-        self.measurement.end(ending, self.now.since(job.due_at));
-    }
-
-    fn job(&mut self, attempt: AttemptId) -> Option<&mut Job> {
-        let index = attempt.job.checked_sub(self.first_job)?;
-        self.jobs.get_mut(index as usize)?.as_mut()
-    }
-
-    fn findings(&mut self) -> Findings {
-        let scenario = &self.scenario;
-        let total = scenario.warm_up + scenario.duration;
-        let share = scenario.duration.as_secs_f64() / total.as_secs_f64();
-        // Those of the warm-up are as many for each job.
-        let messages = (self.messages + self.truth.messages()) as f64 * share;
-        self.measurement.transfer(messages as u64, 0);
-        self.measurement.set_overheads(scenario.delay, scenario.handling);
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        let report = self.measurement.report(Setting {
-            policy: scenario.rule.as_str().to_owned(),
-            utilisation: scenario.utilisation,
-            senders: scenario.senders,
-            workers: scenario.workers,
-            slots: scenario.slots(),
-            concurrency: scenario.concurrency,
-            service_time_ms: ms(scenario.service_time),
-            distribution: scenario.distribution.as_str().to_owned(),
-            publish_interval_ms: ms(scenario.publish_interval),
-            seconds: scenario.duration.as_secs_f64(),
-        });
-        let (wait, response) = self.measurement.means();
-        let mean = scenario.service_time.as_secs_f64();
-        let done = report.outcomes.done as f64;
-        Findings {
-            mean_wait: wait / mean,
-            mean_response: response / mean,
-            loss: 1.0 - done / report.submitted.max(1) as f64,
-            events: self.events,
-            report,
-        }
     }
 }

@@ -83,3 +83,42 @@ impl Link {
         self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use svcmap_proto::jobs::FromWorker;
+    use svcmap_proto::load::Load;
+    use svcmap_proto::names::Incarnation;
+
+    use super::super::{Identity, Timing};
+    use super::*;
+    use crate::testing::*;
+
+    #[test]
+    fn silence_counts_from_when_something_is_owed() {
+        let (identity, timing) = (
+            Identity { sender: SENDER, result_bytes_max: 100 },
+            Timing { beat: ms(100), expiry: ms(300), idle: ms(60_000) },
+        );
+        let mut link = Link::new(at(0), identity, key(), Incarnation(1), timing);
+        link.handle_writable(at(0));
+        let load = Load::default();
+        let welcome = FromWorker::Welcome {
+            connection: 1,
+            received_jobs: 0,
+            payload_bytes_max: 100,
+            load,
+            forgotten: Vec::new(),
+        };
+        link.handle_message(at(1), welcome, &[]);
+        // Long after: nothing was owed meanwhile, so nobody is asked at once.
+        link.assign(at(5000), attempt(1), at(9000), 0);
+        assert_eq!(link.poll_timeout(), Some(at(5100)));
+        while link.poll_output().is_some() {}
+        link.handle_timeout(at(5050));
+        assert_eq!(link.poll_output(), None);
+        link.handle_timeout(at(5100));
+        let ping = LinkOutput::Send(ToWorker::Ping { received_outcomes: 0 });
+        assert_eq!(link.poll_output(), Some(ping));
+    }
+}

@@ -16,6 +16,9 @@ const REMOVED_KEEP: Duration = Duration::from_secs(600);
 /// Most removed instances remembered for one service; the oldest go first.
 const REMOVED_MAX: usize = 4096;
 
+/// A walk along the members beats a search for each change unless they are fewer by this factor.
+const WALK: usize = 8;
+
 /// An instance that the cache knows.
 #[derive(Clone, Debug)]
 pub struct Member {
@@ -84,6 +87,15 @@ impl Member {
     /// It said something itself.
     pub(super) fn handle_answer(&mut self, now: Timestamp) {
         self.answered_at = Some(now);
+    }
+
+    /// Takes a change that only tells its load. `false` if it is another one.
+    fn handle_change(&mut self, now: Timestamp, change: &Change) -> bool {
+        let Change::Load { incarnation, load, age_ms, .. } = change else { return false };
+        if *incarnation == self.incarnation {
+            self.handle_told(now, load, *age_ms);
+        }
+        true
     }
 
     /// A mapper told its load.
@@ -169,13 +181,12 @@ impl Service {
         changes: &[Change],
     ) -> Vec<(Name, Incarnation)> {
         let mut ended = Vec::new();
-        for change in changes {
+        for change in self.walk(now, changes) {
             match change {
                 Change::Put(entry) => ended.extend(self.put(now, mapper, entry)),
-                Change::Load { instance, incarnation, load, age_ms } => {
-                    let member = self.members.get_mut(instance);
-                    if let Some(member) = member.filter(|m| m.incarnation == *incarnation) {
-                        member.handle_told(now, load, *age_ms);
+                Change::Load { instance, .. } => {
+                    if let Some(member) = self.members.get_mut(instance) {
+                        member.handle_change(now, change);
                     }
                 }
                 Change::Left { instance, incarnation } => {
@@ -192,6 +203,21 @@ impl Service {
             }
         }
         ended
+    }
+
+    /// Changes come in the order of names, as the members stand, and nearly all only tell loads: one
+    /// walk along the members takes those. Returns the others.
+    fn walk<'a>(&mut self, now: Timestamp, changes: &'a [Change]) -> Vec<&'a Change> {
+        if changes.len() * WALK < self.members.len() {
+            return changes.iter().collect();
+        }
+        let mut members = self.members.iter_mut().peekable();
+        let mut is_taken = |change: &Change| {
+            while members.next_if(|(name, _)| *name < change.instance()).is_some() {}
+            let member = members.peek_mut().filter(|(name, _)| *name == change.instance());
+            member.is_some_and(|(_, member)| member.handle_change(now, change))
+        };
+        changes.iter().filter(|change| !is_taken(change)).collect()
     }
 
     /// A mapper lists an instance. Returns the life that this one replaces, if it does.

@@ -1,7 +1,10 @@
 //! The simulator against theory: each gate passes, and fails once its system is another one. And the
 //! simulator against itself: the same seed takes the same course.
 
+use std::time::Duration;
+
 use svcmap_tests::simulator::gates::{self, Gate};
+use svcmap_tests::simulator::scenario::{Faults, Span};
 use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
 use svcmap_worker::choice::Policy;
 
@@ -75,4 +78,41 @@ fn the_same_seed_takes_the_same_course() {
         assert_eq!(first, trace(&scenario));
         assert_ne!(first, trace(&Scenario { seed: 2, ..scenario }));
     }
+}
+
+#[test]
+fn whatever_goes_wrong_every_job_has_its_outcome() {
+    let span = |ms| Some(Span { from: Duration::from_secs(1), length: Duration::from_millis(ms) });
+    let faults = [
+        Faults { publication_loss: 0.2, ..Faults::default() },
+        Faults { worker_paused: span(500), ..Faults::default() },
+        Faults { mapper_away: span(2000), ..Faults::default() },
+    ];
+    for faults in faults {
+        let scenario = Scenario { faults, utilisation: 0.7, ..Scenario::default() };
+        let report = World::new(scenario.with_jobs(4000)).run().report;
+        assert!(report.submitted > 3500, "{report:?}");
+        assert_eq!(report.outcomes.all(), report.submitted, "{report:?}");
+        // Those who know each other go on without a mapper.
+        let done = report.outcomes.done as f64 / report.submitted as f64;
+        assert!(done > 0.995, "{report:?}");
+    }
+}
+
+#[test]
+fn a_wrong_cache_shows_where_it_must() {
+    let far = |rule, feed, interval| {
+        let scenario = Scenario { feed, ..Scenario::default() }.with_interval(interval);
+        World::new(scenario.with_rule(rule).with_jobs(20_000)).run().report.far
+    };
+    let shipped = Rule::Shipped;
+    // All run after the same worker: worse than chance.
+    let least = far(shipped(Policy::Least), Feed::Board, 10.0);
+    let random = far(shipped(Policy::Random), Feed::Board, 10.0);
+    assert!(least > 2.0 * random, "{least} {random}");
+    // What the mapper tells at once mends most of it.
+    let told = far(shipped(Policy::Two), Feed::Mapper, 10.0);
+    let shown = far(shipped(Policy::Two), Feed::Board, 10.0);
+    assert!(told < shown / 10.0, "{told} {shown}");
+    assert_eq!(far(Rule::Oracle, Feed::Board, 10.0), 0.0);
 }

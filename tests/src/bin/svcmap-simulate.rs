@@ -1,0 +1,229 @@
+//! The command of the simulator: single scenarios, the gates that theory sets, the sweep behind
+//! `docs/stale-caches.md`, and the soak beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use svcmap::distribution::Distribution;
+use svcmap::parse;
+use svcmap::soak::render;
+use svcmap_proto::io::Clock;
+use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
+use svcmap_tests::simulator::{agreement, charts, gates, sweep, table};
+
+/// A simulator of svcmap, around the very types that ship.
+#[derive(Parser)]
+#[command(name = "svcmap-simulate", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Simulate one scenario: the base point, with what is said otherwise
+    Run(Box<RunArgs>),
+    /// Compare the simulator with queueing theory
+    Gates,
+    /// Change one thing at a time around the base point: a table and pictures
+    Sweep {
+        /// Where they go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Jobs at each point
+        #[arg(long, default_value = "200000")]
+        jobs: u64,
+        /// Two things at once as well
+        #[arg(long)]
+        full: bool,
+    },
+    /// Draw the pictures of a table again
+    Plot {
+        /// Where it is, and where they go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Run the soak and the simulator side by side: a table in Markdown
+    Agree {
+        /// The command to soak with
+        #[arg(long, value_name = "FILE", default_value = "target/release/svcmap")]
+        executable: PathBuf,
+        /// How long each soak is measured
+        #[arg(long, default_value = "20")]
+        seconds: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// How workers are chosen
+    #[arg(long, default_value = "svcmap", value_parser = rule)]
+    policy: Rule,
+    /// How senders learn of load: mapper, board or query
+    #[arg(long, default_value = "mapper", value_parser = feed)]
+    feed: Feed,
+    #[arg(long, default_value = "16")]
+    workers: usize,
+    #[arg(long, default_value = "32")]
+    senders: usize,
+    /// Jobs that run at once at each worker
+    #[arg(long, default_value = "1")]
+    concurrency: u32,
+    /// Jobs that may wait at each worker
+    #[arg(long, default_value = "10")]
+    queue: u32,
+    /// Offered load / capacity
+    #[arg(long, default_value = "0.9", value_parser = parse::utilisation)]
+    utilisation: f64,
+    /// Mean service time
+    #[arg(long, default_value = "10ms", value_parser = parse::duration_nonzero)]
+    service_time: Duration,
+    /// How service times are distributed
+    #[arg(long, default_value = "exponential")]
+    distribution: Distribution,
+    /// Time between two publications of load
+    #[arg(long, default_value = "10ms", value_parser = parse::duration_nonzero)]
+    publish_interval: Duration,
+    /// One way between two processes
+    #[arg(long, default_value = "250us", value_parser = parse::duration)]
+    delay: Duration,
+    /// Time that a job occupies its handler beyond its own
+    #[arg(long, default_value = "0", value_parser = parse::duration)]
+    handling: Duration,
+    /// Jobs to measure, about
+    #[arg(long, default_value = "1000000")]
+    jobs: u64,
+    /// Time before the measurement, in mean service times
+    #[arg(long, default_value = "200")]
+    warm_up: u32,
+    /// Where all random numbers come from
+    #[arg(long, default_value = "1")]
+    seed: u64,
+    /// Write the figures to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn rule(name: &str) -> Result<Rule, String> {
+    Rule::by_name(name).ok_or_else(|| {
+        let others = Rule::OTHERS.map(Rule::as_str).join(", ");
+        format!("no such policy: those of `svcmap soak --help`, {others} or p2c-fresh")
+    })
+}
+
+fn feed(name: &str) -> Result<Feed, String> {
+    let feeds = [Feed::Mapper, Feed::Board, Feed::Query];
+    let found = feeds.into_iter().find(|feed| feed.as_str() == name);
+    found.ok_or_else(|| "mapper, board or query".to_owned())
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::Gates => check_gates(),
+        Command::Sweep { out, jobs, full } => run_sweep(&out, jobs, full),
+        Command::Plot { out } => plot(&out),
+        Command::Agree { executable, seconds } => agree(&executable, seconds),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> Result<(), String> {
+    let scenario = Scenario {
+        workers: args.workers,
+        senders: args.senders,
+        concurrency: args.concurrency,
+        queue: args.queue,
+        utilisation: args.utilisation,
+        service_time: args.service_time,
+        distribution: args.distribution,
+        publish_interval: args.publish_interval,
+        beat: Duration::from_secs(1).max(10 * args.publish_interval),
+        delay: args.delay,
+        handling: args.handling,
+        feed: args.feed,
+        warm_up: args.warm_up * args.service_time,
+        seed: args.seed,
+        ..Scenario::default()
+    };
+    let started_at = Clock.now();
+    let findings = World::new(scenario.with_rule(args.policy).with_jobs(args.jobs)).run();
+    let seconds = Clock.now().since(started_at).as_secs_f64();
+    let report = &findings.report;
+    println!("{}\n{}", render::heading(report), render::text(report, &[]));
+    println!(
+        "{:.0} jobs and {:.0} events simulated per second",
+        report.submitted as f64 / seconds,
+        findings.events as f64 / seconds
+    );
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
+        save(path, &text)?;
+    }
+    Ok(())
+}
+
+fn check_gates() -> Result<(), String> {
+    println!(
+        "{:<42} {:>9} {:>9} {:>9} {:>12}",
+        "GATE", "THEORY", "FOUND", "TOLERANCE", "WRONG MODEL"
+    );
+    let mut missed = 0;
+    for gate in gates::all() {
+        let (right, wrong) = (gate.run(), gate.run_wrong());
+        let ok = right.passed && !wrong.passed;
+        missed += u32::from(!ok);
+        println!(
+            "{:<42} {:>9.5} {:>9.5} {:>9.5} {:>12.5}  {}",
+            gate.name,
+            gate.expected,
+            right.mean,
+            right.tolerance,
+            wrong.mean,
+            if ok { "ok" } else { "MISSED" }
+        );
+    }
+    if missed > 0 { Err(format!("{missed} gates missed")) } else { Ok(()) }
+}
+
+fn run_sweep(out: &Path, jobs: u64, full: bool) -> Result<(), String> {
+    let points = sweep::points(jobs, full);
+    let rows = sweep::run(&points, |done| {
+        if done % 20 == 0 || done == points.len() {
+            eprintln!("{done} of {} points", points.len());
+        }
+    });
+    std::fs::create_dir_all(out).map_err(|error| error.to_string())?;
+    save(&out.join("sweep.csv"), &table::to_csv(&rows))?;
+    plot(out)
+}
+
+fn plot(out: &Path) -> Result<(), String> {
+    let text = std::fs::read_to_string(out.join("sweep.csv")).map_err(|error| error.to_string())?;
+    for (name, svg) in charts::all(&table::from_csv(&text)?)? {
+        save(&out.join(name), &svg)?;
+    }
+    Ok(())
+}
+
+fn agree(executable: &Path, seconds: u32) -> Result<(), String> {
+    let mut pairs = Vec::new();
+    for point in agreement::points() {
+        eprintln!("{} with load every {:?}", point.policy, point.publish_interval);
+        pairs.push(agreement::run(point, executable, seconds)?);
+    }
+    println!("{}", agreement::table(&pairs));
+    Ok(())
+}
+
+fn save(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

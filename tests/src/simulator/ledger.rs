@@ -1,0 +1,192 @@
+//! The jobs under way, and what is measured of them. It alone knows both what senders believed and
+//! what was true.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap::measurement::{Ending, Full, Measurement, Report, Setting};
+use svcmap_proto::jobs::{AttemptId, Reason};
+use svcmap_proto::time::Timestamp;
+use svcmap_worker::observation::Observation;
+use svcmap_worker::outbox::JobId;
+use svcmap_worker::outcome::Outcome;
+
+use super::nodes::worker_number;
+use super::policies::Truth;
+use super::scenario::Scenario;
+
+/// A job under way.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    due_at: Timestamp,
+    service_time: Duration,
+    /// When its current worker was chosen, and whether that was full.
+    chosen_at: Timestamp,
+    was_full: bool,
+    /// Whether it came within the time that is measured.
+    counts: bool,
+}
+
+/// What a simulation found.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// The figures.
+    pub report: Report,
+    /// Mean wait, in mean service times.
+    pub mean_wait: f64,
+    /// Mean time from submission to result, in mean service times.
+    pub mean_response: f64,
+    /// Share of jobs that were lost: rejected for good, or refused.
+    pub loss: f64,
+    /// Events that were simulated.
+    pub events: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    /// Jobs under way, by number from `first_job` on.
+    jobs: VecDeque<Option<Job>>,
+    first_job: u64,
+    open: usize,
+    /// How long a job takes to its worker.
+    delay: Duration,
+    truth: Arc<Truth>,
+    measurement: Measurement,
+    messages: u64,
+}
+
+impl Ledger {
+    /// No jobs yet; the time that is measured begins then.
+    pub fn new(scenario: &Scenario, measured_at: Timestamp, truth: &Arc<Truth>) -> Self {
+        let (length, interval) = (scenario.duration, scenario.publish_interval);
+        Self {
+            jobs: VecDeque::new(),
+            first_job: 0,
+            open: 0,
+            delay: scenario.delay,
+            truth: Arc::clone(truth),
+            measurement: Measurement::new(measured_at, length, scenario.workers, interval),
+            messages: 0,
+        }
+    }
+
+    /// Whether every job has its outcome.
+    pub fn is_settled(&self) -> bool {
+        self.open == 0
+    }
+
+    /// A message went between a sender and a worker.
+    pub fn count_message(&mut self) {
+        self.messages += 1;
+    }
+
+    /// A job comes, and will take so long at a worker of speed 1. Returns its number.
+    pub fn submit(&mut self, now: Timestamp, service_time: Duration) -> u64 {
+        let counts = self.measurement.counts(now);
+        if counts {
+            self.measurement.submit();
+        }
+        self.open += 1;
+        let (due_at, chosen_at) = (now, now);
+        let job = Job { due_at, service_time, chosen_at, was_full: false, counts };
+        self.jobs.push_back(Some(job));
+        self.first_job + self.jobs.len() as u64 - 1
+    }
+
+    /// A handler starts a job. Returns how long it takes.
+    pub fn start(&mut self, now: Timestamp, attempt: AttemptId) -> Option<Duration> {
+        let job = *self.job(attempt)?;
+        if job.counts {
+            self.measurement.start(now.since(job.due_at).saturating_sub(self.delay));
+        }
+        Some(job.service_time)
+    }
+
+    /// A sender decided something, or met a full worker.
+    pub fn observe(&mut self, now: Timestamp, observation: &Observation) {
+        match observation {
+            Observation::Chosen { attempt, key, age } => {
+                let worker = worker_number(&key.instance);
+                let was_full = self.truth.is_full(worker);
+                let Some(job) = self.job(*attempt) else { return };
+                (job.chosen_at, job.was_full) = (now, was_full);
+                if job.counts {
+                    self.measurement.choose(now, worker, attempt.attempt == 1, *age);
+                }
+            }
+            Observation::Rejected { attempt, reason: Reason::Full, .. } => {
+                let Some(&mut job) = self.job(*attempt) else { return };
+                if job.counts {
+                    let full = if job.was_full { Full::Stale } else { Full::Race };
+                    self.measurement.reject(job.chosen_at, attempt.attempt == 1, full);
+                }
+            }
+            Observation::Rejected { .. } | Observation::Settled(_) => {}
+        }
+    }
+
+    /// A job has its outcome.
+    pub fn settle(&mut self, now: Timestamp, id: JobId, outcome: &Outcome) {
+        let Some(index) = id.0.checked_sub(self.first_job) else { return };
+        let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else { return };
+        self.open -= 1;
+        while self.jobs.pop_front_if(|job| job.is_none()).is_some() {
+            self.first_job += 1;
+        }
+        if !job.counts {
+            return;
+        }
+        let ending = match outcome {
+            Outcome::Done(_) => Ending::Done,
+            Outcome::Failed(_) => Ending::Failed,
+            Outcome::Refused(_) => Ending::Refused { with_room: !self.truth.all_full() },
+            Outcome::Unknown(_) => Ending::Unknown,
+            Outcome::Accepted => Ending::Accepted,
+        };
+        self.measurement.end(ending, now.since(job.due_at));
+    }
+
+    fn job(&mut self, attempt: AttemptId) -> Option<&mut Job> {
+        let index = attempt.job.checked_sub(self.first_job)?;
+        self.jobs.get_mut(index as usize)?.as_mut()
+    }
+
+    /// What came of it all, in so many events.
+    pub fn findings(&mut self, scenario: &Scenario, events: u64) -> Findings {
+        let total = scenario.warm_up + scenario.duration;
+        let share = scenario.duration.as_secs_f64() / total.as_secs_f64();
+        // Those of the warm-up are as many for each job.
+        let messages = (self.messages + self.truth.messages()) as f64 * share;
+        self.measurement.transfer(messages as u64, 0);
+        self.measurement.set_overheads(scenario.delay, scenario.handling);
+        let report = self.measurement.report(setting(scenario));
+        let (wait, response) = self.measurement.means();
+        let mean = scenario.service_time.as_secs_f64();
+        let done = report.outcomes.done as f64;
+        Findings {
+            mean_wait: wait / mean,
+            mean_response: response / mean,
+            loss: 1.0 - done / report.submitted.max(1) as f64,
+            events,
+            report,
+        }
+    }
+}
+
+fn setting(scenario: &Scenario) -> Setting {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    Setting {
+        policy: scenario.rule.as_str().to_owned(),
+        utilisation: scenario.utilisation,
+        senders: scenario.senders,
+        workers: scenario.workers,
+        slots: scenario.slots(),
+        concurrency: scenario.concurrency,
+        service_time_ms: ms(scenario.service_time),
+        distribution: scenario.distribution.as_str().to_owned(),
+        publish_interval_ms: ms(scenario.publish_interval),
+        seconds: scenario.duration.as_secs_f64(),
+    }
+}
