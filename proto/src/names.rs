@@ -25,12 +25,14 @@ pub struct Name(Arc<str>);
 // Most names that are compared are clones of one another, which their address tells. Equality of
 // an `Arc` looks there by itself.
 impl Ord for Name {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
     }
 }
 
 impl PartialOrd for Name {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

@@ -135,6 +135,9 @@ impl Outbox {
 
     /// Something changed for that service: its waiting jobs may have found room.
     pub fn touch(&mut self, service: &Name) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let first = Lane { service: service.clone(), instance: None };
         let lanes = self.waiting.range(first..).take_while(|(lane, _)| lane.service == *service);
         self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));

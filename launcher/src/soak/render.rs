@@ -77,7 +77,8 @@ pub fn text(report: &Report, usage: &[Usage]) -> String {
         outcomes.unknown,
         outcomes.accepted
     );
-    format!("{text}\n{}\n{sum}\n", usages(usage))
+    let usages = if usage.is_empty() { String::new() } else { format!("{}\n", usages(usage)) };
+    format!("{text}\n{usages}{sum}\n")
 }
 
 /// What is about to happen, in one line.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use svcmap::distribution::Distribution;
+use svcmap::errors::print_out;
 use svcmap::parse;
 use svcmap::soak::render;
 use svcmap_proto::io::Clock;
@@ -158,12 +159,12 @@ fn run(args: &RunArgs) -> Result<(), String> {
     let findings = World::new(scenario.with_rule(args.policy).with_jobs(args.jobs)).run();
     let seconds = Clock.now().since(started_at).as_secs_f64();
     let report = &findings.report;
-    println!("{}\n{}", render::heading(report), render::text(report, &[]));
-    println!(
+    say(&format!("{}\n{}", render::heading(report), render::text(report, &[])));
+    say(&format!(
         "{:.0} jobs and {:.0} events simulated per second",
         report.submitted as f64 / seconds,
         findings.events as f64 / seconds
-    );
+    ));
     if let Some(path) = &args.json {
         let text = serde_json::to_string(report).map_err(|error| error.to_string())?;
         save(path, &text)?;
@@ -172,16 +173,16 @@ fn run(args: &RunArgs) -> Result<(), String> {
 }
 
 fn check_gates() -> Result<(), String> {
-    println!(
+    say(&format!(
         "{:<42} {:>9} {:>9} {:>9} {:>12}",
         "GATE", "THEORY", "FOUND", "TOLERANCE", "WRONG MODEL"
-    );
+    ));
     let mut missed = 0;
     for gate in gates::all() {
         let (right, wrong) = (gate.run(), gate.run_wrong());
         let ok = right.passed && !wrong.passed;
         missed += u32::from(!ok);
-        println!(
+        say(&format!(
             "{:<42} {:>9.5} {:>9.5} {:>9.5} {:>12.5}  {}",
             gate.name,
             gate.expected,
@@ -189,7 +190,7 @@ fn check_gates() -> Result<(), String> {
             right.tolerance,
             wrong.mean,
             if ok { "ok" } else { "MISSED" }
-        );
+        ));
     }
     if missed > 0 { Err(format!("{missed} gates missed")) } else { Ok(()) }
 }
@@ -220,8 +221,13 @@ fn agree(executable: &Path, seconds: u32) -> Result<(), String> {
         eprintln!("{} with load every {:?}", point.policy, point.publish_interval);
         pairs.push(agreement::run(point, executable, seconds)?);
     }
-    println!("{}", agreement::table(&pairs));
+    say(&agreement::table(&pairs));
     Ok(())
+}
+
+/// Prints a line. Whoever read enough may close the output.
+fn say(line: &str) {
+    let _ = print_out(&format!("{line}\n"));
 }
 
 fn save(path: &Path, text: &str) -> Result<(), String> {

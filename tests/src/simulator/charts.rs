@@ -25,6 +25,29 @@ struct Chart {
     theory: Vec<(&'static str, Vec<(f64, f64)>)>,
 }
 
+/// A colour for each policy, the same in all pictures, dark enough for white.
+const COLOURS: [(&str, RGBColor); 14] = [
+    ("svcmap", RGBColor(200, 0, 40)),
+    ("p2c-own-piggyback", RGBColor(0, 130, 60)),
+    ("p2c-own", RGBColor(190, 150, 0)),
+    ("p2c", RGBColor(0, 100, 190)),
+    ("least-own", RGBColor(235, 120, 20)),
+    ("least", RGBColor(125, 20, 150)),
+    ("round-robin", RGBColor(0, 170, 190)),
+    ("random", RGBColor(220, 40, 200)),
+    ("threshold", RGBColor(120, 160, 20)),
+    ("threshold-named", RGBColor(230, 120, 130)),
+    ("basic-li", RGBColor(0, 90, 95)),
+    ("aggressive-li", RGBColor(140, 130, 220)),
+    ("prequal", RGBColor(140, 85, 30)),
+    ("oracle", RGBColor(110, 110, 110)),
+];
+
+fn colour(policy: &str) -> RGBAColor {
+    let known = COLOURS.iter().find(|(name, _)| *name == policy);
+    known.map_or(BLACK, |(_, colour)| *colour).to_rgba()
+}
+
 type Drawing = Result<(), Box<dyn std::error::Error>>;
 
 /// All pictures of these rows: the name of each, and the SVG.
@@ -127,8 +150,8 @@ fn draw(chart: &Chart, rows: &[Row], text: &mut String) -> Drawing {
         legend(&right, row, name, BLACK.to_rgba(), true)?;
         row += 1;
     }
-    for (index, (policy, line)) in lines(chart, rows).into_iter().enumerate() {
-        let colour = Palette99::pick(index).to_rgba();
+    for (policy, line) in lines(chart, rows) {
+        let colour = colour(&policy);
         let seen = || line.iter().copied().filter(|(_, y)| *y >= floor);
         area.draw_series(LineSeries::new(seen(), colour.stroke_width(2)))?;
         area.draw_series(seen().map(|point| Circle::new(point, 3, colour.filled())))?;

@@ -132,7 +132,8 @@ impl Ledger {
         let Some(index) = id.0.checked_sub(self.first_job) else { return };
         let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else { return };
         self.open -= 1;
-        while self.jobs.pop_front_if(|job| job.is_none()).is_some() {
+        while self.jobs.front().is_some_and(Option::is_none) {
+            self.jobs.pop_front();
             self.first_job += 1;
         }
         if !job.counts {

@@ -181,8 +181,8 @@ impl WorkerNode {
         self.server.handle_finished(now, task, Ending::Done, Vec::new());
     }
 
-    /// Acts on what is due, and says what to do.
-    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    /// Acts on what is due, and says what to do. Returns when something is due next.
+    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
         if self.server.poll_timeout().is_some_and(|at| at <= now) {
             self.server.handle_timeout(now);
         }
@@ -219,10 +219,6 @@ impl WorkerNode {
                 _ => {}
             }
         }
-    }
-
-    /// When [`WorkerNode::act`] is due.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
         earliest(self.server.poll_timeout(), self.session.poll_timeout())
     }
 }
@@ -249,11 +245,6 @@ impl SenderNode {
         let mut sender = Sender::new(id, HOST, 1, config, choice, seed);
         sender.observe();
         Self { number, sender, session: Session::new(None), links: BTreeMap::new() }
-    }
-
-    /// What it counted.
-    pub fn sender(&self) -> &Sender {
-        &self.sender
     }
 
     /// The connection to the mapper is there, or gone.
@@ -297,13 +288,16 @@ impl SenderNode {
         }
     }
 
-    /// Acts on what is due, and says what to do.
-    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    /// Acts on what is due, and says what to do. Returns when something is due next.
+    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
         self.session.handle_timeout(now);
-        self.poll(now, effects);
-        while self.sender.poll_timeout().is_some_and(|at| at <= now) {
-            self.sender.handle_timeout(now);
+        loop {
             self.poll(now, effects);
+            let due_at = self.sender.poll_timeout();
+            if due_at.is_none_or(|at| at > now) {
+                return earliest(due_at, self.session.poll_timeout());
+            }
+            self.sender.handle_timeout(now);
         }
     }
 
@@ -351,11 +345,6 @@ impl SenderNode {
             }
         }
     }
-
-    /// When [`SenderNode::act`] is due.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
-        earliest(self.sender.poll_timeout(), self.session.poll_timeout())
-    }
 }
 
 /// The mapper's process.
@@ -385,8 +374,8 @@ impl MapperNode {
         }
     }
 
-    /// Acts on what is due, and says what to do.
-    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    /// Acts on what is due, and says what to do. Returns when something is due next.
+    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
         if self.registry.poll_timeout().is_some_and(|at| at <= now) {
             self.registry.handle_timeout(now);
         }
@@ -403,10 +392,6 @@ impl MapperNode {
                 registry::Output::JsonReply { .. } | registry::Output::Event(_) => {}
             }
         }
-    }
-
-    /// When [`MapperNode::act`] is due.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.registry.poll_timeout()
     }
 }

@@ -244,9 +244,8 @@ impl Choice for Prequal {
         if crowd.is_empty() {
             return None;
         }
-        while let Some(probe) = self.on_the_way.pop_front_if(|(at, ..)| *at <= now) {
-            self.pool.push_back(probe);
-        }
+        let arrived = self.on_the_way.partition_point(|(at, ..)| *at <= now);
+        self.pool.extend(self.on_the_way.drain(..arrived));
         while self.pool.len() > POOL {
             self.pool.pop_front();
         }

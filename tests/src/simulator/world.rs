@@ -286,20 +286,14 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         let now = self.now;
         let timeout = match node {
-            Node::Mapper => self.mapper.as_mut().and_then(|mapper| {
-                mapper.act(now, &mut effects);
-                mapper.poll_timeout()
-            }),
+            Node::Mapper => self.mapper.as_mut().and_then(|mapper| mapper.act(now, &mut effects)),
             Node::Worker(number) => {
                 let worker = &mut self.workers[number];
-                worker.act(now, &mut effects);
+                let timeout = worker.act(now, &mut effects);
                 self.truth.set(number, worker.jobs());
-                worker.poll_timeout()
+                timeout
             }
-            Node::Sender(number) => {
-                self.senders[number].act(now, &mut effects);
-                self.senders[number].poll_timeout()
-            }
+            Node::Sender(number) => self.senders[number].act(now, &mut effects),
         };
         for effect in effects.drain(..) {
             self.carry_out(node, effect);

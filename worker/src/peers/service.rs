@@ -1,5 +1,6 @@
 //! What all mappers together say of one service: its members, and who was removed.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -213,9 +214,14 @@ impl Service {
         }
         let mut members = self.members.iter_mut().peekable();
         let mut is_taken = |change: &Change| {
-            while members.next_if(|(name, _)| *name < change.instance()).is_some() {}
-            let member = members.peek_mut().filter(|(name, _)| *name == change.instance());
-            member.is_some_and(|(_, member)| member.handle_change(now, change))
+            while let Some((name, member)) = members.peek_mut() {
+                match (*name).cmp(change.instance()) {
+                    Ordering::Less => members.next(),
+                    Ordering::Equal => return member.handle_change(now, change),
+                    Ordering::Greater => return false,
+                };
+            }
+            false
         };
         changes.iter().filter(|change| !is_taken(change)).collect()
     }

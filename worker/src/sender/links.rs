@@ -34,12 +34,30 @@ pub(super) struct LinkState {
     load_sequence: u64,
     /// The deadline that [`Links`] waits for.
     planned_at: Option<Timestamp>,
+    /// Whether [`Links`] is to look at it.
+    is_touched: bool,
 }
 
 impl LinkState {
     fn new(link: Link, rep: Option<RepWorker>) -> Self {
         let (endpoint, failures, retry_at) = (0, 0, None);
-        Self { link, rep, endpoint, failures, retry_at, load_sequence: 0, planned_at: None }
+        Self {
+            link,
+            rep,
+            endpoint,
+            failures,
+            retry_at,
+            load_sequence: 0,
+            planned_at: None,
+            is_touched: false,
+        }
+    }
+
+    /// Puts it among the `touched`, unless it is there.
+    fn touch(&mut self, number: u64, touched: &mut Vec<u64>) {
+        if !std::mem::replace(&mut self.is_touched, true) {
+            touched.push(number);
+        }
     }
 
     /// When the link has a deadline, or its unreachable worker may be tried again.
@@ -112,8 +130,8 @@ pub(super) struct Links {
     by_number: BTreeMap<u64, LinkState>,
     by_peer: BTreeMap<InstanceKey, BTreeMap<Incarnation, u64>>,
     next: u64,
-    /// Links that may have something to say, or another deadline.
-    touched: BTreeSet<u64>,
+    /// Links that may have something to say, or another deadline; each once.
+    touched: Vec<u64>,
     /// The deadlines of all links that were not touched since.
     by_deadline: BTreeSet<(Timestamp, u64)>,
 }
@@ -122,23 +140,27 @@ impl Links {
     /// The link of that number.
     pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut LinkState> {
         let state = self.by_number.get_mut(&number)?;
-        self.touched.insert(number);
+        state.touch(number, &mut self.touched);
         Some(state)
     }
 
     /// Every link.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LinkState> {
-        self.touched.extend(self.by_number.keys());
-        self.by_number.values_mut()
+        let touched = &mut self.touched;
+        self.by_number.iter_mut().map(|(number, state)| {
+            state.touch(*number, touched);
+            state
+        })
     }
 
     /// What a link wants done next, and its number; ask until there is nothing.
     pub(super) fn poll_output(&mut self) -> Option<(u64, LinkOutput)> {
-        while let Some(&number) = self.touched.first() {
+        while let Some(&number) = self.touched.last() {
             if let Some(state) = self.by_number.get_mut(&number) {
                 if let Some(output) = state.link.poll_output() {
                     return Some((number, output));
                 }
+                state.is_touched = false;
                 let deadline = state.poll_timeout();
                 if state.planned_at != deadline {
                     let planned_at = std::mem::replace(&mut state.planned_at, deadline);
@@ -146,7 +168,7 @@ impl Links {
                     deadline.map(|at| self.by_deadline.insert((at, number)));
                 }
             }
-            self.touched.pop_first();
+            self.touched.pop();
         }
         None
     }
@@ -177,9 +199,10 @@ impl Links {
         let number = self.next;
         self.next += 1;
         let link = Link::new(now, identity, key.clone(), member.life, timing);
-        self.by_number.insert(number, LinkState::new(link, RepWorker::new(member.load)));
+        let mut state = LinkState::new(link, RepWorker::new(member.load));
+        state.touch(number, &mut self.touched);
+        self.by_number.insert(number, state);
         self.by_peer.entry(key.clone()).or_default().insert(member.life, number);
-        self.touched.insert(number);
         (number, true)
     }
 
