@@ -18,7 +18,9 @@ use svcmap_proto::time::Timestamp;
 use svcmap_worker::{HandlerError, Job};
 use tempfile::TempDir;
 
+use super::status;
 use crate::cli::SoakArgs;
+use crate::control::PATIENCE;
 use crate::deployment::Deployment;
 use crate::errors::{Error, Failure, print_note, print_out};
 use crate::io::{StopSignals, pause_until};
@@ -121,6 +123,7 @@ fn sender_name(number: u32) -> String {
 fn open(args: &SoakArgs) -> Result<Deployment, Failure> {
     let supervisor = Supervisor::new().map_err(Failure::failed)?;
     if let Some(mapper) = &args.mapper {
+        status::ask(std::slice::from_ref(mapper), None, PATIENCE)?;
         return Ok(Deployment::join(supervisor, mapper.clone()));
     }
     let flags = [("--publish-interval", flag(args.publish_interval)), ("--beat", flag(args.beat))];
