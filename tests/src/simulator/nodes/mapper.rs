@@ -1,0 +1,78 @@
+//! The mapper's process.
+
+use svcmap_mapper::registry::{self, Identity, Registry};
+use svcmap_proto::control::topic_service;
+use svcmap_proto::names::Epoch;
+use svcmap_proto::time::Timestamp;
+
+use super::{Effect, HOST, Message, Node, endpoint};
+use crate::simulator::Scenario;
+
+/// See the module.
+#[derive(Debug)]
+pub struct MapperNode {
+    registry: Registry,
+}
+
+impl MapperNode {
+    /// That life of the mapper, which knows nobody yet.
+    pub fn new(scenario: &Scenario, now: Timestamp, epoch: Epoch) -> Self {
+        let config = svcmap_mapper::Config {
+            beat: scenario.beat,
+            publish_interval: scenario.publish_interval,
+            ..svcmap_mapper::Config::default()
+        };
+        let (mapper, publish) = (endpoint(0), endpoint(1));
+        let identity = Identity { epoch, host: HOST, endpoint: mapper, publish };
+        Self { registry: Registry::new(config, identity, now) }
+    }
+
+    /// Something came.
+    pub fn handle_message(&mut self, now: Timestamp, from: Node, message: Message) {
+        if let Message::ToMapper(message) = message {
+            let from = registry::Connection::new(&node_bytes(from));
+            self.registry.handle_message(now, now.as_micros(), &from, "", message);
+        }
+    }
+
+    /// Acts on what is due, and says what to do. Returns when something is due next.
+    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
+        if self.registry.poll_timeout().is_some_and(|at| at <= now) {
+            self.registry.handle_timeout(now);
+        }
+        while let Some(output) = self.registry.poll_output() {
+            match output {
+                registry::Output::Reply { to, message } => {
+                    let to = node_of(to.as_bytes());
+                    let message = Box::new(Message::FromMapper(message));
+                    effects.push(Effect::Send(to, message));
+                }
+                registry::Output::Publish { topic, message } => {
+                    effects.push(Effect::Publish(topic_service(&topic), message));
+                }
+                registry::Output::JsonReply { .. } | registry::Output::Event(_) => {}
+            }
+        }
+        self.registry.poll_timeout()
+    }
+}
+
+fn node_bytes(node: Node) -> [u8; 9] {
+    let (kind, number) = match node {
+        Node::Mapper => (0, 0),
+        Node::Worker(number) => (1, number),
+        Node::Sender(number) => (2, number),
+    };
+    let mut bytes = [kind; 9];
+    bytes[1..].copy_from_slice(&(number as u64).to_le_bytes());
+    bytes
+}
+
+fn node_of(bytes: &[u8]) -> Node {
+    let number = bytes[1..].try_into().map_or(0, u64::from_le_bytes) as usize;
+    match bytes[0] {
+        0 => Node::Mapper,
+        1 => Node::Worker(number),
+        _ => Node::Sender(number),
+    }
+}

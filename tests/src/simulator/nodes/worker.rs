@@ -1,0 +1,123 @@
+//! A worker's process.
+
+use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::load::Load;
+use svcmap_proto::names::Incarnation;
+use svcmap_proto::time::{Timestamp, earliest};
+use svcmap_worker::config::IntakeConfig;
+use svcmap_worker::intake::{Ending, TaskId};
+use svcmap_worker::senders::Connection;
+use svcmap_worker::server::{Server, ServerOutput};
+use svcmap_worker::session::{Session, SessionOutput};
+
+use super::{Effect, Message, Node, pulse, registration, worker_key};
+use crate::simulator::Scenario;
+
+/// See the module.
+#[derive(Debug)]
+pub struct WorkerNode {
+    number: usize,
+    server: Server,
+    session: Session,
+}
+
+impl WorkerNode {
+    /// A worker that knows nobody yet.
+    pub fn new(scenario: &Scenario, number: usize) -> Self {
+        let (concurrency, queue) = (scenario.concurrency, scenario.queue);
+        let config = IntakeConfig { concurrency, queue, ..IntakeConfig::default() };
+        let key = worker_key(number);
+        let server = Server::new(key.clone(), Incarnation(1), config);
+        Self { number, server, session: Session::new(Some(key)) }
+    }
+
+    /// Jobs that are here.
+    pub fn jobs(&self) -> usize {
+        self.server.intake().len()
+    }
+
+    /// What it says of itself.
+    pub fn load(&mut self, now: Timestamp) -> Load {
+        self.server.load(now)
+    }
+
+    /// The connection to the mapper is there, or gone.
+    pub fn handle_connection(&mut self, now: Timestamp, is_there: bool) {
+        match is_there {
+            true => self.session.handle_connected(now),
+            false => self.session.handle_disconnected(),
+        }
+    }
+
+    /// Something came.
+    pub fn handle_message(&mut self, now: Timestamp, from: Node, message: Message) {
+        match (from, message) {
+            (_, Message::FromMapper(message)) => self.session.handle_message(now, message),
+            (_, Message::Publication(publication)) => {
+                pulse(&mut self.session, now, &publication, self.number);
+            }
+            (Node::Sender(sender), Message::ToWorker(link, message)) => {
+                self.server.handle_message(now, connection(sender, link), message, &[]);
+            }
+            _ => {}
+        }
+    }
+
+    /// A handler ended.
+    pub fn handle_finished(&mut self, now: Timestamp, task: TaskId) {
+        self.server.handle_finished(now, task, Ending::Done, Vec::new());
+    }
+
+    /// Acts on what is due, and says what to do. Returns when something is due next.
+    pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
+        if self.server.poll_timeout().is_some_and(|at| at <= now) {
+            self.server.handle_timeout(now);
+        }
+        self.session.handle_timeout(now);
+        while let Some(output) = self.server.poll_output(now) {
+            match output {
+                ServerOutput::Answer { to, message } => {
+                    let (sender, link) = sender_and_link(&to);
+                    let message = Message::FromWorker(link, message);
+                    effects.push(Effect::Send(sender, Box::new(message)));
+                }
+                ServerOutput::Outcome { to, header, .. } => {
+                    let (sender, link) = sender_and_link(&to);
+                    let message = Message::FromWorker(link, FromWorker::Outcome(header));
+                    effects.push(Effect::Send(sender, Box::new(message)));
+                }
+                ServerOutput::Start(task) => effects.push(Effect::Start(task)),
+                // No client speaks JSON here, and handlers do not look at the flag.
+                ServerOutput::Reply { .. } | ServerOutput::Cancel(_) => {}
+            }
+        }
+        let load = self.server.load(now);
+        self.session.handle_load(now, &load);
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                SessionOutput::Send(message) => {
+                    let message = Message::ToMapper(message);
+                    effects.push(Effect::Send(Node::Mapper, Box::new(message)));
+                }
+                SessionOutput::Welcomed(_) => {
+                    let load = self.server.load(now);
+                    self.session.register(now, registration(self.number, load));
+                }
+                _ => {}
+            }
+        }
+        earliest(self.server.poll_timeout(), self.session.poll_timeout())
+    }
+}
+
+fn connection(sender: usize, link: u64) -> Connection {
+    let mut bytes = (sender as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&link.to_le_bytes());
+    Connection(bytes)
+}
+
+fn sender_and_link(connection: &Connection) -> (Node, u64) {
+    let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
+    let (sender, link) = connection.0.split_at(8);
+    (Node::Sender(number(sender) as usize), number(link))
+}
