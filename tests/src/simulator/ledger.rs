@@ -161,7 +161,7 @@ impl Ledger {
         // Those of the warm-up are as many for each job.
         let messages = (self.messages + self.truth.messages()) as f64 * share;
         self.measurement.transfer(messages as u64, 0);
-        self.measurement.set_overheads(scenario.delay, scenario.handling);
+        self.measurement.set_overheads(scenario.way(), scenario.handling);
         let report = self.measurement.report(setting(scenario));
         let (wait, response) = self.measurement.means();
         let mean = scenario.service_time.as_secs_f64();

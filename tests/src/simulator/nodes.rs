@@ -28,7 +28,7 @@ pub use worker::WorkerNode;
 const HOST: HostId = HostId(1);
 
 /// Which node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
     /// The mapper.
     Mapper,

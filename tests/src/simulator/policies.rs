@@ -65,7 +65,7 @@ impl Rule {
             }
             Rule::Prequal => Box::new(Prequal {
                 truth,
-                round_trip: 2 * scenario.delay,
+                round_trip: 2 * scenario.way(),
                 age_max: PROBE_AGE_MAX * scenario.service_time,
                 on_the_way: VecDeque::new(),
                 pool: VecDeque::new(),

@@ -70,8 +70,11 @@ pub struct Scenario {
     pub distribution: Distribution,
     /// Speeds of workers, which repeat; scaled so that their mean is 1.
     pub speeds: Vec<f64>,
-    /// One way between any two processes.
+    /// One way between any two processes, at least.
     pub delay: Duration,
+    /// Mean of what each message takes beyond that, memoryless; messages of one connection stay in
+    /// order.
+    pub jitter: Duration,
     /// Time for which each job occupies its handler beyond its own.
     pub handling: Duration,
     /// How senders learn of load.
@@ -113,6 +116,7 @@ impl Default for Scenario {
             distribution: Distribution::Exponential,
             speeds: vec![1.0],
             delay: service_time / 40,
+            jitter: Duration::ZERO,
             handling: Duration::ZERO,
             feed: Feed::Mapper,
             publish_interval: service_time,
@@ -151,6 +155,11 @@ impl Scenario {
     pub fn with_jobs(self, jobs: u64) -> Self {
         let duration = Duration::from_secs_f64(jobs as f64 / self.rate());
         Self { duration, ..self }
+    }
+
+    /// The mean of one way.
+    pub fn way(&self) -> Duration {
+        self.delay + self.jitter
     }
 
     /// Room for jobs at each worker.

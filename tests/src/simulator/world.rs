@@ -315,7 +315,7 @@ impl World {
                 if matches!(*message, Message::ToWorker(..) | Message::FromWorker(..)) {
                     self.ledger.count_message();
                 }
-                let at = self.network.arrival(self.now);
+                let at = self.network.arrival(self.now, node, to);
                 self.queue.push(at, Event::Deliver { from: node, to, message });
             }
             Effect::Publish(service, publication) => self.publish(service.is_none(), publication),
@@ -341,8 +341,10 @@ impl World {
         let subscribers =
             (0..workers).map(Node::Worker).chain((0..self.senders.len()).map(Node::Sender));
         let to = subscribers.filter(|_| !self.network.loses_publication()).collect();
-        let at = self.network.arrival(self.now);
-        self.queue.push(at, Event::Published { to, publication });
+        for (at, to) in self.network.published(self.now, to) {
+            let publication = Rc::clone(&publication);
+            self.queue.push(at, Event::Published { to, publication });
+        }
     }
 
     /// Shows everybody how loaded all workers are at this moment.
