@@ -1,7 +1,7 @@
 //! The jobs under way, and what is measured of them. It alone knows both what senders believed and
 //! what was true.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +19,31 @@ use super::scenario::Scenario;
 /// A job under way.
 #[derive(Clone, Copy, Debug)]
 struct Job {
+    /// Which stream it belongs to.
+    stream: usize,
     due_at: Timestamp,
     service_time: Duration,
+    was_started: bool,
     /// When its current worker was chosen, and whether that was full.
     chosen_at: Timestamp,
     was_full: bool,
     /// Whether it came within the time that is measured.
     counts: bool,
+}
+
+/// What went wrong, and what that did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Connections that broke.
+    pub connections_lost: u64,
+    /// Processes of senders that ended.
+    pub senders_ended: u64,
+    /// Jobs within the time that is measured that had no outcome when their sender's process ended.
+    /// All others have one.
+    pub jobs_ended: u64,
+    /// Outcomes that belie another one or the handlers: there must be none. A job had two, or a
+    /// handler started it twice, or though it was refused.
+    pub contradictions: u64,
 }
 
 /// What a simulation found.
@@ -41,6 +59,8 @@ pub struct Findings {
     pub loss: f64,
     /// Events that were simulated.
     pub events: u64,
+    /// What went wrong.
+    pub damage: Damage,
 }
 
 /// See the module.
@@ -50,7 +70,11 @@ pub struct Ledger {
     jobs: VecDeque<Option<Job>>,
     first_job: u64,
     open: usize,
-    /// How long a job takes to its worker.
+    /// How long jobs take that nobody waits for any more, and that may still be started.
+    orphans: BTreeMap<u64, Duration>,
+    /// What went wrong so far.
+    pub damage: Damage,
+    /// How long a job takes to its worker, at least.
     delay: Duration,
     truth: Arc<Truth>,
     measurement: Measurement,
@@ -65,6 +89,8 @@ impl Ledger {
             jobs: VecDeque::new(),
             first_job: 0,
             open: 0,
+            orphans: BTreeMap::new(),
+            damage: Damage::default(),
             delay: scenario.delay,
             truth: Arc::clone(truth),
             measurement: Measurement::new(measured_at, length, scenario.workers, interval),
@@ -83,25 +109,33 @@ impl Ledger {
     }
 
     /// A job comes, and will take so long at a worker of speed 1. Returns its number.
-    pub fn submit(&mut self, now: Timestamp, service_time: Duration) -> u64 {
+    pub fn submit(&mut self, now: Timestamp, stream: usize, service_time: Duration) -> u64 {
         let counts = self.measurement.counts(now);
         if counts {
             self.measurement.submit();
         }
         self.open += 1;
         let (due_at, chosen_at) = (now, now);
-        let job = Job { due_at, service_time, chosen_at, was_full: false, counts };
+        let (was_started, was_full) = (false, false);
+        let job = Job { stream, due_at, service_time, was_started, chosen_at, was_full, counts };
         self.jobs.push_back(Some(job));
         self.first_job + self.jobs.len() as u64 - 1
     }
 
     /// A handler starts a job. Returns how long it takes.
-    pub fn start(&mut self, now: Timestamp, attempt: AttemptId) -> Option<Duration> {
-        let job = *self.job(attempt)?;
+    pub fn start(&mut self, now: Timestamp, attempt: AttemptId) -> Duration {
+        let Some(job) = self.job(attempt) else {
+            let orphan = self.orphans.remove(&attempt.job);
+            self.damage.contradictions += u64::from(orphan.is_none());
+            return orphan.unwrap_or_default();
+        };
+        let again = std::mem::replace(&mut job.was_started, true);
+        let job = *job;
+        self.damage.contradictions += u64::from(again);
         if job.counts {
             self.measurement.start(now.since(job.due_at).saturating_sub(self.delay));
         }
-        Some(job.service_time)
+        job.service_time
     }
 
     /// A sender decided something, or met a full worker.
@@ -129,13 +163,17 @@ impl Ledger {
 
     /// A job has its outcome.
     pub fn settle(&mut self, now: Timestamp, id: JobId, outcome: &Outcome) {
-        let Some(index) = id.0.checked_sub(self.first_job) else { return };
-        let Some(job) = self.jobs.get_mut(index as usize).and_then(Option::take) else { return };
-        self.open -= 1;
-        while self.jobs.front().is_some_and(Option::is_none) {
-            self.jobs.pop_front();
-            self.first_job += 1;
+        let index = id.0.checked_sub(self.first_job);
+        let Some(job) = index.and_then(|index| self.jobs.get_mut(index as usize)?.take()) else {
+            self.damage.contradictions += 1;
+            return;
+        };
+        match outcome {
+            Outcome::Unknown(_) => self.leave(id.0, &job),
+            Outcome::Refused(_) => self.damage.contradictions += u64::from(job.was_started),
+            _ => {}
         }
+        self.forget(1);
         if !job.counts {
             return;
         }
@@ -147,6 +185,36 @@ impl Ledger {
             Outcome::Accepted => Ending::Accepted,
         };
         self.measurement.end(ending, now.since(job.due_at));
+    }
+
+    /// The process ends that has the open jobs of a stream.
+    pub fn end_sender(&mut self, stream: usize) {
+        let mut ended = Vec::new();
+        for (number, place) in (self.first_job..).zip(&mut self.jobs) {
+            ended.extend(place.take_if(|job| job.stream == stream).map(|job| (number, job)));
+        }
+        for (number, job) in &ended {
+            self.leave(*number, job);
+            self.damage.jobs_ended += u64::from(job.counts);
+        }
+        self.damage.senders_ended += 1;
+        self.forget(ended.len());
+    }
+
+    /// Nobody waits for a job any more, but a worker may have it.
+    fn leave(&mut self, number: u64, job: &Job) {
+        if !job.was_started {
+            self.orphans.insert(number, job.service_time);
+        }
+    }
+
+    /// So many jobs less are open.
+    fn forget(&mut self, jobs: usize) {
+        self.open -= jobs;
+        while self.jobs.front().is_some_and(Option::is_none) {
+            self.jobs.pop_front();
+            self.first_job += 1;
+        }
     }
 
     fn job(&mut self, attempt: AttemptId) -> Option<&mut Job> {
@@ -171,6 +239,7 @@ impl Ledger {
             mean_response: response / mean,
             loss: 1.0 - done / report.submitted.max(1) as f64,
             events,
+            damage: self.damage,
             report,
         }
     }

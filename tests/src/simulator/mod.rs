@@ -29,7 +29,7 @@ pub mod theory;
 pub mod workload;
 pub mod world;
 
-pub use ledger::Findings;
+pub use ledger::{Damage, Findings};
 pub use policies::Rule;
 pub use scenario::{Feed, Scenario};
 pub use world::World;

@@ -38,6 +38,15 @@ pub enum Node {
     Sender(usize),
 }
 
+/// One of the connections that a link of a sender has in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Whose connection it is.
+    pub link: u64,
+    /// How many the link had before.
+    pub generation: u32,
+}
+
 /// What travels between nodes.
 #[derive(Clone, Debug)]
 pub enum Message {
@@ -47,12 +56,14 @@ pub enum Message {
     FromMapper(FromMapper),
     /// On PUB, for one subscriber. All of them share it.
     Publication(Rc<Publication>),
-    /// A connection is there, for that link of the sender.
-    Connected(u64),
-    /// From that link of a sender.
-    ToWorker(u64, ToWorker),
-    /// To that link of a sender.
-    FromWorker(u64, FromWorker),
+    /// That connection of the sender is there.
+    Connected(Line),
+    /// The process at the other end of that connection of a sender has ended.
+    Gone(Line),
+    /// From a sender.
+    ToWorker(Line, ToWorker),
+    /// To a sender.
+    FromWorker(Line, FromWorker),
 }
 
 /// What a node wants done, or has found out.
@@ -62,8 +73,8 @@ pub enum Effect {
     Send(Node, Box<Message>),
     /// Send this to all who subscribed to that service, or to everybody.
     Publish(Option<Name>, Publication),
-    /// Make a connection to that worker, for that link.
-    Connect(usize, u64),
+    /// Make that connection to that worker.
+    Connect(usize, Line),
     /// A handler is to run this.
     Start(Task),
     /// A sender decided something.

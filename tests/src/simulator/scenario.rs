@@ -49,6 +49,12 @@ pub struct Faults {
     pub mapper_away: Option<Span>,
     /// The first worker's process stands still.
     pub worker_paused: Option<Span>,
+    /// Mean time until a connection of a sender to a worker breaks, with all that is under way on
+    /// it.
+    pub connection_loss: Option<Duration>,
+    /// Mean time between two ends of a sender's process, whichever it is; another one takes over
+    /// what comes from then on.
+    pub sender_crash: Option<Duration>,
 }
 
 /// See the module. Times are real ones; the theory counts in mean service times.

@@ -3,7 +3,10 @@
 //! The nodes are the pure types that ship. Only what lies outside them is simulated: sockets, the
 //! clock, handlers, and whoever submits jobs. Messages are not encoded.
 
-use std::collections::VecDeque;
+mod faults;
+mod processes;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,12 +20,14 @@ use svcmap_worker::outbox::JobId;
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
 use super::nodes::{
-    self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, registration, service, welcome,
+    self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, registration, service,
 };
 use super::policies::Truth;
 use super::queue::Queue;
-use super::scenario::{Feed, Scenario, Span};
+use super::scenario::{Feed, Scenario};
 use super::workload::Workload;
+use faults::{Fault, Stop};
+use processes::Wakes;
 
 /// Not at the clock's zero, before which there is nothing.
 const START: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -32,28 +37,51 @@ const BOARD_PART: usize = 4096;
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// A sender's user submits the next job.
+    /// The next job of a stream comes.
     Arrival(usize),
+    /// A sender's user submits it.
+    Submit {
+        sender: usize,
+        job: u64,
+    },
     /// A node is to act on its deadlines.
     Wake(Node),
     /// A message arrives.
-    Deliver { from: Node, to: Node, message: Box<Message> },
+    Deliver {
+        from: Node,
+        to: Node,
+        message: Box<Message>,
+    },
     /// The same publication arrives at all of these.
-    Published { to: Vec<Node>, publication: Rc<Publication> },
+    Published {
+        to: Vec<Node>,
+        publication: Rc<Publication>,
+    },
     /// A handler ends.
-    Finish { worker: usize, task: TaskId },
+    Finish {
+        worker: usize,
+        task: TaskId,
+    },
     /// The board is renewed.
     Board,
     /// The connections to the mapper are there, or gone.
     Connections(bool),
+    Fault(Fault),
 }
 
 impl Event {
     /// In which process it happens, if in one.
     fn process(&self) -> Option<Node> {
         match self {
+            // A connection is there once the worker has said its part.
+            Event::Deliver { from, message, .. } if matches!(**message, Message::Connected(_)) => {
+                Some(*from)
+            }
             Event::Wake(node) | Event::Deliver { to: node, .. } => Some(*node),
             Event::Finish { worker, .. } => Some(Node::Worker(*worker)),
+            Event::Submit { sender, .. } | Event::Fault(Fault::Break { sender, .. }) => {
+                Some(Node::Sender(*sender))
+            }
             _ => None,
         }
     }
@@ -63,13 +91,22 @@ impl Event {
 pub struct World {
     scenario: Scenario,
     now: Timestamp,
+    measured_at: Timestamp,
+    ends_at: Timestamp,
     queue: Queue<Event>,
     network: Network,
     workload: Workload,
     mapper: Option<MapperNode>,
     workers: Vec<WorkerNode>,
     speeds: Vec<f64>,
+    /// Each sender's process, and those that have ended.
     senders: Vec<SenderNode>,
+    /// Which of them submits the jobs of each stream.
+    processes: Vec<usize>,
+    /// Those that do nothing now.
+    stopped: BTreeMap<Node, Stop>,
+    /// What goes wrong by chance.
+    luck: fastrand::Rng,
     /// When each node is woken next.
     wake_at: Wakes,
     ledger: Ledger,
@@ -84,46 +121,28 @@ pub struct World {
     trace: Option<Vec<u8>>,
 }
 
-#[derive(Debug, Default)]
-struct Wakes {
-    mapper: Option<Timestamp>,
-    workers: Vec<Option<Timestamp>>,
-    senders: Vec<Option<Timestamp>>,
-}
-
-impl Wakes {
-    fn of(&mut self, node: Node) -> &mut Option<Timestamp> {
-        match node {
-            Node::Mapper => &mut self.mapper,
-            Node::Worker(number) => &mut self.workers[number],
-            Node::Sender(number) => &mut self.senders[number],
-        }
-    }
-}
-
 impl World {
     /// The world of a scenario, before anything happens.
     pub fn new(scenario: Scenario) -> Self {
         let truth = Arc::new(Truth::new(scenario.workers, scenario.slots()));
-        let choice = |_| scenario.rule.choice(&scenario, &truth);
-        let sender = |number| SenderNode::new(&scenario, number, choice(number));
-        let (workers, senders) = (scenario.workers, scenario.senders);
+        let (workers, measured_at) = (scenario.workers, START + scenario.warm_up);
         let mut world = Self {
             now: START,
+            measured_at,
+            ends_at: measured_at + scenario.duration,
             queue: Queue::default(),
             network: Network::new(&scenario),
             workload: Workload::new(&scenario, START),
             mapper: None,
             workers: (0..workers).map(|number| WorkerNode::new(&scenario, number)).collect(),
             speeds: (0..workers).map(|number| scenario.speed(number)).collect(),
-            senders: (0..senders).map(sender).collect(),
-            wake_at: Wakes {
-                mapper: None,
-                workers: vec![None; workers],
-                senders: vec![None; senders],
-            },
-            ledger: Ledger::new(&scenario, START + scenario.warm_up, &truth),
-            asking: vec![VecDeque::new(); senders],
+            senders: Vec::new(),
+            processes: Vec::new(),
+            stopped: BTreeMap::new(),
+            luck: fastrand::Rng::with_seed(scenario.seed ^ 0x6c75_636b_0000_0000),
+            wake_at: Wakes { mapper: None, workers: vec![None; workers], senders: Vec::new() },
+            ledger: Ledger::new(&scenario, measured_at, &truth),
+            asking: Vec::new(),
             board_revision: 0,
             lives_of_mapper: 0,
             truth,
@@ -144,46 +163,30 @@ impl World {
     }
 
     fn begin(&mut self) {
+        self.processes = (0..self.scenario.senders).map(|_| self.start_sender()).collect();
         match self.scenario.feed {
             Feed::Board => {
-                for sender in 0..self.senders.len() {
-                    let welcome = welcome(&self.scenario, Epoch(1));
-                    self.senders[sender].handle_connection(self.now, false);
-                    self.senders[sender].handle_welcome(self.now, &welcome);
-                }
+                (0..self.senders.len()).for_each(|sender| self.connect_sender(sender));
                 self.queue.push(self.now, Event::Board);
             }
             Feed::Mapper | Feed::Query => self.queue.push(self.now, Event::Connections(true)),
         }
-        if let Some(Span { from, length }) = self.scenario.faults.mapper_away {
-            let at = START + self.scenario.warm_up + from;
-            self.queue.push(at, Event::Connections(false));
-            self.queue.push(at + length, Event::Connections(true));
-        }
-        for sender in 0..self.senders.len() {
-            let at = self.workload.next_arrival(sender);
-            self.queue.push(at, Event::Arrival(sender));
+        self.plan_faults();
+        for stream in 0..self.processes.len() {
+            let at = self.workload.next_arrival(stream);
+            self.queue.push(at, Event::Arrival(stream));
         }
     }
 
     /// Runs until every job that is measured has its outcome.
     pub fn run(&mut self) -> Findings {
-        let ends_at = START + self.scenario.warm_up + self.scenario.duration;
         while let Some((at, event)) = self.queue.pop() {
             self.now = at;
-            if at >= ends_at && self.ledger.is_settled() {
+            if at >= self.ends_at && self.ledger.is_settled() {
                 break;
             }
-            if let Some(resumes_at) = event.process().and_then(|node| self.paused_until(node)) {
-                self.queue.push(resumes_at, event);
-                continue;
-            }
             self.events += 1;
-            if let Some(trace) = &mut self.trace {
-                // Memory takes all that is written.
-                let _ = writeln!(trace, "{at} {event:?}");
-            }
-            self.handle(event, ends_at);
+            self.happen(event);
         }
         self.ledger.findings(&self.scenario, self.events)
     }
@@ -193,96 +196,100 @@ impl World {
         self.trace.as_deref().unwrap_or_default()
     }
 
-    /// Until when that process stands still, if it does.
-    fn paused_until(&self, node: Node) -> Option<Timestamp> {
-        let Span { from, length } = self.scenario.faults.worker_paused?;
-        let from = START + self.scenario.warm_up + from;
-        let until = from + length;
-        (node == Node::Worker(0) && from <= self.now && self.now < until).then_some(until)
+    /// An event happens, now or when its process can see to it.
+    fn happen(&mut self, event: Event) {
+        if let Some(event) = self.hold_back(event)
+            && let Some(node) = self.take(event)
+        {
+            self.act(node);
+        }
     }
 
-    fn handle(&mut self, event: Event, ends_at: Timestamp) {
+    /// Takes in what happens. Returns which node is to act on it.
+    fn take(&mut self, event: Event) -> Option<Node> {
         let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            // Memory takes all that is written.
+            let _ = writeln!(trace, "{now} {event:?}");
+        }
         match event {
-            Event::Arrival(sender) => {
-                self.submit_next(sender);
-                let next = self.workload.next_arrival(sender);
-                if next < ends_at {
-                    self.queue.push(next, Event::Arrival(sender));
+            Event::Arrival(stream) => {
+                let service_time = self.workload.service_time(stream);
+                let job = self.ledger.submit(now, stream, service_time);
+                self.happen(Event::Submit { sender: self.processes[stream], job });
+                let next = self.workload.next_arrival(stream);
+                if next < self.ends_at {
+                    self.queue.push(next, Event::Arrival(stream));
                 }
             }
+            Event::Submit { sender, job } => return self.submit(sender, job),
             Event::Wake(node) => {
                 let wake_at = self.wake_at.of(node);
                 if *wake_at == Some(now) {
                     *wake_at = None;
-                    self.act(node);
+                    return Some(node);
                 }
             }
-            Event::Deliver { from, to, message } => self.deliver(from, to, *message),
-            Event::Published { to, publication } => {
-                for node in to {
-                    let message = Message::Publication(Rc::clone(&publication));
-                    match self.paused_until(node) {
-                        Some(at) => {
-                            let (from, message) = (Node::Mapper, Box::new(message));
-                            self.queue.push(at, Event::Deliver { from, to: node, message });
-                        }
-                        None => self.deliver(Node::Mapper, node, message),
-                    }
-                }
-            }
+            Event::Deliver { from, to, message } => return self.deliver(from, to, *message),
+            Event::Published { to, publication } => self.show(&to, &publication),
             Event::Finish { worker, task } => {
                 self.workers[worker].handle_finished(now, task);
-                self.act(Node::Worker(worker));
+                return Some(Node::Worker(worker));
             }
             Event::Board => self.renew_board(),
             Event::Connections(are_there) => self.connect_mapper(are_there),
+            Event::Fault(fault) => self.handle_fault(fault),
+        }
+        None
+    }
+
+    /// A publication arrives at all of these.
+    fn show(&mut self, to: &[Node], publication: &Rc<Publication>) {
+        for &node in to {
+            let message = Message::Publication(Rc::clone(publication));
+            if self.stopped.contains_key(&node) {
+                let (from, message) = (Node::Mapper, Box::new(message));
+                self.hold_back(Event::Deliver { from, to: node, message });
+            } else {
+                self.deliver(Node::Mapper, node, message);
+                self.act(node);
+            }
         }
     }
 
-    fn connect_mapper(&mut self, are_there: bool) {
-        let now = self.now;
-        self.mapper = are_there.then(|| {
-            self.lives_of_mapper += 1;
-            MapperNode::new(&self.scenario, now, Epoch(self.lives_of_mapper))
-        });
-        self.wake_at.mapper = None;
-        for worker in 0..self.workers.len() {
-            self.workers[worker].handle_connection(now, are_there);
-            self.act(Node::Worker(worker));
-        }
-        for sender in 0..self.senders.len() {
-            self.senders[sender].handle_connection(now, are_there);
-            self.act(Node::Sender(sender));
-        }
-        if are_there {
-            self.act(Node::Mapper);
-        }
-    }
-
-    fn deliver(&mut self, from: Node, to: Node, message: Message) {
+    fn deliver(&mut self, from: Node, to: Node, message: Message) -> Option<Node> {
         let now = self.now;
         match to {
-            Node::Mapper => {
-                let Some(mapper) = &mut self.mapper else { return };
-                mapper.handle_message(now, from, message);
+            Node::Mapper => self.mapper.as_mut()?.handle_message(now, from, message),
+            Node::Worker(number) => {
+                if let (Node::Sender(sender), Message::ToWorker(line, _)) = (from, &message)
+                    && !self.senders[sender].has(*line)
+                {
+                    return None;
+                }
+                self.workers[number].handle_message(now, from, message);
             }
-            Node::Worker(number) => self.workers[number].handle_message(now, from, message),
             Node::Sender(number) => {
+                if let Message::Connected(line) = message {
+                    self.plan_break(number, line);
+                }
                 let answers = self.scenario.feed == Feed::Query
                     && matches!(message, Message::FromMapper(_))
                     && !self.asking[number].is_empty();
                 self.senders[number].handle_message(now, message);
                 if answers && let Some(job) = self.asking[number].pop_front() {
-                    self.submit(number, job);
+                    self.hand_over(number, job);
                 }
             }
         }
-        self.act(to);
+        Some(to)
     }
 
     /// Lets a node act, does what it wants, and plans when it acts next.
     fn act(&mut self, node: Node) {
+        if self.stopped.contains_key(&node) {
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         let now = self.now;
         let timeout = match node {
@@ -315,8 +322,7 @@ impl World {
                 if matches!(*message, Message::ToWorker(..) | Message::FromWorker(..)) {
                     self.ledger.count_message();
                 }
-                let at = self.network.arrival(self.now, node, to);
-                self.queue.push(at, Event::Deliver { from: node, to, message });
+                self.send(node, to, message);
             }
             Effect::Publish(service, publication) => self.publish(service.is_none(), publication),
             Effect::Connect(worker, link) => {
@@ -331,6 +337,11 @@ impl World {
         }
     }
 
+    fn send(&mut self, from: Node, to: Node, message: Box<Message>) {
+        let at = self.network.arrival(self.now, from, to);
+        self.queue.push(at, Event::Deliver { from, to, message });
+    }
+
     /// A pulse goes to everybody, news of the service to its senders.
     fn publish(&mut self, is_pulse: bool, publication: Publication) {
         if !is_pulse && self.scenario.feed == Feed::Query {
@@ -338,8 +349,8 @@ impl World {
         }
         let publication = Rc::new(publication);
         let workers = if is_pulse { self.workers.len() } else { 0 };
-        let subscribers =
-            (0..workers).map(Node::Worker).chain((0..self.senders.len()).map(Node::Sender));
+        let senders = self.processes.iter().map(|number| Node::Sender(*number));
+        let subscribers = (0..workers).map(Node::Worker).chain(senders);
         let to = subscribers.filter(|_| !self.network.loses_publication()).collect();
         for (at, to) in self.network.published(self.now, to) {
             let publication = Rc::clone(&publication);
@@ -374,30 +385,25 @@ impl World {
                 parts: chunks.len() as u16,
                 entries: entries.to_vec(),
             }));
-            for sender in 0..self.senders.len() {
-                let message = Message::Publication(Rc::clone(&publication));
-                self.senders[sender].handle_message(now, message);
-                self.act(Node::Sender(sender));
-            }
+            let senders: Vec<_> = self.processes.iter().map(|n| Node::Sender(*n)).collect();
+            self.show(&senders, &publication);
         }
         self.queue.push(now + self.scenario.publish_interval, Event::Board);
     }
 
-    /// The next job of a sender comes; it may have to be asked first who is there.
-    fn submit_next(&mut self, sender: usize) {
-        let service_time = self.workload.service_time(sender);
-        let number = self.ledger.submit(self.now, service_time);
+    /// A sender's user submits a job; it may have to be asked first who is there.
+    fn submit(&mut self, sender: usize, number: u64) -> Option<Node> {
         if self.scenario.feed == Feed::Query {
             self.asking[sender].push_back(number);
             let message = Message::ToMapper(ToMapper::Sync { service: service() });
-            self.carry_out(Node::Sender(sender), Effect::Send(Node::Mapper, Box::new(message)));
-        } else {
-            self.submit(sender, number);
-            self.act(Node::Sender(sender));
+            self.send(Node::Sender(sender), Node::Mapper, Box::new(message));
+            return None;
         }
+        self.hand_over(sender, number);
+        Some(Node::Sender(sender))
     }
 
-    fn submit(&mut self, sender: usize, number: u64) {
+    fn hand_over(&mut self, sender: usize, number: u64) {
         let spec = nodes::job(&self.scenario, &self.payload);
         self.senders[sender].submit(self.now, JobId(number), spec);
     }
@@ -406,7 +412,7 @@ impl World {
         let (Node::Worker(worker), Origin::Sender { attempt, .. }) = (node, task.origin) else {
             return;
         };
-        let Some(service_time) = self.ledger.start(self.now, attempt) else { return };
+        let service_time = self.ledger.start(self.now, attempt);
         let time = service_time.div_f64(self.speeds[worker]) + self.scenario.handling;
         self.queue.push(self.now + time, Event::Finish { worker, task: task.id });
     }

@@ -11,7 +11,7 @@ use svcmap_worker::outbox::{JobId, JobSpec};
 use svcmap_worker::sender::{Sender, SenderOutput};
 use svcmap_worker::session::{Session, SessionOutput};
 
-use super::{Effect, HOST, Message, Node, pulse, service};
+use super::{Effect, HOST, Line, Message, Node, pulse, service};
 use crate::simulator::Scenario;
 
 /// See the module.
@@ -19,8 +19,16 @@ pub struct SenderNode {
     number: usize,
     sender: Sender,
     session: Session,
-    /// The worker behind each link.
-    links: BTreeMap<u64, usize>,
+    /// The newest connection of each link.
+    wires: BTreeMap<u64, Wire>,
+}
+
+/// A connection, and where it leads.
+#[derive(Clone, Copy)]
+struct Wire {
+    worker: usize,
+    generation: u32,
+    is_open: bool,
 }
 
 impl SenderNode {
@@ -35,7 +43,7 @@ impl SenderNode {
         let seed = scenario.seed.wrapping_add(number as u64);
         let mut sender = Sender::new(id, HOST, 1, config, choice, seed);
         sender.observe();
-        Self { number, sender, session: Session::new(None), links: BTreeMap::new() }
+        Self { number, sender, session: Session::new(None), wires: BTreeMap::new() }
     }
 
     /// The connection to the mapper is there, or gone.
@@ -71,12 +79,43 @@ impl SenderNode {
                     _ => self.sender.handle_publication(now, 0, &service(), &publication),
                 }
             }
-            Message::Connected(link) => self.sender.handle_link_writable(now, link),
-            Message::FromWorker(link, message) => {
-                self.sender.handle_link_message(now, link, message, &[]);
+            Message::Connected(line) if self.is_open(line) => {
+                self.sender.handle_link_writable(now, line.link);
             }
-            Message::ToMapper(_) | Message::ToWorker(..) => {}
+            Message::Gone(line) if self.is_open(line) => {
+                self.sender.handle_link_unwritable(now, line.link);
+            }
+            Message::FromWorker(line, message) if self.is_open(line) => {
+                self.sender.handle_link_message(now, line.link, message, &[]);
+            }
+            _ => {}
         }
+    }
+
+    /// Whether what was sent on that connection gets there: it may be closed, but was not lost.
+    pub fn has(&self, line: Line) -> bool {
+        self.wires.get(&line.link).is_some_and(|wire| wire.generation == line.generation)
+    }
+
+    /// Whether that connection is neither closed nor lost.
+    pub fn is_open(&self, line: Line) -> bool {
+        self.has(line) && self.wires[&line.link].is_open
+    }
+
+    /// The connections that are not closed, and where they lead.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, Line)> {
+        let open = self.wires.iter().filter(|(_, wire)| wire.is_open);
+        open.map(|(&link, wire)| (wire.worker, Line { link, generation: wire.generation }))
+    }
+
+    /// A connection that is open breaks, and what is under way on it is lost. Returns to which
+    /// worker it led, and which connection follows it.
+    pub fn lose(&mut self, now: Timestamp, line: Line) -> Option<(usize, Line)> {
+        let wire = self.wires.get_mut(&line.link)?;
+        wire.generation += 1;
+        let (worker, generation) = (wire.worker, wire.generation);
+        self.sender.handle_link_unwritable(now, line.link);
+        Some((worker, Line { generation, ..line }))
     }
 
     /// Acts on what is due, and says what to do. Returns when something is due next.
@@ -107,15 +146,19 @@ impl SenderNode {
             match output {
                 SenderOutput::Connect { link, endpoint } => {
                     let worker = usize::from(endpoint.port().unwrap_or(0)) - 1;
-                    self.links.insert(link, worker);
-                    effects.push(Effect::Connect(worker, link));
+                    let generation = self.wires.get(&link).map_or(0, |wire| wire.generation + 1);
+                    self.wires.insert(link, Wire { worker, generation, is_open: true });
+                    effects.push(Effect::Connect(worker, Line { link, generation }));
                 }
                 SenderOutput::Disconnect { link } => {
-                    self.links.remove(&link);
+                    if let Some(wire) = self.wires.get_mut(&link) {
+                        wire.is_open = false;
+                    }
                 }
                 SenderOutput::Send { link, message, .. } => {
-                    if let Some(&worker) = self.links.get(&link) {
-                        let message = Message::ToWorker(link, message);
+                    if let Some(&Wire { worker, generation, is_open: true }) = self.wires.get(&link)
+                    {
+                        let message = Message::ToWorker(Line { link, generation }, message);
                         effects.push(Effect::Send(Node::Worker(worker), Box::new(message)));
                     }
                 }

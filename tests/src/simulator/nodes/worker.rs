@@ -10,7 +10,7 @@ use svcmap_worker::senders::Connection;
 use svcmap_worker::server::{Server, ServerOutput};
 use svcmap_worker::session::{Session, SessionOutput};
 
-use super::{Effect, Message, Node, pulse, registration, worker_key};
+use super::{Effect, Line, Message, Node, pulse, registration, worker_key};
 use crate::simulator::Scenario;
 
 /// See the module.
@@ -56,11 +56,17 @@ impl WorkerNode {
             (_, Message::Publication(publication)) => {
                 pulse(&mut self.session, now, &publication, self.number);
             }
-            (Node::Sender(sender), Message::ToWorker(link, message)) => {
-                self.server.handle_message(now, connection(sender, link), message, &[]);
+            (Node::Sender(sender), Message::ToWorker(line, message)) => {
+                self.server.handle_message(now, connection(sender, line), message, &[]);
             }
+            (Node::Sender(sender), Message::Gone(line)) => self.handle_gone(sender, line),
             _ => {}
         }
+    }
+
+    /// That connection of a sender is no more.
+    pub fn handle_gone(&mut self, sender: usize, line: Line) {
+        self.server.handle_gone(&connection(sender, line));
     }
 
     /// A handler ended.
@@ -77,13 +83,13 @@ impl WorkerNode {
         while let Some(output) = self.server.poll_output(now) {
             match output {
                 ServerOutput::Answer { to, message } => {
-                    let (sender, link) = sender_and_link(&to);
-                    let message = Message::FromWorker(link, message);
+                    let (sender, line) = sender_and_line(&to);
+                    let message = Message::FromWorker(line, message);
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Outcome { to, header, .. } => {
-                    let (sender, link) = sender_and_link(&to);
-                    let message = Message::FromWorker(link, FromWorker::Outcome(header));
+                    let (sender, line) = sender_and_line(&to);
+                    let message = Message::FromWorker(line, FromWorker::Outcome(header));
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Start(task) => effects.push(Effect::Start(task)),
@@ -110,14 +116,19 @@ impl WorkerNode {
     }
 }
 
-fn connection(sender: usize, link: u64) -> Connection {
-    let mut bytes = (sender as u64).to_le_bytes().to_vec();
+fn connection(sender: usize, line: Line) -> Connection {
+    let Line { link, generation } = line;
+    let mut bytes = Vec::with_capacity(20);
+    bytes.extend_from_slice(&(sender as u64).to_le_bytes());
     bytes.extend_from_slice(&link.to_le_bytes());
+    bytes.extend_from_slice(&generation.to_le_bytes());
     Connection(bytes)
 }
 
-fn sender_and_link(connection: &Connection) -> (Node, u64) {
+fn sender_and_line(connection: &Connection) -> (Node, Line) {
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    let (sender, link) = connection.0.split_at(8);
-    (Node::Sender(number(sender) as usize), number(link))
+    let (sender, line) = connection.0.split_at(8);
+    let (link, generation) = line.split_at(8);
+    let generation = generation.try_into().map_or(0, u32::from_le_bytes);
+    (Node::Sender(number(sender) as usize), Line { link: number(link), generation })
 }

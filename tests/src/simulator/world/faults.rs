@@ -1,0 +1,139 @@
+//! What goes wrong: connections break, processes stand still or end.
+
+use std::time::Duration;
+
+use svcmap::distribution::exponential;
+
+use super::{Event, World};
+use crate::simulator::nodes::{Line, Message, Node};
+use crate::simulator::scenario::Span;
+
+/// Beyond five ways, how long it takes until a connection that broke is there again.
+const RECONNECT: Duration = Duration::from_millis(1);
+
+/// Something goes wrong, or well again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fault {
+    /// That connection of a sender breaks.
+    Break { sender: usize, line: Line },
+    /// A sender's process ends, whichever.
+    SenderEnds,
+    /// A process stands still for so long.
+    Pauses(Node, Duration),
+    /// It goes on.
+    Resumes(Node),
+}
+
+/// A process that does nothing.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Until it goes on, with what has come since.
+    Paused(Vec<Event>),
+    /// For ever.
+    Ended,
+}
+
+impl World {
+    /// Plans what the scenario wants to go wrong at its time; all else follows from what happens.
+    pub(super) fn plan_faults(&mut self) {
+        let at = |span: Span| self.measured_at + span.from;
+        let faults = self.scenario.faults.clone();
+        if let Some(span) = faults.mapper_away {
+            self.queue.push(at(span), Event::Connections(false));
+            self.queue.push(at(span) + span.length, Event::Connections(true));
+        }
+        if let Some(span) = faults.worker_paused {
+            let fault = Fault::Pauses(Node::Worker(0), span.length);
+            self.queue.push(at(span), Event::Fault(fault));
+        }
+        self.plan(faults.sender_crash, Fault::SenderEnds);
+    }
+
+    /// Plans what happens at random, so often in the mean.
+    fn plan(&mut self, mean: Option<Duration>, fault: Fault) {
+        if let Some(mean) = mean {
+            let at = self.now + mean.mul_f64(exponential(&mut self.luck));
+            if at < self.ends_at {
+                self.queue.push(at, Event::Fault(fault));
+            }
+        }
+    }
+
+    /// Keeps an event from a process that does nothing now. Returns those for all others.
+    pub(super) fn hold_back(&mut self, event: Event) -> Option<Event> {
+        if self.stopped.is_empty() {
+            return Some(event);
+        }
+        match event.process().and_then(|node| self.stopped.get_mut(&node)) {
+            None => Some(event),
+            Some(Stop::Ended) => None,
+            Some(Stop::Paused(waiting)) => {
+                waiting.push(event);
+                None
+            }
+        }
+    }
+
+    pub(super) fn handle_fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::Break { sender, line } => self.lose(sender, line),
+            Fault::SenderEnds => self.end_sender(),
+            Fault::Pauses(node, length) => {
+                self.stopped.entry(node).or_insert_with(|| Stop::Paused(Vec::new()));
+                self.queue.push(self.now + length, Event::Fault(Fault::Resumes(node)));
+            }
+            Fault::Resumes(node) => self.resume(node),
+        }
+    }
+
+    /// A connection is there: it will break some day.
+    pub(super) fn plan_break(&mut self, sender: usize, line: Line) {
+        self.plan(self.scenario.faults.connection_loss, Fault::Break { sender, line });
+    }
+
+    /// A connection breaks: both ends notice, and it comes back in a moment.
+    fn lose(&mut self, sender: usize, line: Line) {
+        if !self.senders[sender].is_open(line) {
+            return;
+        }
+        let Some((worker, next)) = self.senders[sender].lose(self.now, line) else { return };
+        self.workers[worker].handle_gone(sender, line);
+        self.ledger.damage.connections_lost += 1;
+        let at = self.now + 5 * self.scenario.delay + RECONNECT;
+        let (from, to) = (Node::Worker(worker), Node::Sender(sender));
+        let message = Box::new(Message::Connected(next));
+        self.queue.push(at, Event::Deliver { from, to, message });
+        self.act(to);
+    }
+
+    /// A sender's process ends with all of its jobs, and another one takes its place.
+    fn end_sender(&mut self) {
+        let stream = self.luck.usize(..self.processes.len());
+        let number = self.processes[stream];
+        let node = Node::Sender(number);
+        self.stopped.insert(node, Stop::Ended);
+        self.ledger.end_sender(stream);
+        let lines: Vec<_> = self.senders[number].lines().collect();
+        for (worker, line) in lines {
+            self.send(node, Node::Worker(worker), Box::new(Message::Gone(line)));
+        }
+        self.processes[stream] = self.start_sender();
+        self.connect_sender(self.processes[stream]);
+        self.plan(self.scenario.faults.sender_crash, Fault::SenderEnds);
+    }
+
+    /// A process goes on: it reads all that waits before it does anything.
+    fn resume(&mut self, node: Node) {
+        if !matches!(self.stopped.get(&node), Some(Stop::Paused(_))) {
+            return;
+        }
+        let Some(Stop::Paused(waiting)) = self.stopped.remove(&node) else { return };
+        for event in waiting {
+            if let Some(other) = self.take(event).filter(|acting| *acting != node) {
+                self.act(other);
+            }
+        }
+        *self.wake_at.of(node) = None;
+        self.act(node);
+    }
+}

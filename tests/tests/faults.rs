@@ -1,0 +1,77 @@
+//! What goes wrong in the simulator: it does, and still every job has one outcome, or ended with
+//! its sender's process.
+
+use std::time::Duration;
+
+use svcmap_tests::simulator::scenario::Faults;
+use svcmap_tests::simulator::{Findings, Scenario, World};
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Not so much load that a fault alone fills the workers.
+fn base() -> Scenario {
+    Scenario { utilisation: 0.7, ..Scenario::default() }
+}
+
+/// What comes of a scenario, once no job of it is unaccounted for.
+fn run(scenario: Scenario) -> Findings {
+    let findings = World::new(scenario.with_jobs(8000)).run();
+    let (report, damage) = (&findings.report, findings.damage);
+    assert!(report.submitted > 7500, "{report:?}");
+    assert_eq!(report.outcomes.all() + damage.jobs_ended, report.submitted, "{findings:?}");
+    assert_eq!(damage.contradictions, 0, "{findings:?}");
+    findings
+}
+
+fn with(faults: Faults) -> Findings {
+    run(Scenario { faults, ..base() })
+}
+
+fn share_done(findings: &Findings) -> f64 {
+    findings.report.outcomes.done as f64 / findings.report.submitted as f64
+}
+
+#[test]
+fn jitter_takes_its_time_and_loses_nothing() {
+    let calm = run(base());
+    let jitter = run(Scenario { jitter: ms(5), ..base() });
+    // A job's way there and back, and some wait for those before them.
+    let more = jitter.report.response_ms.mean - calm.report.response_ms.mean;
+    assert!((10.0..20.0).contains(&more), "{more}");
+    assert_eq!(share_done(&jitter), 1.0);
+}
+
+#[test]
+fn connections_that_break_lose_no_job() {
+    let findings = with(Faults { connection_loss: Some(ms(500)), ..Faults::default() });
+    // Some 9 seconds of 512 connections, of which many are closed at times.
+    assert!(findings.damage.connections_lost > 2500, "{findings:?}");
+    assert!(share_done(&findings) > 0.999, "{findings:?}");
+}
+
+#[test]
+fn a_sender_that_ends_takes_its_jobs_along_and_the_next_one_goes_on() {
+    let findings = with(Faults { sender_crash: Some(ms(20)), ..Faults::default() });
+    assert!(findings.damage.senders_ended > 200, "{findings:?}");
+    assert!(findings.damage.jobs_ended > 50, "{findings:?}");
+    let lost = findings.damage.jobs_ended as f64 / findings.report.submitted as f64;
+    assert!(share_done(&findings) + lost > 0.999, "{findings:?}");
+}
+
+#[test]
+fn all_at_once() {
+    let findings = run(Scenario {
+        jitter: ms(1),
+        faults: Faults {
+            publication_loss: 0.05,
+            connection_loss: Some(ms(300)),
+            sender_crash: Some(ms(100)),
+            ..Faults::default()
+        },
+        ..base()
+    });
+    assert!(findings.damage.connections_lost > 3000, "{findings:?}");
+    assert!(findings.damage.jobs_ended > 0, "{findings:?}");
+}
