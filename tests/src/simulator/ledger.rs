@@ -10,7 +10,7 @@ use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::observation::Observation;
 use svcmap_worker::outbox::JobId;
-use svcmap_worker::outcome::Outcome;
+use svcmap_worker::outcome::{Cause, Outcome};
 
 use super::nodes::worker_number;
 use super::policies::Truth;
@@ -41,6 +41,10 @@ pub struct Damage {
     /// Jobs within the time that is measured that had no outcome when their sender's process ended.
     /// All others have one.
     pub jobs_ended: u64,
+    /// Most jobs that were at a worker while that stood still, or on their way there.
+    pub jobs_trapped: u64,
+    /// Jobs of which nobody heard until their deadline, which is an hour: there must be none.
+    pub jobs_hung: u64,
     /// Outcomes that belie another one or the handlers: there must be none. A job had two, or a
     /// handler started it twice, or though it was refused.
     pub contradictions: u64,
@@ -169,7 +173,10 @@ impl Ledger {
             return;
         };
         match outcome {
-            Outcome::Unknown(_) => self.leave(id.0, &job),
+            Outcome::Unknown(cause) => {
+                self.damage.jobs_hung += u64::from(*cause == Cause::Deadline);
+                self.leave(id.0, &job);
+            }
             Outcome::Refused(_) => self.damage.contradictions += u64::from(job.was_started),
             _ => {}
         }

@@ -8,10 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::control::{FromMapper, Publication, Registration, ToMapper, Welcome};
+use svcmap_proto::control::{FromMapper, Publication, ToMapper, Welcome};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
-use svcmap_proto::load::Load;
-use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{Endpoint, Epoch, HostId, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::intake::Task;
 use svcmap_worker::observation::Observation;
@@ -106,18 +105,6 @@ pub fn worker_number(instance: &Name) -> usize {
 /// The instance of that number. Names sort like numbers.
 pub fn worker_key(number: usize) -> InstanceKey {
     InstanceKey { service: service(), instance: name(&format!("{number:05}")) }
-}
-
-/// What a worker registers with.
-pub fn registration(number: usize, load: Load) -> Registration {
-    Registration {
-        key: worker_key(number),
-        incarnation: Incarnation(1),
-        endpoints: vec![endpoint(number)],
-        host: HOST,
-        pid: 1,
-        load,
-    }
 }
 
 /// What the mapper of that epoch dictates.

@@ -40,6 +40,17 @@ pub struct Span {
     pub length: Duration,
 }
 
+/// The end of a worker's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// When, after the start of the measurement.
+    pub at: Duration,
+    /// A supervisor tells the mapper at once; otherwise its lease has to run out.
+    pub is_told: bool,
+    /// How long after that another life of it starts, if one does.
+    pub back_after: Option<Duration>,
+}
+
 /// What goes wrong.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -49,6 +60,10 @@ pub struct Faults {
     pub mapper_away: Option<Span>,
     /// The first worker's process stands still.
     pub worker_paused: Option<Span>,
+    /// The first worker's process ends.
+    pub worker_crash: Option<Crash>,
+    /// The first sender's process stands still; what its user submits meanwhile waits.
+    pub sender_paused: Option<Span>,
     /// Mean time until a connection of a sender to a worker breaks, with all that is under way on
     /// it.
     pub connection_loss: Option<Duration>,

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
+use svcmap_proto::jobs::ToWorker;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::intake::{Origin, Task, TaskId};
@@ -19,9 +20,7 @@ use svcmap_worker::outbox::JobId;
 
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
-use super::nodes::{
-    self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, registration, service,
-};
+use super::nodes::{self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, service};
 use super::policies::Truth;
 use super::queue::Queue;
 use super::scenario::{Feed, Scenario};
@@ -70,6 +69,12 @@ enum Event {
 }
 
 impl Event {
+    /// Whether a job comes to a worker.
+    fn is_job(&self) -> bool {
+        let Event::Deliver { message, .. } = self else { return false };
+        matches!(**message, Message::ToWorker(_, ToWorker::Job(_)))
+    }
+
     /// In which process it happens, if in one.
     fn process(&self) -> Option<Node> {
         match self {
@@ -97,6 +102,7 @@ pub struct World {
     network: Network,
     workload: Workload,
     mapper: Option<MapperNode>,
+    /// Each worker's process, and those that have ended.
     workers: Vec<WorkerNode>,
     speeds: Vec<f64>,
     /// Each sender's process, and those that have ended.
@@ -134,7 +140,7 @@ impl World {
             network: Network::new(&scenario),
             workload: Workload::new(&scenario, START),
             mapper: None,
-            workers: (0..workers).map(|number| WorkerNode::new(&scenario, number)).collect(),
+            workers: (0..workers).map(|n| WorkerNode::new(&scenario, n, n)).collect(),
             speeds: (0..workers).map(|number| scenario.speed(number)).collect(),
             senders: Vec::new(),
             processes: Vec::new(),
@@ -297,7 +303,7 @@ impl World {
             Node::Worker(number) => {
                 let worker = &mut self.workers[number];
                 let timeout = worker.act(now, &mut effects);
-                self.truth.set(number, worker.jobs());
+                self.truth.set(worker.number(), worker.jobs());
                 timeout
             }
             Node::Sender(number) => self.senders[number].act(now, &mut effects),
@@ -363,8 +369,10 @@ impl World {
         let now = self.now;
         self.board_revision += 1;
         let mut entries = Vec::with_capacity(self.workers.len());
-        for (number, worker) in self.workers.iter_mut().enumerate() {
-            let registered = registration(number, worker.load(now));
+        let ended = |number| matches!(self.stopped.get(&Node::Worker(number)), Some(Stop::Ended));
+        let workers = self.workers.iter_mut().enumerate();
+        for (_, worker) in workers.filter(|(number, _)| !ended(*number)) {
+            let registered = worker.registration(now);
             entries.push(Entry {
                 instance: registered.key.instance,
                 incarnation: registered.incarnation,
@@ -413,7 +421,8 @@ impl World {
             return;
         };
         let service_time = self.ledger.start(self.now, attempt);
-        let time = service_time.div_f64(self.speeds[worker]) + self.scenario.handling;
+        let speed = self.speeds[self.workers[worker].number()];
+        let time = service_time.div_f64(speed) + self.scenario.handling;
         self.queue.push(self.now + time, Event::Finish { worker, task: task.id });
     }
 }

@@ -1,6 +1,7 @@
 //! A sender's process.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use svcmap_proto::control::{FromMapper, Publication, ToMapper, Welcome};
 use svcmap_proto::names::SenderId;
@@ -118,14 +119,23 @@ impl SenderNode {
         Some((worker, Line { generation, ..line }))
     }
 
+    /// When something is due next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        earliest(self.sender.poll_timeout(), self.session.poll_timeout())
+    }
+
+    /// It was suspended for so long, and has read what came meanwhile.
+    pub fn handle_suspension(&mut self, gap: Duration) {
+        self.sender.handle_suspension(gap);
+    }
+
     /// Acts on what is due, and says what to do. Returns when something is due next.
     pub fn act(&mut self, now: Timestamp, effects: &mut Vec<Effect>) -> Option<Timestamp> {
         self.session.handle_timeout(now);
         loop {
             self.poll(now, effects);
-            let due_at = self.sender.poll_timeout();
-            if due_at.is_none_or(|at| at > now) {
-                return earliest(due_at, self.session.poll_timeout());
+            if self.sender.poll_timeout().is_none_or(|at| at > now) {
+                return self.poll_timeout();
             }
             self.sender.handle_timeout(now);
         }

@@ -1,7 +1,7 @@
 //! A worker's process.
 
+use svcmap_proto::control::Registration;
 use svcmap_proto::jobs::FromWorker;
-use svcmap_proto::load::Load;
 use svcmap_proto::names::Incarnation;
 use svcmap_proto::time::{Timestamp, earliest};
 use svcmap_worker::config::IntakeConfig;
@@ -10,25 +10,32 @@ use svcmap_worker::senders::Connection;
 use svcmap_worker::server::{Server, ServerOutput};
 use svcmap_worker::session::{Session, SessionOutput};
 
-use super::{Effect, Line, Message, Node, pulse, registration, worker_key};
+use super::{Effect, HOST, Line, Message, Node, endpoint, pulse, worker_key};
 use crate::simulator::Scenario;
 
 /// See the module.
 #[derive(Debug)]
 pub struct WorkerNode {
+    /// Which process it is: where it listens, and which life.
+    process: usize,
     number: usize,
     server: Server,
     session: Session,
 }
 
 impl WorkerNode {
-    /// A worker that knows nobody yet.
-    pub fn new(scenario: &Scenario, number: usize) -> Self {
+    /// A worker of that number that knows nobody yet. Processes that start later have higher numbers.
+    pub fn new(scenario: &Scenario, process: usize, number: usize) -> Self {
         let (concurrency, queue) = (scenario.concurrency, scenario.queue);
         let config = IntakeConfig { concurrency, queue, ..IntakeConfig::default() };
         let key = worker_key(number);
-        let server = Server::new(key.clone(), Incarnation(1), config);
-        Self { number, server, session: Session::new(Some(key)) }
+        let server = Server::new(key.clone(), incarnation(process), config);
+        Self { process, number, server, session: Session::new(Some(key)) }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Jobs that are here.
@@ -36,9 +43,16 @@ impl WorkerNode {
         self.server.intake().len()
     }
 
-    /// What it says of itself.
-    pub fn load(&mut self, now: Timestamp) -> Load {
-        self.server.load(now)
+    /// What it registers with.
+    pub fn registration(&mut self, now: Timestamp) -> Registration {
+        Registration {
+            key: worker_key(self.number),
+            incarnation: incarnation(self.process),
+            endpoints: vec![endpoint(self.process)],
+            host: HOST,
+            pid: 1,
+            load: self.server.load(now),
+        }
     }
 
     /// The connection to the mapper is there, or gone.
@@ -106,14 +120,18 @@ impl WorkerNode {
                     effects.push(Effect::Send(Node::Mapper, Box::new(message)));
                 }
                 SessionOutput::Welcomed(_) => {
-                    let load = self.server.load(now);
-                    self.session.register(now, registration(self.number, load));
+                    let registration = self.registration(now);
+                    self.session.register(now, registration);
                 }
                 _ => {}
             }
         }
         earliest(self.server.poll_timeout(), self.session.poll_timeout())
     }
+}
+
+fn incarnation(process: usize) -> Incarnation {
+    Incarnation(process as u64 + 1)
 }
 
 fn connection(sender: usize, line: Line) -> Connection {

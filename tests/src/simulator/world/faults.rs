@@ -3,13 +3,18 @@
 use std::time::Duration;
 
 use svcmap::distribution::exponential;
+use svcmap_proto::control::{Registration, ToMapper};
 
 use super::{Event, World};
 use crate::simulator::nodes::{Line, Message, Node};
-use crate::simulator::scenario::Span;
+use crate::simulator::scenario::{Crash, Span};
 
 /// Beyond five ways, how long it takes until a connection that broke is there again.
 const RECONNECT: Duration = Duration::from_millis(1);
+
+/// A process that comes so much too late to what is due takes itself for suspended, as `io::node` of
+/// the library does.
+const SUSPENSION: Duration = Duration::from_secs(1);
 
 /// Something goes wrong, or well again.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +23,10 @@ pub(super) enum Fault {
     Break { sender: usize, line: Line },
     /// A sender's process ends, whichever.
     SenderEnds,
+    /// The first worker's process ends.
+    WorkerEnds(Crash),
+    /// Another life of it starts.
+    WorkerStarts,
     /// A process stands still for so long.
     Pauses(Node, Duration),
     /// It goes on.
@@ -36,15 +45,22 @@ pub(super) enum Stop {
 impl World {
     /// Plans what the scenario wants to go wrong at its time; all else follows from what happens.
     pub(super) fn plan_faults(&mut self) {
-        let at = |span: Span| self.measured_at + span.from;
         let faults = self.scenario.faults.clone();
-        if let Some(span) = faults.mapper_away {
-            self.queue.push(at(span), Event::Connections(false));
-            self.queue.push(at(span) + span.length, Event::Connections(true));
+        if let Some(Span { from, length }) = faults.mapper_away {
+            let at = self.measured_at + from;
+            self.queue.push(at, Event::Connections(false));
+            self.queue.push(at + length, Event::Connections(true));
         }
-        if let Some(span) = faults.worker_paused {
-            let fault = Fault::Pauses(Node::Worker(0), span.length);
-            self.queue.push(at(span), Event::Fault(fault));
+        let (worker, sender) = (faults.worker_paused, faults.sender_paused);
+        for (node, span) in [(Node::Worker(0), worker), (Node::Sender(0), sender)] {
+            if let Some(Span { from, length }) = span {
+                let fault = Fault::Pauses(node, length);
+                self.queue.push(self.measured_at + from, Event::Fault(fault));
+            }
+        }
+        if let Some(crash) = faults.worker_crash {
+            let fault = Fault::WorkerEnds(crash);
+            self.queue.push(self.measured_at + crash.at, Event::Fault(fault));
         }
         self.plan(faults.sender_crash, Fault::SenderEnds);
     }
@@ -78,6 +94,8 @@ impl World {
         match fault {
             Fault::Break { sender, line } => self.lose(sender, line),
             Fault::SenderEnds => self.end_sender(),
+            Fault::WorkerEnds(crash) => self.end_worker(crash),
+            Fault::WorkerStarts => self.start_worker(0),
             Fault::Pauses(node, length) => {
                 self.stopped.entry(node).or_insert_with(|| Stop::Paused(Vec::new()));
                 self.queue.push(self.now + length, Event::Fault(Fault::Resumes(node)));
@@ -122,16 +140,54 @@ impl World {
         self.plan(self.scenario.faults.sender_crash, Fault::SenderEnds);
     }
 
+    /// The first worker's process ends with all of its jobs.
+    fn end_worker(&mut self, crash: Crash) {
+        let node = Node::Worker(0);
+        self.stopped.insert(node, Stop::Ended);
+        // Who ended has no room.
+        self.truth.set(0, usize::MAX);
+        for sender in self.processes.clone() {
+            let to_it = self.senders[sender].lines().filter(|(worker, _)| *worker == 0);
+            for (_, line) in to_it.collect::<Vec<_>>() {
+                self.send(node, Node::Sender(sender), Box::new(Message::Gone(line)));
+            }
+        }
+        if crash.is_told {
+            let Registration { key, incarnation, .. } = self.workers[0].registration(self.now);
+            let leave = Message::ToMapper(ToMapper::Leave { key, incarnation });
+            self.send(node, Node::Mapper, Box::new(leave));
+        }
+        if let Some(time) = crash.back_after {
+            self.queue.push(self.now + time, Event::Fault(Fault::WorkerStarts));
+        }
+    }
+
     /// A process goes on: it reads all that waits before it does anything.
     fn resume(&mut self, node: Node) {
         if !matches!(self.stopped.get(&node), Some(Stop::Paused(_))) {
             return;
         }
         let Some(Stop::Paused(waiting)) = self.stopped.remove(&node) else { return };
+        let due_at = match node {
+            Node::Sender(sender) => self.senders[sender].poll_timeout(),
+            Node::Worker(worker) => {
+                let jobs =
+                    self.workers[worker].jobs() + waiting.iter().filter(|e| e.is_job()).count();
+                self.ledger.damage.jobs_trapped = jobs as u64;
+                None
+            }
+            Node::Mapper => None,
+        };
         for event in waiting {
             if let Some(other) = self.take(event).filter(|acting| *acting != node) {
                 self.act(other);
             }
+        }
+        let late = due_at.map_or(Duration::ZERO, |at| self.now.since(at));
+        if let Node::Sender(sender) = node
+            && late > SUSPENSION
+        {
+            self.senders[sender].handle_suspension(late);
         }
         *self.wake_at.of(node) = None;
         self.act(node);

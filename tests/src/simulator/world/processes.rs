@@ -6,7 +6,7 @@ use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 
 use super::World;
-use crate::simulator::nodes::{MapperNode, Node, SenderNode, welcome};
+use crate::simulator::nodes::{MapperNode, Node, SenderNode, WorkerNode, welcome};
 use crate::simulator::scenario::Feed;
 
 /// When each node is woken next.
@@ -37,6 +37,15 @@ impl World {
         self.wake_at.senders.push(None);
         self.asking.push(VecDeque::new());
         number
+    }
+
+    /// Another life of a worker starts, and gets to the mapper.
+    pub(super) fn start_worker(&mut self, number: usize) {
+        let process = self.workers.len();
+        self.workers.push(WorkerNode::new(&self.scenario, process, number));
+        self.wake_at.workers.push(None);
+        self.workers[process].handle_connection(self.now, self.mapper.is_some());
+        self.act(Node::Worker(process));
     }
 
     /// A sender's process gets to what it learns of load from, or loses it.
