@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use svcmap_tests::simulator::scenario::{Crash, Faults, Span};
-use svcmap_tests::simulator::{Findings, Scenario, World};
+use svcmap_tests::simulator::{Findings, Rule, Scenario, World, theory};
+use svcmap_worker::choice::Policy;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -106,6 +107,24 @@ fn a_sender_that_stands_still_loses_nothing() {
     // A share of 1 / 32 waits for two seconds in the mean, for more than half of the time.
     let more = findings.report.response_ms.mean - run(base()).report.response_ms.mean;
     assert!((20.0..60.0).contains(&more), "{more} {findings:?}");
+}
+
+#[test]
+fn room_may_differ_from_worker_to_worker() {
+    let scenario = Scenario { queues: vec![0, 20], utilisation: 0.9, ..Scenario::default() };
+    let findings = run(scenario.with_rule(Rule::Shipped(Policy::Random)));
+    // Erlang: half of the jobs meet one slot, and half meet 21.
+    let expected = (theory::loss(1, 0.9) + theory::loss(21, 0.9)) / 2.0;
+    assert!((findings.loss - expected).abs() < 0.02, "{findings:?} {expected}");
+}
+
+#[test]
+fn what_one_sender_gets_is_told_apart() {
+    let overload = Scenario { utilisation: 1.2, ..Scenario::default() };
+    let findings = run(Scenario { heavy_share: Some(0.4), ..overload });
+    let all = 0.4 * findings.done_first + 0.6 * findings.done_others;
+    assert!((all - share_done(&findings)).abs() < 0.01, "{findings:?}");
+    assert_ne!(findings.done_first, findings.done_others);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use svcmap::errors::print_out;
 use svcmap::parse;
 use svcmap::soak::render;
 use svcmap_proto::io::Clock;
-use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
+use svcmap_tests::simulator::scenario::Faults;
+use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
 use svcmap_tests::simulator::{agreement, charts, gates, sweep, table};
 
 /// A simulator of svcmap, around the very types that ship.
@@ -69,12 +70,24 @@ struct RunArgs {
     workers: usize,
     #[arg(long, default_value = "32")]
     senders: usize,
+    /// Share of the load that the first sender has
+    #[arg(long, value_parser = share)]
+    heavy_share: Option<f64>,
+    /// Half of the senders send next to nothing
+    #[arg(long)]
+    idle_half: bool,
+    /// Senders send much and little by turns
+    #[arg(long)]
+    on_off: bool,
     /// Jobs that run at once at each worker
     #[arg(long, default_value = "1")]
     concurrency: u32,
     /// Jobs that may wait at each worker
     #[arg(long, default_value = "10")]
     queue: u32,
+    /// The same for workers that differ, which repeat
+    #[arg(long, value_delimiter = ',')]
+    queues: Vec<u32>,
     /// Offered load / capacity
     #[arg(long, default_value = "0.9", value_parser = parse::utilisation)]
     utilisation: f64,
@@ -90,6 +103,18 @@ struct RunArgs {
     /// One way between two processes
     #[arg(long, default_value = "250us", value_parser = parse::duration)]
     delay: Duration,
+    /// Mean of what each message takes beyond that
+    #[arg(long, default_value = "0", value_parser = parse::duration)]
+    jitter: Duration,
+    /// Share of publications that a sender does not get
+    #[arg(long, default_value = "0", value_parser = share)]
+    publication_loss: f64,
+    /// Mean time until a connection of a sender to a worker breaks
+    #[arg(long, value_parser = parse::duration_nonzero)]
+    connection_loss: Option<Duration>,
+    /// Mean time between two ends of a sender's process
+    #[arg(long, value_parser = parse::duration_nonzero)]
+    sender_crash: Option<Duration>,
     /// Time that a job occupies its handler beyond its own
     #[arg(long, default_value = "0", value_parser = parse::duration)]
     handling: Duration,
@@ -112,6 +137,11 @@ fn rule(name: &str) -> Result<Rule, String> {
         let others = Rule::OTHERS.map(Rule::as_str).join(", ");
         format!("no such policy: those of `svcmap soak --help`, {others} or p2c-fresh")
     })
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 on, below 1, such as 0.05".to_owned())
 }
 
 fn feed(name: &str) -> Result<Feed, String> {
@@ -142,13 +172,24 @@ fn run(args: &RunArgs) -> Result<(), String> {
         workers: args.workers,
         senders: args.senders,
         concurrency: args.concurrency,
+        heavy_share: args.heavy_share,
+        idle_half: args.idle_half,
+        on_off: args.on_off,
         queue: args.queue,
+        queues: args.queues.clone(),
         utilisation: args.utilisation,
         service_time: args.service_time,
         distribution: args.distribution,
         publish_interval: args.publish_interval,
         beat: Duration::from_secs(1).max(10 * args.publish_interval),
         delay: args.delay,
+        jitter: args.jitter,
+        faults: Faults {
+            publication_loss: args.publication_loss,
+            connection_loss: args.connection_loss,
+            sender_crash: args.sender_crash,
+            ..Faults::default()
+        },
         handling: args.handling,
         feed: args.feed,
         warm_up: args.warm_up * args.service_time,
@@ -160,6 +201,15 @@ fn run(args: &RunArgs) -> Result<(), String> {
     let seconds = Clock.now().since(started_at).as_secs_f64();
     let report = &findings.report;
     say(&format!("{}\n{}", render::heading(report), render::text(report, &[])));
+    let Findings { done_first, done_others, damage, .. } = findings;
+    if args.heavy_share.is_some() {
+        say(&format!(
+            "done      {done_first:.4} of the first sender's jobs, {done_others:.4} of the others'"
+        ));
+    }
+    if damage != Damage::default() {
+        say(&format!("{damage:?}"));
+    }
     say(&format!(
         "{:.0} jobs and {:.0} events simulated per second",
         report.submitted as f64 / seconds,

@@ -65,6 +65,10 @@ pub struct Findings {
     pub events: u64,
     /// What went wrong.
     pub damage: Damage,
+    /// Share of the first sender's jobs that were done.
+    pub done_first: f64,
+    /// The same of all others.
+    pub done_others: f64,
 }
 
 /// See the module.
@@ -82,6 +86,8 @@ pub struct Ledger {
     delay: Duration,
     truth: Arc<Truth>,
     measurement: Measurement,
+    /// Jobs of the first sender, and those of them that were done.
+    first: (u64, u64),
     messages: u64,
 }
 
@@ -98,6 +104,7 @@ impl Ledger {
             delay: scenario.delay,
             truth: Arc::clone(truth),
             measurement: Measurement::new(measured_at, length, scenario.workers, interval),
+            first: (0, 0),
             messages: 0,
         }
     }
@@ -117,6 +124,7 @@ impl Ledger {
         let counts = self.measurement.counts(now);
         if counts {
             self.measurement.submit();
+            self.first.0 += u64::from(stream == 0);
         }
         self.open += 1;
         let (due_at, chosen_at) = (now, now);
@@ -191,6 +199,7 @@ impl Ledger {
             Outcome::Unknown(_) => Ending::Unknown,
             Outcome::Accepted => Ending::Accepted,
         };
+        self.first.1 += u64::from(job.stream == 0 && ending == Ending::Done);
         self.measurement.end(ending, now.since(job.due_at));
     }
 
@@ -240,11 +249,14 @@ impl Ledger {
         let report = self.measurement.report(setting(scenario));
         let (wait, response) = self.measurement.means();
         let mean = scenario.service_time.as_secs_f64();
-        let done = report.outcomes.done as f64;
+        let share = |done: u64, submitted: u64| done as f64 / submitted.max(1) as f64;
+        let (submitted, done) = self.first;
         Findings {
             mean_wait: wait / mean,
             mean_response: response / mean,
-            loss: 1.0 - done / report.submitted.max(1) as f64,
+            loss: 1.0 - share(report.outcomes.done, report.submitted),
+            done_first: share(done, submitted),
+            done_others: share(report.outcomes.done - done, report.submitted - submitted),
             events,
             damage: self.damage,
             report,
@@ -253,13 +265,14 @@ impl Ledger {
 }
 
 fn setting(scenario: &Scenario) -> Setting {
+    let slots: u32 = (0..scenario.workers).map(|worker| scenario.slots(worker)).sum();
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     Setting {
         policy: scenario.rule.as_str().to_owned(),
         utilisation: scenario.utilisation,
         senders: scenario.senders,
         workers: scenario.workers,
-        slots: scenario.slots(),
+        slots: slots / scenario.workers as u32,
         concurrency: scenario.concurrency,
         service_time_ms: ms(scenario.service_time),
         distribution: scenario.distribution.as_str().to_owned(),

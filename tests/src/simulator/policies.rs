@@ -87,15 +87,17 @@ impl Rule {
 pub struct Truth {
     /// Jobs at each worker.
     jobs: Vec<AtomicU32>,
-    slots: u32,
+    /// Room at each.
+    slots: Vec<u32>,
     /// Messages of policies that the nodes know nothing of.
     messages: AtomicU64,
 }
 
 impl Truth {
-    /// So many workers without jobs.
-    pub fn new(workers: usize, slots: u32) -> Self {
-        let jobs = (0..workers).map(|_| AtomicU32::new(0)).collect();
+    /// Workers without jobs.
+    pub fn new(scenario: &Scenario) -> Self {
+        let jobs = (0..scenario.workers).map(|_| AtomicU32::new(0)).collect();
+        let slots = (0..scenario.workers).map(|worker| scenario.slots(worker)).collect();
         Self { jobs, slots, messages: AtomicU64::new(0) }
     }
 
@@ -111,7 +113,7 @@ impl Truth {
 
     /// Whether a worker has no room.
     pub fn is_full(&self, worker: usize) -> bool {
-        self.jobs(worker) >= self.slots
+        self.jobs(worker) >= self.slots[worker]
     }
 
     /// Whether no worker has room.

@@ -7,6 +7,12 @@ use svcmap_worker::choice::Policy;
 
 use super::policies::Rule;
 
+/// Share of the load of those that are nearly idle.
+pub const IDLE_SHARE: f64 = 0.01;
+
+/// How much more a sender sends while it is on than while it is off.
+pub const ON_TO_OFF: f64 = 5.0;
+
 /// How senders learn of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feed {
@@ -77,12 +83,21 @@ pub struct Faults {
 pub struct Scenario {
     /// How many serve.
     pub workers: usize,
-    /// How many send, each with the same share of the load.
+    /// How many send; each has the same share of the load, unless it is said otherwise.
     pub senders: usize,
+    /// Share of the load that the first sender has, below 1; the others have the rest.
+    pub heavy_share: Option<f64>,
+    /// The second half of the senders has but [`IDLE_SHARE`] of the load.
+    pub idle_half: bool,
+    /// Each sender is on and off by turns, for ten service times in the mean. While it is on it sends
+    /// [`ON_TO_OFF`] times as much as while it is off.
+    pub on_off: bool,
     /// Jobs that run at once at each worker.
     pub concurrency: u32,
     /// Jobs that wait beyond those.
     pub queue: u32,
+    /// The same for workers that differ, which repeat; if empty, all have `queue`.
+    pub queues: Vec<u32>,
     /// Offered load / capacity.
     pub utilisation: f64,
     /// Mean service time, at a worker of speed 1.
@@ -130,8 +145,12 @@ impl Default for Scenario {
         Self {
             workers: 16,
             senders: 32,
+            heavy_share: None,
+            idle_half: false,
+            on_off: false,
             concurrency: 1,
             queue: 10,
+            queues: Vec::new(),
             utilisation: 0.9,
             service_time,
             distribution: Distribution::Exponential,
@@ -183,9 +202,29 @@ impl Scenario {
         self.delay + self.jitter
     }
 
-    /// Room for jobs at each worker.
-    pub fn slots(&self) -> u32 {
-        self.concurrency + self.queue
+    /// Jobs that wait at a worker.
+    pub fn queue(&self, worker: usize) -> u32 {
+        let differ = (!self.queues.is_empty()).then(|| self.queues[worker % self.queues.len()]);
+        differ.unwrap_or(self.queue)
+    }
+
+    /// Room for jobs at a worker.
+    pub fn slots(&self, worker: usize) -> u32 {
+        self.concurrency + self.queue(worker)
+    }
+
+    /// How much a sender sends; the mean of all is 1.
+    pub fn pace(&self, sender: usize) -> f64 {
+        let busy = if self.idle_half { self.senders / 2 } else { self.senders };
+        let idle = self.senders - busy;
+        let weight = |sender| match sender < busy {
+            true => 1.0,
+            false => IDLE_SHARE / (1.0 - IDLE_SHARE) * busy as f64 / idle as f64,
+        };
+        let others: f64 = (1..self.senders).map(weight).sum();
+        let first = self.heavy_share.map_or(weight(0), |share| share / (1.0 - share) * others);
+        let own = if sender == 0 { first } else { weight(sender) };
+        own * self.senders as f64 / (first + others)
     }
 
     /// The speed of a worker; the mean of all is 1.

@@ -130,7 +130,7 @@ pub struct World {
 impl World {
     /// The world of a scenario, before anything happens.
     pub fn new(scenario: Scenario) -> Self {
-        let truth = Arc::new(Truth::new(scenario.workers, scenario.slots()));
+        let truth = Arc::new(Truth::new(&scenario));
         let (workers, measured_at) = (scenario.workers, START + scenario.warm_up);
         let mut world = Self {
             now: START,

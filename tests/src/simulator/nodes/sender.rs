@@ -134,8 +134,9 @@ impl SenderNode {
         self.session.handle_timeout(now);
         loop {
             self.poll(now, effects);
-            if self.sender.poll_timeout().is_none_or(|at| at > now) {
-                return self.poll_timeout();
+            let due_at = self.sender.poll_timeout();
+            if due_at.is_none_or(|at| at > now) {
+                return earliest(due_at, self.session.poll_timeout());
             }
             self.sender.handle_timeout(now);
         }

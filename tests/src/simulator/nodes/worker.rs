@@ -26,7 +26,7 @@ pub struct WorkerNode {
 impl WorkerNode {
     /// A worker of that number that knows nobody yet. Processes that start later have higher numbers.
     pub fn new(scenario: &Scenario, process: usize, number: usize) -> Self {
-        let (concurrency, queue) = (scenario.concurrency, scenario.queue);
+        let (concurrency, queue) = (scenario.concurrency, scenario.queue(number));
         let config = IntakeConfig { concurrency, queue, ..IntakeConfig::default() };
         let key = worker_key(number);
         let server = Server::new(key.clone(), incarnation(process), config);

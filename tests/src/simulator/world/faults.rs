@@ -7,7 +7,7 @@ use svcmap_proto::control::{Registration, ToMapper};
 
 use super::{Event, World};
 use crate::simulator::nodes::{Line, Message, Node};
-use crate::simulator::scenario::{Crash, Span};
+use crate::simulator::scenario::Span;
 
 /// Beyond five ways, how long it takes until a connection that broke is there again.
 const RECONNECT: Duration = Duration::from_millis(1);
@@ -24,7 +24,7 @@ pub(super) enum Fault {
     /// A sender's process ends, whichever.
     SenderEnds,
     /// The first worker's process ends.
-    WorkerEnds(Crash),
+    WorkerEnds,
     /// Another life of it starts.
     WorkerStarts,
     /// A process stands still for so long.
@@ -59,8 +59,7 @@ impl World {
             }
         }
         if let Some(crash) = faults.worker_crash {
-            let fault = Fault::WorkerEnds(crash);
-            self.queue.push(self.measured_at + crash.at, Event::Fault(fault));
+            self.queue.push(self.measured_at + crash.at, Event::Fault(Fault::WorkerEnds));
         }
         self.plan(faults.sender_crash, Fault::SenderEnds);
     }
@@ -94,7 +93,7 @@ impl World {
         match fault {
             Fault::Break { sender, line } => self.lose(sender, line),
             Fault::SenderEnds => self.end_sender(),
-            Fault::WorkerEnds(crash) => self.end_worker(crash),
+            Fault::WorkerEnds => self.end_worker(),
             Fault::WorkerStarts => self.start_worker(0),
             Fault::Pauses(node, length) => {
                 self.stopped.entry(node).or_insert_with(|| Stop::Paused(Vec::new()));
@@ -141,7 +140,8 @@ impl World {
     }
 
     /// The first worker's process ends with all of its jobs.
-    fn end_worker(&mut self, crash: Crash) {
+    fn end_worker(&mut self) {
+        let Some(crash) = self.scenario.faults.worker_crash else { return };
         let node = Node::Worker(0);
         self.stopped.insert(node, Stop::Ended);
         // Who ended has no room.
