@@ -126,10 +126,9 @@ pub struct MapperArgs {
     /// How often workers report at least; three missed reports end a listing
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse::duration_nonzero)]
     pub beat: Duration,
-    /// How often changes of load are published
-    #[arg(long, value_name = "TIME", default_value = "100ms")]
-    #[arg(value_parser = parse::duration_nonzero)]
-    pub publish_interval: Duration,
+    /// Time between publications of load [default: each service's mean service time, 10ms to 1s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
+    pub publish_interval: Option<Duration>,
     /// Set by a supervisor.
     #[command(flatten)]
     pub supervised: SupervisedOptions,

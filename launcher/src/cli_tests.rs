@@ -29,7 +29,7 @@ fn a_mapper_has_defaults_for_everything() {
     assert_eq!(args.bind.as_str(), "tcp://127.0.0.1:5555");
     assert_eq!(args.publish().as_str(), "tcp://127.0.0.1:5556");
     assert_eq!(args.beat, Duration::from_secs(1));
-    assert_eq!(args.publish_interval, Duration::from_millis(100));
+    assert_eq!(args.publish_interval, None);
     assert_eq!(args.supervised, SupervisedOptions::default());
     assert!(parsed("svcmap mapper --beat 0").is_err());
 }

@@ -8,7 +8,7 @@
 //! | FRR | jobs refused while a worker had room / jobs |
 //! | goodput | jobs done, for each second |
 //! | wait | from when the job was due to be sent until a handler started, without the way there |
-//! | herd index | variance / mean of the jobs for one worker within one publish interval: 1 if they come at random, more if senders run after the same worker |
+//! | herd index | variance / mean of the jobs for one worker within one publish interval, or one mean service time if none is set: 1 if they come at random, more if senders run after the same worker |
 
 mod report;
 
@@ -81,14 +81,9 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Nothing yet; jobs count that are due within `duration` from `starts_at`. A window of the
-    /// herd index is one `publish_interval`.
-    pub fn new(
-        starts_at: Timestamp,
-        duration: Duration,
-        workers: usize,
-        publish_interval: Duration,
-    ) -> Self {
+    /// Nothing yet; jobs count that are due within `duration` from `starts_at`. `window` is that of
+    /// the herd index.
+    pub fn new(starts_at: Timestamp, duration: Duration, workers: usize, window: Duration) -> Self {
         Self {
             starts_at,
             duration,
@@ -102,7 +97,7 @@ impl Measurement {
             waits: Times::default(),
             responses: Times::default(),
             ages: Times::default(),
-            herd: Herd::new(starts_at, workers, publish_interval),
+            herd: Herd::new(starts_at, workers, window),
             way: Duration::ZERO,
             handling: Duration::ZERO,
             messages: 0,

@@ -11,6 +11,16 @@ pub const BEAT_MIN: Duration = Duration::from_millis(10);
 /// Longest beat: news of a dead instance that is older than some minutes is of no use.
 pub const BEAT_MAX: Duration = Duration::from_secs(60);
 
+/// Shortest time between two publications of a service's ordinary changes, unless another is set:
+/// a hundred messages a second are little work for a subscriber.
+pub const PUBLISH_MIN: Duration = Duration::from_millis(10);
+
+/// Longest such time, or a beat if that is shorter: people look at services with long jobs, too.
+pub const PUBLISH_MAX: Duration = Duration::from_secs(1);
+
+/// The same for a service of which no instance has finished a job yet.
+pub const PUBLISH_UNKNOWN: Duration = Duration::from_millis(100);
+
 /// Most missed beats until an instance expires.
 pub const EXPIRY_BEATS_MAX: u32 = 100;
 
@@ -42,8 +52,11 @@ pub struct Config {
     pub beat: Duration,
     /// Missed beats after which an instance is no longer listed. Default 3.
     pub expiry_beats: u32,
-    /// Time between two publications of ordinary changes. Default 100 ms.
-    pub publish_interval: Duration,
+    /// Time between two publications of a service's ordinary changes: exactly this. Default
+    /// `None`: the mean service time of its instances, as news that is older than a job is wrong and
+    /// much younger news hardly better. Then it is [`PUBLISH_MIN`] to [`PUBLISH_MAX`], and longer if
+    /// there are so many instances that their news would fill the network.
+    pub publish_interval: Option<Duration>,
     /// Instances that are listed at once. Default and most: [`limits::INSTANCES_MAX`].
     pub instances_max: usize,
     /// Services that are known at once, those without instances included. Default and most:
@@ -56,7 +69,7 @@ impl Default for Config {
         Self {
             beat: Duration::from_secs(1),
             expiry_beats: 3,
-            publish_interval: Duration::from_millis(100),
+            publish_interval: None,
             instances_max: limits::INSTANCES_MAX,
             services_max: limits::SERVICES_MAX,
         }
@@ -77,6 +90,12 @@ impl Config {
         self.expiry() + self.beat.saturating_mul(2)
     }
 
+    /// The shortest time between two publications of a service's ordinary changes: reports that
+    /// come more often are of no use.
+    pub fn publish_shortest(&self) -> Duration {
+        self.publish_interval.unwrap_or(PUBLISH_MIN)
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -88,7 +107,7 @@ impl Config {
         if !(2..=EXPIRY_BEATS_MAX).contains(&self.expiry_beats) {
             return Err(ConfigError::ExpiryBeats);
         }
-        if !(Duration::from_millis(1)..=self.beat).contains(&self.publish_interval) {
+        if !(Duration::from_millis(1)..=self.beat).contains(&self.publish_shortest()) {
             return Err(ConfigError::PublishInterval);
         }
         if !(1..=limits::INSTANCES_MAX).contains(&self.instances_max) {
@@ -124,12 +143,12 @@ mod tests {
         assert_eq!(with(|c| c.expiry_beats = 1), Err(ConfigError::ExpiryBeats));
         let ten = Duration::from_secs(10);
         assert_eq!(
-            with(|c| c.publish_interval = Duration::ZERO),
+            with(|c| c.publish_interval = Some(Duration::ZERO)),
             Err(ConfigError::PublishInterval)
         );
-        assert!(with(|c| c.publish_interval = c.beat).is_ok());
+        assert!(with(|c| c.publish_interval = Some(c.beat)).is_ok());
         assert_eq!(
-            Config { publish_interval: ten, ..Config::default() }.validate(),
+            Config { publish_interval: Some(ten), ..Config::default() }.validate(),
             Err(ConfigError::PublishInterval)
         );
         assert_eq!(with(|c| c.instances_max = 0), Err(ConfigError::Instances));

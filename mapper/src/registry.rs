@@ -160,9 +160,7 @@ impl Registry {
             let message = Publication::Pulse { epoch: self.identity.epoch, instances };
             self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), message });
         }
-        while let Some(due) = self.revisions.poll_due(now) {
-            self.publish_due(now, due);
-        }
+        self.publish_due(now);
     }
 
     /// What to do next, until `None`.
@@ -187,7 +185,7 @@ impl Registry {
             warming: self.is_warming(now),
             beat_ms: wire_ms(self.config.beat),
             expiry_ms: wire_ms(self.config.expiry()),
-            publish_ms: wire_ms(self.config.publish_interval),
+            publish_ms: wire_ms(self.config.publish_shortest()),
             publish: self.identity.publish.clone(),
             observed: observed.to_owned(),
             highest,

@@ -1,7 +1,8 @@
 //! Revisions: what is published of each topic, and when.
 //!
 //! Each service has a topic. What changes in it is gathered and told at most once per publish
-//! interval, or within milliseconds if it matters; the full state follows every beat. Each
+//! interval, or within milliseconds if it matters; the full state follows every beat. The interval
+//! is the service's mean service time, within limits, unless it is set. Each
 //! publication of changes draws the next revision from one counter per mapper, so that
 //!
 //! - changes lead from the topic's previous revision to its new one, without a hole;
@@ -22,11 +23,26 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Incarnation, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
+use crate::config::{PUBLISH_MAX, PUBLISH_MIN, PUBLISH_UNKNOWN};
+
 #[cfg(test)]
 mod tests;
 
 /// How long changes that matter wait for company: a burst becomes one message, and nobody notices.
 const COALESCE: Duration = Duration::from_millis(5);
+
+/// Publications of a topic within one interval, if what changes matters. An instance with one slot
+/// crosses a level twice with each job, so in a busy topic something that matters changes all the
+/// time. Unlimited, that would be told every 5 ms however long the jobs take, and wake up every
+/// subscriber each time. So many still get out at once in a burst; beyond that, news waits for this
+/// share of a job, which costs it little of its truth. Services with jobs of 160 ms or less notice
+/// nothing.
+const URGENT: u32 = 32;
+
+/// Time between publications for each change in them. A change of load takes some 64 bytes, and a
+/// topic is not to take more than some 256 KiB a second of each subscriber: a fiftieth of what a
+/// slow network carries, as there may be many of both.
+const CHANGE_TIME: Duration = Duration::from_micros(64 * 1_000_000 / (256 * 1024));
 
 /// Topics with more instances than this send their snapshots less often.
 const LARGE: usize = 256;
@@ -37,8 +53,9 @@ const LARGE_BEATS: u32 = 5;
 /// How long a topic goes on after its last instance went, so that everybody sees it empty.
 const EMPTY: Duration = Duration::from_secs(60);
 
-/// Changes that wait in one topic before they are told at once: as many as one part can hold.
-const WAITING_MAX: usize = limits::LIST_MAX;
+/// Changes that wait in one topic before they are told at once: well below what a cache takes at a
+/// time.
+const WAITING_MAX: usize = limits::INSTANCES_MAX / 2;
 
 /// What happened to an instance since the topic's last publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +97,8 @@ pub enum Due {
 #[derive(Debug)]
 pub struct Revisions {
     beat: Duration,
-    publish_interval: Duration,
+    /// See [`Config::publish_interval`](crate::Config::publish_interval).
+    publish_interval: Option<Duration>,
     /// The newest revision of all. Starts at 1, so that no state ever bears revision 0.
     revision: u64,
     topics: BTreeMap<Name, Topic>,
@@ -95,8 +113,10 @@ struct Topic {
     changes: BTreeMap<Name, Happened>,
     /// When `changes` are due; `None` while there are none.
     changes_at: Option<Timestamp>,
-    /// When changes were last published.
-    changed_at: Option<Timestamp>,
+    /// Ordinary changes are not published before this.
+    regular_at: Timestamp,
+    /// Urgent ones are not before this.
+    urgent_at: Timestamp,
     snapshot_at: Timestamp,
     instances: usize,
     empty_since: Timestamp,
@@ -107,14 +127,22 @@ impl Topic {
         earliest(self.changes_at, Some(self.snapshot_at)).unwrap_or(self.snapshot_at)
     }
 
+    /// So many changes were published. That spends of a budget for urgent news, which fills up
+    /// within an interval. Urgent news never waits longer than ordinary news.
+    fn handle_published(&mut self, now: Timestamp, interval: Duration, changes: usize) {
+        let cost = publish_time(changes).clamp(interval / URGENT, interval);
+        self.regular_at = now + interval;
+        self.urgent_at = (self.urgent_at.max(now.before(interval)) + cost).min(self.regular_at);
+    }
+
     fn snapshot_interval(&self, beat: Duration) -> Duration {
         if self.instances > LARGE { beat.saturating_mul(LARGE_BEATS) } else { beat }
     }
 }
 
 impl Revisions {
-    /// No topics yet.
-    pub fn new(beat: Duration, publish_interval: Duration) -> Self {
+    /// No topics yet. See [`Config`](crate::Config) for what the arguments mean.
+    pub fn new(beat: Duration, publish_interval: Option<Duration>) -> Self {
         Self {
             beat,
             publish_interval,
@@ -125,7 +153,7 @@ impl Revisions {
     }
 
     /// Something happened to an instance; its service has `instances` of them now. With `urgent`,
-    /// senders are told at once and not at the next regular time.
+    /// senders are told at once and not at the next regular time, within limits.
     pub fn handle_change(
         &mut self,
         now: Timestamp,
@@ -141,7 +169,8 @@ impl Revisions {
             revision,
             changes: BTreeMap::new(),
             changes_at: None,
-            changed_at: None,
+            regular_at: Timestamp::default(),
+            urgent_at: Timestamp::default(),
             // Whoever knew the topic before it was forgotten sees a gap: mend that at once.
             snapshot_at: now + COALESCE,
             instances: 0,
@@ -158,11 +187,10 @@ impl Revisions {
         if !(happened == Happened::Load && known == Some(&Happened::Put)) {
             topic.changes.insert(instance.clone(), happened);
         }
-        let regular = topic.changed_at.map(|at| at + self.publish_interval).unwrap_or_default();
         let due_at = match topic.changes.len() {
             WAITING_MAX.. => now,
-            _ if urgent => now + COALESCE,
-            _ => regular.max(now + COALESCE),
+            _ if urgent => topic.urgent_at.max(now + COALESCE),
+            _ => topic.regular_at.max(now + COALESCE),
         };
         topic.changes_at = earliest(topic.changes_at, Some(due_at));
 
@@ -170,8 +198,13 @@ impl Revisions {
     }
 
     /// What is to be published next. Call it until it returns `None`, before anything else happens:
-    /// each item describes the state of this moment.
-    pub fn poll_due(&mut self, now: Timestamp) -> Option<Due> {
+    /// each item describes the state of this moment. It may ask for the mean service time of a
+    /// service, which is `None` if nobody knows.
+    pub fn poll_due(
+        &mut self,
+        now: Timestamp,
+        mean_service_time: impl FnOnce(&Name) -> Option<Duration>,
+    ) -> Option<Due> {
         if self.poll_timeout()? > now {
             return None;
         }
@@ -183,7 +216,12 @@ impl Revisions {
             let previous = std::mem::replace(&mut topic.revision, self.revision);
             let changes = std::mem::take(&mut topic.changes);
             topic.changes_at = None;
-            topic.changed_at = Some(now);
+            let interval = self.publish_interval.unwrap_or_else(|| {
+                let mean = mean_service_time(&service).unwrap_or(PUBLISH_UNKNOWN);
+                let interval = mean.clamp(PUBLISH_MIN, PUBLISH_MAX.min(self.beat));
+                interval.max(publish_time(topic.instances))
+            });
+            topic.handle_published(now, interval, changes.len());
             Due::Changes { service: service.clone(), previous, revision: topic.revision, changes }
         } else if topic.instances == 0 && now.since(topic.empty_since) >= EMPTY {
             // The last word is a snapshot: whoever missed something before sees it empty.
@@ -233,4 +271,9 @@ impl Revisions {
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
+}
+
+/// How long so many changes keep a topic busy.
+fn publish_time(changes: usize) -> Duration {
+    CHANGE_TIME.saturating_mul(u32::try_from(changes).unwrap_or(u32::MAX))
 }

@@ -135,7 +135,8 @@ pub struct Welcome {
     pub beat_ms: u32,
     /// Silence after which an instance is no longer listed, in milliseconds.
     pub expiry_ms: u32,
-    /// Time between two publications of changes, in milliseconds.
+    /// Shortest time between two publications of changes, in milliseconds: reports that come more
+    /// often are of no use.
     pub publish_ms: u32,
     /// Where it publishes. The host `*` means the host that the caller dialled.
     pub publish: Endpoint,

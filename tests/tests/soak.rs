@@ -85,7 +85,8 @@ fn a_short_soak_accounts_for_every_job() {
 #[test]
 fn a_soak_that_is_too_much_refuses_what_does_not_fit_and_says_so() {
     let flags = ["--utilisation", "1.5", "--policy", "random", "--queue", "1"];
-    let (figures, _) = soak(&flags);
+    let (figures, _) = soak(&[&flags[..], &["--publish-interval", "50ms"]].concat());
+    assert_eq!(figures["publish_interval_ms"], 50.0);
     let submitted = count(&figures, "submitted");
     assert_eq!(outcomes(&figures), submitted);
     let refused = count(&figures["outcomes"], "refused");
@@ -102,4 +103,5 @@ fn a_soak_can_use_the_mapper_of_a_deployment() {
     assert_eq!(outcomes(&figures), count(&figures, "submitted"));
     let processes = figures["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 2, "the mapper is not its own: {processes:?}");
+    assert!(figures["publish_interval_ms"].is_null(), "that mapper decides");
 }

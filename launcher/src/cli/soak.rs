@@ -76,10 +76,10 @@ pub struct SoakArgs {
     /// Jobs that may wait at each worker
     #[arg(long, value_name = "N", default_value = "10")]
     pub queue: u32,
-    /// How often the mapper publishes changes of load
-    #[arg(long, value_name = "TIME", default_value = "100ms", conflicts_with = "mapper")]
+    /// Time between publications of load [default: the mean service time, 10ms to 1s]
+    #[arg(long, value_name = "TIME", conflicts_with = "mapper")]
     #[arg(value_parser = parse::duration_nonzero)]
-    pub publish_interval: Duration,
+    pub publish_interval: Option<Duration>,
     /// How often workers report at least
     #[arg(long, value_name = "TIME", default_value = "1s", conflicts_with = "mapper")]
     #[arg(value_parser = parse::duration_nonzero)]

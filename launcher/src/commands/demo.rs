@@ -38,7 +38,8 @@ const RESIZER: &[&str] = &["--builtin", "sleep", "--concurrency", "4", "--queue"
 /// Slots of each worker: 4 that run and 7 that wait.
 const SLOTS: u32 = 11;
 
-/// How long senders may take to hear what the mapper knows: its publish interval, and some.
+/// How long senders may take to hear that a worker is full, which the mapper tells at once: also on
+/// a machine that has more to do.
 const PUBLISHED: Duration = Duration::from_millis(150);
 
 /// Runs the demo.

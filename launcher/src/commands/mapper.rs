@@ -24,14 +24,15 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
         end_with_parent(parent).map_err(Failure::failed)?;
     }
     let signals = StopSignals::catch().map_err(Failure::failed)?;
-    let mapper = Mapper::builder()
+    let mut builder = Mapper::builder()
         .bind(args.bind.as_str())
         .publish(args.publish().as_str())
         .beat(args.beat)
-        .publish_interval(args.publish_interval)
-        .logger(log.clone())
-        .start()
-        .map_err(cannot_start)?;
+        .logger(log.clone());
+    if let Some(interval) = args.publish_interval {
+        builder = builder.publish_interval(interval);
+    }
+    let mapper = builder.start().map_err(cannot_start)?;
     let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
     // Only scripts read it; a mapper without a stdout is as good.
     let _ = print_out(&format!("{line}\n"));

@@ -71,7 +71,8 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
     let measured_at = start + warm_up;
     let length = Duration::from_secs(args.load.seconds.into());
     let workers = args.workers as usize;
-    let mut measurement = Measurement::new(measured_at, length, workers, args.publish_interval);
+    let window = args.publish_interval.unwrap_or(args.load.service_time);
+    let mut measurement = Measurement::new(measured_at, length, workers, window);
     print_note(&render::heading(&measurement.report(setting(args))));
     let mut watch = Watch::new(args, &deployment);
     wait(args, measured_at, &mut watch);
@@ -126,8 +127,9 @@ fn open(args: &SoakArgs) -> Result<Deployment, Failure> {
         status::ask(std::slice::from_ref(mapper), None, PATIENCE)?;
         return Ok(Deployment::join(supervisor, mapper.clone()));
     }
-    let flags = [("--publish-interval", flag(args.publish_interval)), ("--beat", flag(args.beat))];
-    let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
+    let interval = args.publish_interval.map(|interval| ("--publish-interval", interval));
+    let flags = [("--beat", args.beat)].into_iter().chain(interval);
+    let flags = flags.flat_map(|(name, time)| [name.to_owned(), flag(time)]).collect();
     Deployment::open_with(supervisor, flags)
 }
 
@@ -221,7 +223,7 @@ fn setting(args: &SoakArgs) -> Setting {
         concurrency: args.concurrency.get(),
         service_time_ms: ms(args.load.service_time),
         distribution: args.load.distribution.as_str().to_owned(),
-        publish_interval_ms: ms(args.publish_interval),
+        publish_interval_ms: args.publish_interval.map(ms),
         seconds: args.load.seconds.into(),
     }
 }

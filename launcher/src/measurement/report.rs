@@ -21,8 +21,9 @@ pub struct Setting {
     pub service_time_ms: f64,
     /// How such times are distributed.
     pub distribution: String,
-    /// Time between two publications of load, in milliseconds.
-    pub publish_interval_ms: f64,
+    /// Time between two publications of load, in milliseconds; `None` if the mapper decides about
+    /// that.
+    pub publish_interval_ms: Option<f64>,
     /// Time that was measured, in seconds.
     pub seconds: f64,
 }
@@ -79,7 +80,8 @@ pub struct Balance {
     /// Jain's index: 1 if all got as many, 1/n if one of n got all (Jain, Chiu and Hawe, DEC
     /// TR-301).
     pub jain: f64,
-    /// Variance / mean of the jobs for one worker within one publish interval.
+    /// Variance / mean of the jobs for one worker within one publish interval, or one mean service
+    /// time if none is set.
     pub herd_index: f64,
 }
 

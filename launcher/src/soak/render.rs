@@ -84,8 +84,9 @@ pub fn text(report: &Report, usage: &[Usage]) -> String {
 /// What is about to happen, in one line.
 pub fn heading(report: &Report) -> String {
     let setting = &report.setting;
+    let interval = setting.publish_interval_ms.map(|ms| format!(", load every {ms}ms"));
     format!(
-        "{}: {} senders, {} workers of {} slots, utilisation {}, {} jobs of {}ms, load every {}ms",
+        "{}: {} senders, {} workers of {} slots, utilisation {}, {} jobs of {}ms{}",
         setting.policy,
         setting.senders,
         setting.workers,
@@ -93,7 +94,7 @@ pub fn heading(report: &Report) -> String {
         setting.utilisation,
         setting.distribution,
         setting.service_time_ms,
-        setting.publish_interval_ms
+        interval.unwrap_or_default()
     )
 }
 

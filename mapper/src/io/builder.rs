@@ -99,10 +99,11 @@ impl MapperBuilder {
         self
     }
 
-    /// Time between two publications of ordinary changes: see [`Config::publish_interval`].
+    /// Time between two publications of ordinary changes, in place of one that follows each
+    /// service's mean service time: see [`Config::publish_interval`].
     #[must_use]
     pub fn publish_interval(mut self, interval: Duration) -> Self {
-        self.config.publish_interval = interval;
+        self.config.publish_interval = Some(interval);
         self
     }
 

@@ -1,11 +1,15 @@
 //! From what is due to what is published: entries, changes and their parts.
 
+use std::time::Duration;
+
 use svcmap_proto::codec::into_parts;
 use svcmap_proto::control::{Change, ChangesPart, Entry, Publication, SnapshotPart, topic};
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
+use super::instance::Instance;
 use super::{Output, Registry};
+use crate::config::PUBLISH_MAX;
 use crate::revisions::{Due, Happened};
 
 impl Registry {
@@ -34,7 +38,16 @@ impl Registry {
     }
 
     /// Publishes what is due.
-    pub(super) fn publish_due(&mut self, now: Timestamp, due: Due) {
+    pub(super) fn publish_due(&mut self, now: Timestamp) {
+        while let Some(due) = self
+            .revisions
+            .poll_due(now, |service| mean_service_time(self.services.get(service)?.values()))
+        {
+            self.publish_one(now, due);
+        }
+    }
+
+    fn publish_one(&mut self, now: Timestamp, due: Due) {
         match due {
             Due::Snapshot { service, revision } => {
                 for part in self.snapshot(now, &service, revision) {
@@ -83,4 +96,14 @@ impl Registry {
 /// How many parts there are. The limit of instances keeps it far below the largest number.
 fn part_count<T>(parts: &[T]) -> u16 {
     u16::try_from(parts.len()).unwrap_or(u16::MAX)
+}
+
+/// The mean over those instances that know theirs. One that claims an hour counts as if it had said
+/// the longest time that matters, so that it cannot decide for all.
+fn mean_service_time<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<Duration> {
+    let longest = PUBLISH_MAX.as_micros() as u64;
+    let means = instances.map(|instance| instance.registration.load.mean_service_us.min(longest));
+    let (sum, count) =
+        means.filter(|mean| *mean > 0).fold((0, 0), |(sum, count), mean| (sum + mean, count + 1));
+    (count > 0).then(|| Duration::from_micros(sum / count))
 }

@@ -152,7 +152,7 @@ fn hello_is_answered_with_all_that_a_caller_must_know() {
         warming: true,
         beat_ms: 1000,
         expiry_ms: 3000,
-        publish_ms: 100,
+        publish_ms: 10,
         publish: "tcp://*:5556".parse().unwrap(),
         observed: "10.0.0.9".to_owned(),
         highest: Some(Incarnation(5)),
@@ -365,6 +365,27 @@ fn crossings_are_published_at_once_and_old_loads_never() {
     let draining = Load { state: svcmap_proto::load::State::Draining, ..load(4, 2) };
     registry.say_report(ms(310), "w", "s/a", 5, draining);
     assert_eq!(published(&mut registry, 400), Some(315));
+}
+
+#[test]
+fn ordinary_changes_are_published_once_in_the_mean_service_time() {
+    let mut registry = registry();
+    let with_mean = |sequence, ms: u64| Load { mean_service_us: ms * 1000, ..load(sequence, 1) };
+    let loads = [("s/a", with_mean(2, 20)), ("s/b", with_mean(2, 40)), ("s/new", with_mean(2, 0))];
+    for (text, load) in loads {
+        registry.say_register(ms(1100), "w", text, 5);
+        registry.say_report(ms(1100), "w", text, 5, load);
+    }
+    assert_eq!(registry.changes_until(ms(1105)).len(), 3);
+    registry.say_report(ms(1106), "w", "s/a", 5, with_mean(3, 20));
+    assert_eq!(registry.changes_until(ms(1134)), []);
+    // That of the new one is not known and does not count.
+    registry.say_report(ms(1134), "w", "s/b", 5, Load { mean_service_us: u64::MAX, ..load(3, 1) });
+    assert_eq!(registry.changes_until(ms(1135)).len(), 2);
+    // One that claims an age counts as a second: the mean of 20 ms and that.
+    registry.say_report(ms(1140), "w", "s/a", 5, with_mean(4, 20));
+    assert_eq!(registry.changes_until(ms(1135 + 509)), []);
+    assert_eq!(registry.changes_until(ms(1135 + 510)).len(), 1);
 }
 
 #[test]

@@ -276,7 +276,7 @@ fn setting(scenario: &Scenario) -> Setting {
         concurrency: scenario.concurrency,
         service_time_ms: ms(scenario.service_time),
         distribution: scenario.distribution.as_str().to_owned(),
-        publish_interval_ms: ms(scenario.publish_interval),
+        publish_interval_ms: Some(ms(scenario.publish_interval)),
         seconds: scenario.duration.as_secs_f64(),
     }
 }

@@ -19,7 +19,7 @@ impl MapperNode {
     pub fn new(scenario: &Scenario, now: Timestamp, epoch: Epoch) -> Self {
         let config = svcmap_mapper::Config {
             beat: scenario.beat,
-            publish_interval: scenario.publish_interval,
+            publish_interval: Some(scenario.publish_interval),
             ..svcmap_mapper::Config::default()
         };
         let (mapper, publish) = (endpoint(0), endpoint(1));
