@@ -17,6 +17,11 @@ use svcmap_proto::time::{Timestamp, earliest};
 /// Reports of a load that crossed a level keep at least this distance: a burst is one report.
 const CROSSING_INTERVAL: Duration = Duration::from_millis(5);
 
+/// For each instance that the mapper lists, ordinary reports keep this distance, and so do those of
+/// a load that crossed a level: 20,000 a second of either kind, from all together, are what a mapper
+/// can well take.
+const REPORT_SHARE: Duration = Duration::from_micros(50);
+
 /// An unanswered HELLO or registration is repeated after this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
@@ -74,9 +79,13 @@ pub struct Session {
     epoch: Option<Epoch>,
     beat: Duration,
     publish: Duration,
+    /// Instances that the mapper lists, as its pulse tells.
+    known: u32,
     /// The load that was reported last, and when.
     reported: Load,
     reported_at: Timestamp,
+    /// When a load that had crossed a level was last reported.
+    crossed_at: Timestamp,
     load: Load,
     outputs: VecDeque<SessionOutput>,
 }
@@ -91,8 +100,10 @@ impl Session {
             epoch: None,
             beat: Duration::from_secs(1),
             publish: Duration::from_millis(100),
+            known: 0,
             reported: Load::default(),
             reported_at: Timestamp::default(),
+            crossed_at: Timestamp::default(),
             load: Load::default(),
             outputs: VecDeque::new(),
         }
@@ -185,8 +196,10 @@ impl Session {
         self.send_registration(now);
     }
 
-    /// The mapper's pulse came. `random` (0.0 to 1.0) is this process's place in the spread.
+    /// The mapper's pulse came: it lists so many instances. `random` (0.0 to 1.0) is this process's
+    /// place in the spread.
     pub fn handle_pulse(&mut self, now: Timestamp, epoch: Epoch, known: u32, random: f64) {
+        self.known = known;
         if self.epoch != Some(epoch) && self.is_welcomed() {
             let spread = (SPREAD_PER_INSTANCE * known).min(2 * self.beat);
             self.phase = Phase::Due(now + spread.mul_f64(random.clamp(0.0, 1.0)));
@@ -243,19 +256,22 @@ impl Session {
     /// When a report is due before the next beat, because the load changed.
     fn early_report_at(&self) -> Option<Timestamp> {
         let (now, then) = (&self.load, &self.reported);
+        let share = REPORT_SHARE.saturating_mul(self.known);
         if now.crossed(then) {
-            return Some(self.reported_at + CROSSING_INTERVAL);
+            return Some((self.reported_at + CROSSING_INTERVAL).max(self.crossed_at + share));
         }
         let changed = (now.busy(), now.accepted, now.done, now.failed, now.rejected)
             != (then.busy(), then.accepted, then.done, then.failed, then.rejected);
         let mean = Duration::from_micros(now.mean_service_us);
-        let interval = mean.clamp(self.publish.min(self.beat), self.beat);
-        changed.then(|| self.reported_at + interval)
+        changed.then(|| self.reported_at + mean.max(self.publish).max(share))
     }
 
     fn report(&mut self, now: Timestamp) {
         let Some(registration) = &self.registration else { return };
         let (key, incarnation) = (registration.key.clone(), registration.incarnation);
+        if self.load.crossed(&self.reported) {
+            self.crossed_at = now;
+        }
         (self.reported, self.reported_at) = (self.load, now);
         let report = ToMapper::Report { key, incarnation, load: self.load };
         self.outputs.push_back(SessionOutput::Send(report));

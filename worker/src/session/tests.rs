@@ -121,6 +121,30 @@ fn a_changed_load_is_reported_once_per_service_time_and_a_crossing_at_once() {
 }
 
 #[test]
+fn reports_of_very_many_do_not_overwhelm_the_mapper() {
+    let mut session = listed();
+    session.handle_pulse(at(0), Epoch(1), 10_000, 0.5);
+    // Half a second for each of them, instead of the 100 ms that the mapper wants at least.
+    session.handle_load(at(300), &load(1));
+    assert_eq!(sent(&mut session), ["report"]);
+    session.handle_load(at(310), &load(2));
+    assert_eq!(session.poll_timeout(), Some(at(800)));
+    session.handle_timeout(at(800));
+    assert_eq!(sent(&mut session), ["report"]);
+    // What matters is not held up by that, but by its own kind.
+    session.handle_load(at(810), &load(4));
+    assert_eq!(sent(&mut session), ["report"]);
+    session.handle_load(at(820), &load(8));
+    assert_eq!((sent(&mut session), session.poll_timeout()), (vec![], Some(at(1310))));
+    session.handle_timeout(at(1310));
+    assert_eq!(sent(&mut session), ["report"]);
+    // However many there are, a beat is the longest silence.
+    session.handle_pulse(at(1320), Epoch(1), u32::MAX, 0.5);
+    session.handle_load(at(1330), &load(0));
+    assert_eq!(session.poll_timeout(), Some(at(2310)));
+}
+
+#[test]
 fn what_is_not_answered_is_asked_again() {
     let mut session = Session::new(Some(key()));
     session.register(at(0), registration());
