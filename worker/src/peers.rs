@@ -66,12 +66,13 @@ pub struct Peers {
     silent: BTreeSet<usize>,
     beat: Duration,
     expiry: Duration,
+    random: fastrand::Rng,
     outputs: VecDeque<PeersOutput>,
 }
 
 impl Peers {
-    /// An empty cache that is fed by so many mappers.
-    pub fn new(mappers: usize) -> Self {
+    /// An empty cache that is fed by so many mappers. `seed` is a random number.
+    pub fn new(mappers: usize, seed: u64) -> Self {
         Self {
             services: BTreeMap::new(),
             epochs: vec![None; mappers],
@@ -79,6 +80,7 @@ impl Peers {
             silent: BTreeSet::new(),
             beat: Duration::from_secs(1),
             expiry: Duration::from_secs(3),
+            random: fastrand::Rng::with_seed(seed),
             outputs: VecDeque::new(),
         }
     }
@@ -134,10 +136,12 @@ impl Peers {
         publication: &Publication,
     ) {
         self.handle_pulse(mapper);
-        let update = self.view(mapper, service).and_then(|view| match publication {
+        let Some(known) = self.services.get_mut(service) else { return };
+        let members = known.members.len();
+        let update = known.views.get_mut(mapper).and_then(|view| match publication {
             Publication::Pulse { .. } => None,
             Publication::Snapshot(part) => view.handle_published_snapshot(now, part),
-            Publication::Changes(part) => view.handle_changes(now, part),
+            Publication::Changes(part) => view.handle_changes(now, part, members, &mut self.random),
         });
         self.apply(now, mapper, service, update);
     }
@@ -150,8 +154,8 @@ impl Peers {
         service: &Name,
         part: &SnapshotPart,
     ) {
-        let update =
-            self.view(mapper, service).and_then(|view| view.handle_asked_snapshot(now, part));
+        let Some(known) = self.services.get_mut(service) else { return };
+        let update = known.views.get_mut(mapper).and_then(|view| view.handle_asked_snapshot(part));
         self.apply(now, mapper, service, update);
     }
 
@@ -236,10 +240,6 @@ impl Peers {
     fn life(&mut self, key: &InstanceKey, incarnation: Incarnation) -> Option<&mut Member> {
         let member = self.services.get_mut(&key.service)?.members.get_mut(&key.instance)?;
         (member.life == incarnation).then_some(member)
-    }
-
-    fn view(&mut self, mapper: usize, service: &Name) -> Option<&mut View> {
-        self.services.get_mut(service)?.views.get_mut(mapper)
     }
 
     fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update<'_>>) {

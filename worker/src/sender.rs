@@ -120,7 +120,7 @@ impl Sender {
             host,
             timing: Timing { beat, expiry, idle: config.idle },
             outbox: Outbox::new(config.attempts_max),
-            peers: Peers::new(mappers),
+            peers: Peers::new(mappers, seed),
             choice,
             observe: false,
             sweep_at: Timestamp::default(),

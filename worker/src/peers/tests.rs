@@ -36,7 +36,7 @@ fn changes(epoch: Epoch, previous: u64, changes: Vec<Change>) -> Publication {
 
 /// A cache that follows the service and that so many mappers have welcomed.
 fn peers(mappers: usize) -> Peers {
-    let mut peers = Peers::new(mappers);
+    let mut peers = Peers::new(mappers, 7);
     peers.follow(at(0), &service());
     for mapper in 0..mappers {
         peers.handle_welcome(at(0), mapper, FIRST, (BEAT, EXPIRY));
@@ -294,19 +294,52 @@ fn who_left_stays_away_whatever_another_mapper_says() {
     assert_eq!(members(&peers), listed(&[("a", 6, 1)]));
 }
 
+/// A cache of so many members, which misses something at that time. When it asks about that.
+fn asks_at(peers: &mut Peers, members: u64, missed_at: Timestamp) -> Timestamp {
+    let entries = (0..members).map(|i| entry(&format!("i-{i}"), 1, 1)).collect();
+    let all = Publication::Snapshot(snapshot(FIRST, missed_at.as_micros(), entries));
+    peers.handle_publication(missed_at, 0, &service(), &all);
+    assert_eq!((outputs(peers), peers.poll_timeout()), (vec![], None));
+    let next = changes(FIRST, missed_at.as_micros() + 1, Vec::new());
+    peers.handle_publication(missed_at, 0, &service(), &next);
+    let asks_at = peers.poll_timeout().unwrap();
+    peers.handle_timeout(asks_at);
+    assert_eq!(outputs(peers), [PeersOutput::Sync { mapper: 0, service: service() }]);
+    asks_at
+}
+
 #[test]
-fn a_newcomer_asks_at_once_about_what_it_missed_before_its_subscription_arrived() {
+fn who_missed_something_asks_soon_but_not_all_together_nor_all_the_time() {
+    let mut all = Vec::new();
+    for seed in 0..100 {
+        let mut peers = Peers::new(1, seed);
+        peers.follow(at(0), &service());
+        peers.handle_welcome(at(0), 0, FIRST, (BEAT, EXPIRY));
+        outputs(&mut peers);
+        let first = asks_at(&mut peers, 3, at(500));
+        all.push(first.since(at(500)));
+        // No answer: again, but after a beat.
+        assert_eq!(peers.poll_timeout(), Some(first + BEAT));
+        assert_eq!(asks_at(&mut peers, 3, first), first + ms(100), "missed something again");
+        let many = asks_at(&mut peers, 1000, at(2000));
+        assert_eq!(asks_at(&mut peers, 1000, many), many + ms(200), "that takes longer to tell");
+    }
+    all.sort();
+    assert!(all[10] < ms(10) && all[90] > ms(40) && all[99] < ms(50), "{all:?}");
+}
+
+#[test]
+fn the_answer_closes_a_gap() {
     let mut peers = peers(1);
-    let sync = PeersOutput::Sync { mapper: 0, service: service() };
-    peers.handle_snapshot(at(1), 0, &service(), &snapshot(FIRST, 1, vec![entry("a", 5, 1)]));
-    peers.handle_publication(at(2), 0, &service(), &changes(FIRST, 2, Vec::new()));
-    peers.handle_timeout(at(2));
-    assert_eq!(outputs(&mut peers), [sync]);
-    peers.handle_snapshot(at(3), 0, &service(), &snapshot(FIRST, 3, vec![entry("a", 5, 2)]));
-    assert_eq!(members(&peers), listed(&[("a", 5, 2)]));
-    // From then on a gap waits for the snapshot that is published each beat.
-    peers.handle_publication(at(4), 0, &service(), &changes(FIRST, 9, Vec::new()));
-    assert_eq!(peers.poll_timeout(), Some(at(4) + BEAT));
+    let asked_at = asks_at(&mut peers, 3, at(500));
+    assert_eq!(peers.knowledge(&service()), Knowledge::None);
+    let revision = asked_at.as_micros();
+    let answer = snapshot(FIRST, revision, vec![entry("a", 5, 2)]);
+    peers.handle_snapshot(asked_at, 0, &service(), &answer);
+    assert_eq!((members(&peers), peers.poll_timeout()), (listed(&[("a", 5, 2)]), None));
+    let put = vec![Change::Put(entry("b", 5, 1))];
+    peers.handle_publication(asked_at, 0, &service(), &changes(FIRST, revision, put));
+    assert_eq!(members(&peers), listed(&[("a", 5, 2), ("b", 5, 1)]));
 }
 
 #[test]

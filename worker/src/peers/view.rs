@@ -10,6 +10,14 @@ use svcmap_proto::limits;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 
+/// After a gap the mapper is asked for a snapshot, once in this time at most. Whoever else missed
+/// something asks as well, so each waits for a random part of half of it first.
+const GAP_PAUSE: Duration = Duration::from_millis(100);
+
+/// The same for each member, if that is longer: an entry has some 50 bytes, and snapshots that were
+/// asked for should not take more of a network than what is published.
+const GAP_PAUSE_PER_MEMBER: Duration = Duration::from_micros(200);
+
 /// What a mapper's account says, once it is complete.
 #[derive(Debug, PartialEq)]
 pub enum Update<'a> {
@@ -33,12 +41,11 @@ pub struct View {
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
     warming: bool,
-    /// What was published between the answer to the first SYNC and the subscription's arrival was
-    /// missed: such a gap is asked about at once.
-    is_newcomer: bool,
     published_at: Option<Timestamp>,
-    /// Since when a snapshot is wanted that has not come.
-    wanted_at: Timestamp,
+    /// When a snapshot was last asked for.
+    asked_at: Timestamp,
+    /// When one is asked for because of a gap.
+    ask_at: Option<Timestamp>,
     published: Assembly<Entry>,
     asked: Assembly<Entry>,
     changes: Assembly<Change>,
@@ -52,9 +59,9 @@ impl View {
             since: now,
             revision: None,
             warming: true,
-            is_newcomer: true,
             published_at: None,
-            wanted_at: now,
+            asked_at: now,
+            ask_at: None,
             published: Assembly::default(),
             asked: Assembly::default(),
             changes: Assembly::default(),
@@ -84,29 +91,26 @@ impl View {
         }
         let id = (part.revision, part.revision);
         let entries = self.published.add(id, part.part, part.parts, &part.entries)?;
-        self.is_newcomer = false;
-        self.take_snapshot(now, part.revision, part.warming, entries)
+        self.take_snapshot(part.revision, part.warming, entries)
     }
 
     /// A part of a snapshot came that was asked for.
-    pub fn handle_asked_snapshot<'a>(
-        &mut self,
-        now: Timestamp,
-        part: &'a SnapshotPart,
-    ) -> Option<Update<'a>> {
+    pub fn handle_asked_snapshot<'a>(&mut self, part: &'a SnapshotPart) -> Option<Update<'a>> {
         if self.epoch != Some(part.epoch) {
             return None;
         }
         let id = (part.revision, part.revision);
         let entries = self.asked.add(id, part.part, part.parts, &part.entries)?;
-        self.take_snapshot(now, part.revision, part.warming, entries)
+        self.take_snapshot(part.revision, part.warming, entries)
     }
 
-    /// A part of changes came on PUB.
+    /// A part of changes came on PUB, of a service that has so many members.
     pub fn handle_changes<'a>(
         &mut self,
         now: Timestamp,
         part: &'a ChangesPart,
+        members: usize,
+        random: &mut fastrand::Rng,
     ) -> Option<Update<'a>> {
         self.published_at = Some(now);
         if self.epoch != Some(part.epoch) || self.revision? >= part.revision {
@@ -114,9 +118,10 @@ impl View {
         }
         if self.revision? < part.previous {
             self.revision = None;
-            // Whoever has a gap later waits for the next snapshot, or all would ask together.
-            self.wanted_at = if self.is_newcomer { Timestamp::default() } else { now };
-            self.is_newcomer = false;
+            let members = u32::try_from(members).unwrap_or(u32::MAX);
+            let pause = GAP_PAUSE.max(GAP_PAUSE_PER_MEMBER.saturating_mul(members));
+            let spread = now + (pause / 2).mul_f64(random.f64());
+            self.ask_at = Some(spread.max(self.asked_at + pause));
             return None;
         }
         let id = (part.previous, part.revision);
@@ -130,7 +135,7 @@ impl View {
         self.epoch?;
         match (self.revision, self.published_at) {
             (Some(_), Some(_)) => None,
-            _ => Some(self.wanted_at + beat),
+            _ => Some(self.ask_at.unwrap_or(self.asked_at + beat)),
         }
     }
 
@@ -138,14 +143,14 @@ impl View {
     pub fn handle_timeout(&mut self, now: Timestamp, beat: Duration) -> bool {
         let due = self.poll_timeout(beat).is_some_and(|at| at <= now);
         if due {
-            self.wanted_at = now;
+            self.asked_at = now;
+            self.ask_at = None;
         }
         due
     }
 
     fn take_snapshot<'a>(
         &mut self,
-        now: Timestamp,
         revision: u64,
         warming: bool,
         entries: Cow<'a, [Entry]>,
@@ -155,7 +160,7 @@ impl View {
         }
         self.revision = Some(revision);
         self.warming = warming;
-        self.wanted_at = now;
+        self.ask_at = None;
         Some(Update::Snapshot { entries, warming })
     }
 }
