@@ -7,7 +7,8 @@ use std::time::Duration;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::Client;
+use svcmap_worker::config::OutboxConfig;
+use svcmap_worker::{Client, Policy};
 
 use crate::commands::mapper::parse_listening_line;
 use crate::commands::status::{self, Report};
@@ -157,7 +158,16 @@ impl Deployment {
     /// # Errors
     /// If it does not start.
     pub fn client(&self) -> Result<Client, Failure> {
-        Client::builder().mapper(self.mapper.as_str()).start().map_err(failed)
+        self.client_with(Policy::default())
+    }
+
+    /// The same, which chooses workers in that way.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn client_with(&self, policy: Policy) -> Result<Client, Failure> {
+        let config = OutboxConfig { policy, ..OutboxConfig::default() };
+        Client::builder().mapper(self.mapper.as_str()).outbox(config).start().map_err(failed)
     }
 
     /// Waits until so many instances of each service are ready.
@@ -234,12 +244,13 @@ impl Deployment {
 
     /// Stops everything: the workers first, so that they can say goodbye to the mapper.
     pub fn stop(&mut self) -> Stopped {
+        let all = self.children.len();
         let mut exits = Vec::new();
         let names: Vec<_> = self.children.keys().filter(|name| *name != MAPPER).cloned().collect();
         exits.extend(names.iter().filter_map(|name| self.end(name, Supervisor::terminate).ok()));
         exits.extend(self.supervisor.stop_all(PATIENCE));
         let clean = exits.iter().filter(|exit| exit.status.success()).count();
-        Stopped { all: exits.len(), clean }
+        Stopped { all, clean }
     }
 }
 

@@ -173,11 +173,6 @@ impl Measurement {
         self.bytes += bytes;
     }
 
-    /// Jobs submitted.
-    pub fn submitted(&self) -> u64 {
-        self.submitted
-    }
-
     /// Mean wait and mean response, in seconds.
     pub fn means(&self) -> (f64, f64) {
         (self.waits.mean_ms() / 1e3, self.responses.mean_ms() / 1e3)
@@ -242,7 +237,7 @@ impl Measurement {
 }
 
 /// Half of the width of the confidence interval (95 %) of the mean of twenty batches.
-pub fn half_width(batches: &[f64]) -> f64 {
+fn half_width(batches: &[f64]) -> f64 {
     let count = batches.len() as f64;
     let mean = batches.iter().sum::<f64>() / count;
     let variance = batches.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (count - 1.0);

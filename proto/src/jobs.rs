@@ -6,6 +6,11 @@
 //! across reconnections, and tells the other how far it has received. A connection delivers in
 //! order, so one number says everything: after a reset both know exactly what got through.
 //!
+//! # Credits
+//! A worker promises slots: on an outcome, by [`FromWorker::Grant`], or to another worker by
+//! [`ToWorker::Offer`], which passes it on to a sender. A promise has a lifetime and is void once the
+//! sender says HELLO. Nothing that concerns promises is numbered: what gets lost lapses.
+//!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
 use std::fmt;
@@ -14,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::bounded_list;
 use crate::load::Load;
-use crate::names::{Incarnation, InstanceKey, SenderId};
+use crate::names::{Incarnation, InstanceKey, Name, SenderId};
 
 /// One try of a job at one worker. Unique for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +59,66 @@ pub enum ToWorker {
         /// The highest number of an outcome that came.
         outcomes: u64,
     },
+    /// Jobs wait for a credit. It replaces the demand that the last job or the last ASK told.
+    Ask(Demand),
+    /// A promise that is not needed. Not answered.
+    Return(Claim),
+    /// A slot of another instance of the service, to be passed on to whoever has a job waiting.
+    Offer(OfferedSlot),
+}
+
+/// Jobs that wait at a sender, as far as it asks this worker for credits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demand {
+    /// Credits that are wanted here: this worker's share of the jobs that wait. 0: none any more.
+    pub share: u32,
+    /// For how long the oldest of them has waited, in microseconds.
+    pub waited_us: u64,
+    /// Size of the oldest one's payload, in bytes.
+    pub payload_bytes: u32,
+    /// Whether the oldest can go to no other instance: it may as well wait here as at its sender.
+    pub pinned: bool,
+}
+
+/// On what an attempt claims a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Claim {
+    /// On nothing: it takes a slot that is promised to nobody, or is rejected.
+    Nothing,
+    /// On the oldest credit that the sender has there.
+    Credit,
+    /// On that offer of the worker.
+    Offer(OfferId),
+}
+
+/// Names an offer of one life of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OfferId(pub u64);
+
+/// A slot that an instance has promised to whoever brings this.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfferedSlot {
+    /// Where the slot is: an instance of the same service.
+    pub instance: Name,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// What to claim it on.
+    pub offer: OfferId,
+    /// How long it can be claimed, in milliseconds. Time left, as clocks differ.
+    pub lifetime_ms: u32,
+    /// Largest payload that fits, in bytes.
+    pub payload_bytes_max: u32,
+}
+
+/// Slots that a worker promises to one sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// How many.
+    pub credits: u32,
+    /// How long each can be claimed, in milliseconds.
+    pub lifetime_ms: u32,
+    /// Largest payload that each stands for, in bytes.
+    pub payload_bytes_max: u32,
 }
 
 /// The start of a connection to a worker.
@@ -75,6 +140,8 @@ pub struct SenderHello {
     pub received_outcomes: u64,
     /// Largest result that the sender takes, in bytes.
     pub payload_bytes_max: u32,
+    /// Whether it has use for credits.
+    pub takes_credits: bool,
     /// The attempts that were sent to it and have no outcome yet.
     #[serde(deserialize_with = "bounded_list")]
     pub open: Vec<OpenAttempt>,
@@ -100,6 +167,14 @@ pub struct JobHeader {
     pub deadline_ms: u32,
     /// The highest number of an outcome that came.
     pub received_outcomes: u64,
+    /// On what it claims a slot.
+    pub claim: Claim,
+    /// How often it may still be handed over to another instance.
+    pub moves_left: u8,
+    /// For how long it waited at its sender, in microseconds.
+    pub waited_us: u64,
+    /// Credits that the sender wants for jobs that wait on: see [`Demand::share`].
+    pub share: u32,
 }
 
 /// What a worker answers.
@@ -144,10 +219,26 @@ pub enum FromWorker {
         /// The worker's load now.
         load: Load,
     },
+    /// Slots promised to the sender.
+    Grant {
+        /// Which.
+        grant: Grant,
+        /// The highest number of a job that came from this sender.
+        received_jobs: u64,
+        /// The worker's load now.
+        load: Load,
+    },
+    /// A slot promised by another instance, for a job that waits at the sender.
+    Offered(OfferedSlot),
+    /// One of the sender's unused credits is wanted back. Answered by [`ToWorker::Return`], or not
+    /// at all if there is none.
+    Recall,
+    /// What was offered to this worker is not needed.
+    Declined(OfferId),
 }
 
 /// What precedes a result or an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeHeader {
     /// The worker's number for this message, one more than that of the outcome before.
     pub number: u64,
@@ -159,10 +250,15 @@ pub struct OutcomeHeader {
     pub received_jobs: u64,
     /// The worker's load now.
     pub load: Load,
+    /// How long the attempt was there, in microseconds: the rest of what the sender waited for is
+    /// the way.
+    pub here_us: u64,
+    /// Slots promised to the sender on this occasion.
+    pub grant: Option<Grant>,
 }
 
 /// How an attempt ended at a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The handler returned the result in the second frame.
     Done,
@@ -174,6 +270,8 @@ pub enum Verdict {
     Abandoned,
     /// The worker took it and tells no more. Only workers of the JSON dialect do.
     Accepted,
+    /// It was not started, and has a slot at another instance that is free sooner.
+    HandedOver(OfferedSlot),
 }
 
 /// Why no handler started a job: the one list of reasons, on the wire and for users.

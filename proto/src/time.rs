@@ -59,6 +59,11 @@ pub fn wire_ms(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
+/// A duration as whole microseconds for the wire; what does not fit becomes the largest value.
+pub fn wire_us(duration: Duration) -> u64 {
+    micros(duration)
+}
+
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
 //! The JSON dialect, spoken by plain REQ sockets to real processes.
 
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use svcmap_tests::{Count, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap};
@@ -236,7 +237,8 @@ fn a_native_sender_gives_jobs_to_a_rep_socket() {
 
     let client = deployment.client().unwrap();
     let submit = |number: usize| {
-        client.job("old", format!("{{\"task\":{number}}}").into_bytes()).submit().unwrap()
+        let job = client.job("old", format!("{{\"task\":{number}}}").into_bytes());
+        job.hold(Duration::from_secs(1)).submit().unwrap()
     };
     let counted = Count::of((0..5).map(submit).collect());
     assert_eq!((counted.accepted, counted.all()), (5, 5));

@@ -13,7 +13,7 @@ use svcmap_tests::{
     Count, MAPPER, PATIENCE, children_of, dealer, deployment, deployment_of, endpoint_of,
     eventually, garbage, is_running, resident_kb, svcmap,
 };
-use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Reason, Ticket, Worker};
+use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Policy, Reason, Ticket, Worker};
 
 const ECHO: &[&str] = &["--builtin", "echo"];
 const SLEEP: &[&str] = &["--builtin", "sleep"];
@@ -66,7 +66,9 @@ fn a_program_gets_each_payload_and_its_output_is_the_result() {
 #[test]
 fn a_full_worker_is_known_before_a_job_is_sent() {
     let deployment = deployment_of("nap", 1, &["--builtin", "sleep", "--queue", "1"]);
-    let [filler, sender] = [(); 2].map(|()| deployment.client().unwrap());
+    // Who waits for credits never fills a worker.
+    let filler = deployment.client_with(Policy::NoCredits).unwrap();
+    let sender = deployment.client().unwrap();
     let fill: Vec<_> = (0..2).map(|_| filler.submit("nap", b"29s".to_vec()).unwrap()).collect();
     sender.follow("nap").unwrap();
     deployment
@@ -79,8 +81,7 @@ fn a_full_worker_is_known_before_a_job_is_sent() {
         let job = sender.job("nap", b"1ms".to_vec()).hold(Duration::ZERO);
         let outcome = job.submit().unwrap().wait();
         let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
-        assert_eq!(refusal.reason, Reason::Full);
-        refusal.attempts == 0
+        refusal.reason == Reason::NoCredit && refusal.attempts == 0
     });
     let output = svcmap(&deployment, &["submit", "nap", "--data", "1ms", "--hold", "0"]);
     assert_eq!(output.status.code(), Some(75), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,7 +1,7 @@
 //! Which worker a job goes to, given what the sender knows of each.
 //!
-//! [`PowerOfTwo`] with all knowledge is what senders do unless told otherwise; the other policies of
-//! [`Policy`] are there to be measured beside it.
+//! Senders send to who has promised them a slot unless told otherwise ([`Promised`]); the other
+//! policies of [`Policy`] are there to be measured beside it.
 
 mod baselines;
 mod policy;
@@ -93,6 +93,12 @@ pub trait Choice: Send {
     fn learns_from_answers(&self) -> bool {
         true
     }
+
+    /// Whether native workers get a job only once they have promised a slot for it. Then they are
+    /// chosen by who promises, and this one is asked about the others.
+    fn waits_for_credits(&self) -> bool {
+        false
+    }
 }
 
 /// What a policy goes by.
@@ -145,6 +151,25 @@ impl Choice for PowerOfTwo {
 
     fn learns_from_answers(&self) -> bool {
         self.knowledge == Knowledge::Answers
+    }
+}
+
+/// Nobody but who has promised a slot; of those that make no promises, the better of two.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promised;
+
+impl Choice for Promised {
+    fn choose(
+        &mut self,
+        now: Timestamp,
+        crowd: &mut dyn Crowd,
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
+        PowerOfTwo::default().choose(now, crowd, random)
+    }
+
+    fn waits_for_credits(&self) -> bool {
+        true
     }
 }
 

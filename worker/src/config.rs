@@ -108,8 +108,9 @@ pub struct OutboxConfig {
     pub attempts_max: u32,
     /// A job's deadline unless it has one of its own. Default 30 s.
     pub deadline: Duration,
-    /// How long a job waits for a free slot unless it says so itself. Default 1 s.
-    pub hold: Duration,
+    /// How long a job waits for a free slot unless it says so itself. Default: about as long as a
+    /// full queue takes.
+    pub hold: Option<Duration>,
     /// Instances of one service that this sender uses at once, chosen at random and kept.
     /// Default 64.
     pub active_peers_max: usize,
@@ -127,7 +128,7 @@ impl Default for OutboxConfig {
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             attempts_max: 5,
             deadline: DEADLINE_DEFAULT,
-            hold: Duration::from_secs(1),
+            hold: None,
             active_peers_max: 64,
             idle: Duration::from_secs(60),
             policy: Policy::default(),

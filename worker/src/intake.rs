@@ -1,6 +1,6 @@
 //! Where jobs arrive at a worker: admission, the queue, what runs, and the load that follows.
 //!
-//! `running + queued <= slots`, always; what does not fit is rejected at once.
+//! `running + queued + promised <= slots`, always; what does not fit is rejected at once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use svcmap_proto::names::SenderId;
 use svcmap_proto::time::{Timestamp, wire_ms};
 
 use crate::config::IntakeConfig;
+use crate::credits::Occupancy;
 
 /// Weight of the newest service time in the moving average: an eighth, as in TCP's estimate of the
 /// round trip (RFC 6298).
@@ -53,6 +54,41 @@ pub struct Task {
     pub deadline: Timestamp,
     /// When it came.
     pub arrived_at: Timestamp,
+    /// How often it may still be handed over.
+    pub moves_left: u8,
+}
+
+/// A job as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival<'a> {
+    /// Whose it is.
+    pub origin: Origin,
+    /// What the handler gets.
+    pub payload: &'a [u8],
+    /// When its sender stops waiting.
+    pub deadline: Timestamp,
+    /// How often it may be handed over.
+    pub moves_left: u8,
+}
+
+/// What is promised to jobs that have not come yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Promised {
+    /// Slots.
+    pub slots: u32,
+    /// Bytes of payloads.
+    pub bytes: usize,
+}
+
+/// A job that a handler has finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Whose it was.
+    pub origin: Origin,
+    /// When its sender stops waiting.
+    pub deadline: Timestamp,
+    /// How long it was here.
+    pub here: Duration,
 }
 
 /// How a handler ended.
@@ -80,6 +116,7 @@ struct Running {
     origin: Origin,
     bytes: usize,
     deadline: Timestamp,
+    arrived_at: Timestamp,
     started_at: Timestamp,
 }
 
@@ -117,18 +154,18 @@ impl Intake {
         }
     }
 
-    /// Takes a job into the queue, or says why not.
+    /// Takes a job into the queue, beside what is promised to others, or says why not.
     ///
     /// # Errors
     /// The reason to reject the attempt with: draining, too large, full or expired.
     pub fn admit(
         &mut self,
         now: Timestamp,
-        origin: Origin,
-        deadline: Timestamp,
-        payload: &[u8],
+        arrival: Arrival<'_>,
+        promised: Promised,
     ) -> Result<TaskId, Reason> {
-        if let Err(reason) = self.check(now, deadline, payload.len()) {
+        let Arrival { origin, payload, deadline, moves_left } = arrival;
+        if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
         }
@@ -138,19 +175,26 @@ impl Intake {
         self.load.accepted += 1;
         self.deadlines.insert((deadline, id));
         let payload = payload.to_vec();
-        self.queue.push_back(Task { id, origin, payload, deadline, arrived_at: now });
+        let task = Task { id, origin, payload, deadline, arrived_at: now, moves_left };
+        self.queue.push_back(task);
         Ok(id)
     }
 
-    fn check(&self, now: Timestamp, deadline: Timestamp, bytes: usize) -> Result<(), Reason> {
+    fn check(
+        &self,
+        now: Timestamp,
+        deadline: Timestamp,
+        bytes: usize,
+        promised: Promised,
+    ) -> Result<(), Reason> {
         if self.draining {
             Err(Reason::Draining)
         } else if bytes > self.config.payload_bytes_max {
             Err(Reason::TooLarge)
         } else if deadline <= now {
             Err(Reason::Expired)
-        } else if self.len() >= self.config.slots() as usize
-            || self.bytes + bytes > self.config.jobs_bytes_max
+        } else if self.len() + promised.slots as usize >= self.config.slots() as usize
+            || self.bytes + promised.bytes + bytes > self.config.jobs_bytes_max
         {
             Err(Reason::Full)
         } else {
@@ -168,19 +212,20 @@ impl Intake {
             origin: task.origin,
             bytes: task.payload.len(),
             deadline: task.deadline,
+            arrived_at: task.arrived_at,
             started_at: now,
         };
         self.running.insert(task.id, running);
         Some(task)
     }
 
-    /// A handler ended. Returns whose job it was and its deadline; `None` if it was abandoned.
+    /// A handler ended. `None` if the job was abandoned.
     pub fn handle_finished(
         &mut self,
         now: Timestamp,
         id: TaskId,
         ending: Ending,
-    ) -> Option<(Origin, Timestamp)> {
+    ) -> Option<Finished> {
         let running = self.running.remove(&id)?;
         self.deadlines.remove(&(running.deadline, id));
         self.bytes -= running.bytes;
@@ -190,7 +235,34 @@ impl Intake {
         }
         self.finished_at = Some(now);
         self.learn(now.since(running.started_at));
-        Some((running.origin, running.deadline))
+        let Running { origin, deadline, arrived_at, .. } = running;
+        Some(Finished { origin, deadline, here: now.since(arrived_at) })
+    }
+
+    /// Takes the first job that waits, from that place in the queue on, and can go to another
+    /// instance with a slot for so many bytes. A job for which a handler is free does not wait.
+    pub fn take_movable(&mut self, from: impl Fn(usize) -> usize, bytes: u32) -> Option<Task> {
+        let free = (self.config.concurrency as usize).saturating_sub(self.running.len());
+        let is_movable = |(place, task): &(usize, &Task)| {
+            let size = task.payload.len();
+            task.moves_left > 0 && size <= bytes as usize && *place >= free + from(size)
+        };
+        let (place, _) = self.queue.iter().enumerate().find(is_movable)?;
+        let task = self.queue.remove(place)?;
+        self.bytes -= task.payload.len();
+        self.deadlines.remove(&(task.deadline, task.id));
+        Some(task)
+    }
+
+    /// Jobs that run at once.
+    pub fn concurrency(&self) -> u32 {
+        self.config.concurrency
+    }
+
+    /// What is here.
+    pub fn occupancy(&self) -> Occupancy {
+        let mean_service = Duration::from_micros(self.load.mean_service_us);
+        Occupancy { jobs: count(self.len()), bytes: self.bytes, mean_service }
     }
 
     /// Attempts of that sender that wait or run here.
@@ -265,9 +337,11 @@ impl Intake {
         self.len() == 0
     }
 
-    /// What this instance says of itself now. Each call is newer than the one before.
-    pub fn load(&mut self, now: Timestamp) -> Load {
+    /// What this instance says of itself now, with that promised. Each call is newer than
+    /// the one before.
+    pub fn load(&mut self, now: Timestamp, promised: Promised) -> Load {
         self.load.sequence += 1;
+        self.load.promised = promised.slots;
         self.load.state = if self.draining { State::Draining } else { State::Ready };
         self.load.queued = count(self.queue.len());
         self.load.running = count(self.running.len());

@@ -124,15 +124,17 @@ pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
 }
 
 /// Tells a sender how its job ended.
-pub fn ended(style: Style, verdict: Verdict, payload: &[u8], load: &Load) -> Vec<u8> {
+pub fn ended(style: Style, verdict: &Verdict, payload: &[u8], load: &Load) -> Vec<u8> {
     match verdict {
         Verdict::Done => done(style, payload),
         Verdict::Failed => {
             json::reply(&Reply::Failed { message: &String::from_utf8_lossy(payload) })
         }
-        Verdict::Rejected(reason) => rejected(style, reason, load),
+        Verdict::Rejected(reason) => rejected(style, *reason, load),
         Verdict::Abandoned => unknown(Cause::Drain),
         Verdict::Accepted => accepted(),
+        // A client cannot be told to go elsewhere, so none of its jobs is handed over.
+        Verdict::HandedOver(_) => unknown(Cause::PeerEnded),
     }
 }
 
@@ -227,23 +229,23 @@ mod tests {
         );
         let ended = |style, verdict, payload: &[u8]| text(ended(style, verdict, payload, &load));
         assert_eq!(
-            ended(Style::Outcome, Verdict::Done, br#"{"a": [1]}"#),
+            ended(Style::Outcome, &Verdict::Done, br#"{"a": [1]}"#),
             r#"{"status":"done","result":{"a": [1]}}"#
         );
         assert_eq!(
-            ended(Style::Outcome, Verdict::Done, b"no JSON"),
+            ended(Style::Outcome, &Verdict::Done, b"no JSON"),
             r#"{"status":"done","result_base64":"bm8gSlNPTg=="}"#
         );
         assert_eq!(
-            ended(Style::OutcomeBase64, Verdict::Done, b"17"),
+            ended(Style::OutcomeBase64, &Verdict::Done, b"17"),
             r#"{"status":"done","result_base64":"MTc="}"#
         );
         assert_eq!(
-            ended(Style::Outcome, Verdict::Failed, b"no\xffway"),
+            ended(Style::Outcome, &Verdict::Failed, b"no\xffway"),
             "{\"status\":\"failed\",\"message\":\"no\u{fffd}way\"}"
         );
         assert_eq!(
-            ended(Style::Outcome, Verdict::Abandoned, b""),
+            ended(Style::Outcome, &Verdict::Abandoned, b""),
             r#"{"status":"unknown","message":"the worker stopped while it ran"}"#
         );
     }

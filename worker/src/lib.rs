@@ -41,7 +41,7 @@
 //! | [`session`] | one mapper's view of this process: register, report, leave |
 //! | [`peers`] | the cache: who is there, and how loaded |
 //! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
-//! | [`server`] | the serving half: [`intake`], [`senders`], [`clients`] |
+//! | [`server`] | the serving half: [`intake`], [`credits`], [`handover`], [`senders`], [`clients`] |
 //! | [`json`] | what clients of the JSON dialect say, and what they are told |
 //! | [`observation`] | a sender's decisions one by one, for those who measure |
 //! | [`outcome`] | how a job ends |
@@ -53,6 +53,8 @@
 pub mod choice;
 pub mod clients;
 pub mod config;
+pub mod credits;
+pub mod handover;
 pub mod intake;
 mod io;
 pub mod json;

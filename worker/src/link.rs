@@ -6,6 +6,7 @@
 
 mod liveness;
 mod output;
+mod promises;
 mod receipts;
 mod window;
 
@@ -14,15 +15,16 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    AttemptId, FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
+    AttemptId, Claim, FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Incarnation, InstanceKey};
-use svcmap_proto::time::{Timestamp, wire_ms};
+use svcmap_proto::time::{Timestamp, wire_ms, wire_us};
 
 use crate::outcome::Cause;
 pub use output::{Closing, Identity, LinkOutput, Timing};
+use promises::Promises;
 use receipts::{Arrival, Receipts};
 use window::Window;
 
@@ -40,11 +42,25 @@ enum Phase {
     Closed,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    attempt: AttemptId,
-    deadline: Timestamp,
-    payload_bytes: usize,
+/// An attempt on its way to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which one.
+    pub id: AttemptId,
+    /// When its outcome is due.
+    pub deadline: Timestamp,
+    /// Size of its payload.
+    pub payload_bytes: usize,
+    /// On what it claims a slot.
+    pub claim: Claim,
+    /// Until when that can be claimed.
+    pub claimed_until: Option<Timestamp>,
+    /// How often it may still be handed over.
+    pub moves_left: u8,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Credits that are wanted for other jobs.
+    pub share: u32,
 }
 
 /// See the module.
@@ -57,8 +73,9 @@ pub struct Link {
     phase: Phase,
     connections: u32,
     /// Attempts that were not sent yet.
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Attempt>,
     window: Window,
+    promises: Promises,
     receipts: Receipts,
     heard_at: Timestamp,
     pings: u32,
@@ -88,6 +105,7 @@ impl Link {
             connections: 0,
             pending: VecDeque::new(),
             window: Window::default(),
+            promises: Promises::default(),
             receipts: Receipts::default(),
             heard_at: now,
             pings: 0,
@@ -153,21 +171,18 @@ impl Link {
     }
 
     /// Sends an attempt, as soon as there is a connection.
-    pub fn assign(
-        &mut self,
-        now: Timestamp,
-        attempt: AttemptId,
-        deadline: Timestamp,
-        payload_bytes: usize,
-    ) {
-        self.pending.push_back(Pending { attempt, deadline, payload_bytes });
+    pub fn assign(&mut self, now: Timestamp, attempt: Attempt) {
+        if attempt.claim == Claim::Credit {
+            self.claim_credit(now, attempt.payload_bytes);
+        }
+        self.pending.push_back(attempt);
         self.flush(now);
     }
 
     /// Takes back an attempt that was not sent. `false` if it was.
     pub fn withdraw(&mut self, attempt: AttemptId) -> bool {
         let before = self.pending.len();
-        self.pending.retain(|pending| pending.attempt != attempt);
+        self.pending.retain(|pending| pending.id != attempt);
         self.pending.len() < before
     }
 
@@ -190,6 +205,7 @@ impl Link {
         }
         self.phase = Phase::Away;
         self.release_pending();
+        self.void_promises();
         if self.ended_at.is_some() {
             self.close(Closing::Gone, Cause::PeerEnded);
         } else if self.window.is_empty() {
@@ -202,7 +218,7 @@ impl Link {
 
     /// The connection took an attempt no more, so nobody has seen it.
     pub fn handle_unsent(&mut self, now: Timestamp, attempt: AttemptId) {
-        if self.window.settle(attempt) {
+        if self.window.settle(attempt).is_some() {
             self.outputs.push_back(LinkOutput::NeverSeen(attempt));
         }
         self.handle_unwritable(now);
@@ -215,6 +231,7 @@ impl Link {
             Phase::Closed => {}
             Phase::Ready => {
                 self.release_pending();
+                self.void_promises();
                 self.ended_at.get_or_insert(now + self.timing.beat);
             }
             _ => self.close(Closing::Gone, Cause::PeerEnded),
@@ -227,11 +244,12 @@ impl Link {
     }
 
     /// This process was suspended for so long: silence in that time means nothing.
-    pub fn handle_suspension(&mut self, gap: Duration) {
-        self.heard_at = self.heard_at + gap;
-        self.pinged_at = self.pinged_at + gap;
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.heard_at = now.min(self.heard_at + gap);
+        self.pinged_at = now.min(self.pinged_at + gap);
+        self.age_promises(gap);
         if let Phase::Connecting(since) | Phase::Greeting(since) = &mut self.phase {
-            *since = *since + gap;
+            *since = now.min(*since + gap);
         }
     }
 
@@ -269,11 +287,18 @@ impl Link {
             }
             FromWorker::Outcome(header) => self.handle_outcome(now, &header, payload),
             FromWorker::Pong { received_jobs, load } => self.handle_load(now, received_jobs, load),
+            FromWorker::Grant { grant, received_jobs, load } => {
+                self.handle_load(now, received_jobs, load);
+                self.handle_grant(now, grant);
+            }
+            FromWorker::Offered(slot) => self.outputs.push_back(LinkOutput::Offered(slot)),
+            FromWorker::Recall => self.handle_recall(now),
+            FromWorker::Declined(offer) => self.outputs.push_back(LinkOutput::Declined(offer)),
         }
     }
 
     fn handle_outcome(&mut self, now: Timestamp, header: &OutcomeHeader, payload: &[u8]) {
-        match self.receipts.receive(now, header.number, payload.len(), self.timing.beat) {
+        match self.receipts.receive(now, header.number, payload.len(), self.timing.expiry) {
             Arrival::Next => {}
             Arrival::Again => return,
             Arrival::Gap => {
@@ -284,13 +309,17 @@ impl Link {
                 return;
             }
         }
-        let (attempt, verdict) = (header.attempt, header.verdict);
-        let open = self.window.settle(attempt);
+        let attempt = header.attempt;
+        let sent_at = self.window.settle(attempt);
         self.handle_load(now, header.received_jobs, header.load);
+        if let Some(grant) = header.grant {
+            self.handle_grant(now, grant);
+        }
         // One that was given up before has been told already.
-        if open {
-            let payload = payload.to_vec();
-            self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
+        if let Some(sent_at) = sent_at {
+            let (verdict, payload) = (header.verdict.clone(), payload.to_vec());
+            let journey = now.since(sent_at).saturating_sub(Duration::from_micros(header.here_us));
+            self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload, journey });
         }
         self.flush(now);
     }
@@ -300,6 +329,7 @@ impl Link {
         if load.state == State::Draining {
             // It waits for this before it leaves: no job follows, and no outcome is missing.
             self.release_pending();
+            self.void_promises();
             self.receipts.hurry(now);
         }
     }
@@ -331,6 +361,8 @@ impl Link {
             return;
         }
         self.release_pending();
+        self.void_promises();
+        self.set_share(0);
         for attempt in self.window.take_after(0) {
             self.outputs.push_back(LinkOutput::Lost { attempt, cause });
         }
@@ -351,9 +383,11 @@ impl Link {
             incarnation: self.incarnation,
             received_outcomes,
             payload_bytes_max: self.identity.result_bytes_max,
+            takes_credits: self.identity.takes_credits,
             open: self.window.attempts(),
         };
         self.outputs.push_back(LinkOutput::Send(ToWorker::Hello(hello)));
+        self.renew_promises();
     }
 
     /// WELCOME says what became of the open attempts; those it does not name are on their way.
@@ -362,38 +396,52 @@ impl Link {
             self.outputs.push_back(LinkOutput::NeverSeen(attempt));
         }
         for &attempt in forgotten {
-            if self.window.settle(attempt) {
+            if self.window.settle(attempt).is_some() {
                 self.outputs.push_back(LinkOutput::Lost { attempt, cause: Cause::Forgotten });
             }
         }
+        self.window.continue_after(received_jobs);
         self.window.reflect_all();
     }
 
     fn flush(&mut self, now: Timestamp) {
         while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
-            let Some(pending) = self.pending.pop_front() else { return };
-            let Pending { attempt, deadline, payload_bytes } = pending;
+            let Some(attempt) = self.pending.pop_front() else { return };
+            let Attempt { id, deadline, payload_bytes, .. } = attempt;
+            if attempt.claimed_until.is_some_and(|until| until <= now) {
+                self.outputs.push_back(LinkOutput::NeverSeen(id));
+                continue;
+            }
             if payload_bytes > self.payload_bytes_max {
                 // libzmq at the other end would close the connection over it.
                 let (verdict, payload) = (Verdict::Rejected(Reason::TooLarge), Vec::new());
-                self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload });
+                let journey = Duration::ZERO;
+                let ended = LinkOutput::Ended { attempt: id, verdict, payload, journey };
+                self.outputs.push_back(ended);
                 continue;
             }
             if self.window.is_empty() {
                 // Nothing was owed until now, so silence begins here.
                 self.heard_at = now;
             }
-            let number = self.window.send(now, attempt);
-            let deadline_ms = wire_ms(deadline.since(now));
-            let received_outcomes = self.receipts.acknowledge();
-            let header = JobHeader { number, attempt, deadline_ms, received_outcomes };
+            self.set_share(attempt.share);
+            let header = JobHeader {
+                number: self.window.send(now, id),
+                attempt: id,
+                deadline_ms: wire_ms(deadline.since(now)),
+                received_outcomes: self.receipts.acknowledge(),
+                claim: attempt.claim,
+                moves_left: attempt.moves_left,
+                waited_us: wire_us(now.since(attempt.submitted_at)),
+                share: attempt.share,
+            };
             self.outputs.push_back(LinkOutput::Send(ToWorker::Job(header)));
         }
     }
 
     fn release_pending(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
-            self.outputs.push_back(LinkOutput::NeverSeen(pending.attempt));
+            self.outputs.push_back(LinkOutput::NeverSeen(pending.id));
         }
     }
 }

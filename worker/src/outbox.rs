@@ -13,6 +13,9 @@ use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
 /// After the deadline the worker's own word gets this long: it knows whether the job was started.
 const DEADLINE_TICK: Duration = Duration::from_millis(50);
 
+/// Hand-overs of one job, at most: who meets full queues that often waits like everybody.
+const MOVES_MAX: u8 = 3;
+
 /// How often a waiting job is looked at for whether anybody serves it at all.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -31,8 +34,9 @@ pub struct JobSpec {
     pub payload: Arc<Vec<u8>>,
     /// By when there is an outcome, from submission.
     pub deadline: Duration,
-    /// How long it waits for a free slot; zero: refuse at once.
-    pub hold: Duration,
+    /// How long it waits for a free slot; zero: refuse at once. `None`: about as long as a full
+    /// queue takes, see [`Outbox::set_hold`].
+    pub hold: Option<Duration>,
     /// It may run more than once, so it is tried again when nobody knows whether it ran.
     pub idempotent: bool,
 }
@@ -44,6 +48,28 @@ pub struct Lane {
     pub service: Name,
     /// The instance, if only that one will do.
     pub instance: Option<Name>,
+}
+
+impl Lane {
+    /// Any instance of that service.
+    pub fn any(service: &Name) -> Self {
+        Self { service: service.clone(), instance: None }
+    }
+}
+
+/// The first job of a lane, as it goes to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Under which attempt.
+    pub attempt: AttemptId,
+    /// When its outcome is due.
+    pub deadline: Timestamp,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// How often it may be handed over.
+    pub moves_left: u8,
+    /// Size of its payload.
+    pub payload_bytes: usize,
 }
 
 /// Where a job is.
@@ -63,6 +89,8 @@ struct Job {
     attempts: u32,
     /// Attempts that reached a worker and came to nothing.
     tries: u32,
+    /// How often it was handed over.
+    moves: u8,
     rejected: Option<Reason>,
     place: Place,
     cancelled: bool,
@@ -72,10 +100,6 @@ struct Job {
 impl Job {
     fn deadline(&self) -> Timestamp {
         self.submitted_at + self.spec.deadline
-    }
-
-    fn held_until(&self) -> Timestamp {
-        self.submitted_at + self.spec.hold.min(self.spec.deadline)
     }
 
     fn lane(&self) -> Lane {
@@ -92,6 +116,8 @@ pub struct Outbox {
     /// Lanes that have waiting jobs and may have found room.
     dirty: BTreeSet<Lane>,
     timers: BTreeSet<(Timestamp, JobId)>,
+    /// How long jobs are held that do not say so themselves.
+    holds: BTreeMap<Name, Duration>,
     settled: VecDeque<(JobId, Outcome)>,
 }
 
@@ -104,18 +130,20 @@ impl Outbox {
             waiting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
+            holds: BTreeMap::new(),
             settled: VecDeque::new(),
         }
     }
 
     /// A new job. It waits until [`Outbox::assign`] gives it to a worker.
     pub fn submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
-        let timer = now + spec.hold.min(spec.deadline).min(LOOK_INTERVAL);
+        let timer = now.max(self.held_until(now, &spec).min(now + LOOK_INTERVAL));
         let job = Job {
             spec,
             submitted_at: now,
             attempts: 0,
             tries: 0,
+            moves: 0,
             rejected: None,
             place: Place::Waiting,
             cancelled: false,
@@ -128,6 +156,22 @@ impl Outbox {
         self.dirty.insert(lane);
     }
 
+    /// How long jobs of a service are held from now on, unless they say so themselves. Before this
+    /// is known they are held until their deadlines.
+    pub fn set_hold(&mut self, service: &Name, hold: Duration) {
+        match self.holds.get_mut(service) {
+            Some(known) => *known = hold,
+            None => {
+                self.holds.insert(service.clone(), hold);
+            }
+        }
+    }
+
+    fn held_until(&self, submitted_at: Timestamp, spec: &JobSpec) -> Timestamp {
+        let hold = spec.hold.or_else(|| self.holds.get(&spec.service).copied());
+        submitted_at + hold.map_or(spec.deadline, |hold| hold.min(spec.deadline))
+    }
+
     /// The next lane whose first job may have found room; each is returned once.
     pub fn next_dirty(&mut self) -> Option<Lane> {
         self.dirty.pop_first()
@@ -138,8 +182,10 @@ impl Outbox {
         if self.waiting.is_empty() {
             return;
         }
-        let first = Lane { service: service.clone(), instance: None };
-        let lanes = self.waiting.range(first..).take_while(|(lane, _)| lane.service == *service);
+        let lanes = self
+            .waiting
+            .range(Lane::any(service)..)
+            .take_while(|(lane, _)| lane.service == *service);
         self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));
     }
 
@@ -148,14 +194,28 @@ impl Outbox {
         self.waiting.get(lane)?.front().copied()
     }
 
+    /// How many jobs wait in a lane.
+    pub fn depth(&self, lane: &Lane) -> usize {
+        self.waiting.get(lane).map_or(0, VecDeque::len)
+    }
+
+    /// When a job that has no outcome yet was submitted.
+    pub fn submitted_at(&self, id: JobId) -> Option<Timestamp> {
+        self.jobs.get(&id).map(|job| job.submitted_at)
+    }
+
+    /// Whether a job is to be refused rather than held.
+    pub fn is_urgent(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.spec.hold == Some(Duration::ZERO))
+    }
+
     /// The payload of a job that has no outcome yet.
     pub fn payload(&self, id: JobId) -> Option<&Arc<Vec<u8>>> {
         self.jobs.get(&id).map(|job| &job.spec.payload)
     }
 
-    /// The first job of a lane goes to a worker, over that link. Returns under which attempt, and
-    /// its deadline.
-    pub fn assign(&mut self, lane: &Lane, link: u64) -> Option<(AttemptId, Timestamp)> {
+    /// The first job of a lane goes to a worker, over that link.
+    pub fn assign(&mut self, lane: &Lane, link: u64) -> Option<Assigned> {
         let queue = self.waiting.get_mut(lane)?;
         let id = queue.pop_front()?;
         if queue.is_empty() {
@@ -164,10 +224,16 @@ impl Outbox {
         let job = self.jobs.get_mut(&id)?;
         job.attempts += 1;
         job.place = Place::At(link);
-        let deadline = job.deadline();
-        let attempt = AttemptId { job: id.0, attempt: job.attempts };
-        self.set_timer(id, deadline + DEADLINE_TICK);
-        Some((attempt, deadline))
+        let is_pinned = job.spec.instance.is_some();
+        let assigned = Assigned {
+            attempt: AttemptId { job: id.0, attempt: job.attempts },
+            deadline: job.deadline(),
+            submitted_at: job.submitted_at,
+            moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
+            payload_bytes: job.spec.payload.len(),
+        };
+        self.set_timer(id, assigned.deadline + DEADLINE_TICK);
+        Some(assigned)
     }
 
     /// An attempt ended at a worker.
@@ -175,7 +241,7 @@ impl Outbox {
         &mut self,
         now: Timestamp,
         attempt: AttemptId,
-        verdict: Verdict,
+        verdict: &Verdict,
         by: &InstanceKey,
         payload: Vec<u8>,
     ) {
@@ -190,7 +256,12 @@ impl Outbox {
             }
             Verdict::Abandoned => self.handle_lost(now, attempt, Cause::Drain),
             Verdict::Accepted => self.settle(id, Outcome::Accepted),
-            Verdict::Rejected(reason) => {
+            Verdict::HandedOver(_) if job.cancelled => self.refuse(now, id, Reason::Cancelled),
+            Verdict::HandedOver(_) => {
+                job.moves = MOVES_MAX.min(job.moves + 1);
+                self.wait_again(now, id);
+            }
+            &Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
                 job.tries += 1;
                 let elsewhere = matches!(reason, Reason::Full | Reason::Draining | Reason::NotHere);
@@ -290,7 +361,8 @@ impl Outbox {
                 }
                 Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
                 Place::Waiting => {
-                    let (held, deadline) = (job.held_until(), job.deadline());
+                    let held = self.held_until(job.submitted_at, &job.spec);
+                    let deadline = job.deadline();
                     match verdict_on(&job.lane()).or(job.rejected) {
                         // Room may turn up within the hold; a service rarely does.
                         Some(reason @ Reason::NoSuchService) => self.refuse(now, id, reason),
@@ -332,8 +404,9 @@ impl Outbox {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.place = Place::Waiting;
         let lane = job.lane();
+        let Some(job) = self.jobs.get(&id) else { return };
         // A hold that has passed meanwhile still allows one more look for room.
-        let timer = job.held_until().max(now);
+        let timer = self.held_until(job.submitted_at, &job.spec).max(now);
         self.waiting.entry(lane.clone()).or_default().push_front(id);
         self.dirty.insert(lane);
         self.set_timer(id, timer);

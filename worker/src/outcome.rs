@@ -110,6 +110,9 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
+        if self.reason == Reason::NoCredit && !self.waited.is_zero() {
+            write!(f, " for {:.1} s", self.waited.as_secs_f64())?;
+        }
         if self.attempts > 0 {
             let plural = if self.attempts == 1 { "try" } else { "tries" };
             write!(f, " ({} {plural})", self.attempts)?;

@@ -93,7 +93,11 @@ impl RepWorker {
                 let late = self.unanswered.is_some_and(|(_, deadline)| deadline <= now);
                 (member && !late).then_some(FromWorker::Pong { received_jobs, load })
             }
-            ToWorker::Cancel { .. } | ToWorker::Received { .. } => None,
+            ToWorker::Cancel { .. }
+            | ToWorker::Received { .. }
+            | ToWorker::Ask(_)
+            | ToWorker::Return(_)
+            | ToWorker::Offer(_) => None,
         }
     }
 
@@ -124,6 +128,8 @@ impl RepWorker {
             verdict,
             received_jobs: self.received_jobs,
             load: self.load,
+            here_us: 0,
+            grant: None,
         });
         Some((outcome, payload))
     }
@@ -150,7 +156,6 @@ fn verdict(body: &[u8]) -> (Verdict, Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use svcmap_proto::jobs::JobHeader;
     use svcmap_proto::load::Share;
 
     use super::*;
@@ -162,7 +167,7 @@ mod tests {
 
     fn give(worker: &mut RepWorker, number: u64) -> AttemptId {
         let attempt = AttemptId { job: number, attempt: 1 };
-        let header = JobHeader { number, attempt, deadline_ms: 1000, received_outcomes: 0 };
+        let header = header(number, attempt, 1000);
         assert_eq!(worker.handle_message(at(0), &ToWorker::Job(header), true), None);
         attempt
     }

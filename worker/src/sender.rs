@@ -3,30 +3,40 @@
 //!
 //! It puts [`Outbox`], [`Peers`], [`Link`](crate::link::Link)s and a [`Choice`] together.
 
+mod answers;
+mod asks;
+mod credit;
 mod dispatch;
 mod links;
+mod pace;
 mod roster;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
-use svcmap_proto::jobs::{FromWorker, Reason, ToWorker, Verdict};
-use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
+use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
+use svcmap_proto::names::{Endpoint, HostId, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
-use crate::link::{Closing, Identity, LinkOutput, Timing};
+use crate::link::{Identity, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
+use asks::Asks;
 use links::Links;
+use pace::Pace;
 use roster::Rosters;
+
+/// Peers of its own service to which a worker offers slots: few connections, and nearly as good as all
+/// (a twentieth of the longest waits more at sixteen workers).
+const FRIENDS_MAX: usize = 8;
 
 /// What the sender wants done.
 #[derive(Debug)]
@@ -76,6 +86,10 @@ pub enum SenderOutput {
     },
     /// Those who measure want to know this; only after [`Sender::observe`].
     Observed(Observation),
+    /// A peer has no use for a slot that was offered to it: [`Server::handle_no_taker`].
+    ///
+    /// [`Server::handle_no_taker`]: crate::server::Server::handle_no_taker
+    Declined(OfferId),
     /// A job has its outcome.
     Settled {
         /// Which job.
@@ -98,7 +112,11 @@ pub struct Sender {
     sweep_at: Timestamp,
     random: fastrand::Rng,
     links: Links,
+    asks: Asks,
+    paces: BTreeMap<Name, Pace>,
     rosters: Rosters,
+    /// Which peers a worker offers its slots to.
+    friends: Rosters,
     statistics: Statistics,
     outputs: VecDeque<SenderOutput>,
 }
@@ -116,7 +134,11 @@ impl Sender {
         let (beat, expiry) = (Duration::from_secs(1), Duration::from_secs(3));
         let result_bytes_max = u32::try_from(config.payload_bytes_max).unwrap_or(u32::MAX);
         Self {
-            identity: Identity { sender: id, result_bytes_max },
+            identity: Identity {
+                sender: id,
+                result_bytes_max,
+                takes_credits: choice.waits_for_credits(),
+            },
             host,
             timing: Timing { beat, expiry, idle: config.idle },
             outbox: Outbox::new(config.attempts_max),
@@ -126,7 +148,10 @@ impl Sender {
             sweep_at: Timestamp::default(),
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
+            asks: Asks::default(),
+            paces: BTreeMap::new(),
             rosters: Rosters::new(id, config.active_peers_max),
+            friends: Rosters::new(id, FRIENDS_MAX),
             statistics: Statistics::default(),
             outputs: VecDeque::new(),
         }
@@ -275,8 +300,8 @@ impl Sender {
     }
 
     /// This process was suspended for so long.
-    pub fn handle_suspension(&mut self, gap: Duration) {
-        self.links.iter_mut().for_each(|state| state.link.handle_suspension(gap));
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.links.iter_mut().for_each(|state| state.link.handle_suspension(now, gap));
     }
 
     /// Sends no more: what waits is refused, what is under way is unknown.
@@ -296,10 +321,8 @@ impl Sender {
 
     /// When [`Sender::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        earliest(
-            self.links.poll_timeout(),
-            earliest(self.outbox.poll_timeout(), self.peers.poll_timeout()),
-        )
+        let links = earliest(self.links.poll_timeout(), self.asks.poll_timeout());
+        earliest(links, earliest(self.outbox.poll_timeout(), self.peers.poll_timeout()))
     }
 
     /// Acts on every deadline that has passed.
@@ -307,12 +330,16 @@ impl Sender {
         self.peers.handle_timeout(now);
         let services = self.links.handle_timeout(now);
         services.iter().for_each(|service| self.outbox.touch(service));
+        while let Some(lane) = self.asks.poll_due(now) {
+            self.ask_another(now, &lane);
+        }
         // A job whose hold is over gets one more look for room before it is refused.
         self.advance(now);
         let (peers, links) = (&self.peers, &mut self.links);
+        let no_room = if self.identity.takes_credits { Reason::NoCredit } else { Reason::Full };
         self.outbox.handle_timeout(
             now,
-            |lane| dispatch::why_no_worker(peers, lane),
+            |lane| dispatch::why_no_worker(peers, lane, no_room),
             |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
         );
         if self.sweep_at <= now {
@@ -359,82 +386,6 @@ impl Sender {
         }
     }
 
-    fn handle_link_output(&mut self, now: Timestamp, number: u64, output: LinkOutput) {
-        let Some(state) = self.links.get_mut(number) else { return };
-        let key = state.link.key().clone();
-        match output {
-            LinkOutput::Send(message) => {
-                let payload = match &message {
-                    ToWorker::Job(header) => {
-                        self.statistics.peer(&key).sent += 1;
-                        self.outbox.payload(JobId(header.attempt.job)).cloned()
-                    }
-                    _ => None,
-                };
-                let Some(rep) = &mut state.rep else {
-                    let output = SenderOutput::Send { link: number, message, payload };
-                    return self.outputs.push_back(output);
-                };
-                let member = self.peers.is_member(&key, state.link.incarnation());
-                if let Some(answer) = rep.handle_message(now, &message, member) {
-                    state.link.handle_message(now, answer, &[]);
-                } else if let Some(body) = payload {
-                    self.outputs.push_back(SenderOutput::Request { link: number, body });
-                }
-            }
-            // A worker of the JSON dialect tells none: see `handle_link_reply`.
-            LinkOutput::Load { .. } if state.rep.is_some() => {}
-            LinkOutput::Load { load, received_jobs } => {
-                state.handle_answer();
-                if self.choice.learns_from_answers() {
-                    state.handle_answered_load(load.sequence, received_jobs);
-                    self.peers.handle_load(now, &key, state.link.incarnation(), &load);
-                    self.outbox.touch(&key.service);
-                }
-            }
-            LinkOutput::Ended { attempt, verdict, payload } => {
-                self.count(&key, verdict);
-                if let (true, Verdict::Rejected(reason)) = (self.observe, verdict) {
-                    let key = key.clone();
-                    let rejected = Observation::Rejected { attempt, key, reason };
-                    self.outputs.push_back(SenderOutput::Observed(rejected));
-                }
-                self.outbox.handle_ended(now, attempt, verdict, &key, payload);
-            }
-            LinkOutput::NeverSeen(attempt) => {
-                self.statistics.peer(&key).never_seen += 1;
-                self.outbox.handle_never_seen(now, attempt);
-            }
-            LinkOutput::Lost { attempt, cause } => {
-                self.statistics.peer(&key).lost += 1;
-                self.outbox.handle_lost(now, attempt, cause);
-            }
-            LinkOutput::Closed(closing) => self.handle_closed(now, number, closing),
-        }
-    }
-
-    fn count(&mut self, key: &InstanceKey, verdict: Verdict) {
-        let tally = self.statistics.peer(key);
-        match verdict {
-            Verdict::Done => tally.done += 1,
-            Verdict::Failed => tally.failed += 1,
-            Verdict::Abandoned => tally.lost += 1,
-            Verdict::Accepted => tally.accepted += 1,
-            Verdict::Rejected(Reason::Full) => {
-                tally.rejected += 1;
-                tally.stale += 1;
-            }
-            Verdict::Rejected(_) => tally.rejected += 1,
-        }
-    }
-
-    fn handle_closed(&mut self, now: Timestamp, number: u64, closing: Closing) {
-        let Some(state) = self.links.get_mut(number) else { return };
-        state.handle_closed(now, closing);
-        self.outputs.push_back(SenderOutput::Disconnect { link: number });
-        self.outbox.touch(&state.link.key().service);
-    }
-
     fn settle(&mut self) {
         while let Some((job, outcome)) = self.outbox.poll_settled() {
             self.statistics.count(&outcome);
@@ -447,5 +398,7 @@ impl Sender {
     }
 }
 
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod json_tests;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{AttemptId, JobHeader, SenderHello, Verdict};
+use svcmap_proto::jobs::{AttemptId, JobHeader, Reason, SenderHello, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
@@ -56,8 +56,31 @@ pub struct Delivery {
     pub verdict: Verdict,
     /// The highest number of a job that came from this sender.
     pub received_jobs: u64,
+    /// How long it was here.
+    pub here: Duration,
     /// Result or error.
     pub payload: Arc<Vec<u8>>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// How.
+    pub verdict: Verdict,
+    /// How long it was here.
+    pub here: Duration,
+    /// Result or error.
+    pub payload: Vec<u8>,
+    /// Until when its sender may ask.
+    pub deadline: Timestamp,
+}
+
+impl Ended {
+    /// No handler started it.
+    pub fn rejected(reason: Reason, deadline: Timestamp) -> Self {
+        let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Vec::new());
+        Self { verdict, here, payload, deadline }
+    }
 }
 
 #[derive(Debug)]
@@ -65,6 +88,7 @@ struct Retained {
     number: u64,
     attempt: AttemptId,
     verdict: Verdict,
+    here: Duration,
     payload: Arc<Vec<u8>>,
     /// Its place among all that is retained.
     order: u64,
@@ -81,6 +105,7 @@ struct Sender {
     heard_at: Timestamp,
     /// Largest result that it takes.
     payload_bytes_max: usize,
+    takes_credits: bool,
 }
 
 /// See the module.
@@ -135,6 +160,7 @@ impl Senders {
             retained: VecDeque::new(),
             heard_at: now,
             payload_bytes_max: 0,
+            takes_credits: false,
         });
         if hello.connection < sender.connection_number {
             return None;
@@ -144,6 +170,7 @@ impl Senders {
         }
         sender.connection_number = hello.connection;
         sender.heard_at = now;
+        sender.takes_credits = hello.takes_credits;
         sender.payload_bytes_max = usize::try_from(hello.payload_bytes_max).unwrap_or(usize::MAX);
         self.blocked.remove(&hello.sender);
         self.claim(from, hello.sender);
@@ -225,14 +252,8 @@ impl Senders {
 
     /// An attempt ended: its outcome is sent, and kept until the sender acknowledges it or nobody
     /// can want it any more.
-    pub fn push(
-        &mut self,
-        id: SenderId,
-        attempt: AttemptId,
-        mut verdict: Verdict,
-        mut payload: Vec<u8>,
-        deadline: Timestamp,
-    ) {
+    pub fn push(&mut self, id: SenderId, attempt: AttemptId, ended: Ended) {
+        let Ended { mut verdict, here, mut payload, deadline } = ended;
         let Some(sender) = self.senders.get_mut(&id) else { return };
         if payload.len() > sender.payload_bytes_max {
             // Its libzmq would close the connection over it.
@@ -247,6 +268,7 @@ impl Senders {
             number: sender.last_number,
             attempt,
             verdict,
+            here,
             payload: Arc::new(payload),
             order: self.next_order,
         });
@@ -298,12 +320,17 @@ impl Senders {
     }
 
     /// Nobody is at the other end of that connection any more.
-    pub fn handle_gone(&mut self, connection: &Connection) {
-        if let Some(id) = self.connections.remove(connection)
-            && let Some(sender) = self.senders.get_mut(&id)
-        {
-            sender.connection = None;
-        }
+    /// Returns whose it was.
+    pub fn handle_gone(&mut self, connection: &Connection) -> Option<SenderId> {
+        let id = self.connections.remove(connection)?;
+        self.senders.get_mut(&id)?.connection = None;
+        Some(id)
+    }
+
+    /// The connection of a sender, and whether it takes credits; `None` if it is away.
+    pub fn connection(&self, id: SenderId) -> Option<(&Connection, bool)> {
+        let sender = self.senders.get(&id)?;
+        Some((sender.connection.as_ref()?, sender.takes_credits))
     }
 
     /// Connections of all senders that are there, for what concerns everybody.
@@ -378,7 +405,8 @@ fn next_delivery(id: SenderId, sender: &mut Sender) -> Option<Delivery> {
         sender: id,
         number,
         attempt: retained.attempt,
-        verdict: retained.verdict,
+        verdict: retained.verdict.clone(),
+        here: retained.here,
         received_jobs: sender.received_jobs,
         payload: Arc::clone(&retained.payload),
     })

@@ -1,7 +1,10 @@
 //! The serving half of a worker: what comes from senders, through the intake, and back to them.
 //!
-//! It puts [`Intake`], [`Senders`] and [`Clients`] together and adds the conversation: HELLO,
-//! cancel, ping, deadlines and the drain.
+//! It puts [`Intake`], [`Credits`], [`Senders`] and [`Clients`] together and adds the conversation:
+//! HELLO, cancel, ping, deadlines, promises and the drain.
+
+mod drain;
+mod promises;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,7 +12,8 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
+    Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello, ToWorker,
+    Verdict,
 };
 use svcmap_proto::json::{Envelope, JsonError};
 use svcmap_proto::load::Load;
@@ -18,13 +22,14 @@ use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::clients::{Client, Clients};
 use crate::config::IntakeConfig;
-use crate::intake::{Cancelled, Ending, Intake, Origin, Task, TaskId};
+use crate::credits::Credits;
+use crate::handover::Offers;
+use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
-use crate::senders::{Connection, Delivery, Senders};
-
-/// Once no job is left, senders get this long to say that they have their last outcomes.
-const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+use crate::senders::{Connection, Delivery, Ended, Senders};
+use drain::Drain;
+pub use drain::DrainReport;
 
 /// What the server wants done.
 #[derive(Debug)]
@@ -60,31 +65,13 @@ pub enum ServerOutput {
     Start(Task),
     /// Tell the handler of this job that nobody waits for it any more.
     Cancel(TaskId),
-}
-
-/// How far a drain is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Drain {
-    No,
-    /// Until when jobs that are here may finish.
-    Until(Timestamp),
-    /// No job is left; until when senders may acknowledge their outcomes.
-    Flushing(Timestamp),
-    /// That time is over, too.
-    Over,
-}
-
-/// Jobs that a drain met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DrainReport {
-    /// Finished within the grace, whatever the result.
-    pub finished: u64,
-    /// Had not been started, and went back to their senders.
-    pub handed_back: u64,
-    /// Still running when the grace ended: `Unknown` for their senders.
-    pub abandoned: u64,
-    /// Of these two, those of which no sender hears: accepted from clients that expect no outcome.
-    pub dropped: u64,
+    /// Offer this slot to a busy peer; if there is none, say so: [`Server::handle_no_taker`].
+    Offer {
+        /// What is offered.
+        slot: OfferedSlot,
+        /// Whether it may go to a peer of which nothing is known.
+        blind: bool,
+    },
 }
 
 /// See the module.
@@ -94,6 +81,15 @@ pub struct Server {
     incarnation: Incarnation,
     payload_bytes_max: usize,
     intake: Intake,
+    credits: Credits,
+    /// Slots of other instances.
+    offers: Offers,
+    /// When a slot here may be offered to others next.
+    offer_at: Timestamp,
+    /// Whether one was since a handler here last became idle.
+    offered: bool,
+    /// Whether senders here let their jobs be handed over: those of the peers will, too.
+    has_movable: bool,
     senders: Senders,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
@@ -111,6 +107,11 @@ impl Server {
             incarnation,
             payload_bytes_max: config.payload_bytes_max,
             senders: Senders::new(config.results_bytes_max),
+            credits: Credits::new(&config),
+            offers: Offers::default(),
+            offer_at: Timestamp::default(),
+            offered: false,
+            has_movable: false,
             intake: Intake::new(config),
             clients: Clients::default(),
             answers: VecDeque::new(),
@@ -139,6 +140,9 @@ impl Server {
         };
         match message {
             ToWorker::Hello(_) => {}
+            ToWorker::Ask(demand) => self.handle_ask(now, sender, demand),
+            ToWorker::Return(claim) => self.credits.handle_return(sender, claim),
+            ToWorker::Offer(slot) => self.handle_offer(now, from, slot),
             ToWorker::Job(header) => self.handle_job(now, sender, &header, payload),
             ToWorker::Cancel { attempt } => {
                 self.handle_cancel(now, Origin::Sender { sender, attempt });
@@ -147,10 +151,11 @@ impl Server {
             ToWorker::Ping { received_outcomes } => {
                 self.senders.acknowledge(sender, received_outcomes);
                 let received_jobs = self.senders.received_jobs(sender);
-                let load = self.intake.load(now);
+                let load = self.load(now);
                 self.answer(from, FromWorker::Pong { received_jobs, load });
             }
         }
+        self.promise(now);
     }
 
     fn handle_hello(&mut self, now: Timestamp, from: Connection, hello: &SenderHello) {
@@ -168,11 +173,13 @@ impl Server {
         let Some(answer) = self.senders.handle_hello(now, from.clone(), hello, &here) else {
             return;
         };
+        self.credits.void(hello.sender);
+        self.promise(now);
         let welcome = FromWorker::Welcome {
             connection: hello.connection,
             received_jobs: answer.received_jobs,
             payload_bytes_max: u32::try_from(self.payload_bytes_max).unwrap_or(u32::MAX),
-            load: self.intake.load(now),
+            load: self.load(now),
             forgotten: answer.forgotten,
         };
         self.answer(from, welcome);
@@ -184,9 +191,18 @@ impl Server {
         }
         let origin = Origin::Sender { sender, attempt: header.attempt };
         let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
-        if let Err(reason) = self.intake.admit(now, origin, deadline, payload) {
-            self.end(now, origin, Verdict::Rejected(reason), Vec::new(), deadline);
+        let waited = Duration::from_micros(header.waited_us);
+        self.credits.claim(now, sender, header.claim, payload.len(), waited);
+        let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
+        self.has_movable |= header.moves_left > 0;
+        match self.intake.admit(now, arrival, self.credits.promised()) {
+            Ok(_) => self.credits.handle_taken(sender),
+            Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
         }
+        let (share, waited_us, pinned) = (header.share, header.waited_us, header.moves_left == 0);
+        let demand = Demand { share, waited_us, payload_bytes: 0, pinned };
+        self.credits.handle_share(now, sender, demand);
+        self.serve_offers(now);
     }
 
     /// A client of the JSON dialect said something. It gets exactly one reply to that.
@@ -216,22 +232,21 @@ impl Server {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let deadline = now + request.deadline;
-        let body = match self.intake.admit(now, origin, deadline, &request.payload) {
+        let arrival = Arrival { origin, payload: &request.payload, deadline, moves_left: 0 };
+        let body = match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
                 return self.clients.insert(origin, client);
             }
             Ok(_) => json::accepted(),
-            Err(reason) => json::rejected(request.style, reason, &self.intake.load(now)),
+            Err(reason) => json::rejected(request.style, reason, &self.load(now)),
         };
         self.reply(from, body);
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
         match self.intake.cancel(origin) {
-            Cancelled::Removed => {
-                self.end(now, origin, Verdict::Rejected(Reason::Cancelled), Vec::new(), now);
-            }
+            Cancelled::Removed => self.end_queued(now, origin, Reason::Cancelled),
             Cancelled::Running(task) => self.answers.push_back(ServerOutput::Cancel(task)),
             Cancelled::NotFound => {}
         }
@@ -245,9 +260,7 @@ impl Server {
         ending: Ending,
         payload: Vec<u8>,
     ) {
-        let Some((origin, deadline)) = self.intake.handle_finished(now, task, ending) else {
-            return;
-        };
+        let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
         let verdict = match ending {
             Ending::Done => Verdict::Done,
             Ending::Failed => Verdict::Failed,
@@ -255,7 +268,11 @@ impl Server {
         if self.is_draining() {
             self.drained.finished += 1;
         }
-        self.end(now, origin, verdict, payload, deadline.max(now));
+        let deadline = finished.deadline.max(now);
+        let ended = Ended { verdict, payload, deadline, here: finished.here };
+        self.leave(finished.origin);
+        self.promise_next(now, finished.origin);
+        self.end(now, finished.origin, ended);
     }
 
     /// The sender of an outcome does not read now.
@@ -266,50 +283,16 @@ impl Server {
     /// The sender of an outcome is not on that connection any more.
     pub fn handle_unreachable(&mut self, sender: SenderId, number: u64) {
         self.senders.handle_unreachable(sender, number);
+        // It says HELLO before it can use any of it.
+        self.credits.void(sender);
     }
 
     /// Nobody is at the other end of that connection any more.
     pub fn handle_gone(&mut self, connection: &Connection) {
         self.unheard.remove(connection);
-        self.senders.handle_gone(connection);
-    }
-
-    /// Stops taking jobs, says so to every sender, and lets what is here finish within `grace`.
-    pub fn drain(&mut self, now: Timestamp, grace: Duration) {
-        if self.is_draining() {
-            return;
+        if let Some(sender) = self.senders.handle_gone(connection) {
+            self.credits.void(sender);
         }
-        self.intake.drain();
-        self.drain = Drain::Until(now + grace);
-        let load = self.intake.load(now);
-        let everybody: Vec<_> = self
-            .senders
-            .connections()
-            .map(|(to, id)| (to.clone(), self.senders.received_jobs(id)))
-            .collect();
-        for (to, received_jobs) in everybody {
-            self.unheard.insert(to.clone());
-            self.answer(to, FromWorker::Pong { received_jobs, load });
-        }
-    }
-
-    /// What a drain met, once no job is here or on its way, and every sender has its outcomes.
-    ///
-    /// A connection delivers in order, so whoever answers the announcement has sent its last job
-    /// before.
-    pub fn drained(&self) -> Option<DrainReport> {
-        let settled =
-            || self.answers.is_empty() && self.unheard.is_empty() && self.senders.is_flushed();
-        match self.drain {
-            Drain::No | Drain::Until(_) => None,
-            Drain::Flushing(_) => settled().then_some(self.drained),
-            Drain::Over => Some(self.drained),
-        }
-    }
-
-    /// Whether it has stopped taking jobs.
-    pub fn is_draining(&self) -> bool {
-        self.drain != Drain::No
     }
 
     /// This process ends: clients that wait have only their reply, and no other connection to ask
@@ -327,7 +310,7 @@ impl Server {
 
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
-        self.intake.load(now)
+        self.intake.load(now, self.credits.promised())
     }
 
     /// What to do next; ask until there is nothing.
@@ -338,16 +321,18 @@ impl Server {
         if let Some(answer) = self.answers.pop_front() {
             return Some(answer);
         }
-        self.senders.poll_delivery().map(|delivery| self.outcome(now, delivery))
+        if let Some(delivery) = self.senders.poll_delivery() {
+            return Some(self.outcome(now, delivery));
+        }
+        self.poll_promise(now)
     }
 
     /// When [`Server::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let drain = match self.drain {
-            Drain::Until(until) | Drain::Flushing(until) => Some(until),
-            Drain::No | Drain::Over => None,
-        };
-        earliest(drain, earliest(self.intake.poll_timeout(), self.senders.poll_timeout()))
+        let promises = earliest(self.credits.poll_timeout(), self.offers.poll_timeout());
+        let promises = earliest(promises, self.offer_timeout());
+        let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
+        earliest(self.drain_timeout(), earliest(promises, jobs))
     }
 
     /// Acts on every deadline that has passed.
@@ -362,52 +347,40 @@ impl Server {
                         self.reply(client.envelope, body);
                     }
                 }
-                _ => self.end(now, origin, Verdict::Rejected(Reason::Expired), Vec::new(), now),
+                _ => self.end_queued(now, origin, Reason::Expired),
             }
         }
         self.senders.handle_timeout(now);
-        match self.drain {
-            Drain::Until(until) if until <= now => self.abandon(now),
-            Drain::Until(_) if self.intake.is_empty() => {
-                self.drain = Drain::Flushing(now + FLUSH_LIMIT);
-            }
-            Drain::Flushing(until) if until <= now => self.drain = Drain::Over,
-            _ => {}
+        self.credits.handle_timeout(now);
+        self.advance_drain(now);
+        self.promise(now);
+    }
+
+    /// This process was suspended for so long: nobody could claim what was promised.
+    pub fn handle_suspension(&mut self, gap: Duration) {
+        self.credits.handle_suspension(gap);
+    }
+
+    /// A job that waited will not be run here.
+    fn end_queued(&mut self, now: Timestamp, origin: Origin, reason: Reason) {
+        self.leave(origin);
+        self.end(now, origin, Ended::rejected(reason, now));
+    }
+
+    /// A job is no longer here.
+    fn leave(&mut self, origin: Origin) {
+        if let Origin::Sender { sender, .. } = origin {
+            self.credits.handle_ended(sender);
         }
     }
 
-    /// The grace is over: what waits goes back, what runs is given up.
-    fn abandon(&mut self, now: Timestamp) {
-        let (queued, running) = self.intake.abandon();
-        self.drained.handed_back += queued.len() as u64;
-        self.drained.abandoned += running.len() as u64;
-        let origins = queued.iter().chain(running.iter().map(|(_, origin)| origin));
-        self.drained.dropped += origins.filter(|origin| **origin == Origin::Nobody).count() as u64;
-        for origin in queued {
-            self.end(now, origin, Verdict::Rejected(Reason::Draining), Vec::new(), now);
-        }
-        for (task, origin) in running {
-            self.answers.push_back(ServerOutput::Cancel(task));
-            self.end(now, origin, Verdict::Abandoned, Vec::new(), now);
-        }
-        self.drain = Drain::Flushing(now + FLUSH_LIMIT);
-    }
-
-    fn end(
-        &mut self,
-        now: Timestamp,
-        origin: Origin,
-        verdict: Verdict,
-        payload: Vec<u8>,
-        deadline: Timestamp,
-    ) {
+    fn end(&mut self, now: Timestamp, origin: Origin, ended: Ended) {
         match origin {
-            Origin::Sender { sender, attempt } => {
-                self.senders.push(sender, attempt, verdict, payload, deadline);
-            }
+            Origin::Sender { sender, attempt } => self.senders.push(sender, attempt, ended),
             Origin::Client(_) => {
                 let Some(client) = self.clients.take(origin) else { return };
-                let body = json::ended(client.style, verdict, &payload, &self.intake.load(now));
+                let Ended { verdict, payload, .. } = ended;
+                let body = json::ended(client.style, &verdict, &payload, &self.load(now));
                 self.reply(client.envelope, body);
             }
             Origin::Nobody => {}
@@ -428,7 +401,9 @@ impl Server {
             attempt: delivery.attempt,
             verdict: delivery.verdict,
             received_jobs: delivery.received_jobs,
-            load: self.intake.load(now),
+            load: self.load(now),
+            here_us: u64::try_from(delivery.here.as_micros()).unwrap_or(u64::MAX),
+            grant: self.credits.take_untold(now, delivery.sender),
         };
         let (to, sender, payload) = (delivery.to, delivery.sender, delivery.payload);
         ServerOutput::Outcome { to, sender, header, payload }
@@ -437,5 +412,7 @@ impl Server {
 
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod promise_tests;
 #[cfg(test)]
 mod tests;

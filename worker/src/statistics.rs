@@ -49,6 +49,8 @@ pub struct Tally {
     pub rejected: u64,
     /// Of the rejected, those rejected as full: stale-cache errors.
     pub stale: u64,
+    /// Handed over to another instance, before they were started.
+    pub handed_over: u64,
     /// Nobody knows.
     pub lost: u64,
     /// Chosen for this instance, but never seen by it; tried elsewhere.

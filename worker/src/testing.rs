@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::jobs::{AttemptId, Claim, JobHeader};
 use svcmap_proto::names::{InstanceKey, Name, SenderId};
 use svcmap_proto::time::Timestamp;
 
 use crate::intake::Origin;
+use crate::link::Attempt;
 
 /// The point so many milliseconds after the start of a test.
 pub fn at(ms: u64) -> Timestamp {
@@ -28,6 +29,27 @@ pub fn key() -> InstanceKey {
 
 pub fn attempt(job: u64) -> AttemptId {
     AttemptId { job, attempt: 1 }
+}
+
+/// That attempt, on its way without a claim.
+pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> Attempt {
+    let (claim, claimed_until, submitted_at) = (Claim::Nothing, None, Timestamp::default());
+    let (moves_left, share) = (0, 0);
+    Attempt { id, deadline, payload_bytes, claim, claimed_until, moves_left, submitted_at, share }
+}
+
+/// What precedes the payload of an attempt without a claim.
+pub fn header(number: u64, attempt: AttemptId, deadline_ms: u32) -> JobHeader {
+    JobHeader {
+        number,
+        attempt,
+        deadline_ms,
+        received_outcomes: 0,
+        claim: Claim::Nothing,
+        moves_left: 0,
+        waited_us: 0,
+        share: 0,
+    }
 }
 
 pub const SENDER: SenderId = SenderId(7);

@@ -15,8 +15,8 @@ use crate::parse;
 /// What a soak puts on its workers.
 #[derive(Clone, Debug, Args)]
 pub struct LoadOptions {
-    /// How workers are chosen: svcmap, p2c-own-piggyback, p2c-own, p2c, least-own, least,
-    /// round-robin, random, threshold or threshold-named
+    /// How workers are chosen: svcmap, no-credits, p2c-own-piggyback, p2c-own, p2c, least-own,
+    /// least, round-robin, random, threshold or threshold-named
     #[arg(long, value_name = "NAME", default_value_t)]
     pub policy: Policy,
     /// Mean time that a job takes
@@ -29,10 +29,10 @@ pub struct LoadOptions {
     /// How long it is measured
     #[arg(long, value_name = "N", default_value = "60", value_parser = seconds())]
     pub seconds: u32,
-    /// How long a job waits for a worker with room [default: 1s for svcmap, else 0]
+    /// How long a job waits for a worker with room [default: what a full queue takes for svcmap and no-credits, else 0]
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub hold: Option<Duration>,
-    /// How many workers a job is tried at [default: 5 for svcmap, else 1]
+    /// How many workers a job is tried at [default: 5 for svcmap and no-credits, else 1]
     #[arg(long, value_name = "N")]
     pub tries: Option<NonZeroU32>,
     /// The same number gives the same jobs

@@ -243,6 +243,7 @@ fn merge(mut a: Statistics, b: Statistics) -> Statistics {
         sum.failed += tally.failed;
         sum.rejected += tally.rejected;
         sum.stale += tally.stale;
+        sum.handed_over += tally.handed_over;
         sum.lost += tally.lost;
         sum.never_seen += tally.never_seen;
     }

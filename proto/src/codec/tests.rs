@@ -75,6 +75,21 @@ impl Filling {
         (0..self.list_length).map(|_| item(self)).collect()
     }
 
+    fn slot(&mut self) -> OfferedSlot {
+        OfferedSlot {
+            instance: self.key.instance.clone(),
+            incarnation: self.life,
+            offer: OfferId(self.number()),
+            lifetime_ms: self.small(),
+            payload_bytes_max: self.small(),
+        }
+    }
+
+    fn grant(&mut self) -> Grant {
+        let (credits, lifetime_ms) = (self.small(), self.small());
+        Grant { credits, lifetime_ms, payload_bytes_max: self.small() }
+    }
+
     fn snapshot_part(&mut self) -> SnapshotPart {
         SnapshotPart {
             epoch: Epoch(self.number()),
@@ -114,16 +129,22 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     (|f| ToWorker::Hello(SenderHello {
         oldest: f.byte(), newest: f.byte(), sender: SenderId(f.number().into()),
         connection: f.small(), key: f.key.clone(), incarnation: f.life,
-        received_outcomes: f.number(), payload_bytes_max: f.small(),
+        received_outcomes: f.number(), payload_bytes_max: f.small(), takes_credits: f.full,
         open: f.list(|f| OpenAttempt { number: f.number(), attempt: f.attempt() }),
-    }), "01 00 01 02 03 04 key life 05 06 01 07 08 09"),
+    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09"),
     (|f| ToWorker::Job(JobHeader {
         number: f.number(), attempt: f.attempt(), deadline_ms: f.small(),
-        received_outcomes: f.number(),
-    }), "01 01 01 02 03 04 05"),
+        received_outcomes: f.number(), claim: Claim::Credit, moves_left: f.byte(),
+        waited_us: f.number(), share: f.small(),
+    }), "01 01 01 02 03 04 05 01 06 07 08"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "01 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "01 03 01"),
     (|f| ToWorker::Received { outcomes: f.number() }, "01 04 01"),
+    (|f| ToWorker::Ask(Demand {
+        share: f.small(), waited_us: f.number(), payload_bytes: f.small(), pinned: f.full,
+    }), "01 05 01 02 03 01"),
+    (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "01 06 02 01"),
+    (|f| ToWorker::Offer(f.slot()), "01 07 slot 01 02 03"),
 ];
 
 #[rustfmt::skip]
@@ -137,9 +158,15 @@ const FROM_WORKER: &[Golden<FromWorker>] = &[
     (|_| FromWorker::HelloWanted, "01 03"),
     (|f| FromWorker::Outcome(OutcomeHeader {
         number: f.number(), attempt: f.attempt(), verdict: Verdict::Rejected(Reason::Draining),
-        received_jobs: f.number(), load: f.load(),
-    }), "01 04 01 02 03 02 02 04 load"),
+        received_jobs: f.number(), load: f.load(), here_us: f.number(),
+        grant: f.full.then(|| f.grant()),
+    }), "01 04 01 02 03 02 02 04 load 05 01 06 07 08"),
     (|f| FromWorker::Pong { received_jobs: f.number(), load: f.load() }, "01 05 01 load"),
+    (|f| FromWorker::Grant { grant: f.grant(), received_jobs: f.number(), load: f.load() },
+        "01 06 01 02 03 04 load"),
+    (|f| FromWorker::Offered(f.slot()), "01 07 slot 01 02 03"),
+    (|_| FromWorker::Recall, "01 08"),
+    (|f| FromWorker::Declined(OfferId(f.number())), "01 09 01"),
 ];
 
 #[rustfmt::skip]
@@ -212,6 +239,7 @@ fn bytes(golden: &str) -> Vec<u8> {
             bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 01 0d 01 00 00 00 00 00 00 e0 3f")
         }
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
+        ("slot", _) => bytes("'a-1 life"),
         (hex, _) => vec![u8::from_str_radix(hex, 16).unwrap()],
     };
     golden.split_whitespace().flat_map(part).collect()
@@ -267,7 +295,8 @@ fn the_wire_format_stays_as_it_is() {
     check(CHANGE);
     // The byte of what carries nothing else is its place here.
     assert_eq!(variants::<State>(), "Ready Draining");
-    assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted");
+    assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted HandedOver");
+    assert_eq!(variants::<Claim>(), "Nothing Credit Offer");
     assert_eq!(
         variants::<Reason>(),
         "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson"
@@ -429,7 +458,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load}"), format!("0 0 {load} 0"));
     [
-        error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0", "0 0 0", "")),
+        error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0", "")),
         error::<FromWorker>(list(&format!("1 1 1 2 3 {load}"), "0 0", "")),
         error::<ToMapper>(list("1 1 key life", "'tcp://h:1", &of_registration)),
         error::<FromMapper>(list("1 7", "'a", "0")),

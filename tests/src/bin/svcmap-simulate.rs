@@ -13,7 +13,7 @@ use svcmap::soak::render;
 use svcmap_proto::io::Clock;
 use svcmap_tests::simulator::scenario::Faults;
 use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
-use svcmap_tests::simulator::{agreement, charts, gates, sweep, table};
+use svcmap_tests::simulator::{agreement, charts, gates, goals, sweep, table};
 
 /// A simulator of svcmap, around the very types that ship.
 #[derive(Parser)]
@@ -29,6 +29,12 @@ enum Command {
     Run(Box<RunArgs>),
     /// Compare the simulator with queueing theory
     Gates,
+    /// Measure what svcmap sets out to reach: a table in Markdown
+    Goals {
+        /// Jobs at each point
+        #[arg(long, default_value = "1000000")]
+        jobs: u64,
+    },
     /// Change one thing at a time around the base point: a table and pictures
     Sweep {
         /// Where they go
@@ -154,6 +160,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Gates => check_gates(),
+        Command::Goals { jobs } => measure_goals(jobs),
         Command::Sweep { out, jobs, full } => run_sweep(&out, jobs, full),
         Command::Plot { out } => plot(&out),
         Command::Agree { executable, seconds } => agree(&executable, seconds),
@@ -165,6 +172,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure_goals(jobs: u64) -> Result<(), String> {
+    say("| goal | must | aim | measured | must met | aim met |");
+    say("| --- | --- | --- | --- | --- | --- |");
+    for goal in goals::all(jobs) {
+        let sign = if goal.more { "≥" } else { "≤" };
+        let goals::Goal { name, value, must, aim, .. } = goal;
+        let met = |met| if met { "yes" } else { "no" };
+        let (must_met, aim_met) = (met(goal.is_met()), met(goal.reaches_aim()));
+        say(&format!(
+            "| {name} | {sign} {must} | {sign} {aim} | {value:.6} | {must_met} | {aim_met} |"
+        ));
+    }
+    Ok(())
 }
 
 fn run(args: &RunArgs) -> Result<(), String> {

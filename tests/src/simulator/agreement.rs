@@ -50,6 +50,7 @@ pub fn points() -> Vec<Point> {
     };
     vec![
         point(Policy::Svcmap, 100),
+        point(Policy::NoCredits, 100),
         point(Policy::TwoOwn, 100),
         point(Policy::Two, 100),
         point(Policy::Two, 10),

@@ -26,8 +26,9 @@ struct Chart {
 }
 
 /// A colour for each policy, the same in all pictures, dark enough for white.
-const COLOURS: [(&str, RGBColor); 14] = [
+const COLOURS: [(&str, RGBColor); 15] = [
     ("svcmap", RGBColor(200, 0, 40)),
+    ("no-credits", RGBColor(20, 30, 120)),
     ("p2c-own-piggyback", RGBColor(0, 130, 60)),
     ("p2c-own", RGBColor(190, 150, 0)),
     ("p2c", RGBColor(0, 100, 190)),

@@ -13,10 +13,12 @@
 //! | [`sweep`], [`table`], [`charts`] | one thing at a time, and what comes of it |
 //! | [`agreement`] | the soak on real processes beside it |
 //! | [`gates`] | systems of which theory knows the answer |
+//! | [`goals`] | what svcmap sets out to reach |
 
 pub mod agreement;
 pub mod charts;
 pub mod gates;
+pub mod goals;
 pub mod ledger;
 pub mod network;
 pub mod nodes;

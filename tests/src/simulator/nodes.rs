@@ -1,6 +1,7 @@
 //! The nodes: the types that ship, put together as their `io` modules do it.
 
 mod mapper;
+mod outgoing;
 mod sender;
 mod worker;
 
@@ -20,6 +21,7 @@ use svcmap_worker::session::Session;
 
 use super::scenario::Scenario;
 pub use mapper::MapperNode;
+pub use outgoing::Outgoing;
 pub use sender::SenderNode;
 pub use worker::WorkerNode;
 
@@ -59,9 +61,9 @@ pub enum Message {
     Connected(Line),
     /// The process at the other end of that connection of a sender has ended.
     Gone(Line),
-    /// From a sender.
+    /// From a sender, or from the sending half of a worker.
     ToWorker(Line, ToWorker),
-    /// To a sender.
+    /// To a sender, or to the sending half of a worker.
     FromWorker(Line, FromWorker),
 }
 

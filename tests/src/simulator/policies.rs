@@ -87,6 +87,8 @@ impl Rule {
 pub struct Truth {
     /// Jobs at each worker.
     jobs: Vec<AtomicU32>,
+    /// Jobs that an oracle has sent there, and that are on their way.
+    on_the_way: Vec<AtomicU32>,
     /// Room at each.
     slots: Vec<u32>,
     /// Messages of policies that the nodes know nothing of.
@@ -96,9 +98,10 @@ pub struct Truth {
 impl Truth {
     /// Workers without jobs.
     pub fn new(scenario: &Scenario) -> Self {
-        let jobs = (0..scenario.workers).map(|_| AtomicU32::new(0)).collect();
+        let zeros = || (0..scenario.workers).map(|_| AtomicU32::new(0)).collect();
+        let (jobs, on_the_way) = (zeros(), zeros());
         let slots = (0..scenario.workers).map(|worker| scenario.slots(worker)).collect();
-        Self { jobs, slots, messages: AtomicU64::new(0) }
+        Self { jobs, on_the_way, slots, messages: AtomicU64::new(0) }
     }
 
     /// A worker has so many jobs.
@@ -109,6 +112,17 @@ impl Truth {
     /// Jobs at a worker.
     pub fn jobs(&self, worker: usize) -> u32 {
         self.jobs[worker].load(Ordering::Relaxed)
+    }
+
+    /// A job has come to a worker.
+    pub fn arrive(&self, worker: usize) {
+        let sent = &self.on_the_way[worker];
+        sent.store(sent.load(Ordering::Relaxed).saturating_sub(1), Ordering::Relaxed);
+    }
+
+    /// Jobs at a worker, and those that an oracle has sent there.
+    fn expected(&self, worker: usize) -> u32 {
+        self.jobs(worker) + self.on_the_way[worker].load(Ordering::Relaxed)
     }
 
     /// Whether a worker has no room.
@@ -127,7 +141,7 @@ impl Truth {
     }
 }
 
-/// By the truth. Candidates are all workers, in the order of their numbers.
+/// By the truth, with what is on its way. Candidates are all workers, in the order of their numbers.
 struct Oracle {
     truth: Arc<Truth>,
     two: bool,
@@ -149,7 +163,10 @@ impl Choice for Oracle {
         let count = crowd.len();
         let first = random.usize(..count.max(1));
         let round = (0..count).map(|n| (first + n) % count);
-        round.min_by_key(|worker| truth.jobs(*worker)).filter(|worker| !truth.is_full(*worker))
+        let room = round.filter(|worker| !truth.is_full(*worker));
+        let chosen = room.min_by_key(|worker| truth.expected(*worker))?;
+        truth.on_the_way[chosen].fetch_add(1, Ordering::Relaxed);
+        Some(chosen)
     }
 }
 

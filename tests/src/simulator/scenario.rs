@@ -121,8 +121,8 @@ pub struct Scenario {
     pub beat: Duration,
     /// How workers are chosen.
     pub rule: Rule,
-    /// How long a job waits for a worker with room.
-    pub hold: Duration,
+    /// How long a job waits for a worker with room; `None`: as long as senders do by themselves.
+    pub hold: Option<Duration>,
     /// Tries of one job.
     pub tries: u32,
     /// Workers that one sender uses.
@@ -162,7 +162,7 @@ impl Default for Scenario {
             publish_interval: service_time,
             beat: Duration::from_secs(1),
             rule: Rule::Shipped(Policy::Svcmap),
-            hold: Duration::ZERO,
+            hold: None,
             tries: 1,
             peers_max: 64,
             faults: Faults::default(),
@@ -178,8 +178,8 @@ impl Scenario {
     /// The same with another policy: svcmap as it ships, others without a second try.
     pub fn with_rule(self, rule: Rule) -> Self {
         let (hold, tries) = match rule {
-            Rule::Shipped(Policy::Svcmap) => (Duration::from_secs(1), 5),
-            _ => (Duration::ZERO, 1),
+            Rule::Shipped(Policy::Svcmap | Policy::NoCredits) => (None, 5),
+            _ => (Some(Duration::ZERO), 1),
         };
         Self { rule, hold, tries, ..self }
     }

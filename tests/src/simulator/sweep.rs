@@ -27,6 +27,7 @@ pub struct Point {
 fn some_rules() -> Vec<Rule> {
     let shipped = [
         Policy::Svcmap,
+        Policy::NoCredits,
         Policy::TwoOwnAnswers,
         Policy::TwoOwn,
         Policy::Two,
@@ -224,8 +225,8 @@ mod tests {
             assert!(utilisation == base.utilisation || !matches!(point.axis, "senders" | "delay"));
         }
         let named = |axis| points.iter().filter(|point| point.axis == axis).count();
-        assert_eq!(named("interval"), 9 * (14 + 14 + 1));
-        assert_eq!((named("senders"), named("utilisation")), (8 * 10, 8 * 10));
+        assert_eq!(named("interval"), 9 * (15 + 15 + 1));
+        assert_eq!((named("senders"), named("utilisation")), (8 * 11, 8 * 11));
     }
 
     #[test]

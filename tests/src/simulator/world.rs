@@ -15,13 +15,16 @@ use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
 use svcmap_proto::jobs::ToWorker;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
+use svcmap_worker::choice::Policy;
 use svcmap_worker::intake::{Origin, Task, TaskId};
 use svcmap_worker::outbox::JobId;
 
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
-use super::nodes::{self, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, service};
-use super::policies::Truth;
+use super::nodes::{
+    self, Effect, MapperNode, Message, Node, Outgoing, SenderNode, WorkerNode, service,
+};
+use super::policies::{Rule, Truth};
 use super::queue::Queue;
 use super::scenario::{Feed, Scenario};
 use super::workload::Workload;
@@ -268,10 +271,13 @@ impl World {
         match to {
             Node::Mapper => self.mapper.as_mut()?.handle_message(now, from, message),
             Node::Worker(number) => {
-                if let (Node::Sender(sender), Message::ToWorker(line, _)) = (from, &message)
-                    && !self.senders[sender].has(*line)
+                if let Message::ToWorker(line, _) = &message
+                    && !self.outgoing(from)?.has(*line)
                 {
                     return None;
+                }
+                if matches!(message, Message::ToWorker(_, ToWorker::Job(_))) {
+                    self.truth.arrive(self.workers[number].number());
                 }
                 self.workers[number].handle_message(now, from, message);
             }
@@ -289,6 +295,15 @@ impl World {
             }
         }
         Some(to)
+    }
+
+    /// The sending half of a process.
+    fn outgoing(&self, node: Node) -> Option<&Outgoing> {
+        match node {
+            Node::Mapper => None,
+            Node::Worker(number) => Some(&self.workers.get(number)?.outgoing),
+            Node::Sender(number) => Some(&self.senders.get(number)?.outgoing),
+        }
     }
 
     /// Lets a node act, does what it wants, and plans when it acts next.
@@ -354,7 +369,9 @@ impl World {
             return;
         }
         let publication = Rc::new(publication);
-        let workers = if is_pulse { self.workers.len() } else { 0 };
+        // Only to offer slots does a worker want to know of its peers.
+        let all = is_pulse || self.scenario.rule == Rule::Shipped(Policy::Svcmap);
+        let workers = if all { self.workers.len() } else { 0 };
         let senders = self.processes.iter().map(|number| Node::Sender(*number));
         let subscribers = (0..workers).map(Node::Worker).chain(senders);
         let to = subscribers.filter(|_| !self.network.loses_publication()).collect();

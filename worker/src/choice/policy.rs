@@ -3,15 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Choice, Knowledge, Least, PowerOfTwo, Random, RoundRobin, Threshold};
+use super::{Choice, Knowledge, Least, PowerOfTwo, Promised, Random, RoundRobin, Threshold};
 
 /// A policy by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Policy {
-    /// What senders do unless told otherwise: the better of two by all that is known, and a job
-    /// that finds no room is held and tried again.
+    /// What senders do unless told otherwise: a job goes to a worker that has promised a slot for
+    /// it, and is handed over to another one that is free sooner.
     #[default]
     Svcmap,
+    /// The same without credits: the better of two by all that is known, and a job that finds no
+    /// room is held and tried again.
+    NoCredits,
     /// [`PowerOfTwo`] by what is published, own jobs and answers.
     TwoOwnAnswers,
     /// [`PowerOfTwo`] by what is published and own jobs.
@@ -45,8 +48,9 @@ fn names() -> [&'static str; Policy::ALL.len()] {
 
 impl Policy {
     /// All of them, best first as far as is known.
-    pub const ALL: [Policy; 10] = [
+    pub const ALL: [Policy; 11] = [
         Policy::Svcmap,
+        Policy::NoCredits,
         Policy::TwoOwnAnswers,
         Policy::TwoOwn,
         Policy::Two,
@@ -62,6 +66,7 @@ impl Policy {
     pub fn as_str(self) -> &'static str {
         match self {
             Policy::Svcmap => "svcmap",
+            Policy::NoCredits => "no-credits",
             Policy::TwoOwnAnswers => "p2c-own-piggyback",
             Policy::TwoOwn => "p2c-own",
             Policy::Two => "p2c",
@@ -77,7 +82,8 @@ impl Policy {
     /// What chooses.
     pub fn choice(self) -> Box<dyn Choice> {
         match self {
-            Policy::Svcmap | Policy::TwoOwnAnswers => Box::new(PowerOfTwo::default()),
+            Policy::Svcmap => Box::new(Promised),
+            Policy::NoCredits | Policy::TwoOwnAnswers => Box::new(PowerOfTwo::default()),
             Policy::TwoOwn => Box::new(PowerOfTwo { knowledge: Knowledge::Own }),
             Policy::Two => Box::new(PowerOfTwo { knowledge: Knowledge::Published }),
             Policy::LeastOwn => Box::new(Least { knowledge: Knowledge::Own }),
@@ -115,6 +121,8 @@ mod tests {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
         let error = "best".parse::<Policy>().unwrap_err().to_string();
-        assert!(error.starts_with("`best` is no policy; known: svcmap, p2c-own-piggyback"));
+        assert!(
+            error.starts_with("`best` is no policy; known: svcmap, no-credits, p2c-own-piggyback")
+        );
     }
 }

@@ -7,6 +7,10 @@ fn origin(job: u64) -> Origin {
     Origin::Sender { sender: SENDER, attempt: attempt(job) }
 }
 
+fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival<'_> {
+    Arrival { origin, payload, deadline, moves_left: 3 }
+}
+
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {
     IntakeConfig { concurrency, queue, ..IntakeConfig::default() }
 }
@@ -92,7 +96,9 @@ proptest! {
                     } else {
                         None
                     };
-                    let got = intake.admit(now, origin(job), deadline, &vec![1; bytes]);
+                    let payload = vec![1; bytes];
+                    let arrival = arrival(origin(job), deadline, &payload);
+                    let got = intake.admit(now, arrival, Promised::default());
                     prop_assert_eq!(got.err(), wanted);
                     if wanted.is_none() {
                         model.queue.push((job, bytes, deadline));
@@ -118,7 +124,7 @@ proptest! {
                     if which < model.running.len() {
                         let (job, id, _) = model.running.remove(which);
                         let ended = intake.handle_finished(now, id, ending);
-                        prop_assert_eq!(ended.map(|(origin, _)| origin), Some(origin(job)));
+                        prop_assert_eq!(ended.map(|ended| ended.origin), Some(origin(job)));
                         prop_assert_eq!(intake.handle_finished(now, id, ending), None);
                         *match ending {
                             Ending::Done => &mut model.done,
@@ -170,7 +176,7 @@ proptest! {
                     model.running.clear();
                 }
             }
-            let load = intake.load(now);
+            let load = intake.load(now, Promised::default());
             prop_assert!(load.sequence > sequence);
             sequence = load.sequence;
             prop_assert_eq!(
@@ -188,20 +194,26 @@ proptest! {
 #[test]
 fn without_a_queue_there_is_room_for_what_runs() {
     let mut intake = Intake::new(config(1, 0));
-    assert!(intake.admit(at(0), origin(1), at(100), b"").is_ok());
+    assert!(intake.admit(at(0), arrival(origin(1), at(100), b""), Promised::default()).is_ok());
     // Whether the first was started yet or not.
-    assert_eq!(intake.admit(at(0), origin(2), at(100), b""), Err(Reason::Full));
+    assert_eq!(
+        intake.admit(at(0), arrival(origin(2), at(100), b""), Promised::default()),
+        Err(Reason::Full)
+    );
     let task = intake.start_next(at(0)).unwrap();
-    assert_eq!(intake.admit(at(0), origin(3), at(100), b""), Err(Reason::Full));
+    assert_eq!(
+        intake.admit(at(0), arrival(origin(3), at(100), b""), Promised::default()),
+        Err(Reason::Full)
+    );
     intake.handle_finished(at(5), task.id, Ending::Done);
-    assert!(intake.admit(at(5), origin(4), at(100), b"").is_ok());
+    assert!(intake.admit(at(5), arrival(origin(4), at(100), b""), Promised::default()).is_ok());
 }
 
 #[test]
 fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
     let mut intake = Intake::new(config(1, 1));
     for job in 1..=2 {
-        intake.admit(at(0), origin(job), at(50), b"").unwrap();
+        intake.admit(at(0), arrival(origin(job), at(50), b""), Promised::default()).unwrap();
     }
     let task = intake.start_next(at(0)).unwrap();
     assert_eq!(intake.poll_timeout(), Some(at(50)));
@@ -218,10 +230,12 @@ fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
 fn the_mean_follows_the_service_times() {
     let mut intake = Intake::new(config(1, 0));
     let mut run = |from, to| {
-        intake.admit(at(from), origin(from), at(1_000_000), b"").unwrap();
+        intake
+            .admit(at(from), arrival(origin(from), at(1_000_000), b""), Promised::default())
+            .unwrap();
         let task = intake.start_next(at(from)).unwrap();
         intake.handle_finished(at(to), task.id, Ending::Done);
-        intake.load(at(to)).mean_service_us
+        intake.load(at(to), Promised::default()).mean_service_us
     };
     assert_eq!(run(0, 80), 80_000);
     assert_eq!(run(100, 100), 70_000);
@@ -235,13 +249,15 @@ fn the_mean_follows_the_service_times() {
 #[test]
 fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
     let mut intake = Intake::new(config(1, 5));
-    assert_eq!(intake.load(at(0)).since_finish_ms, None);
+    assert_eq!(intake.load(at(0), Promised::default()).since_finish_ms, None);
     for job in 1..=3 {
-        intake.admit(at(10 * job), origin(job), at(1000), b"").unwrap();
+        intake
+            .admit(at(10 * job), arrival(origin(job), at(1000), b""), Promised::default())
+            .unwrap();
     }
     let task = intake.start_next(at(30)).unwrap();
-    let load = intake.load(at(120));
+    let load = intake.load(at(120), Promised::default());
     assert_eq!((load.oldest_queued_ms, load.since_finish_ms), (100, None));
     intake.handle_finished(at(150), task.id, Ending::Failed);
-    assert_eq!(intake.load(at(151)).since_finish_ms, Some(1));
+    assert_eq!(intake.load(at(151), Promised::default()).since_finish_ms, Some(1));
 }

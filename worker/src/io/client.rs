@@ -132,7 +132,7 @@ pub struct JobBuilder<'a> {
     instance: Option<String>,
     payload: Vec<u8>,
     deadline: Duration,
-    hold: Duration,
+    hold: Option<Duration>,
     idempotent: bool,
 }
 
@@ -143,9 +143,10 @@ impl JobBuilder<'_> {
         self
     }
 
-    /// How long it waits for a worker with a free slot; zero: refuse at once. Default 1 s.
+    /// How long it waits for a worker with a free slot; zero: refuse at once. Default: about as long
+    /// as a full queue takes, and at least 250 ms.
     pub fn hold(mut self, hold: Duration) -> Self {
-        self.hold = hold;
+        self.hold = Some(hold);
         self
     }
 

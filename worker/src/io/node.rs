@@ -129,7 +129,10 @@ impl Node {
         while Clock.now() < until {
             self.turn(Some(Timestamp::default()));
         }
-        self.state.sender.handle_suspension(late);
+        self.state.sender.handle_suspension(Clock.now(), late);
+        if let Some(serving) = &mut self.state.serving {
+            serving.handle_suspension(late);
+        }
     }
 
     /// Says goodbye, and gives every ticket its outcome.
@@ -347,7 +350,8 @@ impl State {
             }
         }
         loop {
-            let served = self.serving.as_mut().is_some_and(|serving| serving.act(now, event_loop));
+            let (serving, sender) = (&mut self.serving, &mut self.sender);
+            let served = serving.as_mut().is_some_and(|s| s.act(now, event_loop, sender));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
             if let Some(load) = &load {
                 self.mappers.handle_load(now, load);
@@ -401,6 +405,11 @@ impl State {
                 SenderOutput::Observed(observation) => {
                     if let Some(observer) = &self.observer {
                         observer(observation);
+                    }
+                }
+                SenderOutput::Declined(offer) => {
+                    if let Some(serving) = &mut self.serving {
+                        serving.handle_declined(offer);
                     }
                 }
                 SenderOutput::Settled { job, outcome } => {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use svcmap_proto::codec;
 use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
-use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::jobs::{FromWorker, OfferId};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
@@ -187,7 +187,12 @@ impl Serving {
     }
 
     /// Does what the server wants done. Returns whether there was anything.
-    pub(super) fn act(&mut self, now: Timestamp, event_loop: &mut EventLoop) -> bool {
+    pub(super) fn act(
+        &mut self,
+        now: Timestamp,
+        event_loop: &mut EventLoop,
+        sender: &mut crate::sender::Sender,
+    ) -> bool {
         let mut acted = false;
         for to in std::mem::take(&mut self.early) {
             let body = json::error("this worker is not registered yet: try again in a moment");
@@ -203,6 +208,12 @@ impl Serving {
                     }
                 }
                 ServerOutput::Answer { to, message } => self.answer(event_loop, &to, &message),
+                ServerOutput::Offer { slot, blind } => {
+                    let offer = slot.offer;
+                    if !sender.offer(now, &self.key, slot, blind) {
+                        self.handle_declined(offer);
+                    }
+                }
                 ServerOutput::Reply { to, body } => self.reply(event_loop, &to, &body),
                 ServerOutput::Outcome { to, sender, header, payload } => {
                     let number = header.number;
@@ -218,6 +229,20 @@ impl Serving {
             }
         }
         acted
+    }
+
+    /// No peer has use for a slot that was offered.
+    pub(super) fn handle_declined(&mut self, offer: OfferId) {
+        if let Some(server) = &mut self.server {
+            server.handle_no_taker(offer);
+        }
+    }
+
+    /// This process was suspended for so long.
+    pub(super) fn handle_suspension(&mut self, gap: Duration) {
+        if let Some(server) = &mut self.server {
+            server.handle_suspension(gap);
+        }
     }
 
     /// Replies to a client; nobody wants it if that is gone or reads nothing.

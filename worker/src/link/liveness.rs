@@ -24,7 +24,8 @@ impl Link {
         };
         // Without a connection nothing can be acknowledged, and HELLO does it anyway.
         let receipts = self.receipts.due_at().filter(|_| self.phase == Phase::Ready);
-        earliest(Some(liveness), earliest(self.ended_at, receipts))
+        let claims = self.pending.iter().filter_map(|attempt| attempt.claimed_until).min();
+        earliest(earliest(Some(liveness), claims), earliest(self.ended_at, receipts))
     }
 
     fn next_ping_at(&self) -> Timestamp {
@@ -37,6 +38,7 @@ impl Link {
         if self.ended_at.is_some_and(|at| at <= now) {
             self.close(Closing::Gone, Cause::PeerEnded);
         }
+        self.release_lapsed(now);
         match self.phase {
             Phase::Closed => return,
             Phase::Connecting(since) | Phase::Greeting(since) if since + CONNECT_LIMIT <= now => {
@@ -49,6 +51,18 @@ impl Link {
             _ => {}
         }
         self.acknowledge(now);
+    }
+
+    /// What was passed on to this sender can be claimed no longer: its jobs go elsewhere.
+    fn release_lapsed(&mut self, now: Timestamp) {
+        let outputs = &mut self.outputs;
+        self.pending.retain(|attempt| {
+            let lapsed = attempt.claimed_until.is_some_and(|until| until <= now);
+            if lapsed {
+                outputs.push_back(LinkOutput::NeverSeen(attempt.id));
+            }
+            !lapsed
+        });
     }
 
     /// No WELCOME came in time: what was not sent goes elsewhere, what was is asked for again.
@@ -94,10 +108,10 @@ mod tests {
     use super::*;
     use crate::testing::*;
 
-    #[test]
-    fn silence_counts_from_when_something_is_owed() {
+    /// A link that was welcomed at 1.
+    fn welcomed() -> Link {
         let (identity, timing) = (
-            Identity { sender: SENDER, result_bytes_max: 100 },
+            Identity { sender: SENDER, result_bytes_max: 100, takes_credits: true },
             Timing { beat: ms(100), expiry: ms(300), idle: ms(60_000) },
         );
         let mut link = Link::new(at(0), identity, key(), Incarnation(1), timing);
@@ -111,8 +125,14 @@ mod tests {
             forgotten: Vec::new(),
         };
         link.handle_message(at(1), welcome, &[]);
+        link
+    }
+
+    #[test]
+    fn silence_counts_from_when_something_is_owed() {
+        let mut link = welcomed();
         // Long after: nothing was owed meanwhile, so nobody is asked at once.
-        link.assign(at(5000), attempt(1), at(9000), 0);
+        link.assign(at(5000), unclaimed(attempt(1), at(9000), 0));
         assert_eq!(link.poll_timeout(), Some(at(5100)));
         while link.poll_output().is_some() {}
         link.handle_timeout(at(5050));
@@ -120,5 +140,19 @@ mod tests {
         link.handle_timeout(at(5100));
         let ping = LinkOutput::Send(ToWorker::Ping { received_outcomes: 0 });
         assert_eq!(link.poll_output(), Some(ping));
+    }
+
+    #[test]
+    fn what_was_heard_after_a_suspension_is_not_in_the_future() {
+        let mut link = welcomed();
+        link.assign(at(2), unclaimed(attempt(1), at(90_000), 0));
+        // Suspended from 2 to 50000, and the worker's Pong waited: the order of `catch_up`.
+        link.handle_message(
+            at(50_000),
+            FromWorker::Pong { received_jobs: 1, load: Load::default() },
+            &[],
+        );
+        link.handle_suspension(at(50_000), ms(49_900));
+        assert_eq!(link.poll_timeout(), Some(at(50_100)));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use svcmap_proto::jobs::{AttemptId, ToWorker, Verdict};
+use svcmap_proto::jobs::{AttemptId, OfferId, OfferedSlot, ToWorker, Verdict};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::SenderId;
 
@@ -26,6 +26,8 @@ pub struct Identity {
     pub sender: SenderId,
     /// Largest result that it takes, in bytes.
     pub result_bytes_max: u32,
+    /// Whether it has use for credits.
+    pub takes_credits: bool,
 }
 
 /// What the link wants done, or has found out.
@@ -41,6 +43,8 @@ pub enum LinkOutput {
         verdict: Verdict,
         /// Result or error.
         payload: Vec<u8>,
+        /// How long it was under way, there and back.
+        journey: Duration,
     },
     /// The worker never saw the attempt: it can be tried elsewhere.
     NeverSeen(AttemptId),
@@ -58,6 +62,15 @@ pub enum LinkOutput {
         /// The highest number of a job that this counts.
         received_jobs: u64,
     },
+    /// The worker granted credits.
+    Granted {
+        /// How many.
+        credits: u32,
+    },
+    /// The worker passed on that another one has a slot.
+    Offered(OfferedSlot),
+    /// The worker has no use for what it was offered.
+    Declined(OfferId),
     /// The link is of no use any more.
     Closed(Closing),
 }

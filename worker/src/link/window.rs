@@ -46,10 +46,10 @@ impl Window {
         self.last_number
     }
 
-    /// An attempt has its outcome. Returns whether it was still open.
-    pub(super) fn settle(&mut self, attempt: AttemptId) -> bool {
-        let number = self.numbers.remove(&attempt);
-        number.is_some_and(|number| self.by_number.remove(&number).is_some())
+    /// An attempt has its outcome. Returns when it was sent, if it was still open.
+    pub(super) fn settle(&mut self, attempt: AttemptId) -> Option<Timestamp> {
+        let number = self.numbers.remove(&attempt)?;
+        self.by_number.remove(&number).map(|open| open.sent_at)
     }
 
     /// Takes out the attempts that never arrived, as the worker has jobs up to that number only.
@@ -60,6 +60,12 @@ impl Window {
             self.numbers.remove(attempt);
         }
         attempts
+    }
+
+    /// The worker has jobs up to that number, maybe of a link that was forgotten here: whatever is
+    /// sent goes under a higher one.
+    pub(super) fn continue_after(&mut self, received_jobs: u64) {
+        self.last_number = self.last_number.max(received_jobs);
     }
 
     /// What HELLO tells of them.

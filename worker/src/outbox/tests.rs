@@ -13,7 +13,7 @@ fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
         instance: None,
         payload: Arc::new(vec![1]),
         deadline: ms(deadline_ms),
-        hold: ms(hold_ms),
+        hold: Some(ms(hold_ms)),
         idempotent,
     }
 }
@@ -91,13 +91,13 @@ proptest! {
                     outbox.submit(now, id, spec(deadline_ms, hold_ms, idempotent));
                 }
                 Step::Assign => {
-                    if let Some((attempt, deadline)) = outbox.assign(&lane(), 1) {
+                    if let Some(Assigned { attempt, deadline, .. }) = outbox.assign(&lane(), 1) {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         prop_assert_eq!(deadline, job.deadline);
                         under_way.push(attempt);
                     }
                 }
-                Step::Ended(which, verdict) => {
+                Step::Ended(which, ref verdict) => {
                     if which < under_way.len() {
                         let attempt = under_way.remove(which);
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
@@ -190,12 +190,12 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for tries in 1..=TRIES_MAX {
         assert_eq!(settled(&mut outbox), []);
-        let (attempt, _) = outbox.assign(&lane(), 1).unwrap();
+        let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
         assert_eq!(attempt, AttemptId { job: 1, attempt: tries });
         let rejected = Verdict::Rejected(Reason::Full);
-        outbox.handle_ended(at(1), attempt, rejected, &key(), Vec::new());
+        outbox.handle_ended(at(1), attempt, &rejected, &key(), Vec::new());
         // An answer to an attempt that is over means nothing.
-        outbox.handle_ended(at(1), attempt, Verdict::Done, &key(), Vec::new());
+        outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Vec::new());
     }
     let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
     assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, TRIES_MAX));

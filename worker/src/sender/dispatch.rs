@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::Reason;
+use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
 use svcmap_proto::load::State;
 use svcmap_proto::names::{HostId, InstanceKey, Name};
@@ -12,9 +12,20 @@ use svcmap_proto::time::Timestamp;
 use super::links::Links;
 use super::{Sender, SenderOutput};
 use crate::choice::{Candidate, Crowd};
+use crate::link::Attempt;
 use crate::observation::Observation;
-use crate::outbox::{JobId, Lane};
+use crate::outbox::{Assigned, JobId, Lane};
 use crate::peers::{Knowledge, Member, Peers};
+
+/// Where the first job of a lane goes.
+pub(super) struct Sending<'a> {
+    pub(super) key: &'a InstanceKey,
+    /// How old what is known of its load is; `None` if nothing is.
+    pub(super) age: Option<Duration>,
+    /// On what the job claims a slot there, and until when that can be claimed.
+    pub(super) claim: Claim,
+    pub(super) claimed_until: Option<Timestamp>,
+}
 
 /// Whom a job may go to.
 struct Wanted<'a> {
@@ -48,16 +59,15 @@ impl Crowd for Wanted<'_> {
 impl Sender {
     /// Gives the jobs of a lane to workers, as long as one has room.
     pub(super) fn dispatch(&mut self, now: Timestamp, lane: &Lane) {
-        if self.outbox.first(lane).is_none() {
+        if self.outbox.first(lane).is_none() && self.asks.len(lane) == 0 {
             return;
         }
-        let instances = match &lane.instance {
-            Some(instance) => {
-                let (service, instance) = (lane.service.clone(), instance.clone());
-                Arc::new([InstanceKey { service, instance }])
-            }
-            None => self.rosters.instances(&self.peers, &lane.service),
-        };
+        let instances = self.instances(lane);
+        if self.identity.takes_credits {
+            self.spend(now, lane, &instances);
+            self.ask(now, lane, &instances);
+            return;
+        }
         while let Some(id) = self.outbox.first(lane) {
             let Some((key, age)) = self.choose(now, &instances, id) else {
                 if self.is_misdirected(lane, id) {
@@ -66,21 +76,56 @@ impl Sender {
                 }
                 return;
             };
-            let Some(number) = self.link(now, key) else { return };
-            let payload_bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
-            let Some((attempt, deadline)) = self.outbox.assign(lane, number) else { return };
-            if let Some(state) = self.links.get_mut(number) {
-                state.link.assign(now, attempt, deadline, payload_bytes);
-            }
-            if self.observe {
-                let chosen = Observation::Chosen { attempt, key: key.clone(), age };
-                self.outputs.push_back(SenderOutput::Observed(chosen));
+            let sending = Sending { key, age, claim: Claim::Nothing, claimed_until: None };
+            if !self.send(now, lane, sending) {
+                return;
             }
         }
     }
 
+    /// The instances that a lane's jobs may go to.
+    pub(super) fn instances(&mut self, lane: &Lane) -> Arc<[InstanceKey]> {
+        let all = self.rosters.instances(&self.peers, &lane.service);
+        match &lane.instance {
+            None => all,
+            Some(instance) => {
+                let (service, instance) = (lane.service.clone(), instance.clone());
+                Arc::new([InstanceKey { service, instance }])
+            }
+        }
+    }
+
+    /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.
+    pub(super) fn send(&mut self, now: Timestamp, lane: &Lane, sending: Sending<'_>) -> bool {
+        let Sending { key, age, claim, claimed_until } = sending;
+        let Some(number) = self.link(now, key) else { return false };
+        let Some(assigned) = self.outbox.assign(lane, number) else { return false };
+        let share = self.share_after(lane, number);
+        let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
+        let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
+        if let Some(state) = self.links.get_mut(number) {
+            let id = attempt;
+            let attempt = Attempt {
+                id,
+                deadline,
+                payload_bytes,
+                claim,
+                claimed_until,
+                moves_left,
+                submitted_at,
+                share,
+            };
+            state.link.assign(now, attempt);
+        }
+        if self.observe {
+            let chosen = Observation::Chosen { attempt, key: key.clone(), age };
+            self.outputs.push_back(SenderOutput::Observed(chosen));
+        }
+        true
+    }
+
     /// Whom a job goes to, and how old what is known of that one's load is.
-    fn choose<'a>(
+    pub(super) fn choose<'a>(
         &mut self,
         now: Timestamp,
         instances: &'a [InstanceKey],
@@ -97,7 +142,7 @@ impl Sender {
     }
 
     /// Whether only workers serve a lane that can make nothing of that job.
-    fn is_misdirected(&self, lane: &Lane, id: JobId) -> bool {
+    pub(super) fn is_misdirected(&self, lane: &Lane, id: JobId) -> bool {
         let mut wanted = wanted(&self.peers, lane).peekable();
         wanted.peek().is_some()
             && wanted.all(|(_, member)| member.load.share.is_some())
@@ -105,7 +150,7 @@ impl Sender {
     }
 
     /// The link to an instance; opened if it is not.
-    fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
+    pub(super) fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
         let member = self.peers.member(key)?;
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
@@ -116,8 +161,9 @@ impl Sender {
     }
 }
 
-/// Why no worker has room for a lane; `None` if too little is known to say.
-pub(super) fn why_no_worker(peers: &Peers, lane: &Lane) -> Option<Reason> {
+/// Why a lane finds no worker; `None` if too little is known to say. `no_room` is what to say if they
+/// just have no room.
+pub(super) fn why_no_worker(peers: &Peers, lane: &Lane, no_room: Reason) -> Option<Reason> {
     let is_complete = || peers.knowledge(&lane.service) == Knowledge::Complete;
     if peers.members(&lane.service).next().is_none() {
         return is_complete().then_some(Reason::NoSuchService);
@@ -126,8 +172,13 @@ pub(super) fn why_no_worker(peers: &Peers, lane: &Lane) -> Option<Reason> {
     if wanted.peek().is_none() {
         return is_complete().then_some(Reason::NotHere);
     }
-    let all_draining = wanted.all(|(_, member)| member.load.state == State::Draining);
-    Some(if all_draining { Reason::Draining } else { Reason::Full })
+    let loads: Vec<_> = wanted.map(|(_, member)| &member.load).collect();
+    Some(match () {
+        () if loads.iter().all(|load| load.state == State::Draining) => Reason::Draining,
+        // A worker of the JSON dialect makes no promises.
+        () if loads.iter().all(|load| load.share.is_some()) => Reason::Full,
+        () => no_room,
+    })
 }
 
 /// The members that a lane's jobs are meant for.

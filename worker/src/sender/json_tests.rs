@@ -2,7 +2,7 @@
 
 use svcmap_proto::control::{Change, ChangesPart, Entry};
 use svcmap_proto::load::{Load, Share};
-use svcmap_proto::names::{Epoch, Incarnation};
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 
 use super::*;
 use crate::choice::{PowerOfTwo, Random};
@@ -80,7 +80,7 @@ impl Scene {
             instance: None,
             payload: Arc::new(payload.to_vec()),
             deadline: ms(2000),
-            hold: ms(500),
+            hold: Some(ms(500)),
             idempotent: false,
         };
         self.0.handle_submit(now, JobId(job), spec);

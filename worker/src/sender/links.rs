@@ -36,6 +36,8 @@ pub(super) struct LinkState {
     planned_at: Option<Timestamp>,
     /// Whether [`Links`] is to look at it.
     is_touched: bool,
+    /// Whether [`Links`] knows it to have credits.
+    is_credited: bool,
 }
 
 impl LinkState {
@@ -50,6 +52,7 @@ impl LinkState {
             load_sequence: 0,
             planned_at: None,
             is_touched: false,
+            is_credited: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl LinkState {
         let mut accepted = 0;
         if let Some(rep) = &mut self.rep {
             rep.handle_load(&member.load);
+            // A REP socket takes no other before it has replied, whatever a policy thinks.
             if rep.full_until().is_some() || self.link.open() > 0 {
                 return None;
             }
@@ -134,6 +138,8 @@ pub(super) struct Links {
     touched: Vec<u64>,
     /// The deadlines of all links that were not touched since.
     by_deadline: BTreeSet<(Timestamp, u64)>,
+    /// The links that have credits, by service, and some that had.
+    credited: BTreeMap<Name, BTreeSet<u64>>,
 }
 
 impl Links {
@@ -161,6 +167,19 @@ impl Links {
                     return Some((number, output));
                 }
                 state.is_touched = false;
+                let has_credits = state.link.has_credits();
+                if state.is_credited != has_credits {
+                    state.is_credited = has_credits;
+                    let service = &state.link.key().service;
+                    let credited = match self.credited.get_mut(service) {
+                        Some(credited) => credited,
+                        None => self.credited.entry(service.clone()).or_default(),
+                    };
+                    match has_credits {
+                        true => credited.insert(number),
+                        false => credited.remove(&number),
+                    };
+                }
                 let deadline = state.poll_timeout();
                 if state.planned_at != deadline {
                     let planned_at = std::mem::replace(&mut state.planned_at, deadline);
@@ -227,11 +246,13 @@ impl Links {
             None if usable_endpoints(member, host).is_empty() => return None,
             None => (0, 0),
         };
-        if member.load.share.is_some() && own > 0 {
-            // A REP socket takes no other before it has replied, whatever a policy thinks.
-            return None;
-        }
         Some(Candidate { load, age, unreflected, own })
+    }
+
+    /// The links of a service that have credits.
+    pub(super) fn credited(&self, service: &Name) -> impl Iterator<Item = (u64, &LinkState)> {
+        let numbers = self.credited.get(service).into_iter().flatten();
+        numbers.filter_map(|number| Some((*number, self.by_number.get(number)?)))
     }
 
     /// The next deadline of a link.
@@ -260,12 +281,14 @@ impl Links {
     /// Forgets closed links to lives that are over.
     pub(super) fn forget_ended(&mut self, peers: &Peers) {
         let (by_number, by_deadline) = (&mut self.by_number, &mut self.by_deadline);
+        let credited = &mut self.credited;
         self.by_peer.retain(|key, lives| {
             lives.retain(|incarnation, number| {
                 let is_open = by_number.get(number).is_some_and(|s| !s.link.is_closed());
                 let keep = peers.is_member(key, *incarnation) || is_open;
                 if !keep && let Some(state) = by_number.remove(number) {
                     state.planned_at.map(|at| by_deadline.remove(&(at, *number)));
+                    credited.get_mut(&key.service).map(|credited| credited.remove(number));
                 }
                 keep
             });
@@ -273,7 +296,7 @@ impl Links {
         });
     }
 
-    fn number(&self, key: &InstanceKey, incarnation: Incarnation) -> Option<u64> {
+    pub(super) fn number(&self, key: &InstanceKey, incarnation: Incarnation) -> Option<u64> {
         self.by_peer.get(key)?.get(&incarnation).copied()
     }
 }

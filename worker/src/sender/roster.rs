@@ -21,6 +21,8 @@ struct Roster {
     /// The cache's count of changes that this was made at.
     membership: u64,
     instances: Arc<[InstanceKey]>,
+    /// Those of them that speak the JSON dialect.
+    json: Arc<[InstanceKey]>,
 }
 
 impl Rosters {
@@ -41,9 +43,19 @@ impl Rosters {
                 instances.truncate(self.instances_max);
             }
             let key = |instance| InstanceKey { service: service.clone(), instance };
-            *roster = Roster { membership, instances: instances.into_iter().map(key).collect() };
+            let instances: Arc<[_]> = instances.into_iter().map(key).collect();
+            let is_json = |key: &&InstanceKey| {
+                peers.member(key).is_some_and(|member| member.load.share.is_some())
+            };
+            let json = instances.iter().filter(is_json).cloned().collect();
+            *roster = Roster { membership, instances, json };
         }
         Arc::clone(&roster.instances)
+    }
+
+    /// Those that speak the JSON dialect.
+    pub(super) fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
+        self.by_service.get(service).map(|roster| Arc::clone(&roster.json)).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::load::State;
 
+use super::drain::FLUSH_LIMIT;
 use super::*;
 use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
 use crate::testing::*;
@@ -42,7 +43,7 @@ struct World {
 
 impl World {
     fn new(config: IntakeConfig) -> Self {
-        let identity = Identity { sender: SENDER, result_bytes_max: 1000 };
+        let identity = Identity { sender: SENDER, result_bytes_max: 1000, takes_credits: true };
         let mut world = Self {
             now: at(0),
             link: Link::new(at(0), identity, key(), LIFE, TIMING),
@@ -85,7 +86,7 @@ impl World {
         if self.link.is_usable() {
             self.assigned += 1;
             let deadline = self.now + Duration::from_secs(3600);
-            self.link.assign(self.now, attempt(self.assigned), deadline, 1);
+            self.link.assign(self.now, unclaimed(attempt(self.assigned), deadline, 1));
             self.act();
         }
     }
@@ -150,12 +151,13 @@ impl World {
                         self.to_worker.push_back((message, vec![1]));
                     }
                 }
-                LinkOutput::Ended { attempt, verdict, payload } => {
+                LinkOutput::Ended { attempt, verdict, payload, .. } => {
                     self.tell(attempt, Told::Ended(verdict, payload));
                 }
                 LinkOutput::NeverSeen(attempt) => self.tell(attempt, Told::NeverSeen),
                 LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),
                 LinkOutput::Load { load, .. } => self.newest_state = Some(load.state),
+                LinkOutput::Granted { .. } | LinkOutput::Offered(_) | LinkOutput::Declined(_) => {}
                 LinkOutput::Closed(closing) => {
                     self.given_up |= closing == Closing::Unreachable;
                     // Its socket is closed with it.
@@ -172,7 +174,9 @@ impl World {
                     assert!(!again, "{} was started twice", attempt_of(task.origin));
                     self.running.push(task);
                 }
-                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => {}
+                ServerOutput::Cancel(_)
+                | ServerOutput::Reply { .. }
+                | ServerOutput::Offer { .. } => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));
@@ -339,6 +343,7 @@ fn hello(open: Vec<svcmap_proto::jobs::OpenAttempt>, connection: u32) -> SenderH
         incarnation: LIFE,
         received_outcomes: 0,
         payload_bytes_max: 10,
+        takes_credits: false,
         open,
     }
 }
@@ -348,7 +353,7 @@ fn answers(server: &mut Server, now: Timestamp) -> Vec<FromWorker> {
         .filter_map(|output| match output {
             ServerOutput::Answer { message, .. } => Some(message),
             ServerOutput::Outcome { header, .. } => Some(FromWorker::Outcome(header)),
-            ServerOutput::Start(_) | ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => None,
+            _ => None,
         })
         .collect()
 }
@@ -380,7 +385,7 @@ fn a_result_that_its_sender_cannot_take_is_a_failure() {
     let (mut server, from) = server();
     server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)), b"");
     let (number, deadline_ms) = (1, 1000);
-    let job = JobHeader { number, attempt: attempt(1), deadline_ms, received_outcomes: 0 };
+    let job = header(number, attempt(1), deadline_ms);
     server.handle_message(at(0), from, ToWorker::Job(job), b"");
     let Some(ServerOutput::Start(task)) = server.poll_output(at(0)) else { panic!("no start") };
     server.handle_finished(at(1), task.id, Ending::Done, vec![0; 11]);

@@ -2,7 +2,7 @@
 
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::Statistics;
+use svcmap_worker::{Statistics, Tally};
 
 use crate::errors::{Error, Failure, print_out};
 use crate::table::{self, Cell, Column};
@@ -43,7 +43,8 @@ impl Step {
 
 /// Every job accounted for, and what became of the attempts at each instance.
 pub fn accounts(statistics: &Statistics) -> String {
-    let columns = ["INSTANCE", "SENT", "DONE", "REJECTED", "RE-SENT", "UNKNOWN", "STALE"];
+    let columns =
+        ["INSTANCE", "SENT", "DONE", "HANDED ON", "REJECTED", "RE-SENT", "UNKNOWN", "STALE"];
     let columns: Vec<_> = columns
         .iter()
         .enumerate()
@@ -53,8 +54,9 @@ pub fn accounts(statistics: &Statistics) -> String {
         .instances
         .iter()
         .map(|(key, tally)| {
-            let resent = tally.rejected + tally.never_seen;
-            let counts = [tally.sent, tally.done, tally.rejected, resent, tally.lost, tally.stale];
+            let resent = tally.rejected + tally.never_seen + tally.handed_over;
+            let Tally { sent, done, handed_over, rejected, lost, stale, .. } = *tally;
+            let counts = [sent, done, handed_over, rejected, resent, lost, stale];
             let cells = counts.iter().map(|count| Cell::from(count.to_string()));
             std::iter::once(Cell::from(key.to_string())).chain(cells).collect()
         })

@@ -72,13 +72,13 @@ pub fn run(args: &SoakSenderArgs) -> Result<ExitCode, Error> {
 fn outbox(load: &LoadOptions) -> OutboxConfig {
     let shipped = OutboxConfig::default();
     let (hold, tries) = match load.policy {
-        Policy::Svcmap => (shipped.hold, shipped.attempts_max),
-        _ => (Duration::ZERO, 1),
+        Policy::Svcmap | Policy::NoCredits => (shipped.hold, shipped.attempts_max),
+        _ => (Some(Duration::ZERO), 1),
     };
     OutboxConfig {
         policy: load.policy,
         deadline: DEADLINE,
-        hold: load.hold.unwrap_or(hold),
+        hold: load.hold.or(hold),
         attempts_max: load.tries.map_or(tries, |tries| tries.get()),
         ..shipped
     }

@@ -1,25 +1,30 @@
 //! A worker's process.
 
-use svcmap_proto::control::Registration;
+use std::time::Duration;
+
+use svcmap_proto::control::{FromMapper, Registration};
 use svcmap_proto::jobs::FromWorker;
-use svcmap_proto::names::Incarnation;
+use svcmap_proto::names::{Incarnation, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
-use svcmap_worker::config::IntakeConfig;
+use svcmap_worker::choice::Policy;
+use svcmap_worker::config::{IntakeConfig, OutboxConfig};
 use svcmap_worker::intake::{Ending, TaskId};
+use svcmap_worker::sender::Sender;
 use svcmap_worker::senders::Connection;
 use svcmap_worker::server::{Server, ServerOutput};
 use svcmap_worker::session::{Session, SessionOutput};
 
-use super::{Effect, HOST, Line, Message, Node, endpoint, pulse, worker_key};
+use super::{Effect, HOST, Line, Message, Node, Outgoing, endpoint, pulse, worker_key};
 use crate::simulator::Scenario;
 
 /// See the module.
-#[derive(Debug)]
 pub struct WorkerNode {
     /// Which process it is: where it listens, and which life.
     process: usize,
     number: usize,
     server: Server,
+    /// Its sending half, which offers slots to peers.
+    pub outgoing: Outgoing,
     session: Session,
 }
 
@@ -30,7 +35,12 @@ impl WorkerNode {
         let config = IntakeConfig { concurrency, queue, ..IntakeConfig::default() };
         let key = worker_key(number);
         let server = Server::new(key.clone(), incarnation(process), config);
-        Self { process, number, server, session: Session::new(Some(key)) }
+        let id = SenderId(1 << 64 | process as u128);
+        let seed = scenario.seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(process as u64);
+        let choice = Policy::Svcmap.choice();
+        let sender = Sender::new(id, HOST, 1, OutboxConfig::default(), choice, seed);
+        let (outgoing, session) = (Outgoing::new(sender), Session::new(Some(key)));
+        Self { process, number, server, outgoing, session }
     }
 
     /// Its number.
@@ -66,26 +76,43 @@ impl WorkerNode {
     /// Something came.
     pub fn handle_message(&mut self, now: Timestamp, from: Node, message: Message) {
         match (from, message) {
+            (_, Message::FromMapper(FromMapper::Snapshot { service, part })) => {
+                self.outgoing.sender.handle_snapshot(now, 0, &service, &part);
+            }
             (_, Message::FromMapper(message)) => self.session.handle_message(now, message),
-            (_, Message::Publication(publication)) => {
-                pulse(&mut self.session, now, &publication, self.number);
+            (_, Message::ToWorker(line, message)) => {
+                self.server.handle_message(now, connection(from, line), message, &[]);
             }
-            (Node::Sender(sender), Message::ToWorker(line, message)) => {
-                self.server.handle_message(now, connection(sender, line), message, &[]);
+            (Node::Sender(_), Message::Gone(line)) => self.handle_gone(from, line),
+            (_, message) => {
+                if let Message::Publication(publication) = &message {
+                    pulse(&mut self.session, now, publication, self.number);
+                }
+                self.outgoing.handle_message(now, message);
             }
-            (Node::Sender(sender), Message::Gone(line)) => self.handle_gone(sender, line),
-            _ => {}
         }
     }
 
-    /// That connection of a sender is no more.
-    pub fn handle_gone(&mut self, sender: usize, line: Line) {
-        self.server.handle_gone(&connection(sender, line));
+    /// That connection of another process is no more.
+    pub fn handle_gone(&mut self, from: Node, line: Line) {
+        self.server.handle_gone(&connection(from, line));
     }
 
     /// A handler ended.
     pub fn handle_finished(&mut self, now: Timestamp, task: TaskId) {
         self.server.handle_finished(now, task, Ending::Done, Vec::new());
+    }
+
+    /// When something is due next.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let halves = earliest(self.server.poll_timeout(), self.outgoing.sender.poll_timeout());
+        earliest(halves, self.session.poll_timeout())
+    }
+
+    /// It was suspended for so long, and has read what came meanwhile.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.server.handle_suspension(gap);
+        self.outgoing.sender.handle_suspension(now, gap);
     }
 
     /// Acts on what is due, and says what to do. Returns when something is due next.
@@ -94,24 +121,49 @@ impl WorkerNode {
             self.server.handle_timeout(now);
         }
         self.session.handle_timeout(now);
+        if self.outgoing.sender.poll_timeout().is_some_and(|at| at <= now) {
+            self.outgoing.sender.handle_timeout(now);
+        }
+        for offer in self.outgoing.poll(now, effects) {
+            self.server.handle_no_taker(offer);
+        }
+        self.serve(now, effects);
+        for offer in self.outgoing.poll(now, effects) {
+            self.server.handle_no_taker(offer);
+        }
+        self.report(now, effects);
+        self.poll_timeout()
+    }
+
+    fn serve(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some(output) = self.server.poll_output(now) {
             match output {
                 ServerOutput::Answer { to, message } => {
-                    let (sender, line) = sender_and_line(&to);
+                    let (sender, line) = node_and_line(&to);
                     let message = Message::FromWorker(line, message);
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Outcome { to, header, .. } => {
-                    let (sender, line) = sender_and_line(&to);
+                    let (sender, line) = node_and_line(&to);
                     let message = Message::FromWorker(line, FromWorker::Outcome(header));
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Start(task) => effects.push(Effect::Start(task)),
+                ServerOutput::Offer { slot, blind } => {
+                    let (offer, key) = (slot.offer, worker_key(self.number));
+                    if !self.outgoing.sender.offer(now, &key, slot, blind) {
+                        self.server.handle_no_taker(offer);
+                    }
+                }
                 // No client speaks JSON here, and handlers do not look at the flag.
                 ServerOutput::Reply { .. } | ServerOutput::Cancel(_) => {}
             }
         }
+    }
+
+    fn report(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let load = self.server.load(now);
+        assert!(load.busy() <= load.slots, "no slot is promised twice: {load:?}");
         self.session.handle_load(now, &load);
         while let Some(output) = self.session.poll_output() {
             match output {
@@ -119,14 +171,14 @@ impl WorkerNode {
                     let message = Message::ToMapper(message);
                     effects.push(Effect::Send(Node::Mapper, Box::new(message)));
                 }
-                SessionOutput::Welcomed(_) => {
+                SessionOutput::Welcomed(welcome) => {
+                    self.outgoing.sender.handle_welcome(now, 0, &welcome);
                     let registration = self.registration(now);
                     self.session.register(now, registration);
                 }
                 _ => {}
             }
         }
-        earliest(self.server.poll_timeout(), self.session.poll_timeout())
     }
 }
 
@@ -134,19 +186,28 @@ fn incarnation(process: usize) -> Incarnation {
     Incarnation(process as u64 + 1)
 }
 
-fn connection(sender: usize, line: Line) -> Connection {
+fn connection(from: Node, line: Line) -> Connection {
     let Line { link, generation } = line;
-    let mut bytes = Vec::with_capacity(20);
-    bytes.extend_from_slice(&(sender as u64).to_le_bytes());
+    let (kind, number) = match from {
+        Node::Mapper => (0, 0),
+        Node::Worker(number) => (1, number),
+        Node::Sender(number) => (2, number),
+    };
+    let mut bytes = Vec::with_capacity(21);
+    bytes.push(kind);
+    bytes.extend_from_slice(&(number as u64).to_le_bytes());
     bytes.extend_from_slice(&link.to_le_bytes());
     bytes.extend_from_slice(&generation.to_le_bytes());
     Connection(bytes)
 }
 
-fn sender_and_line(connection: &Connection) -> (Node, Line) {
+fn node_and_line(connection: &Connection) -> (Node, Line) {
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    let (sender, line) = connection.0.split_at(8);
+    let (node, line) = connection.0.split_at(9);
     let (link, generation) = line.split_at(8);
     let generation = generation.try_into().map_or(0, u32::from_le_bytes);
-    (Node::Sender(number(sender) as usize), Line { link: number(link), generation })
+    let line = Line { link: number(link), generation };
+    let process = number(&node[1..]) as usize;
+    let node = if node[0] == 1 { Node::Worker(process) } else { Node::Sender(process) };
+    (node, line)
 }

@@ -110,11 +110,13 @@ impl World {
 
     /// A connection breaks: both ends notice, and it comes back in a moment.
     fn lose(&mut self, sender: usize, line: Line) {
-        if !self.senders[sender].is_open(line) {
+        if !self.senders[sender].outgoing.is_open(line) {
             return;
         }
-        let Some((worker, next)) = self.senders[sender].lose(self.now, line) else { return };
-        self.workers[worker].handle_gone(sender, line);
+        let Some((worker, next)) = self.senders[sender].outgoing.lose(self.now, line) else {
+            return;
+        };
+        self.workers[worker].handle_gone(Node::Sender(sender), line);
         self.ledger.damage.connections_lost += 1;
         let at = self.now + 5 * self.scenario.delay + RECONNECT;
         let (from, to) = (Node::Worker(worker), Node::Sender(sender));
@@ -130,7 +132,7 @@ impl World {
         let node = Node::Sender(number);
         self.stopped.insert(node, Stop::Ended);
         self.ledger.end_sender(stream);
-        let lines: Vec<_> = self.senders[number].lines().collect();
+        let lines: Vec<_> = self.senders[number].outgoing.lines().collect();
         for (worker, line) in lines {
             self.send(node, Node::Worker(worker), Box::new(Message::Gone(line)));
         }
@@ -147,7 +149,7 @@ impl World {
         // Who ended has no room.
         self.truth.set(0, usize::MAX);
         for sender in self.processes.clone() {
-            let to_it = self.senders[sender].lines().filter(|(worker, _)| *worker == 0);
+            let to_it = self.senders[sender].outgoing.lines().filter(|(worker, _)| *worker == 0);
             for (_, line) in to_it.collect::<Vec<_>>() {
                 self.send(node, Node::Sender(sender), Box::new(Message::Gone(line)));
             }
@@ -171,10 +173,10 @@ impl World {
         let due_at = match node {
             Node::Sender(sender) => self.senders[sender].poll_timeout(),
             Node::Worker(worker) => {
-                let jobs =
-                    self.workers[worker].jobs() + waiting.iter().filter(|e| e.is_job()).count();
+                let on_the_way = waiting.iter().filter(|event| event.is_job()).count();
+                let jobs = self.workers[worker].jobs() + on_the_way;
                 self.ledger.damage.jobs_trapped = jobs as u64;
-                None
+                self.workers[worker].poll_timeout()
             }
             Node::Mapper => None,
         };
@@ -184,10 +186,12 @@ impl World {
             }
         }
         let late = due_at.map_or(Duration::ZERO, |at| self.now.since(at));
-        if let Node::Sender(sender) = node
-            && late > SUSPENSION
-        {
-            self.senders[sender].handle_suspension(late);
+        if late > SUSPENSION {
+            match node {
+                Node::Sender(sender) => self.senders[sender].handle_suspension(self.now, late),
+                Node::Worker(worker) => self.workers[worker].handle_suspension(self.now, late),
+                Node::Mapper => {}
+            }
         }
         *self.wake_at.of(node) = None;
         self.act(node);

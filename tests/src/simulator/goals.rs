@@ -1,0 +1,228 @@
+//! What svcmap sets out to reach, and how near it comes: each goal at the base point or a step from it,
+//! beside an oracle that knows all queues and to which nothing takes time.
+
+use std::time::Duration;
+
+use svcmap_worker::choice::Policy;
+
+use super::scenario::{Faults, Span};
+use super::{Findings, Rule, Scenario, World};
+
+/// The goals count in service times; at this one, no limit in real time gets in the way of that: a
+/// job is held for a quarter of a second at least.
+const SERVICE_TIME: Duration = Duration::from_millis(25);
+
+/// One goal, and what was measured for it.
+#[derive(Clone, Debug)]
+pub struct Goal {
+    /// What it is about.
+    pub name: &'static str,
+    /// What was measured: of several points the worst.
+    pub value: f64,
+    /// What svcmap must reach.
+    pub must: f64,
+    /// What it aims for.
+    pub aim: f64,
+    /// More is better.
+    pub more: bool,
+}
+
+impl Goal {
+    fn at_most(name: &'static str, values: &[f64], must: f64, aim: f64) -> Self {
+        let value = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Self { name, value, must, aim, more: false }
+    }
+
+    fn at_least(name: &'static str, values: &[f64], must: f64, aim: f64) -> Self {
+        let value = values.iter().copied().fold(f64::INFINITY, f64::min);
+        Self { name, value, must, aim, more: true }
+    }
+
+    /// Whether it reaches what it must.
+    pub fn is_met(&self) -> bool {
+        self.reaches(self.must)
+    }
+
+    /// Whether it reaches what it aims for.
+    pub fn reaches_aim(&self) -> bool {
+        self.reaches(self.aim)
+    }
+
+    fn reaches(&self, limit: f64) -> bool {
+        if self.more { self.value >= limit } else { self.value <= limit }
+    }
+}
+
+/// All goals that concern that many things, each measured with about so many jobs at each point.
+pub fn all(jobs: u64) -> Vec<Goal> {
+    let mut goals = base(jobs);
+    goals.extend(tight(jobs));
+    goals.extend(larger(jobs));
+    goals.extend(faults(jobs));
+    goals
+}
+
+/// The base point at several loads.
+pub fn base(jobs: u64) -> Vec<Goal> {
+    let at = |utilisation| Pair::of(Scenario { utilisation, ..start() }, jobs);
+    let [half, seven, nine, busy, over] = [0.5, 0.7, 0.9, 0.95, 1.2].map(at);
+    let all = [&half, &seven, &nine, &busy, &over];
+    let no_credits = start().with_rule(Rule::Shipped(Policy::NoCredits));
+    vec![
+        Goal::at_most("FAR with credits", &all.map(|pair| pair.svcmap.report.far), 0.0, 0.0),
+        Goal::at_most(
+            "refused with a worker idle, utilisation to .9",
+            &[&half, &seven, &nine].map(|pair| pair.svcmap.report.frr),
+            1e-5,
+            1e-6,
+        ),
+        Goal::at_least(
+            "goodput / oracle, utilisation to .95",
+            &[&half, &seven, &nine, &busy].map(Pair::goodput),
+            0.9995,
+            1.0,
+        ),
+        Goal::at_least("goodput / oracle, utilisation 1.2", &[over.goodput()], 0.995, 1.0),
+        Goal::at_most(
+            "p99 wait / oracle, utilisation .9 to 1.2",
+            &[&nine, &busy, &over].map(Pair::wait),
+            1.6,
+            1.25,
+        ),
+        Goal::at_most(
+            "p99 response / oracle, utilisation .5 and .7",
+            &[&half, &seven].map(Pair::response),
+            1.4,
+            1.25,
+        ),
+        Goal::at_most(
+            "messages for each job, utilisation to .95",
+            &[&half, &seven, &nine, &busy].map(Pair::messages),
+            3.2,
+            2.6,
+        ),
+        Goal::at_most("messages for each job, utilisation 1.2", &[over.messages()], 8.0, 2.6),
+        Goal::at_most(
+            "FAR without credits, utilisation .9",
+            &[run(no_credits.with_jobs(jobs)).report.far],
+            1e-4,
+            1e-5,
+        ),
+    ]
+}
+
+/// Two slots at each worker.
+pub fn tight(jobs: u64) -> Vec<Goal> {
+    let at = |utilisation| Pair::of(Scenario { utilisation, queue: 1, ..start() }, jobs);
+    let [nine, over] = [0.9, 1.2].map(at);
+    let far = [&nine, &over].map(|pair| pair.svcmap.report.far);
+    vec![
+        Goal::at_most("FAR with credits, two slots", &far, 0.0, 0.0),
+        Goal::at_least("goodput / oracle, two slots, utilisation .9", &[nine.goodput()], 0.99, 1.0),
+        Goal::at_least(
+            "goodput / oracle, two slots, utilisation 1.2",
+            &[over.goodput()],
+            0.975,
+            1.0,
+        ),
+        Goal::at_most(
+            "messages for each job, two slots, utilisation .9",
+            &[nine.messages()],
+            6.0,
+            2.6,
+        ),
+        Goal::at_most(
+            "messages for each job, two slots, utilisation 1.2",
+            &[over.messages()],
+            8.0,
+            2.6,
+        ),
+    ]
+}
+
+/// Several jobs at once, and many workers.
+pub fn larger(jobs: u64) -> Vec<Goal> {
+    let several = Scenario { concurrency: 4, queue: 40, ..start() };
+    let many = Scenario { workers: 64, ..start() };
+    let pairs = [several, many].map(|scenario| Pair::of(scenario, jobs));
+    vec![Goal::at_most(
+        "p99 response / oracle, c = 4 and 64 workers",
+        &pairs.each_ref().map(Pair::response),
+        1.4,
+        1.25,
+    )]
+}
+
+/// No mapper, a worker that stands still, a sender that wants half of everything.
+pub fn faults(jobs: u64) -> Vec<Goal> {
+    let from = Duration::from_secs(2);
+    let minute = Span { from, length: Duration::from_secs(60) };
+    let away = Faults { mapper_away: Some(minute), ..Faults::default() };
+    let away = Pair::of(Scenario { faults: away, ..start() }, jobs.max(100_000));
+    let pause = Span { from, length: 50 * SERVICE_TIME };
+    let pause = Faults { worker_paused: Some(pause), ..Faults::default() };
+    let trapped = [1, 2, 3, 4, 5].map(|seed| {
+        let scenario = Scenario { faults: pause.clone(), utilisation: 0.7, seed, ..start() };
+        run(scenario.with_jobs(10_000)).damage.jobs_trapped as f64
+    });
+    let heavy = Scenario { utilisation: 1.2, heavy_share: Some(0.5), ..start() };
+    vec![
+        Goal::at_most("no mapper for 60 s: FAR", &[away.svcmap.report.far], 0.0, 0.0),
+        Goal::at_least("no mapper for 60 s: goodput / oracle", &[away.goodput()], 0.995, 1.0),
+        Goal::at_most("no mapper for 60 s: p99 wait / oracle", &[away.wait()], 1.6, 1.25),
+        Goal::at_most("jobs trapped in a suspended worker of 11 slots", &trapped, 11.0, 5.5),
+        Goal::at_least(
+            "one sender with half the load: what the others get",
+            &[run(heavy.with_jobs(jobs)).done_others],
+            0.99,
+            0.997,
+        ),
+    ]
+}
+
+/// The base point.
+fn start() -> Scenario {
+    Scenario {
+        service_time: SERVICE_TIME,
+        delay: SERVICE_TIME / 40,
+        publish_interval: SERVICE_TIME,
+        warm_up: 200 * SERVICE_TIME,
+        ..Scenario::default()
+    }
+}
+
+/// A scenario, and the same with the oracle.
+struct Pair {
+    svcmap: Findings,
+    oracle: Findings,
+}
+
+impl Pair {
+    fn of(scenario: Scenario, jobs: u64) -> Self {
+        let scenario = scenario.with_jobs(jobs);
+        let oracle =
+            Scenario { delay: Duration::ZERO, faults: Faults::default(), ..scenario.clone() };
+        Self { svcmap: run(scenario), oracle: run(oracle.with_rule(Rule::Oracle)) }
+    }
+
+    fn goodput(&self) -> f64 {
+        let done = |findings: &Findings| findings.report.outcomes.done as f64;
+        done(&self.svcmap) / done(&self.oracle)
+    }
+
+    fn wait(&self) -> f64 {
+        self.svcmap.report.wait_ms.p99 / self.oracle.report.wait_ms.p99
+    }
+
+    fn response(&self) -> f64 {
+        self.svcmap.report.response_ms.p99 / self.oracle.report.response_ms.p99
+    }
+
+    fn messages(&self) -> f64 {
+        self.svcmap.report.messages_per_job
+    }
+}
+
+fn run(scenario: Scenario) -> Findings {
+    World::new(scenario).run()
+}

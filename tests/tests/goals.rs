@@ -1,0 +1,30 @@
+//! What svcmap must reach, in the simulator: every row of its goals, with enough jobs to mean it.
+
+use svcmap_tests::simulator::goals::{self, Goal};
+
+fn all_met(goals: &[Goal]) {
+    for goal in goals {
+        assert!(goal.is_met(), "{goal:?}");
+    }
+}
+
+#[test]
+fn at_the_base_point() {
+    // A share of a hundred thousandth is three jobs here.
+    all_met(&goals::base(300_000));
+}
+
+#[test]
+fn in_tight_pools() {
+    all_met(&goals::tight(200_000));
+}
+
+#[test]
+fn in_larger_ones() {
+    all_met(&goals::larger(300_000));
+}
+
+#[test]
+fn when_things_go_wrong() {
+    all_met(&goals::faults(200_000));
+}

@@ -1,0 +1,444 @@
+//! Slots that a worker promises before a job comes: credits to senders, and reservations for what it
+//! offers to its peers.
+//!
+//! `running + queued + promised <= slots`, always. A credit is given
+//!
+//! - to a sender that has asked for it, as long as the queue here is short: what waits, waits at its
+//!   sender, where it can still go to whoever is free first;
+//! - to a sender whose job has just ended, unasked, while there is plenty of room: the next one then
+//!   needs no question. Such *standing* credits are called back when others need the slot.
+//!
+//! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
+//! clock, later than by that of its sender, who therefore never claims one in vain unless its
+//! process stood still in between.
+
+mod account;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId};
+use svcmap_proto::names::SenderId;
+use svcmap_proto::time::{Timestamp, earliest, wire_ms};
+
+use crate::config::IntakeConfig;
+use crate::handover;
+use crate::intake::Promised;
+use account::{Account, Accounts};
+
+/// A credit's lifetime in mean service times, so that few lapse between two jobs of one sender.
+const LIFETIME_SERVICES: u32 = 30;
+
+/// Shortest lifetime of a credit: far beyond what a message and a sleepy process take.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
+
+/// Longest lifetime of a credit: for so long a sender that died unnoticed can lock a slot.
+const LIFETIME_MAX: Duration = Duration::from_secs(60);
+
+/// Least time by which a promise is kept longer than its owner knows of.
+const MARGIN: Duration = Duration::from_millis(100);
+
+/// A credit is fresh, its job to be expected at any moment, for so many ways.
+const FRESH_WAYS: u32 = 5;
+
+/// The way, until the first job that was waited for tells.
+const WAY_FIRST: Duration = Duration::from_micros(200);
+
+/// Weight of the newest sample of the way: an eighth, as in RFC 6298.
+const WAY_WEIGHT: u32 = 8;
+
+/// What is here already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Jobs, queued and running.
+    pub jobs: u32,
+    /// Bytes of their payloads.
+    pub bytes: usize,
+    /// Mean service time; zero if none has finished.
+    pub mean_service: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    sender: SenderId,
+    granted_at: Timestamp,
+    expires_at: Timestamp,
+    /// Largest payload that it stands for.
+    bytes: u32,
+    recalled: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Credits {
+    slots: u32,
+    concurrency: u32,
+    bytes_max: usize,
+    payload_bytes_max: u32,
+    /// What an ordinary credit stands for: so much fits into each slot at once.
+    slot_bytes: u32,
+    accounts: Accounts,
+    /// Unused credits by number, oldest first.
+    unused: BTreeMap<u64, Credit>,
+    /// When each of these lapses: not in their order, as lifetimes follow the service time.
+    expiries: BTreeSet<(Timestamp, u64)>,
+    /// Of these, those whose jobs are to be expected at any moment.
+    fresh: BTreeSet<u64>,
+    /// Of these, those that nobody asked for and that were not recalled.
+    standing: BTreeSet<u64>,
+    /// How many were recalled.
+    recalled: u32,
+    /// Slots that are offered to peers, and until when they are kept.
+    reservations: BTreeMap<OfferId, Timestamp>,
+    next: u64,
+    promised_bytes: usize,
+    recalls: VecDeque<SenderId>,
+    way: Duration,
+    draining: bool,
+}
+
+impl Credits {
+    /// Nothing is promised yet.
+    pub fn new(config: &IntakeConfig) -> Self {
+        let (slots, limit) = (config.slots(), config.payload_bytes_max);
+        let per_slot = config.jobs_bytes_max / slots.max(1) as usize;
+        let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            slots,
+            concurrency: config.concurrency,
+            bytes_max: config.jobs_bytes_max,
+            payload_bytes_max: as_u32(limit),
+            slot_bytes: as_u32(limit.min(per_slot)),
+            accounts: Accounts::default(),
+            unused: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            standing: BTreeSet::new(),
+            recalled: 0,
+            reservations: BTreeMap::new(),
+            next: 0,
+            promised_bytes: 0,
+            recalls: VecDeque::new(),
+            way: WAY_FIRST,
+            draining: false,
+        }
+    }
+
+    /// What is promised.
+    pub fn promised(&self) -> Promised {
+        let slots = count(self.unused.len() + self.reservations.len());
+        Promised { slots, bytes: self.promised_bytes }
+    }
+
+    /// Credits that are wanted here and not granted yet.
+    pub fn wanted(&self) -> u32 {
+        self.accounts.wanted()
+    }
+
+    /// The time of one message, as jobs show that came at once on a credit.
+    pub fn way(&self) -> Duration {
+        self.way
+    }
+
+    /// A job of so many bytes, which waited so long at its sender, claims a slot. Returns whether
+    /// one was promised: it is free now, for that job.
+    pub fn claim(
+        &mut self,
+        now: Timestamp,
+        sender: SenderId,
+        claim: Claim,
+        bytes: usize,
+        waited: Duration,
+    ) -> bool {
+        match claim {
+            Claim::Nothing => false,
+            Claim::Credit => {
+                let fits = |number: &u64| self.unused[number].bytes as usize >= bytes;
+                let Some(number) = self.accounts.unused(sender).find(fits) else { return false };
+                let Some(credit) = self.remove(number) else { return false };
+                let out = now.since(credit.granted_at);
+                // A job that came to its sender later says nothing of the way.
+                if waited >= out {
+                    self.way = self.way - self.way / WAY_WEIGHT + out / (2 * WAY_WEIGHT);
+                }
+                true
+            }
+            Claim::Offer(offer) => self.cancel_offer(offer),
+        }
+    }
+
+    /// A job of that sender was taken.
+    pub fn handle_taken(&mut self, sender: SenderId) {
+        self.accounts.change(sender, |account| account.jobs += 1);
+    }
+
+    /// A job of that sender is no longer here.
+    pub fn handle_ended(&mut self, sender: SenderId) {
+        self.accounts.change(sender, |account| account.jobs = account.jobs.saturating_sub(1));
+    }
+
+    /// A sender says how many credits it wants: in all, or beside those that it has not used yet.
+    pub fn handle_demand(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
+        let since = now.before(Duration::from_micros(demand.waited_us));
+        let (slots, draining) = (self.slots, self.draining);
+        self.accounts.change(sender, |account| {
+            account.wanted = if draining { 0 } else { demand.share.min(slots) };
+            account.since = since;
+            account.bytes = demand.payload_bytes;
+            account.pinned = demand.pinned;
+        });
+    }
+
+    /// A sender says, with a job, how many credits it wants for the next ones.
+    pub fn handle_share(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
+        let unused = count(self.accounts.unused(sender).count());
+        let share = demand.share.saturating_sub(unused);
+        self.handle_demand(now, sender, Demand { share, ..demand });
+    }
+
+    /// A promise is not needed.
+    pub fn handle_return(&mut self, sender: SenderId, claim: Claim) {
+        match claim {
+            Claim::Nothing => {}
+            Claim::Credit => {
+                let oldest = self.accounts.unused(sender).next();
+                oldest.and_then(|number| self.remove(number));
+            }
+            Claim::Offer(offer) => {
+                self.cancel_offer(offer);
+            }
+        }
+    }
+
+    /// What was promised to that sender is void, and it wants nothing.
+    pub fn void(&mut self, sender: SenderId) {
+        let numbers: Vec<_> = self.accounts.unused(sender).collect();
+        for number in numbers {
+            self.remove(number);
+        }
+        self.accounts.change(sender, |account| (account.wanted, account.untold) = (0, 0));
+    }
+
+    /// From now on nothing is promised, and what was is void.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        for sender in self.accounts.senders() {
+            self.void(sender);
+        }
+        let offers: Vec<_> = self.reservations.keys().copied().collect();
+        offers.into_iter().for_each(|offer| {
+            self.cancel_offer(offer);
+        });
+    }
+
+    /// Promises slots to those who wait for them, fewest jobs and unused credits here first, then
+    /// longest waiting: as long as the queue, once they have come, stays short, unless a job can go
+    /// nowhere else. If all slots are promised, standing credits are called back.
+    pub fn grant(&mut self, now: Timestamp, here: Occupancy) {
+        let mut fresh = self.fresh(now);
+        while let Some((sender, account)) = self.accounts.first() {
+            let pinned = account.pinned;
+            let bytes = account.bytes.clamp(self.slot_bytes, self.payload_bytes_max);
+            if !self.has_room(here, self.slots, bytes) {
+                self.recall();
+                return;
+            }
+            if !pinned && here.jobs + fresh >= self.depth(here) {
+                return;
+            }
+            fresh += 1;
+            let number = self.issue(now, here, sender, bytes);
+            self.fresh.insert(number);
+            self.accounts.change(sender, |account| account.wanted -= 1);
+        }
+    }
+
+    /// A job of that sender has ended, and it got no credit: a standing one, if there is room beside
+    /// what may run at once and nobody waits.
+    pub fn grant_standing(&mut self, now: Timestamp, here: Occupancy, sender: SenderId) {
+        let slots = self.slots.saturating_sub(self.concurrency);
+        let is_wanted = self.accounts.wanted() > 0 || self.accounts.unused(sender).next().is_some();
+        if !self.draining && !is_wanted && self.has_room(here, slots, self.slot_bytes) {
+            let number = self.issue(now, here, sender, self.slot_bytes);
+            self.standing.insert(number);
+        }
+    }
+
+    /// What that sender has been granted and was not told yet, once.
+    pub fn take_untold(&mut self, now: Timestamp, sender: SenderId) -> Option<Grant> {
+        let untold = self.accounts.untold(sender).filter_map(|number| self.unused.get(&number));
+        let mut untold = untold.peekable();
+        let first = *untold.peek()?;
+        // Those of another size go into a message of their own.
+        let credits = count(untold.take_while(|credit| credit.bytes == first.bytes).count());
+        let lifetime_ms = wire_ms(first.expires_at.since(now + self.margin()));
+        let grant = Grant { credits, lifetime_ms, payload_bytes_max: first.bytes };
+        self.accounts.change(sender, |account| account.untold -= credits);
+        Some(grant)
+    }
+
+    /// The next sender that has been granted something that it was not told yet.
+    pub fn poll_untold(&mut self) -> Option<SenderId> {
+        self.accounts.first_untold()
+    }
+
+    /// The next sender that is to give back a credit.
+    pub fn poll_recall(&mut self) -> Option<SenderId> {
+        self.recalls.pop_front()
+    }
+
+    /// Reserves a slot to be offered to a peer, if a handler here has nothing to do and nobody
+    /// waits for it. One at a time.
+    pub fn offer(&mut self, now: Timestamp, here: Occupancy) -> Option<(OfferId, Duration)> {
+        let is_idle = here.jobs + self.fresh(now) < self.concurrency;
+        let is_free = self.accounts.wanted() == 0 && self.reservations.is_empty();
+        let has_room = self.has_room(here, self.slots, self.slot_bytes);
+        if self.draining || !is_idle || !is_free || !has_room {
+            return None;
+        }
+        let offer = OfferId(self.next);
+        self.next += 1;
+        let lifetime = handover::keep(here, self.way) + handover::CLAIM;
+        self.reservations.insert(offer, now + lifetime + self.margin());
+        self.promised_bytes += self.slot_bytes as usize;
+        Some((offer, lifetime))
+    }
+
+    /// Takes who gets the next credit off the list, for a slot elsewhere that takes so many bytes.
+    pub fn take_waiter(&mut self, bytes: u32) -> Option<SenderId> {
+        let takes = |account: &Account| account.bytes <= bytes && !account.pinned;
+        let (sender, _) = self.accounts.first().filter(|(_, account)| takes(account))?;
+        self.accounts.change(sender, |account| account.wanted -= 1);
+        Some(sender)
+    }
+
+    /// Whether a slot is reserved for what was offered.
+    pub fn has_offered(&self) -> bool {
+        !self.reservations.is_empty()
+    }
+
+    /// Largest payload that an offered slot takes.
+    pub fn slot_bytes(&self) -> u32 {
+        self.slot_bytes
+    }
+
+    /// Nobody takes that offer, or somebody has. Returns whether it stood.
+    pub fn cancel_offer(&mut self, offer: OfferId) -> bool {
+        let stood = self.reservations.remove(&offer).is_some();
+        if stood {
+            self.promised_bytes -= self.slot_bytes as usize;
+        }
+        stood
+    }
+
+    /// This process was suspended for so long: nobody could claim anything.
+    pub fn handle_suspension(&mut self, gap: Duration) {
+        self.unused.values_mut().for_each(|credit| credit.expires_at = credit.expires_at + gap);
+        self.expiries = self.expiries.iter().map(|(at, number)| (*at + gap, *number)).collect();
+        self.reservations.values_mut().for_each(|until| *until = *until + gap);
+    }
+
+    /// Promises that nobody claimed in time are void.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while let Some(&(at, number)) = self.expiries.first() {
+            if at > now {
+                break;
+            }
+            self.remove(number);
+        }
+        while let Some(offer) = self.lapsed_offer(now) {
+            self.cancel_offer(offer);
+        }
+    }
+
+    /// When [`Credits::handle_timeout`] and then [`Credits::grant`] have something to do again, if
+    /// nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        let reserved = self.reservations.values().min().copied();
+        let fresh = self.fresh.first().filter(|_| self.accounts.wanted() > 0);
+        let fresh = fresh.and_then(|number| self.unused.get(number));
+        let stale = fresh.map(|credit| credit.granted_at + FRESH_WAYS * self.way);
+        earliest(earliest(expiry, reserved), stale)
+    }
+
+    /// How many jobs, with those that are to be expected, are enough here: what runs at once, what
+    /// runs while a message goes there and back, and two against chance.
+    fn depth(&self, here: Occupancy) -> u32 {
+        let on_the_way = 2.0 * self.way.as_secs_f64() * f64::from(self.concurrency)
+            / here.mean_service.as_secs_f64().max(1e-6);
+        // What is beyond the slots, if only by rounding, is cut anyway.
+        let on_the_way = on_the_way.ceil().min(f64::from(self.slots)) as u32;
+        self.slots.min(self.concurrency.saturating_add(on_the_way).saturating_add(2))
+    }
+
+    /// How many jobs are to be expected at any moment.
+    fn fresh(&mut self, now: Timestamp) -> u32 {
+        let window = FRESH_WAYS * self.way;
+        while let Some(number) = self.fresh.first() {
+            if self.unused.get(number).is_some_and(|credit| credit.granted_at + window > now) {
+                break;
+            }
+            self.fresh.pop_first();
+        }
+        count(self.fresh.len())
+    }
+
+    fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {
+        here.jobs + self.promised().slots < slots
+            && here.bytes + self.promised_bytes + bytes as usize <= self.bytes_max
+    }
+
+    fn issue(&mut self, now: Timestamp, here: Occupancy, sender: SenderId, bytes: u32) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        let lifetime = (LIFETIME_SERVICES * here.mean_service).clamp(LIFETIME_MIN, LIFETIME_MAX);
+        let expires_at = now + lifetime + self.margin();
+        let credit = Credit { sender, granted_at: now, expires_at, bytes, recalled: false };
+        self.unused.insert(number, credit);
+        self.expiries.insert((expires_at, number));
+        self.promised_bytes += bytes as usize;
+        self.accounts.add(sender, number);
+        number
+    }
+
+    /// Calls back as many standing credits as are wanted, each once.
+    fn recall(&mut self) {
+        while self.recalled < self.accounts.wanted()
+            && let Some(number) = self.standing.pop_first()
+            && let Some(credit) = self.unused.get_mut(&number)
+        {
+            credit.recalled = true;
+            self.recalled += 1;
+            self.recalls.push_back(credit.sender);
+        }
+    }
+
+    fn lapsed_offer(&self, now: Timestamp) -> Option<OfferId> {
+        self.reservations.iter().find(|(_, until)| **until <= now).map(|(offer, _)| *offer)
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Credit> {
+        let credit = self.unused.remove(&number)?;
+        self.expiries.remove(&(credit.expires_at, number));
+        self.promised_bytes -= credit.bytes as usize;
+        self.recalled -= u32::from(credit.recalled);
+        self.fresh.remove(&number);
+        self.standing.remove(&number);
+        self.accounts.remove(credit.sender, number);
+        Some(credit)
+    }
+
+    /// How much longer than its owner knows a promise is kept.
+    fn margin(&self) -> Duration {
+        MARGIN.max(8 * self.way)
+    }
+}
+
+/// Promises fit in 32 bits: there are at most [`crate::config::SLOTS_MAX`].
+fn count(promises: usize) -> u32 {
+    u32::try_from(promises).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

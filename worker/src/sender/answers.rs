@@ -1,0 +1,130 @@
+//! What links have found out: outcomes, load, promises, and that they are of no use any more.
+
+use svcmap_proto::jobs::{Reason, ToWorker, Verdict};
+use svcmap_proto::load::State;
+use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
+
+use super::pace::Pace;
+use super::{Sender, SenderOutput};
+use crate::link::{Closing, LinkOutput};
+use crate::observation::Observation;
+use crate::outbox::JobId;
+
+impl Sender {
+    pub(super) fn handle_link_output(&mut self, now: Timestamp, number: u64, output: LinkOutput) {
+        let Some(state) = self.links.get_mut(number) else { return };
+        let key = state.link.key().clone();
+        match output {
+            LinkOutput::Send(message) => {
+                let payload = match &message {
+                    ToWorker::Job(header) => {
+                        self.statistics.peer(&key).sent += 1;
+                        self.outbox.payload(JobId(header.attempt.job)).cloned()
+                    }
+                    _ => None,
+                };
+                let Some(rep) = &mut state.rep else {
+                    let output = SenderOutput::Send { link: number, message, payload };
+                    return self.outputs.push_back(output);
+                };
+                let member = self.peers.is_member(&key, state.link.incarnation());
+                if let Some(answer) = rep.handle_message(now, &message, member) {
+                    state.link.handle_message(now, answer, &[]);
+                } else if let Some(body) = payload {
+                    self.outputs.push_back(SenderOutput::Request { link: number, body });
+                }
+            }
+            // A worker of the JSON dialect tells none: see `handle_link_reply`.
+            LinkOutput::Load { .. } if state.rep.is_some() => {}
+            LinkOutput::Load { load, received_jobs } => {
+                state.handle_answer();
+                if load.state == State::Draining {
+                    self.asks.forget(&key.service, number);
+                }
+                self.learn(&key.service, |pace| pace.learn_load(&load));
+                let Some(state) = self.links.get_mut(number) else { return };
+                if self.choice.learns_from_answers() {
+                    state.handle_answered_load(load.sequence, received_jobs);
+                    self.peers.handle_load(now, &key, state.link.incarnation(), &load);
+                    self.outbox.touch(&key.service);
+                }
+            }
+            LinkOutput::Ended { attempt, verdict, payload, journey } => {
+                let is_native = state.rep.is_none();
+                self.count(&key, &verdict);
+                match &verdict {
+                    Verdict::Done | Verdict::Failed if is_native => {
+                        self.learn(&key.service, |pace| pace.learn_journey(journey));
+                    }
+                    Verdict::Rejected(reason) if self.observe => {
+                        let (key, reason) = (key.clone(), *reason);
+                        let rejected = Observation::Rejected { attempt, key, reason };
+                        self.outputs.push_back(SenderOutput::Observed(rejected));
+                    }
+                    _ => {}
+                }
+                self.outbox.handle_ended(now, attempt, &verdict, &key, payload);
+                if let Verdict::HandedOver(slot) = verdict {
+                    self.take_slot(now, &key.service, Some(JobId(attempt.job)), &slot);
+                }
+            }
+            LinkOutput::Granted { credits } => {
+                self.asks.handle_granted(&key.service, number, credits);
+                self.outbox.touch(&key.service);
+            }
+            LinkOutput::Offered(slot) => {
+                self.asks.handle_granted(&key.service, number, 1);
+                self.take_slot(now, &key.service, None, &slot);
+            }
+            LinkOutput::Declined(offer) => {
+                self.outputs.push_back(SenderOutput::Declined(offer));
+            }
+            LinkOutput::NeverSeen(attempt) => {
+                self.statistics.peer(&key).never_seen += 1;
+                self.outbox.handle_never_seen(now, attempt);
+            }
+            LinkOutput::Lost { attempt, cause } => {
+                self.statistics.peer(&key).lost += 1;
+                self.outbox.handle_lost(now, attempt, cause);
+            }
+            LinkOutput::Closed(closing) => self.handle_closed(now, number, closing),
+        }
+    }
+
+    fn count(&mut self, key: &InstanceKey, verdict: &Verdict) {
+        let tally = self.statistics.peer(key);
+        match verdict {
+            Verdict::Done => tally.done += 1,
+            Verdict::Failed => tally.failed += 1,
+            Verdict::Abandoned => tally.lost += 1,
+            Verdict::Accepted => tally.accepted += 1,
+            Verdict::Rejected(Reason::Full) => {
+                tally.rejected += 1;
+                tally.stale += 1;
+            }
+            Verdict::Rejected(_) => tally.rejected += 1,
+            Verdict::HandedOver(_) => tally.handed_over += 1,
+        }
+    }
+
+    fn handle_closed(&mut self, now: Timestamp, number: u64, closing: Closing) {
+        let Some(state) = self.links.get_mut(number) else { return };
+        state.handle_closed(now, closing);
+        self.asks.forget(&state.link.key().service, number);
+        self.outputs.push_back(SenderOutput::Disconnect { link: number });
+        self.outbox.touch(&state.link.key().service);
+    }
+
+    /// Learns something about the pace of a service.
+    fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut Pace)) {
+        let pace = match self.paces.get_mut(service) {
+            Some(pace) => pace,
+            None => self.paces.entry(service.clone()).or_default(),
+        };
+        learn(pace);
+        if let Some(hold) = pace.hold() {
+            self.outbox.set_hold(service, hold);
+        }
+    }
+}

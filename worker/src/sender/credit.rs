@@ -1,0 +1,358 @@
+//! How a sender gets credits and spends them.
+//!
+//! A job goes to the worker, of those that have promised a slot, where it would be done first. While
+//! jobs wait, as many workers are asked for credits as there are jobs, each for the same share, and
+//! each the better of two random ones. Who gets a credit tells, with the job, what its share is now.
+
+use std::time::Duration;
+
+use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Reason};
+use svcmap_proto::load::{State, better_of_two};
+use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
+
+use super::Sender;
+use super::dispatch::Sending;
+use super::pace::Pace;
+use crate::choice::Candidate;
+use crate::outbox::{JobId, Lane};
+
+/// Workers that are looked at where all could be: of so many random ones the best is nearly the best
+/// of all.
+const LOOKS: usize = 8;
+
+/// A worker where a job would be done so many times later than elsewhere does not get it at once.
+const MUCH: f64 = 2.0;
+
+/// A guess goes only to a worker of which no more than this share of the slots is taken: others are
+/// guessing, too.
+const GUESS_SHARE: f64 = 0.5;
+
+/// The same where credits were asked for: with what was promised to others who have asked.
+const GUESS_SHARE_ASKED: f64 = 0.125;
+
+/// Peers that a worker looks at before it offers a slot to the busiest of them.
+const OFFER_LOOKS: usize = 6;
+
+/// A peer's load means something to who offers it a slot for so many services.
+const OFFER_FRESH: u32 = 3;
+
+/// A worker that has promised a slot, or can be taken to have one.
+struct Found {
+    key: InstanceKey,
+    age: Option<Duration>,
+    claim: Claim,
+    /// Time until the job would be done there, in seconds.
+    finish: f64,
+}
+
+impl Sender {
+    /// Gives the jobs of a lane to workers that have promised slots.
+    pub(super) fn spend(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
+        while let Some(id) = self.outbox.first(lane) {
+            let found = self.best_promise(now, lane, id);
+            let found = found.filter(|found| self.is_worth_it(now, id, found, instances));
+            let Some(found) = found.or_else(|| self.without_promise(now, lane, id, instances))
+            else {
+                if !self.is_misdirected(lane, id) {
+                    return;
+                }
+                self.outbox.refuse(now, id, Reason::NotJson);
+                continue;
+            };
+            let Found { key, age, claim, .. } = &found;
+            let sending = Sending { key, age: *age, claim: *claim, claimed_until: None };
+            if !self.send(now, lane, sending) {
+                return;
+            }
+        }
+    }
+
+    /// Where a job would be done first, of those that have promised a slot for it.
+    fn best_promise(&mut self, now: Timestamp, lane: &Lane, id: JobId) -> Option<Found> {
+        let bytes = self.outbox.payload(id)?.len();
+        let of_lane = |key: &InstanceKey| lane.instance.as_ref().is_none_or(|i| *i == key.instance);
+        let credited = self.links.credited(&lane.service);
+        let credited = credited.map(|(_, state)| &state.link);
+        let credited = credited.filter(|link| link.has_credit_for(now, bytes) && link.is_usable());
+        let keys: Vec<_> =
+            credited.map(|link| link.key()).filter(|key| of_lane(key)).cloned().collect();
+        let found = keys.into_iter().filter_map(|key| {
+            let (candidate, finish) = self.look(now, &key)?;
+            Some(Found {
+                key,
+                age: candidate.load.map(|_| candidate.age),
+                claim: Claim::Credit,
+                finish,
+            })
+        });
+        found.min_by(|a, b| a.finish.total_cmp(&b.finish))
+    }
+
+    /// Whether a promise is to be used, rather than to wait for one of a worker where the job would
+    /// be done much sooner. Whoever has waited for as long as it takes there waits no longer.
+    fn is_worth_it(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        found: &Found,
+        instances: &[InstanceKey],
+    ) -> bool {
+        if instances.len() == 1 {
+            return true;
+        }
+        let pace = self.paces.get(&found.key.service).copied().unwrap_or_default();
+        let waited = self.outbox.submitted_at(id).map_or(0.0, |at| now.since(at).as_secs_f64());
+        if found.finish <= MUCH * pace.usual_finish() || found.finish <= waited {
+            return true;
+        }
+        let others = self.some(instances);
+        let finishes = others.into_iter().filter_map(|key| Some(self.look(now, key)?.1));
+        let best = finishes.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
+        found.finish <= MUCH * (best + pace.round_trip())
+    }
+
+    /// A few random instances.
+    fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
+        let first = self.random.usize(..instances.len().max(1));
+        let from_there = instances.iter().cycle().skip(first);
+        from_there.take(LOOKS.min(instances.len())).collect()
+    }
+
+    /// Whom a job can go to although nobody has promised anything: a worker of the JSON dialect, as
+    /// those make no promises; and if asking costs more than a rejection now and then, or there is no
+    /// time to ask, a worker that has plenty of room.
+    fn without_promise(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        id: JobId,
+        instances: &[InstanceKey],
+    ) -> Option<Found> {
+        let (json, claim) = (self.rosters.json(&lane.service), Claim::Nothing);
+        let json: Vec<_> = json.iter().filter(|key| instances.contains(key)).cloned().collect();
+        if !json.is_empty()
+            && let Some((key, age)) = self.choose(now, &json, id)
+        {
+            return Some(Found { key: key.clone(), age, claim, finish: 0.0 });
+        }
+        let (is_short, is_urgent) = (self.pace(lane).is_short(), self.outbox.is_urgent(id));
+        if !is_short && !is_urgent {
+            return None;
+        }
+        let found = self.some(instances).into_iter().filter_map(|key| {
+            let member = self.peers.member(key)?;
+            let number = self.links.number(key, member.life);
+            let is_asked = number.is_some_and(|number| self.asks.is_asked(number));
+            let (candidate, finish) = self.look(now, key)?;
+            let has_room = match &candidate.load {
+                Some(load) => {
+                    let taken = self.pace(lane).jobs(&candidate);
+                    let (taken, share) = match is_asked {
+                        // Else it is refused.
+                        _ if is_urgent => (taken, 1.0),
+                        true => (taken + f64::from(load.promised), GUESS_SHARE_ASKED),
+                        false => (taken, GUESS_SHARE),
+                    };
+                    load.state == State::Ready
+                        && load.share.is_none()
+                        && taken <= share * f64::from(load.slots)
+                        && candidate.unreflected < load.free()
+                }
+                None => candidate.own == 0,
+            };
+            has_room.then(|| Found {
+                key: key.clone(),
+                age: candidate.load.map(|_| candidate.age),
+                claim,
+                finish,
+            })
+        });
+        found.min_by(|a, b| a.finish.total_cmp(&b.finish))
+    }
+
+    /// What is known of an instance, and the time until one more job would be done there.
+    fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
+        let member = self.peers.member(key)?;
+        let (expiry, host) = (self.timing.expiry, self.host);
+        let candidate = self.links.candidate(now, key, member, expiry, host)?;
+        let pace = self.paces.get(&key.service).copied().unwrap_or_default();
+        Some((candidate, pace.expected_finish(&candidate)))
+    }
+
+    /// Asks for credits while jobs wait in a lane, and says so when none does.
+    pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
+        let waiting = self.outbox.depth(lane);
+        if waiting == 0 {
+            if self.pace(lane).is_tight() {
+                for number in self.asks.links(lane) {
+                    self.ask_for(now, lane, number, 0);
+                }
+            }
+            return;
+        }
+        while self.asks.len(lane) < waiting.min(instances.len()) {
+            let Some(key) = self.next_to_ask(now, lane, instances, f64::INFINITY) else { break };
+            if !self.ask_one(now, lane, &key, waiting) {
+                break;
+            }
+        }
+        self.asks.wait(now, lane, self.pace(lane).patience());
+    }
+
+    /// No credit has come for a while: asks one more worker, if one seems to have nothing to do.
+    pub(super) fn ask_another(&mut self, now: Timestamp, lane: &Lane) {
+        let waiting = self.outbox.depth(lane);
+        let instances = self.instances(lane);
+        if waiting == 0 {
+            return;
+        }
+        if self.asks.len(lane) < instances.len().min(waiting + 1)
+            && let Some(key) = self.next_to_ask(now, lane, &instances, 0.5)
+        {
+            self.ask_one(now, lane, &key, waiting);
+        }
+        self.asks.wait(now, lane, self.pace(lane).patience());
+    }
+
+    /// The better of two random workers that were not asked for this lane, of those that have less
+    /// than so many jobs for each that can run at once.
+    fn next_to_ask(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        instances: &[InstanceKey],
+        jobs: f64,
+    ) -> Option<InstanceKey> {
+        let pace = self.pace(lane);
+        let mut random = self.random.fork();
+        let index = better_of_two(instances.len(), &mut random, |index| {
+            let key = &instances[index];
+            let member = self.peers.member(key)?;
+            if member.load.share.is_some() || member.load.state == State::Draining {
+                return None;
+            }
+            let number = self.links.number(key, member.life);
+            if number.is_some_and(|number| self.asks.contains(lane, number)) {
+                return None;
+            }
+            let (candidate, finish) = self.look(now, key)?;
+            let load = candidate.load.unwrap_or_default();
+            (load.expected_wait(pace.jobs(&candidate)) < jobs).then_some(finish)
+        })?;
+        instances.get(index).cloned()
+    }
+
+    fn ask_one(&mut self, now: Timestamp, lane: &Lane, key: &InstanceKey, waiting: usize) -> bool {
+        let Some(number) = self.link(now, key) else { return false };
+        let share = self.asks.share(lane, number, waiting);
+        self.ask_for(now, lane, number, share);
+        true
+    }
+
+    fn ask_for(&mut self, now: Timestamp, lane: &Lane, number: u64, share: u32) {
+        let share = self.asks.set(lane, number, share);
+        let oldest = self.outbox.first(lane);
+        let since = oldest.and_then(|id| self.outbox.submitted_at(id)).unwrap_or(now);
+        let bytes = oldest.and_then(|id| self.outbox.payload(id)).map_or(0, |p| p.len());
+        let demand = Demand {
+            share,
+            waited_us: svcmap_proto::time::wire_us(now.since(since)),
+            payload_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            pinned: lane.instance.is_some(),
+        };
+        if let Some(state) = self.links.get_mut(number) {
+            state.link.ask(demand);
+        }
+    }
+
+    /// A job of the lane goes to that worker: how many credits it is asked for with it.
+    pub(super) fn share_after(&mut self, lane: &Lane, number: u64) -> u32 {
+        let waiting = self.outbox.depth(lane);
+        let takes = self.identity.takes_credits
+            && self.links.get_mut(number).is_some_and(|state| state.rep.is_none());
+        if !takes {
+            return 0;
+        }
+        let share = self.asks.share(lane, number, waiting);
+        self.asks.set(lane, number, share)
+    }
+
+    /// A slot was passed on, for that job, or for whichever waits longest.
+    pub(super) fn take_slot(
+        &mut self,
+        now: Timestamp,
+        service: &Name,
+        job: Option<JobId>,
+        slot: &OfferedSlot,
+    ) {
+        let lane = Lane::any(service);
+        let key = InstanceKey { service: service.clone(), instance: slot.instance.clone() };
+        let first = self.outbox.first(&lane);
+        let is_wanted = first.is_some() && job.is_none_or(|job| first == Some(job));
+        let bytes = first.and_then(|id| self.outbox.payload(id)).map_or(0, |p| p.len());
+        let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
+        let is_there = self.peers.is_member(&key, slot.incarnation);
+        let usable = is_there.then(|| self.look(now, &key)).flatten();
+        if let (true, Some((candidate, _))) = (is_wanted && fits, usable) {
+            let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms));
+            let sending = Sending {
+                key: &key,
+                age: candidate.load.map(|_| candidate.age),
+                claim: Claim::Offer(slot.offer),
+                claimed_until: Some(now + lifetime),
+            };
+            if self.send(now, &lane, sending) {
+                return;
+            }
+        }
+        let number = self.links.number(&key, slot.incarnation);
+        if let Some(state) = number.and_then(|number| self.links.get_mut(number)) {
+            state.link.return_offer(slot.offer);
+        }
+    }
+
+    /// Offers a slot of this process's own worker to a busy peer: to the one with most to do of a few
+    /// random ones; `blind`: to any, if nothing is known of them. Returns whether one was found.
+    pub fn offer(
+        &mut self,
+        now: Timestamp,
+        own: &InstanceKey,
+        slot: OfferedSlot,
+        blind: bool,
+    ) -> bool {
+        self.peers.follow(now, &own.service);
+        let peers = self.friends.instances(&self.peers, &own.service);
+        let first = self.random.usize(..peers.len().max(1));
+        let some = peers.iter().cycle().skip(first).take(peers.len()).filter(|key| *key != own);
+        let some: Vec<InstanceKey> = some.take(OFFER_LOOKS).cloned().collect();
+        let pace = self.pace(&Lane::any(&own.service));
+        let mut known = 0;
+        let mut busiest: Option<(f64, &InstanceKey)> = None;
+        for key in &some {
+            let Some(member) = self.peers.member(key) else { continue };
+            let load = &member.load;
+            // A process that only serves learns the pace from nobody else.
+            let service = Duration::from_micros(load.mean_service_us);
+            let fresh = OFFER_FRESH * pace.patience().max(service);
+            if now.since(member.load_at) > fresh || load.share.is_some() {
+                continue;
+            }
+            known += 1;
+            let waiting = f64::from(load.queued);
+            if waiting >= f64::from(crate::handover::GATE)
+                && busiest.is_none_or(|(most, _)| waiting > most)
+            {
+                busiest = Some((waiting, key));
+            }
+        }
+        let any = (blind && known == 0).then(|| some.first()).flatten();
+        let Some(key) = busiest.map(|(_, key)| key).or(any) else { return false };
+        let Some(number) = self.link(now, key) else { return false };
+        self.links.get_mut(number).is_some_and(|state| state.link.offer(slot))
+    }
+
+    fn pace(&self, lane: &Lane) -> Pace {
+        self.paces.get(&lane.service).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,404 @@
+//! Senders and workers, wired without sockets: jobs are handed over from one worker to another.
+
+use std::collections::BTreeMap;
+
+use svcmap_proto::control::Entry;
+use svcmap_proto::jobs::{Claim, Grant, JobHeader, OfferedSlot, OutcomeHeader, Verdict};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
+
+use super::*;
+use crate::choice::Policy;
+use crate::config::IntakeConfig;
+use crate::intake::{Ending, TaskId};
+use crate::senders::Connection;
+use crate::server::{Server, ServerOutput};
+use crate::testing::*;
+
+const LIFE: Incarnation = Incarnation(5);
+
+fn service() -> Name {
+    name("resize")
+}
+
+fn worker_key(worker: u16) -> InstanceKey {
+    InstanceKey { service: service(), instance: name(&format!("w-{worker}")) }
+}
+
+fn entry(worker: u16, load: Load) -> Entry {
+    Entry {
+        instance: worker_key(worker).instance,
+        incarnation: LIFE,
+        endpoints: vec![format!("tcp://10.0.0.1:{}", 6000 + worker).parse().unwrap()],
+        host: HostId(9),
+        pid: 7,
+        load,
+        age_ms: 0,
+    }
+}
+
+fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entry>) {
+    let (warming, part, parts) = (false, 0, 1);
+    let part = SnapshotPart { epoch: Epoch(1), revision, warming, part, parts, entries };
+    sender.handle_snapshot(now, 0, &service(), &part);
+}
+
+fn new_sender(number: u128) -> Sender {
+    let (config, choice) = (OutboxConfig::default(), Policy::Svcmap.choice());
+    let mut sender = Sender::new(SenderId(number), HostId(1), 1, config, choice, number as u64);
+    let welcome = Welcome {
+        epoch: Epoch(1),
+        warming: false,
+        beat_ms: 1000,
+        expiry_ms: 3000,
+        publish_ms: 100,
+        publish: "tcp://10.0.0.1:1".parse().unwrap(),
+        observed: String::new(),
+        highest: None,
+    };
+    sender.handle_welcome(at(0), 0, &welcome);
+    sender.follow(at(0), &service());
+    sender
+}
+
+fn spec(payload: &[u8]) -> JobSpec {
+    JobSpec {
+        service: service(),
+        instance: None,
+        payload: Arc::new(payload.to_vec()),
+        deadline: ms(60_000),
+        hold: None,
+        idempotent: false,
+    }
+}
+
+/// A worker, and what its handlers do.
+struct Node {
+    server: Server,
+    running: Vec<(Timestamp, TaskId)>,
+}
+
+/// What is on its way, for a millisecond.
+enum Mail {
+    ToWorker { worker: usize, from: Connection, message: ToWorker, payload: Vec<u8> },
+    ToSender { to: Connection, message: FromWorker, payload: Vec<u8> },
+}
+
+/// Senders, the first of which are those of the workers.
+struct World {
+    now: Timestamp,
+    nodes: Vec<Node>,
+    senders: Vec<Sender>,
+    /// Whom a link of a sender leads to.
+    links: BTreeMap<(usize, u64), usize>,
+    mail: VecDeque<Mail>,
+    random: fastrand::Rng,
+    started: u64,
+    outcomes: BTreeMap<JobId, Outcome>,
+}
+
+fn connection(sender: usize, link: u64) -> Connection {
+    Connection(vec![sender as u8, link as u8])
+}
+
+impl World {
+    fn new(workers: u16, queue: u32, senders: u16) -> Self {
+        let config = IntakeConfig { concurrency: 1, queue, ..IntakeConfig::default() };
+        let node = |worker| Node {
+            server: Server::new(worker_key(worker), LIFE, config.clone()),
+            running: Vec::new(),
+        };
+        let mut world = Self {
+            now: at(0),
+            nodes: (0..workers).map(node).collect(),
+            senders: (1..=workers + senders).map(|number| new_sender(number.into())).collect(),
+            links: BTreeMap::new(),
+            mail: VecDeque::new(),
+            random: fastrand::Rng::with_seed(7),
+            started: 0,
+            outcomes: BTreeMap::new(),
+        };
+        world.publish(1);
+        world
+    }
+
+    fn publish(&mut self, revision: u64) {
+        let now = self.now;
+        let loads = self.nodes.iter_mut().enumerate();
+        let entries: Vec<_> =
+            loads.map(|(worker, node)| entry(worker as u16, node.server.load(now))).collect();
+        for sender in &mut self.senders {
+            publish(sender, now, revision, entries.clone());
+        }
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now = self.now + ms(1);
+        let now = self.now;
+        for mail in std::mem::take(&mut self.mail) {
+            match mail {
+                Mail::ToWorker { worker, from, message, payload } => {
+                    self.nodes[worker].server.handle_message(now, from, message, &payload);
+                }
+                Mail::ToSender { to, message, payload } => {
+                    let (sender, link) = (to.0[0] as usize, to.0[1].into());
+                    self.senders[sender].handle_link_message(now, link, message, &payload);
+                }
+            }
+        }
+        for worker in 0..self.nodes.len() {
+            let node = &mut self.nodes[worker];
+            node.server.handle_timeout(now);
+            for (_, task) in node.running.extract_if(.., |(until, _)| *until <= now) {
+                node.server.handle_finished(now, task, Ending::Done, vec![worker as u8]);
+            }
+            self.drive_worker(worker);
+        }
+        for sender in 0..self.senders.len() {
+            self.senders[sender].handle_timeout(now);
+            self.drive_sender(sender);
+        }
+        for node in &mut self.nodes {
+            let load = node.server.load(now);
+            assert!(load.busy() <= load.slots && load.running <= load.concurrency, "{load:?}");
+        }
+    }
+
+    fn drive_worker(&mut self, worker: usize) {
+        let now = self.now;
+        while let Some(output) = self.nodes[worker].server.poll_output(now) {
+            let node = &mut self.nodes[worker];
+            match output {
+                ServerOutput::Start(task) => {
+                    // Now and then a long one, behind which others wait.
+                    let service = ms(if self.random.u8(..8) == 0 { 80 } else { 5 });
+                    self.started += 1;
+                    node.running.push((now + service, task.id));
+                }
+                ServerOutput::Answer { to, message } => {
+                    self.mail.push_back(Mail::ToSender { to, message, payload: Vec::new() });
+                }
+                ServerOutput::Outcome { to, header, payload, .. } => {
+                    let (message, payload) = (FromWorker::Outcome(header), payload.to_vec());
+                    self.mail.push_back(Mail::ToSender { to, message, payload });
+                }
+                ServerOutput::Offer { slot, blind } => {
+                    let (own, offer) = (worker_key(worker as u16), slot.offer);
+                    if !self.senders[worker].offer(now, &own, slot, blind) {
+                        node.server.handle_no_taker(offer);
+                    }
+                }
+                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => {}
+            }
+        }
+    }
+
+    fn drive_sender(&mut self, number: usize) {
+        let now = self.now;
+        while let Some(output) = self.senders[number].poll_output(now) {
+            match output {
+                SenderOutput::Connect { link, endpoint } => {
+                    let worker = usize::from(endpoint.port().unwrap() - 6000);
+                    self.links.insert((number, link), worker);
+                    self.senders[number].handle_link_writable(now, link);
+                }
+                SenderOutput::Disconnect { link } => {
+                    let worker = self.links[&(number, link)];
+                    self.nodes[worker].server.handle_gone(&connection(number, link));
+                }
+                SenderOutput::Send { link, message, payload } => {
+                    let worker = self.links[&(number, link)];
+                    let payload = payload.map(|payload| payload.to_vec()).unwrap_or_default();
+                    let from = connection(number, link);
+                    self.mail.push_back(Mail::ToWorker { worker, from, message, payload });
+                }
+                SenderOutput::Declined(offer) => {
+                    self.nodes[number].server.handle_no_taker(offer);
+                }
+                SenderOutput::Settled { job, outcome } => {
+                    let before = self.outcomes.insert(job, outcome);
+                    assert_eq!(before, None, "{job:?} has two outcomes");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn every_job_has_one_outcome_while_workers_hand_over_what_waits() {
+    let mut world = World::new(4, 7, 3);
+    let first = world.nodes.len();
+    let mut submitted = 0;
+    for step in 1..=3000_u64 {
+        if step < 2500 {
+            for sender in first..world.senders.len() {
+                // Somewhat less than they can do, in bursts.
+                if world.random.u8(..60) == 0 {
+                    for _ in 0..world.random.u8(1..10) {
+                        let id = JobId(submitted);
+                        world.senders[sender].handle_submit(world.now, id, spec(b"1"));
+                        submitted += 1;
+                    }
+                }
+            }
+        }
+        if step % 20 == 0 {
+            world.publish(step);
+        }
+        world.step();
+    }
+    assert_eq!(world.outcomes.len() as u64, submitted);
+    let done = world.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Done(_)));
+    assert_eq!((done.count() as u64, world.started), (submitted, submitted));
+    assert!(world.nodes.iter().all(|node| node.server.intake().is_empty()));
+    let tallies = world.senders.iter().flat_map(|sender| sender.statistics().instances.values());
+    let (handed_over, rejected) =
+        tallies.fold((0, 0), |(h, r), tally| (h + tally.handed_over, r + tally.rejected));
+    assert!(handed_over >= 20, "{handed_over} of {submitted}");
+    assert_eq!(rejected, 0);
+}
+
+/// A sender, and what it said to workers that do as the test says.
+struct Alone {
+    sender: Sender,
+    /// The links to the workers.
+    links: BTreeMap<u16, u64>,
+}
+
+impl Alone {
+    fn new(workers: u16) -> Self {
+        let mut sender = new_sender(1);
+        let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
+        publish(&mut sender, at(0), 1, (0..workers).map(|worker| entry(worker, load)).collect());
+        Self { sender, links: BTreeMap::new() }
+    }
+
+    /// What it sends, with every worker that it connects to saying WELCOME at once.
+    fn see(&mut self, now: Timestamp) -> Vec<(u64, ToWorker)> {
+        let mut sent = Vec::new();
+        while let Some(output) = self.sender.poll_output(now) {
+            match output {
+                SenderOutput::Connect { link, endpoint } => {
+                    self.links.insert(endpoint.port().unwrap() - 6000, link);
+                    self.sender.handle_link_writable(now, link);
+                }
+                SenderOutput::Send { link, message: ToWorker::Hello(hello), .. } => {
+                    let welcome = FromWorker::Welcome {
+                        connection: hello.connection,
+                        received_jobs: 0,
+                        payload_bytes_max: 1000,
+                        load: Load { slots: 4, concurrency: 1, ..Load::default() },
+                        forgotten: Vec::new(),
+                    };
+                    self.sender.handle_link_message(now, link, welcome, b"");
+                }
+                SenderOutput::Send { link, message, .. } => sent.push((link, message)),
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    fn worker(&self, link: u64) -> u16 {
+        *self.links.iter().find(|(_, other)| **other == link).unwrap().0
+    }
+
+    fn jobs(&mut self, now: Timestamp) -> Vec<(u64, JobHeader)> {
+        let job = |(link, message)| match message {
+            ToWorker::Job(header) => Some((link, header)),
+            _ => None,
+        };
+        self.see(now).into_iter().filter_map(job).collect()
+    }
+
+    fn end(&mut self, now: Timestamp, link: u64, number: u64, job: &JobHeader, verdict: Verdict) {
+        let header = OutcomeHeader {
+            number,
+            attempt: job.attempt,
+            verdict,
+            received_jobs: job.number,
+            load: Load { slots: 4, concurrency: 1, ..Load::default() },
+            here_us: 0,
+            grant: None,
+        };
+        self.sender.handle_link_message(now, link, FromWorker::Outcome(header), b"");
+    }
+
+    fn grant(&mut self, now: Timestamp, link: u64, credits: u32) {
+        let grant = Grant { credits, lifetime_ms: 1000, payload_bytes_max: 1000 };
+        let load = Load { slots: 4, concurrency: 1, ..Load::default() };
+        let message = FromWorker::Grant { grant, received_jobs: 0, load };
+        self.sender.handle_link_message(now, link, message, b"");
+    }
+}
+
+fn slot(worker: u16, offer: u64) -> OfferedSlot {
+    OfferedSlot {
+        instance: worker_key(worker).instance,
+        incarnation: LIFE,
+        offer: OfferId(offer),
+        lifetime_ms: 100,
+        payload_bytes_max: 1000,
+    }
+}
+
+#[test]
+fn a_job_is_handed_over_three_times_and_then_stays() {
+    let mut alone = Alone::new(2);
+    alone.sender.handle_submit(at(0), JobId(1), spec(b"1"));
+    alone.see(at(0));
+    let link = *alone.links.values().next().unwrap();
+    alone.grant(at(1), link, 1);
+    let (mut moves, mut claims, mut outcomes) = (Vec::new(), Vec::new(), [0; 2]);
+    for offer in 1..=4 {
+        let (link, job) = alone.jobs(at(offer)).remove(0);
+        moves.push(job.moves_left);
+        claims.push(job.claim);
+        let worker = alone.worker(link);
+        outcomes[usize::from(worker)] += 1;
+        let verdict = Verdict::HandedOver(slot(1 - worker, offer));
+        if offer < 4 {
+            alone.end(at(offer), link, outcomes[usize::from(worker)], &job, verdict);
+        }
+    }
+    assert_eq!(moves, [3, 2, 1, 0]);
+    let offers = (1..=3).map(|offer| Claim::Offer(OfferId(offer)));
+    assert_eq!(claims, [Claim::Credit].into_iter().chain(offers).collect::<Vec<_>>());
+    assert!(!alone.sender.is_empty());
+}
+
+#[test]
+fn a_slot_that_was_passed_on_is_claimed_by_who_waits_and_else_given_back() {
+    let mut alone = Alone::new(2);
+    (1..=2).for_each(|job| alone.sender.handle_submit(at(0), JobId(job), spec(b"1")));
+    alone.see(at(0));
+    let (here, there) = (alone.links[&0], alone.links[&1]);
+    alone.grant(at(1), here, 1);
+    assert_eq!(alone.jobs(at(1)).len(), 1);
+    for offer in 1..=2 {
+        alone.sender.handle_link_message(at(2), here, FromWorker::Offered(slot(1, offer)), b"");
+    }
+    let sent = alone.see(at(2));
+    let [(job_to, ToWorker::Job(job)), (back_to, ToWorker::Return(back))] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((*job_to, job.attempt.job, *back_to), (there, 2, there));
+    assert_eq!((job.claim, *back), (Claim::Offer(OfferId(1)), Claim::Offer(OfferId(2))));
+}
+
+#[test]
+fn without_a_hold_what_finds_no_slot_is_refused_at_once() {
+    let mut world = World::new(1, 2, 1);
+    for job in 0..5 {
+        let spec = JobSpec { hold: Some(Duration::ZERO), ..spec(b"x") };
+        let now = world.now;
+        world.senders[1].handle_submit(now, JobId(job), spec);
+    }
+    for _ in 0..20 {
+        world.step();
+    }
+    let refused = world.outcomes.values().filter(|o| matches!(o, Outcome::Refused(_))).count();
+    assert_eq!(refused, 2, "{:?}", world.outcomes);
+}

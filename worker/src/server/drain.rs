@@ -1,0 +1,121 @@
+//! How a worker stops: it takes nothing new, finishes what is here within a grace, hands back the
+//! rest, and waits until its senders have their outcomes.
+
+use std::time::Duration;
+
+use svcmap_proto::jobs::{FromWorker, Reason, Verdict};
+use svcmap_proto::time::Timestamp;
+
+use super::{Server, ServerOutput};
+use crate::intake::Origin;
+use crate::senders::Ended;
+
+/// Once no job is left, senders get this long to say that they have their last outcomes.
+pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+
+/// How far a drain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    No,
+    /// Until when jobs that are here may finish.
+    Until(Timestamp),
+    /// No job is left; until when senders may acknowledge their outcomes.
+    Flushing(Timestamp),
+    /// That time is over, too.
+    Over,
+}
+
+/// Jobs that a drain met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainReport {
+    /// Finished within the grace, whatever the result.
+    pub finished: u64,
+    /// Had not been started, and went back to their senders.
+    pub handed_back: u64,
+    /// Still running when the grace ended: `Unknown` for their senders.
+    pub abandoned: u64,
+    /// Of these two, those of which no sender hears: accepted from clients that expect no outcome.
+    pub dropped: u64,
+}
+
+impl Server {
+    /// Stops taking jobs, says so to every sender, and lets what is here finish within `grace`.
+    pub fn drain(&mut self, now: Timestamp, grace: Duration) {
+        if self.is_draining() {
+            return;
+        }
+        self.intake.drain();
+        self.credits.drain();
+        self.offers.clear();
+        self.drain = Drain::Until(now + grace);
+        let load = self.load(now);
+        let everybody: Vec<_> = self
+            .senders
+            .connections()
+            .map(|(to, id)| (to.clone(), self.senders.received_jobs(id)))
+            .collect();
+        for (to, received_jobs) in everybody {
+            self.unheard.insert(to.clone());
+            self.answer(to, FromWorker::Pong { received_jobs, load });
+        }
+    }
+
+    /// What a drain met, once no job is here or on its way, and every sender has its outcomes.
+    ///
+    /// A connection delivers in order, so whoever answers the announcement has sent its last job
+    /// before.
+    pub fn drained(&self) -> Option<DrainReport> {
+        let settled =
+            || self.answers.is_empty() && self.unheard.is_empty() && self.senders.is_flushed();
+        match self.drain {
+            Drain::No | Drain::Until(_) => None,
+            Drain::Flushing(_) => settled().then_some(self.drained),
+            Drain::Over => Some(self.drained),
+        }
+    }
+
+    /// Whether it has stopped taking jobs.
+    pub fn is_draining(&self) -> bool {
+        self.drain != Drain::No
+    }
+
+    /// When the drain goes on.
+    pub(super) fn drain_timeout(&self) -> Option<Timestamp> {
+        match self.drain {
+            Drain::Until(until) | Drain::Flushing(until) => Some(until),
+            Drain::No | Drain::Over => None,
+        }
+    }
+
+    /// Goes on with the drain, if it is time.
+    pub(super) fn advance_drain(&mut self, now: Timestamp) {
+        match self.drain {
+            Drain::Until(until) if until <= now => self.abandon(now),
+            Drain::Until(_) if self.intake.is_empty() => {
+                self.drain = Drain::Flushing(now + FLUSH_LIMIT);
+            }
+            Drain::Flushing(until) if until <= now => self.drain = Drain::Over,
+            _ => {}
+        }
+    }
+
+    /// The grace is over: what waits goes back, what runs is given up.
+    fn abandon(&mut self, now: Timestamp) {
+        let (queued, running) = self.intake.abandon();
+        self.drained.handed_back += queued.len() as u64;
+        self.drained.abandoned += running.len() as u64;
+        let origins = queued.iter().chain(running.iter().map(|(_, origin)| origin));
+        self.drained.dropped += origins.filter(|origin| **origin == Origin::Nobody).count() as u64;
+        for origin in queued {
+            self.end_queued(now, origin, Reason::Draining);
+        }
+        for (task, origin) in running {
+            self.answers.push_back(ServerOutput::Cancel(task));
+            self.leave(origin);
+            let ended =
+                Ended { verdict: Verdict::Abandoned, ..Ended::rejected(Reason::Draining, now) };
+            self.end(now, origin, ended);
+        }
+        self.drain = Drain::Flushing(now + FLUSH_LIMIT);
+    }
+}

@@ -1,0 +1,141 @@
+//! What a worker promises, and what it does with slots that its peers offer.
+
+use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, Verdict};
+use svcmap_proto::names::SenderId;
+use svcmap_proto::time::Timestamp;
+
+use super::{Server, ServerOutput};
+use crate::handover;
+use crate::intake::{Origin, Task};
+use crate::senders::{Connection, Ended};
+
+impl Server {
+    /// Jobs wait for credits at a sender.
+    pub(super) fn handle_ask(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
+        self.credits.handle_demand(now, sender, demand);
+        // Who finds no handler free here may have one elsewhere.
+        if self.intake.len() < self.concurrency() {
+            self.promise(now);
+        }
+        self.serve_offers(now);
+    }
+
+    /// A peer offers a slot.
+    pub(super) fn handle_offer(&mut self, now: Timestamp, from: Connection, slot: OfferedSlot) {
+        let offer = slot.offer;
+        let is_own = slot.instance == self.key.instance;
+        if is_own || self.is_draining() || !self.offers.add(now, from.clone(), slot) {
+            self.answer(from, FromWorker::Declined(offer));
+        } else {
+            self.serve_offers(now);
+        }
+    }
+
+    /// Grants what can be granted.
+    pub(super) fn promise(&mut self, now: Timestamp) {
+        self.credits.grant(now, self.intake.occupancy());
+    }
+
+    /// The same after a job has ended: its sender may get a credit that it did not ask for.
+    pub(super) fn promise_next(&mut self, now: Timestamp, origin: Origin) {
+        self.promise(now);
+        let here = self.intake.occupancy();
+        if let Origin::Sender { sender, .. } = origin
+            && let Some((_, true)) = self.senders.connection(sender)
+        {
+            self.credits.grant_standing(now, here, sender);
+        }
+        if self.intake.len() < self.concurrency() {
+            (self.offer_at, self.offered) = (now, false);
+        }
+    }
+
+    /// Passes on what peers offer: to the first job that would wait here for longer than its way
+    /// there, else to whoever waits for a credit.
+    pub(super) fn serve_offers(&mut self, now: Timestamp) {
+        while let Some(slot) = self.offers.first(now) {
+            let (here, concurrency) = (self.intake.occupancy(), self.intake.concurrency());
+            let from = handover::first_place(here, concurrency, self.credits.way());
+            if let Some(task) = self.intake.take_movable(from, slot.payload_bytes_max) {
+                self.hand_over(now, task, slot);
+            } else if let Some(sender) = self.credits.take_waiter(slot.payload_bytes_max) {
+                let Some((to, _)) = self.senders.connection(sender) else { continue };
+                self.answer(to.clone(), FromWorker::Offered(slot));
+            } else {
+                return;
+            }
+            self.offers.remove_first();
+        }
+    }
+
+    fn hand_over(&mut self, now: Timestamp, task: Task, slot: OfferedSlot) {
+        let Task { origin, deadline, arrived_at, .. } = task;
+        let here = now.since(arrived_at);
+        let verdict = Verdict::HandedOver(slot);
+        self.leave(origin);
+        self.end(now, origin, Ended { verdict, here, payload: Vec::new(), deadline });
+    }
+
+    /// The next message about promises.
+    pub(super) fn poll_promise(&mut self, now: Timestamp) -> Option<ServerOutput> {
+        while let Some(sender) = self.credits.poll_untold() {
+            let to = self.senders.connection(sender).map(|(to, _)| to.clone());
+            let grant = self.credits.take_untold(now, sender);
+            let (Some(to), Some(grant)) = (to, grant) else {
+                // It says HELLO when it comes back.
+                self.credits.void(sender);
+                continue;
+            };
+            let received_jobs = self.senders.received_jobs(sender);
+            let message = FromWorker::Grant { grant, received_jobs, load: self.load(now) };
+            return Some(ServerOutput::Answer { to, message });
+        }
+        while let Some(sender) = self.credits.poll_recall() {
+            if let Some((to, _)) = self.senders.connection(sender) {
+                let (to, message) = (to.clone(), FromWorker::Recall);
+                return Some(ServerOutput::Answer { to, message });
+            }
+        }
+        if let Some((to, offer)) = self.offers.poll_unused(now) {
+            return Some(ServerOutput::Answer { to, message: FromWorker::Declined(offer) });
+        }
+        self.poll_offer(now)
+    }
+
+    /// A slot for a busy peer, while a handler here has nothing to do.
+    fn poll_offer(&mut self, now: Timestamp) -> Option<ServerOutput> {
+        if self.offer_timeout().is_none_or(|at| at > now) {
+            return None;
+        }
+        let here = self.intake.occupancy();
+        self.offer_at = now + here.mean_service.max(handover::RETRY_MIN);
+        let (offer, lifetime) = self.credits.offer(now, here)?;
+        let slot = OfferedSlot {
+            instance: self.key.instance.clone(),
+            incarnation: self.incarnation,
+            offer,
+            lifetime_ms: svcmap_proto::time::wire_ms(lifetime),
+            payload_bytes_max: self.credits.slot_bytes(),
+        };
+        let blind = !std::mem::replace(&mut self.offered, true);
+        Some(ServerOutput::Offer { slot, blind })
+    }
+
+    /// No peer has use for what was offered.
+    pub fn handle_no_taker(&mut self, offer: OfferId) {
+        self.credits.cancel_offer(offer);
+    }
+
+    /// When a slot is offered next; `None` while none is free, or a peer could do nothing with it:
+    /// what has so little to do there is done before it has come here.
+    pub(super) fn offer_timeout(&self) -> Option<Timestamp> {
+        let here = self.intake.occupancy();
+        let is_free = self.intake.len() < self.concurrency() && !self.credits.has_offered();
+        let is_worth_it = self.has_movable && handover::is_worth_it(here, self.credits.way());
+        (is_free && is_worth_it && !self.is_draining()).then_some(self.offer_at)
+    }
+
+    fn concurrency(&self) -> usize {
+        self.intake.concurrency() as usize
+    }
+}
