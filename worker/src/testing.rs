@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use svcmap_proto::control::Welcome;
 use svcmap_proto::jobs::{AttemptId, Claim, JobHeader};
-use svcmap_proto::names::{InstanceKey, Name, SenderId};
+use svcmap_proto::names::{Epoch, InstanceKey, Name, SenderId};
 use svcmap_proto::time::Timestamp;
 
 use crate::intake::Origin;
@@ -49,6 +50,20 @@ pub fn header(number: u64, attempt: AttemptId, deadline_ms: u32) -> JobHeader {
         moves_left: 0,
         waited_us: 0,
         share: 0,
+    }
+}
+
+/// What a mapper that is not warming says first.
+pub fn welcome() -> Welcome {
+    Welcome {
+        epoch: Epoch(1),
+        warming: false,
+        beat_ms: 1000,
+        expiry_ms: 3000,
+        publish_ms: 100,
+        publish: "tcp://10.0.0.1:1".parse().unwrap(),
+        observed: String::new(),
+        highest: None,
     }
 }
 

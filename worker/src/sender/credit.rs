@@ -101,7 +101,7 @@ impl Sender {
         if instances.len() == 1 {
             return true;
         }
-        let pace = self.paces.get(&found.key.service).copied().unwrap_or_default();
+        let pace = self.pace(&found.key.service);
         let waited = self.outbox.submitted_at(id).map_or(0.0, |at| now.since(at).as_secs_f64());
         if found.finish <= MUCH * pace.usual_finish() || found.finish <= waited {
             return true;
@@ -136,7 +136,8 @@ impl Sender {
         {
             return Some(Found { key: key.clone(), age, claim, finish: 0.0 });
         }
-        let (is_short, is_urgent) = (self.pace(lane).is_short(), self.outbox.is_urgent(id));
+        let (is_short, is_urgent) =
+            (self.pace(&lane.service).is_short(), self.outbox.is_urgent(id));
         if !is_short && !is_urgent {
             return None;
         }
@@ -147,7 +148,7 @@ impl Sender {
             let (candidate, finish) = self.look(now, key)?;
             let has_room = match &candidate.load {
                 Some(load) => {
-                    let taken = self.pace(lane).jobs(&candidate);
+                    let taken = self.pace(&lane.service).jobs(&candidate);
                     let (taken, share) = match is_asked {
                         // Else it is refused.
                         _ if is_urgent => (taken, 1.0),
@@ -176,7 +177,7 @@ impl Sender {
         let member = self.peers.member(key)?;
         let (expiry, host) = (self.timing.expiry, self.host);
         let candidate = self.links.candidate(now, key, member, expiry, host)?;
-        let pace = self.paces.get(&key.service).copied().unwrap_or_default();
+        let pace = self.pace(&key.service);
         Some((candidate, pace.expected_finish(&candidate)))
     }
 
@@ -184,7 +185,7 @@ impl Sender {
     pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         let waiting = self.outbox.depth(lane);
         if waiting == 0 {
-            if self.pace(lane).is_tight() {
+            if self.pace(&lane.service).is_tight() {
                 for number in self.asks.links(lane) {
                     self.ask_for(now, lane, number, 0);
                 }
@@ -197,7 +198,7 @@ impl Sender {
                 break;
             }
         }
-        self.asks.wait(now, lane, self.pace(lane).patience());
+        self.asks.wait(now, lane, self.pace(&lane.service).patience());
     }
 
     /// No credit has come for a while: asks one more worker, if one seems to have nothing to do.
@@ -212,7 +213,7 @@ impl Sender {
         {
             self.ask_one(now, lane, &key, waiting);
         }
-        self.asks.wait(now, lane, self.pace(lane).patience());
+        self.asks.wait(now, lane, self.pace(&lane.service).patience());
     }
 
     /// The better of two random workers that were not asked for this lane, of those that have less
@@ -224,7 +225,7 @@ impl Sender {
         instances: &[InstanceKey],
         jobs: f64,
     ) -> Option<InstanceKey> {
-        let pace = self.pace(lane);
+        let pace = self.pace(&lane.service);
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
             let key = &instances[index];
@@ -326,7 +327,7 @@ impl Sender {
         let first = self.random.usize(..peers.len().max(1));
         let some = peers.iter().cycle().skip(first).take(peers.len()).filter(|key| *key != own);
         let some: Vec<InstanceKey> = some.take(OFFER_LOOKS).cloned().collect();
-        let pace = self.pace(&Lane::any(&own.service));
+        let pace = self.pace(&own.service);
         let mut known = 0;
         let mut busiest: Option<(f64, &InstanceKey)> = None;
         for key in &some {
@@ -352,7 +353,7 @@ impl Sender {
         self.links.get_mut(number).is_some_and(|state| state.link.offer(slot))
     }
 
-    fn pace(&self, lane: &Lane) -> Pace {
-        self.paces.get(&lane.service).copied().unwrap_or_default()
+    fn pace(&self, service: &Name) -> Pace {
+        self.paces.get(service).copied().unwrap_or_default()
     }
 }

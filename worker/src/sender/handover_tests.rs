@@ -46,17 +46,7 @@ fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entr
 fn new_sender(number: u128) -> Sender {
     let (config, choice) = (OutboxConfig::default(), Policy::Svcmap.choice());
     let mut sender = Sender::new(SenderId(number), HostId(1), 1, config, choice, number as u64);
-    let welcome = Welcome {
-        epoch: Epoch(1),
-        warming: false,
-        beat_ms: 1000,
-        expiry_ms: 3000,
-        publish_ms: 100,
-        publish: "tcp://10.0.0.1:1".parse().unwrap(),
-        observed: String::new(),
-        highest: None,
-    };
-    sender.handle_welcome(at(0), 0, &welcome);
+    sender.handle_welcome(at(0), 0, &welcome());
     sender.follow(at(0), &service());
     sender
 }

@@ -45,17 +45,7 @@ impl Scene {
 
     fn with(choice: Box<dyn Choice>, now: Timestamp, entries: Vec<Entry>) -> Self {
         let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
-        let welcome = Welcome {
-            epoch: Epoch(1),
-            warming: false,
-            beat_ms: 1000,
-            expiry_ms: 3000,
-            publish_ms: 100,
-            publish: "tcp://10.0.0.1:1".parse().unwrap(),
-            observed: String::new(),
-            highest: None,
-        };
-        sender.handle_welcome(now, 0, &welcome);
+        sender.handle_welcome(now, 0, &welcome());
         sender.follow(now, &name("resize"));
         let mut scene = Self(sender);
         scene.list(now, 1, entries);
