@@ -6,7 +6,10 @@
 //! - to a sender that has asked for it, as long as the queue here is short: what waits, waits at its
 //!   sender, where it can still go to whoever is free first;
 //! - to a sender whose job has just ended, unasked, while there is plenty of room: the next one then
-//!   needs no question. Such *standing* credits are called back when others need the slot.
+//!   needs no question.
+//!
+//! Credits that *stand*, as nobody asked for them or they were not used at once, are called back when
+//! others need the slot.
 //!
 //! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
 //! clock, later than by that of its sender, who therefore never claims one in vain unless its
@@ -84,7 +87,7 @@ pub struct Credits {
     expiries: BTreeSet<(Timestamp, u64)>,
     /// Of these, those whose jobs are to be expected at any moment.
     fresh: BTreeSet<u64>,
-    /// Of these, those that nobody asked for and that were not recalled.
+    /// Of these, the others that were not recalled.
     standing: BTreeSet<u64>,
     /// How many were recalled.
     recalled: u32,
@@ -379,7 +382,7 @@ impl Credits {
             if self.unused.get(number).is_some_and(|credit| credit.granted_at + window > now) {
                 break;
             }
-            self.fresh.pop_first();
+            self.standing.extend(self.fresh.pop_first());
         }
         count(self.fresh.len())
     }

@@ -54,15 +54,29 @@ fn standing_credits_are_recalled_once_each_and_as_many_as_are_wanted() {
 }
 
 #[test]
-fn nothing_is_recalled_while_a_slot_is_left_or_for_what_was_asked_for() {
+fn nothing_is_recalled_while_a_slot_is_left() {
     let mut credits = credits(1, 3);
     credits.grant_standing(at(0), here(0), A);
     credits.handle_demand(at(1), B, want(3));
     credits.grant(at(1), here(0));
     assert_eq!(recalls(&mut credits), []);
     assert_eq!((credits.promised().slots, credits.wanted()), (4, 0));
-    // A has the only one that nobody asked for.
-    credits.handle_demand(at(2), C, want(4));
-    credits.grant(at(2), here(0));
+    // Those of B are on their way there, or their jobs are on theirs.
+    credits.handle_demand(at(1), C, want(4));
+    credits.grant(at(1), here(0));
+    assert_eq!(recalls(&mut credits), [A]);
+}
+
+#[test]
+fn what_was_asked_for_and_not_used_at_once_is_recalled_like_the_rest() {
+    let mut credits = credits(1, 2);
+    credits.handle_demand(at(0), A, want(3));
+    credits.grant(at(0), here(0));
+    credits.handle_demand(at(0), B, want(1));
+    credits.grant(at(0), here(0));
+    assert_eq!(recalls(&mut credits), []);
+    let due = credits.poll_timeout().unwrap();
+    assert!(due < at(5), "nothing else happens until then");
+    credits.grant(due, here(0));
     assert_eq!(recalls(&mut credits), [A]);
 }
