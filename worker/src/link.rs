@@ -325,6 +325,7 @@ impl Link {
     }
 
     fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
+        self.handle_received(received_jobs);
         self.outputs.push_back(LinkOutput::Load { load, received_jobs });
         if load.state == State::Draining {
             // It waits for this before it leaves: no job follows, and no outcome is missing.
@@ -362,7 +363,7 @@ impl Link {
         }
         self.release_pending();
         self.void_promises();
-        self.set_share(0);
+        self.set_share(0, 0);
         for attempt in self.window.take_after(0) {
             self.outputs.push_back(LinkOutput::Lost { attempt, cause });
         }
@@ -424,9 +425,10 @@ impl Link {
                 // Nothing was owed until now, so silence begins here.
                 self.heard_at = now;
             }
-            self.set_share(attempt.share);
+            let number = self.window.send(now, id);
+            self.set_share(attempt.share, number);
             let header = JobHeader {
-                number: self.window.send(now, id),
+                number,
                 attempt: id,
                 deadline_ms: wire_ms(deadline.since(now)),
                 received_outcomes: self.receipts.acknowledge(),

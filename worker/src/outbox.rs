@@ -1,5 +1,7 @@
 //! The jobs of a sender, from `submit` to the one outcome of each.
 
+mod job;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
+pub use job::{Assigned, JobId, JobSpec, Lane};
 
 /// After the deadline the worker's own word gets this long: it knows whether the job was started.
 const DEADLINE_TICK: Duration = Duration::from_millis(50);
@@ -18,59 +21,6 @@ const MOVES_MAX: u8 = 3;
 
 /// How often a waiting job is looked at for whether anybody serves it at all.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Names a job at its sender. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-/// A job as it was submitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JobSpec {
-    /// Who shall run it.
-    pub service: Name,
-    /// Only this instance.
-    pub instance: Option<Name>,
-    /// What the handler gets.
-    pub payload: Arc<Vec<u8>>,
-    /// By when there is an outcome, from submission.
-    pub deadline: Duration,
-    /// How long it waits for a free slot; zero: refuse at once. `None`: about as long as a full
-    /// queue takes, see [`Outbox::set_hold`].
-    pub hold: Option<Duration>,
-    /// It may run more than once, so it is tried again when nobody knows whether it ran.
-    pub idempotent: bool,
-}
-
-/// Jobs that wait for the same: any instance of a service, or one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lane {
-    /// The service.
-    pub service: Name,
-    /// The instance, if only that one will do.
-    pub instance: Option<Name>,
-}
-
-impl Lane {
-    /// Any instance of that service.
-    pub fn any(service: &Name) -> Self {
-        Self { service: service.clone(), instance: None }
-    }
-}
-
-/// The first job of a lane, as it goes to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// Under which attempt.
-    pub attempt: AttemptId,
-    /// When its outcome is due.
-    pub deadline: Timestamp,
-    /// When it was submitted.
-    pub submitted_at: Timestamp,
-    /// How often it may be handed over.
-    pub moves_left: u8,
-    /// Size of its payload.
-    pub payload_bytes: usize,
-}
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +66,8 @@ pub struct Outbox {
     /// Lanes that have waiting jobs and may have found room.
     dirty: BTreeSet<Lane>,
     timers: BTreeSet<(Timestamp, JobId)>,
+    /// How many jobs of each service are with workers.
+    under_way: BTreeMap<Name, u32>,
     /// How long jobs are held that do not say so themselves.
     holds: BTreeMap<Name, Duration>,
     settled: VecDeque<(JobId, Outcome)>,
@@ -130,6 +82,7 @@ impl Outbox {
             waiting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
+            under_way: BTreeMap::new(),
             holds: BTreeMap::new(),
             settled: VecDeque::new(),
         }
@@ -199,6 +152,11 @@ impl Outbox {
         self.waiting.get(lane).map_or(0, VecDeque::len)
     }
 
+    /// How many jobs of a service are with workers.
+    pub fn under_way(&self, service: &Name) -> u32 {
+        self.under_way.get(service).copied().unwrap_or(0)
+    }
+
     /// When a job that has no outcome yet was submitted.
     pub fn submitted_at(&self, id: JobId) -> Option<Timestamp> {
         self.jobs.get(&id).map(|job| job.submitted_at)
@@ -224,6 +182,12 @@ impl Outbox {
         let job = self.jobs.get_mut(&id)?;
         job.attempts += 1;
         job.place = Place::At(link);
+        match self.under_way.get_mut(&lane.service) {
+            Some(under_way) => *under_way += 1,
+            None => {
+                self.under_way.insert(lane.service.clone(), 1);
+            }
+        }
         let is_pinned = job.spec.instance.is_some();
         let assigned = Assigned {
             attempt: AttemptId { job: id.0, attempt: job.attempts },
@@ -404,12 +368,20 @@ impl Outbox {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         job.place = Place::Waiting;
         let lane = job.lane();
+        self.handle_back(&lane.service);
         let Some(job) = self.jobs.get(&id) else { return };
         // A hold that has passed meanwhile still allows one more look for room.
         let timer = self.held_until(job.submitted_at, &job.spec).max(now);
         self.waiting.entry(lane.clone()).or_default().push_front(id);
         self.dirty.insert(lane);
         self.set_timer(id, timer);
+    }
+
+    /// A job of that service is with a worker no more.
+    fn handle_back(&mut self, service: &Name) {
+        if let Some(under_way) = self.under_way.get_mut(service) {
+            *under_way = under_way.saturating_sub(1);
+        }
     }
 
     fn set_timer(&mut self, id: JobId, at: Timestamp) {
@@ -431,6 +403,8 @@ impl Outbox {
                     self.waiting.remove(&lane);
                 }
             }
+        } else {
+            self.handle_back(&job.spec.service);
         }
         self.settled.push_back((id, outcome));
     }

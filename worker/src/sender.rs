@@ -7,6 +7,8 @@ mod answers;
 mod asks;
 mod credit;
 mod dispatch;
+mod flight;
+mod guess;
 mod links;
 mod pace;
 mod roster;
@@ -30,6 +32,7 @@ use crate::peers::{Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
+use flight::Flight;
 use links::Links;
 use pace::Pace;
 use roster::Rosters;
@@ -114,6 +117,7 @@ pub struct Sender {
     links: Links,
     asks: Asks,
     paces: BTreeMap<Name, Pace>,
+    flights: BTreeMap<Name, Flight>,
     rosters: Rosters,
     /// Which peers a worker offers its slots to.
     friends: Rosters,
@@ -150,6 +154,7 @@ impl Sender {
             links: Links::default(),
             asks: Asks::default(),
             paces: BTreeMap::new(),
+            flights: BTreeMap::new(),
             rosters: Rosters::new(id, config.active_peers_max),
             friends: Rosters::new(id, FRIENDS_MAX),
             statistics: Statistics::default(),
@@ -398,6 +403,8 @@ impl Sender {
     }
 }
 
+#[cfg(test)]
+mod guess_tests;
 #[cfg(test)]
 mod handover_tests;
 #[cfg(test)]

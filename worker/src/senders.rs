@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{AttemptId, JobHeader, Reason, SenderHello, Verdict};
+use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, Reason, SenderHello, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
@@ -106,6 +106,8 @@ struct Sender {
     /// Largest result that it takes.
     payload_bytes_max: usize,
     takes_credits: bool,
+    /// Whether its newest job came on a promise.
+    claims: bool,
 }
 
 /// See the module.
@@ -161,6 +163,7 @@ impl Senders {
             heard_at: now,
             payload_bytes_max: 0,
             takes_credits: false,
+            claims: false,
         });
         if hello.connection < sender.connection_number {
             return None;
@@ -223,6 +226,7 @@ impl Senders {
         match self.senders.get_mut(&id) {
             Some(sender) if header.number > sender.received_jobs => {
                 sender.received_jobs = header.number;
+                sender.claims = header.claim != Claim::Nothing;
                 true
             }
             _ => false,
@@ -330,7 +334,7 @@ impl Senders {
     /// The connection of a sender, and whether it takes credits; `None` if it is away.
     pub fn connection(&self, id: SenderId) -> Option<(&Connection, bool)> {
         let sender = self.senders.get(&id)?;
-        Some((sender.connection.as_ref()?, sender.takes_credits))
+        Some((sender.connection.as_ref()?, sender.takes_credits && sender.claims))
     }
 
     /// Connections of all senders that are there, for what concerns everybody.

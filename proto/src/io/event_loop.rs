@@ -216,7 +216,9 @@ impl EventLoop {
         deadline: Option<Timestamp>,
         mut deliver: impl FnMut(Event<'_>),
     ) -> io::Result<()> {
-        self.wait(deadline)?;
+        // What was sent to is looked at before the loop sleeps.
+        let delivered = self.pump(&mut deliver);
+        self.wait(if delivered { Some(Timestamp::default()) } else { deadline })?;
         let mut woken = false;
         let mut signalled = false;
         for event in &self.ready {
@@ -262,15 +264,22 @@ impl EventLoop {
     }
 
     /// Reads every hot socket within its budget, another one first each time.
-    fn pump(&mut self, deliver: &mut impl FnMut(Event<'_>)) {
+    /// Returns whether anything was delivered.
+    fn pump(&mut self, deliver: &mut impl FnMut(Event<'_>)) -> bool {
+        let mut delivered = false;
+        let mut deliver = |event: Event<'_>| {
+            delivered = true;
+            deliver(event);
+        };
         let count = self.slots.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         for offset in 0..count {
             let slot = &mut self.slots[(self.first + offset) % count];
             if slot.hot {
-                slot.hot = read(slot, &mut self.frames, deliver);
+                slot.hot = read(slot, &mut self.frames, &mut deliver);
             }
         }
+        delivered
     }
 
     fn slot(&mut self, key: SocketKey) -> Option<&mut Slot> {

@@ -23,6 +23,10 @@ use crate::intake::{Task, TaskId};
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
 
+/// How often in a turn of the loop finished jobs are looked for beside its start: senders wait to be
+/// heard.
+const LOOKS_MAX: u32 = 256;
+
 /// See the module.
 pub(super) struct Serving {
     key: Arc<InstanceKey>,
@@ -37,6 +41,7 @@ pub(super) struct Serving {
     early: Vec<Envelope>,
     assignments: Sender<Assignment>,
     completions: Receiver<Completion>,
+    looks_left: u32,
     /// The flags of the jobs that run.
     cancelled: BTreeMap<TaskId, Arc<AtomicBool>>,
     grace: Grace,
@@ -76,6 +81,7 @@ impl Serving {
             early: Vec::new(),
             assignments,
             completions,
+            looks_left: 0,
             cancelled: BTreeMap::new(),
             grace: Grace::None,
         })
@@ -109,8 +115,13 @@ impl Serving {
         self.registration.insert(registration).clone()
     }
 
-    /// Takes what handlers have finished.
+    /// Takes what handlers have finished, at the start of a turn.
     pub(super) fn handle_completions(&mut self, now: Timestamp) {
+        self.looks_left = LOOKS_MAX;
+        self.take_completions(now);
+    }
+
+    fn take_completions(&mut self, now: Timestamp) {
         let Some(server) = &mut self.server else { return };
         for Completion { id, ending, payload } in self.completions.try_iter() {
             self.cancelled.remove(&id);
@@ -149,7 +160,7 @@ impl Serving {
 
     /// This process ends.
     pub(super) fn stop(&mut self, now: Timestamp) {
-        self.handle_completions(now);
+        self.take_completions(now);
         if let Some(server) = &mut self.server {
             server.stop();
         }
@@ -198,7 +209,18 @@ impl Serving {
             let body = json::error("this worker is not registered yet: try again in a moment");
             self.reply(event_loop, &to, &body);
         }
-        while let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now)) {
+        let mut now = now;
+        loop {
+            // A handler that has finished gets its next job before anything else is done.
+            if self.looks_left > 0 && !self.completions.is_empty() {
+                self.looks_left -= 1;
+                now = Clock.now();
+                self.take_completions(now);
+            }
+            let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now))
+            else {
+                break;
+            };
             acted = true;
             match output {
                 ServerOutput::Start(task) => self.start(task),

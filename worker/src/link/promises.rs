@@ -22,6 +22,9 @@ pub(super) struct Promises {
     /// Oldest first, as at the worker.
     credits: VecDeque<Credit>,
     demand: Demand,
+    /// The number of the job that told that no more are wanted, until the worker's word counts it:
+    /// what it had granted before is on its way.
+    told_in: Option<u64>,
 }
 
 impl Link {
@@ -56,9 +59,24 @@ impl Link {
         }
     }
 
-    /// A job tells the worker how many credits are wanted.
-    pub(super) fn set_share(&mut self, share: u32) {
-        self.promises.demand.share = share;
+    /// The job of that number tells the worker how many credits are wanted.
+    pub(super) fn set_share(&mut self, share: u32, number: u64) {
+        let before = std::mem::replace(&mut self.promises.demand.share, share);
+        if share > 0 {
+            self.promises.told_in = None;
+        } else if before > 0 {
+            self.promises.told_in = Some(number);
+        }
+    }
+
+    /// The worker has got the jobs up to that number.
+    pub(super) fn handle_received(&mut self, received_jobs: u64) {
+        self.promises.told_in.take_if(|number| *number <= received_jobs);
+    }
+
+    /// Whether credits may be on their way that are not wanted any more.
+    pub fn may_be_promised(&self) -> bool {
+        self.promises.told_in.is_some()
     }
 
     /// HELLO was sent: it makes void what was promised, and what was asked for is asked again.
@@ -73,6 +91,7 @@ impl Link {
     /// Nothing can be claimed there any more.
     pub(super) fn void_promises(&mut self) {
         self.promises.credits.clear();
+        self.promises.told_in = None;
     }
 
     pub(super) fn handle_grant(&mut self, now: Timestamp, grant: Grant) {
@@ -332,6 +351,26 @@ mod tests {
         sent(&mut link);
         link.handle_writable(at(2));
         assert_eq!(sent(&mut link), [], "it is another time, with other jobs");
+    }
+
+    #[test]
+    fn what_was_granted_before_a_job_told_that_no_more_is_wanted_is_on_its_way() {
+        let mut link = ready();
+        let job = |number, share| Attempt { share, ..on_credit(number, 0) };
+        link.ask(want(5));
+        link.assign(at(0), job(1, 3));
+        assert!(!link.may_be_promised(), "it is asked for");
+        link.assign(at(0), job(2, 0));
+        link.assign(at(0), job(3, 0));
+        for (received_jobs, may_be) in [(1, true), (2, false)] {
+            let load = Load::default();
+            link.handle_message(at(1), FromWorker::Pong { received_jobs, load }, &[]);
+            assert_eq!(link.may_be_promised(), may_be);
+        }
+        link.ask(want(1));
+        link.assign(at(2), job(4, 0));
+        link.handle_unwritable(at(2));
+        assert!(!link.may_be_promised(), "HELLO makes it void");
     }
 
     #[test]

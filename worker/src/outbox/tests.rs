@@ -146,6 +146,9 @@ proptest! {
                 }
                 prop_assert_eq!(outcomes.insert(id, outcome), None, "settled twice");
             }
+            let waiting = outbox.waiting(&lane()).count();
+            let with_workers = u32::try_from(outbox.len() - waiting).unwrap();
+            prop_assert_eq!(outbox.under_way(&name("resize")), with_workers);
             if matches!(step, Step::Pass(_)) {
                 for (id, job) in &submitted {
                     let late = job.deadline + DEADLINE_TICK <= now;

@@ -6,7 +6,7 @@ use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::pace::Pace;
-use super::{Sender, SenderOutput};
+use super::{Sender, SenderOutput, flight};
 use crate::link::{Closing, LinkOutput};
 use crate::observation::Observation;
 use crate::outbox::JobId;
@@ -53,6 +53,9 @@ impl Sender {
             LinkOutput::Ended { attempt, verdict, payload, journey } => {
                 let is_native = state.rep.is_none();
                 self.count(&key, &verdict);
+                if is_native {
+                    self.learn_crowd(&key, &verdict);
+                }
                 match &verdict {
                     Verdict::Done | Verdict::Failed if is_native => {
                         self.learn(&key.service, |pace| pace.learn_journey(journey));
@@ -114,6 +117,17 @@ impl Sender {
         self.asks.forget(&state.link.key().service, number);
         self.outputs.push_back(SenderOutput::Disconnect { link: number });
         self.outbox.touch(&state.link.key().service);
+    }
+
+    /// An outcome tells whether its worker has more to do than it should have.
+    fn learn_crowd(&mut self, key: &InstanceKey, verdict: &Verdict) {
+        let load = self.peers.member(key).map(|member| &member.load);
+        let is_crowded =
+            *verdict == Verdict::Rejected(Reason::Full) || load.is_some_and(flight::is_crowded);
+        match self.flights.get_mut(&key.service) {
+            Some(flight) => flight.handle_outcome(is_crowded),
+            None => self.flights.entry(key.service.clone()).or_default().handle_outcome(is_crowded),
+        }
     }
 
     /// Learns something about the pace of a service.

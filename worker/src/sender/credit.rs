@@ -24,13 +24,6 @@ const LOOKS: usize = 8;
 /// A worker where a job would be done so many times later than elsewhere does not get it at once.
 const MUCH: f64 = 2.0;
 
-/// A guess goes only to a worker of which no more than this share of the slots is taken: others are
-/// guessing, too.
-const GUESS_SHARE: f64 = 0.5;
-
-/// The same where credits were asked for: with what was promised to others who have asked.
-const GUESS_SHARE_ASKED: f64 = 0.125;
-
 /// Peers that a worker looks at before it offers a slot to the busiest of them.
 const OFFER_LOOKS: usize = 6;
 
@@ -38,12 +31,12 @@ const OFFER_LOOKS: usize = 6;
 const OFFER_FRESH: u32 = 3;
 
 /// A worker that has promised a slot, or can be taken to have one.
-struct Found {
-    key: InstanceKey,
-    age: Option<Duration>,
-    claim: Claim,
+pub(super) struct Found {
+    pub(super) key: InstanceKey,
+    pub(super) age: Option<Duration>,
+    pub(super) claim: Claim,
     /// Time until the job would be done there, in seconds.
-    finish: f64,
+    pub(super) finish: f64,
 }
 
 impl Sender {
@@ -113,67 +106,14 @@ impl Sender {
     }
 
     /// A few random instances.
-    fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
+    pub(super) fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
         let first = self.random.usize(..instances.len().max(1));
         let from_there = instances.iter().cycle().skip(first);
         from_there.take(LOOKS.min(instances.len())).collect()
     }
 
-    /// Whom a job can go to although nobody has promised anything: a worker of the JSON dialect, as
-    /// those make no promises; and if asking costs more than a rejection now and then, or there is no
-    /// time to ask, a worker that has plenty of room.
-    fn without_promise(
-        &mut self,
-        now: Timestamp,
-        lane: &Lane,
-        id: JobId,
-        instances: &[InstanceKey],
-    ) -> Option<Found> {
-        let (json, claim) = (self.rosters.json(&lane.service), Claim::Nothing);
-        let json: Vec<_> = json.iter().filter(|key| instances.contains(key)).cloned().collect();
-        if !json.is_empty()
-            && let Some((key, age)) = self.choose(now, &json, id)
-        {
-            return Some(Found { key: key.clone(), age, claim, finish: 0.0 });
-        }
-        let (is_short, is_urgent) =
-            (self.pace(&lane.service).is_short(), self.outbox.is_urgent(id));
-        if !is_short && !is_urgent {
-            return None;
-        }
-        let found = self.some(instances).into_iter().filter_map(|key| {
-            let member = self.peers.member(key)?;
-            let number = self.links.number(key, member.life);
-            let is_asked = number.is_some_and(|number| self.asks.is_asked(number));
-            let (candidate, finish) = self.look(now, key)?;
-            let has_room = match &candidate.load {
-                Some(load) => {
-                    let taken = self.pace(&lane.service).jobs(&candidate);
-                    let (taken, share) = match is_asked {
-                        // Else it is refused.
-                        _ if is_urgent => (taken, 1.0),
-                        true => (taken + f64::from(load.promised), GUESS_SHARE_ASKED),
-                        false => (taken, GUESS_SHARE),
-                    };
-                    load.state == State::Ready
-                        && load.share.is_none()
-                        && taken <= share * f64::from(load.slots)
-                        && candidate.unreflected < load.free()
-                }
-                None => candidate.own == 0,
-            };
-            has_room.then(|| Found {
-                key: key.clone(),
-                age: candidate.load.map(|_| candidate.age),
-                claim,
-                finish,
-            })
-        });
-        found.min_by(|a, b| a.finish.total_cmp(&b.finish))
-    }
-
     /// What is known of an instance, and the time until one more job would be done there.
-    fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
+    pub(super) fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
         let member = self.peers.member(key)?;
         let (expiry, host) = (self.timing.expiry, self.host);
         let candidate = self.links.candidate(now, key, member, expiry, host)?;
@@ -192,7 +132,12 @@ impl Sender {
             }
             return;
         }
-        while self.asks.len(lane) < waiting.min(instances.len()) {
+        let guesses = self.pace(&lane.service).is_short();
+        if guesses && self.has_under_way(lane, instances) {
+            return;
+        }
+        let enough = if guesses { 1 } else { waiting.min(instances.len()) };
+        while self.asks.len(lane) < enough {
             let Some(key) = self.next_to_ask(now, lane, instances, f64::INFINITY) else { break };
             if !self.ask_one(now, lane, &key, waiting) {
                 break;
@@ -205,7 +150,8 @@ impl Sender {
     pub(super) fn ask_another(&mut self, now: Timestamp, lane: &Lane) {
         let waiting = self.outbox.depth(lane);
         let instances = self.instances(lane);
-        if waiting == 0 {
+        let guesses = self.pace(&lane.service).is_short();
+        if waiting == 0 || (guesses && self.has_under_way(lane, &instances)) {
             return;
         }
         if self.asks.len(lane) < instances.len().min(waiting + 1)
@@ -246,7 +192,8 @@ impl Sender {
 
     fn ask_one(&mut self, now: Timestamp, lane: &Lane, key: &InstanceKey, waiting: usize) -> bool {
         let Some(number) = self.link(now, key) else { return false };
-        let share = self.asks.share(lane, number, waiting);
+        let guesses = self.pace(&lane.service).is_short();
+        let share = if guesses { 1 } else { self.asks.share(lane, number, waiting) };
         self.ask_for(now, lane, number, share);
         true
     }
@@ -275,7 +222,8 @@ impl Sender {
         if !takes {
             return 0;
         }
-        let share = self.asks.share(lane, number, waiting);
+        let guesses = self.pace(&lane.service).is_short();
+        let share = if guesses { 0 } else { self.asks.share(lane, number, waiting) };
         self.asks.set(lane, number, share)
     }
 
@@ -353,7 +301,7 @@ impl Sender {
         self.links.get_mut(number).is_some_and(|state| state.link.offer(slot))
     }
 
-    fn pace(&self, service: &Name) -> Pace {
+    pub(super) fn pace(&self, service: &Name) -> Pace {
         self.paces.get(service).copied().unwrap_or_default()
     }
 }

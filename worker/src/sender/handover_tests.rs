@@ -51,7 +51,7 @@ fn new_sender(number: u128) -> Sender {
     sender
 }
 
-fn spec(payload: &[u8]) -> JobSpec {
+pub(super) fn spec(payload: &[u8]) -> JobSpec {
     JobSpec {
         service: service(),
         instance: None,
@@ -68,7 +68,7 @@ struct Node {
     running: Vec<(Timestamp, TaskId)>,
 }
 
-/// What is on its way, for a millisecond.
+/// What is on its way.
 enum Mail {
     ToWorker { worker: usize, from: Connection, message: ToWorker, payload: Vec<u8> },
     ToSender { to: Connection, message: FromWorker, payload: Vec<u8> },
@@ -81,7 +81,11 @@ struct World {
     senders: Vec<Sender>,
     /// Whom a link of a sender leads to.
     links: BTreeMap<(usize, u64), usize>,
-    mail: VecDeque<Mail>,
+    /// And when it arrives.
+    mail: VecDeque<(Timestamp, Mail)>,
+    way: Duration,
+    /// Jobs that went without a promise.
+    guesses: u64,
     random: fastrand::Rng,
     started: u64,
     outcomes: BTreeMap<JobId, Outcome>,
@@ -104,6 +108,8 @@ impl World {
             senders: (1..=workers + senders).map(|number| new_sender(number.into())).collect(),
             links: BTreeMap::new(),
             mail: VecDeque::new(),
+            way: ms(1),
+            guesses: 0,
             random: fastrand::Rng::with_seed(7),
             started: 0,
             outcomes: BTreeMap::new(),
@@ -126,7 +132,8 @@ impl World {
     fn step(&mut self) {
         self.now = self.now + ms(1);
         let now = self.now;
-        for mail in std::mem::take(&mut self.mail) {
+        while self.mail.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, mail)) = self.mail.pop_front() else { break };
             match mail {
                 Mail::ToWorker { worker, from, message, payload } => {
                     self.nodes[worker].server.handle_message(now, from, message, &payload);
@@ -156,7 +163,7 @@ impl World {
     }
 
     fn drive_worker(&mut self, worker: usize) {
-        let now = self.now;
+        let (now, due) = (self.now, self.now + self.way);
         while let Some(output) = self.nodes[worker].server.poll_output(now) {
             let node = &mut self.nodes[worker];
             match output {
@@ -167,11 +174,12 @@ impl World {
                     node.running.push((now + service, task.id));
                 }
                 ServerOutput::Answer { to, message } => {
-                    self.mail.push_back(Mail::ToSender { to, message, payload: Vec::new() });
+                    let mail = Mail::ToSender { to, message, payload: Vec::new() };
+                    self.mail.push_back((due, mail));
                 }
                 ServerOutput::Outcome { to, header, payload, .. } => {
                     let (message, payload) = (FromWorker::Outcome(header), payload.to_vec());
-                    self.mail.push_back(Mail::ToSender { to, message, payload });
+                    self.mail.push_back((due, Mail::ToSender { to, message, payload }));
                 }
                 ServerOutput::Offer { slot, blind } => {
                     let (own, offer) = (worker_key(worker as u16), slot.offer);
@@ -185,7 +193,7 @@ impl World {
     }
 
     fn drive_sender(&mut self, number: usize) {
-        let now = self.now;
+        let (now, due) = (self.now, self.now + self.way);
         while let Some(output) = self.senders[number].poll_output(now) {
             match output {
                 SenderOutput::Connect { link, endpoint } => {
@@ -199,9 +207,13 @@ impl World {
                 }
                 SenderOutput::Send { link, message, payload } => {
                     let worker = self.links[&(number, link)];
+                    if let ToWorker::Job(header) = &message {
+                        self.guesses += u64::from(header.claim == Claim::Nothing);
+                    }
                     let payload = payload.map(|payload| payload.to_vec()).unwrap_or_default();
                     let from = connection(number, link);
-                    self.mail.push_back(Mail::ToWorker { worker, from, message, payload });
+                    let mail = Mail::ToWorker { worker, from, message, payload };
+                    self.mail.push_back((due, mail));
                 }
                 SenderOutput::Declined(offer) => {
                     self.nodes[number].server.handle_no_taker(offer);
@@ -250,15 +262,39 @@ fn every_job_has_one_outcome_while_workers_hand_over_what_waits() {
     assert_eq!(rejected, 0);
 }
 
+#[test]
+fn short_jobs_go_without_a_promise_and_fill_nobody() {
+    let mut world = World::new(4, 20, 3);
+    world.way = ms(60);
+    let mut submitted = 0;
+    for step in 1..=6000_u64 {
+        // Two thirds of what the workers can do.
+        if step < 4000 && world.random.u8(..16) < 3 {
+            let sender = world.nodes.len() + world.random.usize(..3);
+            world.senders[sender].handle_submit(world.now, JobId(submitted), spec(b"1"));
+            submitted += 1;
+        }
+        if step % 20 == 0 {
+            world.publish(step);
+        }
+        world.step();
+    }
+    assert_eq!((world.outcomes.len() as u64, world.started), (submitted, submitted));
+    let tallies: Vec<_> = world.senders.iter().map(|sender| sender.statistics()).collect();
+    let rejected: u64 = tallies.iter().flat_map(|s| s.instances.values()).map(|t| t.rejected).sum();
+    assert_eq!(rejected, 0);
+    assert!(world.guesses > submitted * 3 / 4, "{} of {submitted}", world.guesses);
+}
+
 /// A sender, and what it said to workers that do as the test says.
-struct Alone {
-    sender: Sender,
+pub(super) struct Alone {
+    pub(super) sender: Sender,
     /// The links to the workers.
-    links: BTreeMap<u16, u64>,
+    pub(super) links: BTreeMap<u16, u64>,
 }
 
 impl Alone {
-    fn new(workers: u16) -> Self {
+    pub(super) fn new(workers: u16) -> Self {
         let mut sender = new_sender(1);
         let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
         publish(&mut sender, at(0), 1, (0..workers).map(|worker| entry(worker, load)).collect());
@@ -266,7 +302,7 @@ impl Alone {
     }
 
     /// What it sends, with every worker that it connects to saying WELCOME at once.
-    fn see(&mut self, now: Timestamp) -> Vec<(u64, ToWorker)> {
+    pub(super) fn see(&mut self, now: Timestamp) -> Vec<(u64, ToWorker)> {
         let mut sent = Vec::new();
         while let Some(output) = self.sender.poll_output(now) {
             match output {
@@ -295,7 +331,7 @@ impl Alone {
         *self.links.iter().find(|(_, other)| **other == link).unwrap().0
     }
 
-    fn jobs(&mut self, now: Timestamp) -> Vec<(u64, JobHeader)> {
+    pub(super) fn jobs(&mut self, now: Timestamp) -> Vec<(u64, JobHeader)> {
         let job = |(link, message)| match message {
             ToWorker::Job(header) => Some((link, header)),
             _ => None,
@@ -304,19 +340,33 @@ impl Alone {
     }
 
     fn end(&mut self, now: Timestamp, link: u64, number: u64, job: &JobHeader, verdict: Verdict) {
+        let load = Load { slots: 4, concurrency: 1, ..Load::default() };
+        self.end_at(now, link, number, job, verdict, load);
+    }
+
+    /// The same, with more of what its worker says.
+    pub(super) fn end_at(
+        &mut self,
+        now: Timestamp,
+        link: u64,
+        number: u64,
+        job: &JobHeader,
+        verdict: Verdict,
+        load: Load,
+    ) {
         let header = OutcomeHeader {
             number,
             attempt: job.attempt,
             verdict,
             received_jobs: job.number,
-            load: Load { slots: 4, concurrency: 1, ..Load::default() },
+            load,
             here_us: 0,
             grant: None,
         };
         self.sender.handle_link_message(now, link, FromWorker::Outcome(header), b"");
     }
 
-    fn grant(&mut self, now: Timestamp, link: u64, credits: u32) {
+    pub(super) fn grant(&mut self, now: Timestamp, link: u64, credits: u32) {
         let grant = Grant { credits, lifetime_ms: 1000, payload_bytes_max: 1000 };
         let load = Load { slots: 4, concurrency: 1, ..Load::default() };
         let message = FromWorker::Grant { grant, received_jobs: 0, load };

@@ -198,7 +198,9 @@ fn a_full_worker_grants_when_a_job_ends_and_the_word_goes_with_the_outcome() {
 fn whose_job_ended_has_a_standing_credit_until_others_need_the_slot() {
     let mut scene = Scene::new(1, 2);
     [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
-    scene.job(at(0), 1, |job| job.moves_left = 0);
+    scene.ask(at(0), 1, 1);
+    scene.see(at(0));
+    scene.job(at(0), 1, |job| (job.claim, job.moves_left) = (Claim::Credit, 0));
     let task = scene.see(at(0)).started[0];
     scene.finish(at(100), task);
     assert_eq!(scene.see(at(100)).granted, [(1, 1, true)]);
@@ -208,6 +210,16 @@ fn whose_job_ended_has_a_standing_credit_until_others_need_the_slot() {
     assert!(scene.see(at(100)).recalled.is_empty());
     scene.say(at(101), 1, ToWorker::Return(Claim::Credit));
     assert_eq!(scene.see(at(101)).granted, [(2, 1, false)]);
+}
+
+#[test]
+fn who_guesses_gets_no_credit_that_it_has_not_asked_for() {
+    let mut scene = Scene::new(1, 9);
+    scene.greet(at(0), 1);
+    scene.job(at(0), 1, |_| {});
+    let task = scene.see(at(0)).started[0];
+    scene.finish(at(100), task);
+    assert_eq!(scene.see(at(100)).granted, []);
 }
 
 #[test]

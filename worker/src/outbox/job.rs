@@ -1,0 +1,61 @@
+//! A job as it is submitted, waits, and goes to a worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::names::Name;
+use svcmap_proto::time::Timestamp;
+
+/// Names a job at its sender. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// A job as it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobSpec {
+    /// Who shall run it.
+    pub service: Name,
+    /// Only this instance.
+    pub instance: Option<Name>,
+    /// What the handler gets.
+    pub payload: Arc<Vec<u8>>,
+    /// By when there is an outcome, from submission.
+    pub deadline: Duration,
+    /// How long it waits for a free slot; zero: refuse at once. `None`: about as long as a full
+    /// queue takes, see [`Outbox::set_hold`](super::Outbox::set_hold).
+    pub hold: Option<Duration>,
+    /// It may run more than once, so it is tried again when nobody knows whether it ran.
+    pub idempotent: bool,
+}
+
+/// Jobs that wait for the same: any instance of a service, or one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lane {
+    /// The service.
+    pub service: Name,
+    /// The instance, if only that one will do.
+    pub instance: Option<Name>,
+}
+
+impl Lane {
+    /// Any instance of that service.
+    pub fn any(service: &Name) -> Self {
+        Self { service: service.clone(), instance: None }
+    }
+}
+
+/// The first job of a lane, as it goes to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// Under which attempt.
+    pub attempt: AttemptId,
+    /// When its outcome is due.
+    pub deadline: Timestamp,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// How often it may be handed over.
+    pub moves_left: u8,
+    /// Size of its payload.
+    pub payload_bytes: usize,
+}

@@ -1,0 +1,120 @@
+//! Whom a job goes to although nobody has promised it a slot: a worker of the JSON dialect, as those
+//! make no promises; whoever seems to have room, if the job is not to be held; and while jobs take
+//! less time than their way, as then asking costs more than the whole job.
+//!
+//! Where jobs are short, what workers say is old when a job arrives, and whoever follows it follows
+//! it together with all others. What a sender has under way with each worker it knows for certain:
+//! the job goes where that is least. That holds for slow workers as well, as they give back less.
+//! How many go at all, [`Flight`](super::flight::Flight) decides.
+
+use svcmap_proto::jobs::Claim;
+use svcmap_proto::load::{Load, State};
+use svcmap_proto::names::InstanceKey;
+use svcmap_proto::time::Timestamp;
+
+use super::Sender;
+use super::credit::Found;
+use super::pace::Pace;
+use crate::choice::Candidate;
+use crate::outbox::{JobId, Lane};
+
+impl Sender {
+    /// See the module.
+    pub(super) fn without_promise(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        id: JobId,
+        instances: &[InstanceKey],
+    ) -> Option<Found> {
+        let json = self.rosters.json(&lane.service);
+        let json: Vec<_> = json.iter().filter(|key| instances.contains(key)).cloned().collect();
+        if !json.is_empty()
+            && let Some((key, age)) = self.choose(now, &json, id)
+        {
+            return Some(Found { key: key.clone(), age, claim: Claim::Nothing, finish: 0.0 });
+        }
+        if self.outbox.is_urgent(id) {
+            return self.first_with_room(now, lane, instances);
+        }
+        let under_way = self.outbox.under_way(&lane.service);
+        let guesses = self.pace(&lane.service).is_short();
+        let may_guess = guesses
+            && self.flights.get_mut(&lane.service).is_none_or(|flight| flight.has_room(under_way));
+        if may_guess { self.guess(now, lane, instances) } else { None }
+    }
+
+    /// Where a job would be done first, of a few workers that seem to have room.
+    fn first_with_room(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        instances: &[InstanceKey],
+    ) -> Option<Found> {
+        let pace = self.pace(&lane.service);
+        let found = self.some(instances).into_iter().filter_map(|key| {
+            let (candidate, finish) = self.look(now, key)?;
+            let has_room = may_have_room(&candidate, |load| {
+                candidate.unreflected < load.free()
+                    && pace.jobs(&candidate) <= f64::from(load.slots)
+            });
+            has_room.then(|| found(key, &candidate, finish))
+        });
+        found.min_by(|a, b| a.finish.total_cmp(&b.finish))
+    }
+
+    /// The worker of a few with which this sender has least under way.
+    fn guess(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) -> Option<Found> {
+        let pace = self.pace(&lane.service);
+        let found = self.some(instances).into_iter().filter_map(|key| {
+            let (candidate, finish) = self.look(now, key)?;
+            let has_room = may_have_room(&candidate, |load| fits(&pace, &candidate, load))
+                && !self.is_promising(key);
+            has_room.then(|| (candidate.own, found(key, &candidate, finish)))
+        });
+        found.min_by_key(|(own, _)| *own).map(|(_, found)| found)
+    }
+
+    /// Whether slots of that worker may have been promised that this sender does not know of yet:
+    /// they are among those that a guess would take.
+    fn is_promising(&mut self, key: &InstanceKey) -> bool {
+        let number = self.peers.member(key).and_then(|member| self.links.number(key, member.life));
+        number.is_some_and(|number| {
+            let link = self.links.get_mut(number).map(|state| &state.link);
+            self.asks.is_asked(number) || link.is_some_and(|link| link.may_be_promised())
+        })
+    }
+
+    /// Whether jobs of a lane are with its workers: their outcomes tell when more can go.
+    pub(super) fn has_under_way(&mut self, lane: &Lane, instances: &[InstanceKey]) -> bool {
+        match instances {
+            [only] => {
+                let life = self.peers.member(only).map(|member| member.life);
+                let number = life.and_then(|life| self.links.number(only, life));
+                let state = number.and_then(|number| self.links.get_mut(number));
+                state.is_some_and(|state| state.link.open() > 0)
+            }
+            _ => self.outbox.under_way(&lane.service) > 0,
+        }
+    }
+}
+
+/// Whether a worker may be sent a job at all, and has room as far as it has said.
+fn may_have_room(candidate: &Candidate, has_room: impl FnOnce(&Load) -> bool) -> bool {
+    match &candidate.load {
+        Some(load) => load.state == State::Ready && load.share.is_none() && has_room(load),
+        None => candidate.own == 0,
+    }
+}
+
+/// Whether there is a slot for one more, if half of what the worker can do in the meantime gets
+/// done.
+fn fits(pace: &Pace, candidate: &Candidate, load: &Load) -> bool {
+    let done = f64::from(load.concurrency) * pace.round_trip() / pace.service_of(candidate);
+    load.free() > 0 && f64::from(candidate.unreflected) < f64::from(load.free()) + done / 2.0
+}
+
+fn found(key: &InstanceKey, candidate: &Candidate, finish: f64) -> Found {
+    let age = candidate.load.map(|_| candidate.age);
+    Found { key: key.clone(), age, claim: Claim::Nothing, finish }
+}

@@ -1,0 +1,105 @@
+//! A sender whose jobs are shorter than their way, with workers that do as the test says.
+
+use svcmap_proto::jobs::{Claim, JobHeader, Verdict};
+use svcmap_proto::load::Load;
+
+use super::handover_tests::{Alone, spec};
+use super::*;
+use crate::testing::*;
+
+/// Of a worker of four slots that takes a millisecond for a job, with so many here.
+fn load(jobs: u32) -> Load {
+    Load {
+        sequence: 1,
+        running: jobs.min(1),
+        queued: jobs.saturating_sub(1),
+        concurrency: 1,
+        slots: 4,
+        mean_service_us: 1000,
+        ..Load::default()
+    }
+}
+
+fn submit(alone: &mut Alone, now: Timestamp, jobs: std::ops::Range<u64>) {
+    jobs.for_each(|job| alone.sender.handle_submit(now, JobId(job), spec(b"1")));
+}
+
+fn done(alone: &mut Alone, now: Timestamp, (link, job): &(u64, JobHeader), load: Load) {
+    alone.end_at(now, *link, job.number, job, Verdict::Done, load);
+}
+
+/// After a first job, which every worker was asked for, and whose way took ten times as long as it
+/// did. All workers have said that they are idle.
+fn short(workers: u16) -> Alone {
+    let mut alone = Alone::new(workers);
+    submit(&mut alone, at(0), 0..u64::from(workers));
+    alone.see(at(0));
+    let links: Vec<_> = alone.links.values().copied().collect();
+    links.iter().for_each(|link| alone.grant(at(0), *link, 1));
+    let jobs = alone.jobs(at(0));
+    assert_eq!(jobs.len(), usize::from(workers));
+    jobs.iter().for_each(|job| done(&mut alone, at(20), job, load(0)));
+    alone.see(at(20));
+    alone
+}
+
+#[test]
+fn short_jobs_go_at_once_to_whoever_has_least_of_this_sender() {
+    let mut alone = short(3);
+    submit(&mut alone, at(21), 10..13);
+    let first = alone.jobs(at(21));
+    assert!(first.iter().all(|(_, job)| (job.claim, job.share) == (Claim::Nothing, 0)));
+    let mut links: Vec<_> = first.iter().map(|(link, _)| *link).collect();
+    links.sort_unstable();
+    assert_eq!(links, [0, 1, 2]);
+    // The next one follows the first that comes back, however much that one has to do.
+    done(&mut alone, at(41), &first[1], load(2));
+    submit(&mut alone, at(41), 13..14);
+    assert_eq!(alone.jobs(at(41))[0].0, first[1].0);
+}
+
+#[test]
+fn no_more_are_under_way_than_outcomes_allow() {
+    let mut alone = short(3);
+    submit(&mut alone, at(21), 10..40);
+    let first = alone.jobs(at(21));
+    assert_eq!(first.len(), 4);
+    for job in &first {
+        done(&mut alone, at(41), job, load(0));
+    }
+    assert!((5..=8).contains(&alone.jobs(at(41)).len()));
+}
+
+#[test]
+fn where_there_is_no_slot_nothing_is_guessed() {
+    let mut alone = short(1);
+    submit(&mut alone, at(21), 10..11);
+    let job = alone.jobs(at(21)).remove(0);
+    done(&mut alone, at(41), &job, Load { promised: 2, ..load(2) });
+    submit(&mut alone, at(41), 11..12);
+    let sent = alone.see(at(41));
+    // Nothing is under way whose outcome would tell of room, so one slot is asked for.
+    let [(_, ToWorker::Ask(demand))] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(demand.share, 1);
+}
+
+#[test]
+fn who_was_asked_gets_no_guess_before_it_has_said_what_it_granted() {
+    let mut alone = Alone::new(1);
+    submit(&mut alone, at(0), 0..4);
+    alone.see(at(0));
+    let link = alone.links[&0];
+    alone.grant(at(0), link, 1);
+    let first = alone.jobs(at(0)).remove(0);
+    // It grants the next one before it hears that no more are wanted.
+    done(&mut alone, at(20), &first, load(0));
+    assert_eq!(alone.jobs(at(20)), []);
+    alone.grant(at(21), link, 1);
+    let second = alone.jobs(at(21)).remove(0);
+    assert_eq!((second.1.claim, second.1.share), (Claim::Credit, 0));
+    assert_eq!(alone.jobs(at(21)), []);
+    done(&mut alone, at(41), &second, load(0));
+    let rest = alone.jobs(at(41));
+    assert_eq!(rest.len(), 2);
+    assert!(rest.iter().all(|(_, job)| job.claim == Claim::Nothing));
+}
