@@ -8,13 +8,12 @@
 //! How many go at all, [`Flight`](super::flight::Flight) decides.
 
 use svcmap_proto::jobs::Claim;
-use svcmap_proto::load::{Load, State};
+use svcmap_proto::load::State;
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
 use super::credit::Found;
-use super::pace::Pace;
 use crate::choice::Candidate;
 use crate::outbox::{JobId, Lane};
 
@@ -41,7 +40,7 @@ impl Sender {
         let guesses = self.pace(&lane.service).is_short();
         let may_guess = guesses
             && self.flights.get_mut(&lane.service).is_none_or(|flight| flight.has_room(under_way));
-        if may_guess { self.guess(now, lane, instances) } else { None }
+        if may_guess { self.guess(now, instances) } else { None }
     }
 
     /// Where a job would be done first, of a few workers that seem to have room.
@@ -54,22 +53,18 @@ impl Sender {
         let pace = self.pace(&lane.service);
         let found = self.some(instances).into_iter().filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
-            let has_room = may_have_room(&candidate, |load| {
-                candidate.unreflected < load.free()
-                    && pace.jobs(&candidate) <= f64::from(load.slots)
-            });
+            let has_room = may_have_room(&candidate)
+                && candidate.load.is_none_or(|load| pace.jobs(&candidate) <= f64::from(load.slots));
             has_room.then(|| found(key, &candidate, finish))
         });
         found.min_by(|a, b| a.finish.total_cmp(&b.finish))
     }
 
     /// The worker of a few with which this sender has least under way.
-    fn guess(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) -> Option<Found> {
-        let pace = self.pace(&lane.service);
+    fn guess(&mut self, now: Timestamp, instances: &[InstanceKey]) -> Option<Found> {
         let found = self.some(instances).into_iter().filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
-            let has_room = may_have_room(&candidate, |load| fits(&pace, &candidate, load))
-                && !self.is_promising(key);
+            let has_room = may_have_room(&candidate) && !self.is_promising(key);
             has_room.then(|| (candidate.own, found(key, &candidate, finish)))
         });
         found.min_by_key(|(own, _)| *own).map(|(_, found)| found)
@@ -77,21 +72,21 @@ impl Sender {
 
     /// Whether slots of that worker may have been promised that this sender does not know of yet:
     /// they are among those that a guess would take.
-    fn is_promising(&mut self, key: &InstanceKey) -> bool {
+    fn is_promising(&self, key: &InstanceKey) -> bool {
         let number = self.peers.member(key).and_then(|member| self.links.number(key, member.life));
         number.is_some_and(|number| {
-            let link = self.links.get_mut(number).map(|state| &state.link);
+            let link = self.links.get(number).map(|state| &state.link);
             self.asks.is_asked(number) || link.is_some_and(|link| link.may_be_promised())
         })
     }
 
     /// Whether jobs of a lane are with its workers: their outcomes tell when more can go.
-    pub(super) fn has_under_way(&mut self, lane: &Lane, instances: &[InstanceKey]) -> bool {
+    pub(super) fn has_under_way(&self, lane: &Lane, instances: &[InstanceKey]) -> bool {
         match instances {
             [only] => {
                 let life = self.peers.member(only).map(|member| member.life);
                 let number = life.and_then(|life| self.links.number(only, life));
-                let state = number.and_then(|number| self.links.get_mut(number));
+                let state = number.and_then(|number| self.links.get(number));
                 state.is_some_and(|state| state.link.open() > 0)
             }
             _ => self.outbox.under_way(&lane.service) > 0,
@@ -99,19 +94,16 @@ impl Sender {
     }
 }
 
-/// Whether a worker may be sent a job at all, and has room as far as it has said.
-fn may_have_room(candidate: &Candidate, has_room: impl FnOnce(&Load) -> bool) -> bool {
+/// Whether a worker has a slot for one more, as far as it has said and this sender has sent.
+fn may_have_room(candidate: &Candidate) -> bool {
     match &candidate.load {
-        Some(load) => load.state == State::Ready && load.share.is_none() && has_room(load),
+        Some(load) => {
+            load.state == State::Ready
+                && load.share.is_none()
+                && candidate.unreflected < load.free()
+        }
         None => candidate.own == 0,
     }
-}
-
-/// Whether there is a slot for one more, if half of what the worker can do in the meantime gets
-/// done.
-fn fits(pace: &Pace, candidate: &Candidate, load: &Load) -> bool {
-    let done = f64::from(load.concurrency) * pace.round_trip() / pace.service_of(candidate);
-    load.free() > 0 && f64::from(candidate.unreflected) < f64::from(load.free()) + done / 2.0
 }
 
 fn found(key: &InstanceKey, candidate: &Candidate, finish: f64) -> Found {

@@ -150,6 +150,11 @@ impl Links {
         Some(state)
     }
 
+    /// The same, to look at.
+    pub(super) fn get(&self, number: u64) -> Option<&LinkState> {
+        self.by_number.get(&number)
+    }
+
     /// Every link.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut LinkState> {
         let touched = &mut self.touched;

@@ -111,7 +111,7 @@ impl Pace {
 
     /// A worker's mean service time, in seconds: that of all if it has not said. One that has
     /// finished nothing for longer than that, with all handlers busy, is slower than it says.
-    pub(super) fn service_of(&self, candidate: &Candidate) -> f64 {
+    fn service_of(&self, candidate: &Candidate) -> f64 {
         let load = candidate.load.unwrap_or_default();
         let said = match load.mean_service_us {
             0 => self.service.as_secs_f64(),
