@@ -25,6 +25,11 @@ fn in_larger_ones() {
 }
 
 #[test]
+fn where_jobs_are_short() {
+    all_met(&goals::short(100_000));
+}
+
+#[test]
 fn when_things_go_wrong() {
     all_met(&goals::faults(200_000));
 }

@@ -12,6 +12,9 @@ use super::{Findings, Rule, Scenario, World};
 /// job is held for a quarter of a second at least.
 const SERVICE_TIME: Duration = Duration::from_millis(25);
 
+/// The same where jobs are short: here ways count, and they are long enough.
+const SHORT: Duration = Duration::from_millis(1);
+
 /// One goal, and what was measured for it.
 #[derive(Clone, Debug)]
 pub struct Goal {
@@ -58,6 +61,7 @@ pub fn all(jobs: u64) -> Vec<Goal> {
     let mut goals = base(jobs);
     goals.extend(tight(jobs));
     goals.extend(larger(jobs));
+    goals.extend(short(jobs));
     goals.extend(faults(jobs));
     goals
 }
@@ -153,6 +157,32 @@ pub fn larger(jobs: u64) -> Vec<Goal> {
     )]
 }
 
+/// Jobs that are shorter than their way, beside an oracle that has the same way and counts what is on
+/// it.
+pub fn short(jobs: u64) -> Vec<Goal> {
+    let near = Scenario { delay: 3 * SHORT, concurrency: 4, queue: 60, ..brief(1000) };
+    let far = Scenario { delay: 10 * SHORT, ..near.clone() };
+    let far = Scenario { warm_up: 3000 * SHORT, ..far };
+    let farthest = Scenario { delay: 100 * SHORT, concurrency: 4, queue: 1020, ..brief(8000) };
+    let farthest = Scenario { senders: 8, workers: 4, ..farthest };
+    let at = |scenario: &Scenario, utilisation| {
+        run(Scenario { utilisation, ..scenario.clone() }.with_jobs(jobs))
+    };
+    let response = |scenario: &Scenario, utilisation| {
+        let oracle = at(&scenario.clone().with_rule(Rule::Oracle), utilisation);
+        at(scenario, utilisation).report.response_ms.p99 / oracle.report.response_ms.p99
+    };
+    let ratios: Vec<f64> = [&near, &far, &farthest]
+        .into_iter()
+        .flat_map(|scenario| [0.9, 0.95].map(|utilisation| response(scenario, utilisation)))
+        .collect();
+    let over: Vec<f64> = [&near, &far].map(|scenario| at(scenario, 1.1).report.far).to_vec();
+    vec![
+        Goal::at_most("p99 response / oracle, short jobs, utilisation to .95", &ratios, 1.4, 1.25),
+        Goal::at_most("FAR, short jobs, utilisation 1.1", &over, 1e-3, 1e-4),
+    ]
+}
+
 /// No mapper, a worker that stands still, a sender that wants half of everything.
 pub fn faults(jobs: u64) -> Vec<Goal> {
     let from = Duration::from_secs(2);
@@ -178,6 +208,12 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
             0.997,
         ),
     ]
+}
+
+/// The base point with short jobs, after so many services.
+fn brief(warm_up: u32) -> Scenario {
+    let warm_up = warm_up * SHORT;
+    Scenario { service_time: SHORT, publish_interval: SHORT, warm_up, ..Scenario::default() }
 }
 
 /// The base point.

@@ -5,8 +5,9 @@ use svcmap_proto::load::State;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
+use super::flight::{self, Flight};
 use super::pace::Pace;
-use super::{Sender, SenderOutput, flight};
+use super::{Sender, SenderOutput};
 use crate::link::{Closing, LinkOutput};
 use crate::observation::Observation;
 use crate::outbox::JobId;
@@ -124,9 +125,12 @@ impl Sender {
         let load = self.peers.member(key).map(|member| &member.load);
         let is_crowded =
             *verdict == Verdict::Rejected(Reason::Full) || load.is_some_and(flight::is_crowded);
-        match self.flights.get_mut(&key.service) {
-            Some(flight) => flight.handle_outcome(is_crowded),
-            None => self.flights.entry(key.service.clone()).or_default().handle_outcome(is_crowded),
+        if !self.flights.contains_key(&key.service) {
+            let flight = Flight::new(self.outbox.under_way(&key.service));
+            self.flights.insert(key.service.clone(), flight);
+        }
+        if let Some(flight) = self.flights.get_mut(&key.service) {
+            flight.handle_outcome(is_crowded);
         }
     }
 

@@ -11,7 +11,7 @@ use svcmap_proto::load::Load;
 /// Weight of the newest round in the share of outcomes from crowded workers (RFC 8257, section 4.2).
 const WEIGHT: f64 = 1.0 / 16.0;
 
-/// How many may be under way before anything is known, and how many more in the round after that.
+/// How many may be under way at least before anything is known.
 const FIRST: f64 = 4.0;
 
 /// Part of what may be under way that is added in the round after one that came from crowded workers:
@@ -33,14 +33,13 @@ pub(super) struct Flight {
     is_limited: bool,
 }
 
-impl Default for Flight {
-    fn default() -> Self {
-        let (most, step, crowded) = (FIRST, FIRST, 1.0);
-        Self { most, step, crowded, round: (0.0, 0.0), is_limited: false }
-    }
-}
-
 impl Flight {
+    /// As many may be under way as there are now, on promises.
+    pub(super) fn new(under_way: u32) -> Self {
+        let most = FIRST.max(under_way.into());
+        Self { most, step: FIRST, crowded: 0.0, round: (0.0, 0.0), is_limited: false }
+    }
+
     /// Whether one more may go while so many are under way.
     pub(super) fn has_room(&mut self, under_way: u32) -> bool {
         let has_room = f64::from(under_way) + 1.0 <= self.most;
@@ -96,7 +95,7 @@ mod tests {
 
     #[test]
     fn while_no_worker_is_crowded_ever_more_may_be_under_way() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(0);
         let mut seen = vec![most(&flight)];
         (0..4).for_each(|_| {
             round(&mut flight, 0);
@@ -107,14 +106,14 @@ mod tests {
 
     #[test]
     fn nothing_grows_while_nothing_waits() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(0);
         (0..100).for_each(|_| flight.handle_outcome(false));
         assert_eq!(most(&flight), 4);
     }
 
     #[test]
     fn a_crowded_worker_takes_back_in_proportion_to_how_often_one_was_met() {
-        let mut often = Flight { most: 1000.0, ..Flight::default() };
+        let mut often = Flight { most: 1000.0, ..Flight::new(0) };
         let mut seldom = often;
         for _ in 0..100 {
             (often.most, seldom.most) = (1000.0, 1000.0);
@@ -127,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_step_starts_again_after_a_crowded_round() {
-        let mut flight = Flight { most: 100.0, crowded: 0.0, ..Flight::default() };
+        let mut flight = Flight { most: 100.0, crowded: 0.0, ..Flight::new(0) };
         round(&mut flight, 1);
         let mut before = most(&flight);
         for step in [3, 6, 12] {
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn one_job_may_always_go() {
-        let mut flight = Flight::default();
+        let mut flight = Flight::new(0);
         (0..1000).for_each(|_| round(&mut flight, u32::MAX));
         assert_eq!(most(&flight), 1);
         assert!(flight.has_room(0) && !flight.has_room(1));
