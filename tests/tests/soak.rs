@@ -99,8 +99,10 @@ fn a_soak_that_is_too_much_refuses_what_does_not_fit_and_says_so() {
 fn a_soak_can_use_the_mapper_of_a_deployment() {
     let deployment = svcmap_tests::deployment();
     let mapper = deployment.mapper().as_str().to_owned();
-    let (figures, _) = soak(&["--utilisation", "0.3", "--mapper", &mapper]);
+    let flags = ["--utilisation", "0.3", "--mapper", &mapper, "--payload", "64KiB"];
+    let (figures, _) = soak(&flags);
     assert_eq!(outcomes(&figures), count(&figures, "submitted"));
+    assert!(figures["bytes_per_job"].as_f64().is_some_and(|bytes| bytes > 65_536.0), "{figures}");
     let processes = figures["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 2, "the mapper is not its own: {processes:?}");
     assert!(figures["publish_interval_ms"].is_null(), "that mapper decides");

@@ -26,6 +26,9 @@ pub struct LoadOptions {
     /// How these times are distributed
     #[arg(long, value_name = "KIND", default_value = "exponential")]
     pub distribution: Distribution,
+    /// Size of each job; it is filled up with blanks
+    #[arg(long, value_name = "SIZE", default_value = "1B", value_parser = parse::payload_bytes)]
+    pub payload: usize,
     /// How long it is measured
     #[arg(long, value_name = "N", default_value = "60", value_parser = seconds())]
     pub seconds: u32,

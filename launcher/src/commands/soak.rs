@@ -95,7 +95,8 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
 /// If the payload says no time.
 pub fn serve(job: &Job) -> Result<Vec<u8>, HandlerError> {
     let (started_at, age) = (Clock.now(), job.age());
-    let time = parse::duration(std::str::from_utf8(job.payload())?).map_err(HandlerError::new)?;
+    let text = std::str::from_utf8(job.payload())?.trim_end();
+    let time = parse::duration(text).map_err(HandlerError::new)?;
     pause_until(started_at + time);
     let served = Served {
         worker: number(job.instance().instance.as_str()),
@@ -164,6 +165,7 @@ fn start_sender(
         ("--policy", load.policy.to_string()),
         ("--service-time", flag(load.service_time)),
         ("--distribution", load.distribution.as_str().to_owned()),
+        ("--payload", load.payload.to_string()),
         ("--seconds", load.seconds.to_string()),
         ("--seed", load.seed.wrapping_mul(1000).wrapping_add(number.into()).to_string()),
     ];

@@ -13,7 +13,7 @@ use svcmap::soak::render;
 use svcmap_proto::io::Clock;
 use svcmap_tests::simulator::scenario::Faults;
 use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
-use svcmap_tests::simulator::{agreement, charts, gates, goals, sweep, table};
+use svcmap_tests::simulator::{agreement, charts, gates, goals, sweep, table, variants};
 
 /// A simulator of svcmap, around the very types that ship.
 #[derive(Parser)]
@@ -34,6 +34,15 @@ enum Command {
         /// Jobs at each point
         #[arg(long, default_value = "1000000")]
         jobs: u64,
+    },
+    /// Measure the same with other services, workers, senders, ways and queues: a table in Markdown
+    Variants {
+        /// Jobs at each point
+        #[arg(long, default_value = "300000")]
+        jobs: u64,
+        /// Points at once
+        #[arg(long, default_value = "2")]
+        threads: usize,
     },
     /// Change one thing at a time around the base point: a table and pictures
     Sweep {
@@ -161,6 +170,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Gates => check_gates(),
         Command::Goals { jobs } => measure_goals(jobs),
+        Command::Variants { jobs, threads } => measure_variants(jobs, threads),
         Command::Sweep { out, jobs, full } => run_sweep(&out, jobs, full),
         Command::Plot { out } => plot(&out),
         Command::Agree { executable, seconds } => agree(&executable, seconds),
@@ -172,6 +182,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure_variants(jobs: u64, threads: usize) -> Result<(), String> {
+    say(
+        "| what is different | utilisation | FAR | refused, with a worker idle | goodput / oracle \
+         | p99 wait / oracle | p99 response / oracle | messages |",
+    );
+    say("| --- | --- | --- | --- | --- | --- | --- | --- |");
+    for row in variants::measure(jobs, threads) {
+        let variants::Row { name, utilisation, far, frr, goodput, wait, response, messages } = row;
+        say(&format!(
+            "| {name} | {utilisation} | {far:.6} | {frr:.6} | {goodput:.4} | {wait:.2} \
+             | {response:.2} | {messages:.2} |"
+        ));
+    }
+    Ok(())
 }
 
 fn measure_goals(jobs: u64) -> Result<(), String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use svcmap_worker::choice::Policy;
 
+use super::measured::Pair;
 use super::scenario::{Faults, Span};
 use super::{Findings, Rule, Scenario, World};
 
@@ -68,7 +69,7 @@ pub fn all(jobs: u64) -> Vec<Goal> {
 
 /// The base point at several loads.
 pub fn base(jobs: u64) -> Vec<Goal> {
-    let at = |utilisation| Pair::of(Scenario { utilisation, ..start() }, jobs);
+    let at = |utilisation| pair(Scenario { utilisation, ..start() }, jobs);
     let [half, seven, nine, busy, over] = [0.5, 0.7, 0.9, 0.95, 1.2].map(at);
     let all = [&half, &seven, &nine, &busy, &over];
     let no_credits = start().with_rule(Rule::Shipped(Policy::NoCredits));
@@ -117,7 +118,7 @@ pub fn base(jobs: u64) -> Vec<Goal> {
 
 /// Two slots at each worker.
 pub fn tight(jobs: u64) -> Vec<Goal> {
-    let at = |utilisation| Pair::of(Scenario { utilisation, queue: 1, ..start() }, jobs);
+    let at = |utilisation| pair(Scenario { utilisation, queue: 1, ..start() }, jobs);
     let [nine, over] = [0.9, 1.2].map(at);
     let far = [&nine, &over].map(|pair| pair.svcmap.report.far);
     vec![
@@ -148,7 +149,7 @@ pub fn tight(jobs: u64) -> Vec<Goal> {
 pub fn larger(jobs: u64) -> Vec<Goal> {
     let several = Scenario { concurrency: 4, queue: 40, ..start() };
     let many = Scenario { workers: 64, ..start() };
-    let pairs = [several, many].map(|scenario| Pair::of(scenario, jobs));
+    let pairs = [several, many].map(|scenario| pair(scenario, jobs));
     vec![Goal::at_most(
         "p99 response / oracle, c = 4 and 64 workers",
         &pairs.each_ref().map(Pair::response),
@@ -162,8 +163,8 @@ pub fn larger(jobs: u64) -> Vec<Goal> {
 pub fn short(jobs: u64) -> Vec<Goal> {
     let near = Scenario { delay: 3 * SHORT, concurrency: 4, queue: 60, ..brief(1000) };
     let far = Scenario { delay: 10 * SHORT, ..near.clone() };
-    let far = Scenario { warm_up: 3000 * SHORT, ..far };
-    let farthest = Scenario { delay: 100 * SHORT, concurrency: 4, queue: 1020, ..brief(8000) };
+    let far = Scenario { warm_up: 5000 * SHORT, ..far };
+    let farthest = Scenario { delay: 100 * SHORT, concurrency: 4, queue: 1020, ..brief(20_000) };
     let farthest = Scenario { senders: 8, workers: 4, ..farthest };
     let at = |scenario: &Scenario, utilisation| {
         run(Scenario { utilisation, ..scenario.clone() }.with_jobs(jobs))
@@ -188,7 +189,7 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
     let from = Duration::from_secs(2);
     let minute = Span { from, length: Duration::from_secs(60) };
     let away = Faults { mapper_away: Some(minute), ..Faults::default() };
-    let away = Pair::of(Scenario { faults: away, ..start() }, jobs.max(100_000));
+    let away = pair(Scenario { faults: away, ..start() }, jobs.max(100_000));
     let pause = Span { from, length: 50 * SERVICE_TIME };
     let pause = Faults { worker_paused: Some(pause), ..Faults::default() };
     let trapped = [1, 2, 3, 4, 5].map(|seed| {
@@ -227,36 +228,11 @@ fn start() -> Scenario {
     }
 }
 
-/// A scenario, and the same with the oracle.
-struct Pair {
-    svcmap: Findings,
-    oracle: Findings,
-}
-
-impl Pair {
-    fn of(scenario: Scenario, jobs: u64) -> Self {
-        let scenario = scenario.with_jobs(jobs);
-        let oracle =
-            Scenario { delay: Duration::ZERO, faults: Faults::default(), ..scenario.clone() };
-        Self { svcmap: run(scenario), oracle: run(oracle.with_rule(Rule::Oracle)) }
-    }
-
-    fn goodput(&self) -> f64 {
-        let done = |findings: &Findings| findings.report.outcomes.done as f64;
-        done(&self.svcmap) / done(&self.oracle)
-    }
-
-    fn wait(&self) -> f64 {
-        self.svcmap.report.wait_ms.p99 / self.oracle.report.wait_ms.p99
-    }
-
-    fn response(&self) -> f64 {
-        self.svcmap.report.response_ms.p99 / self.oracle.report.response_ms.p99
-    }
-
-    fn messages(&self) -> f64 {
-        self.svcmap.report.messages_per_job
-    }
+/// A scenario, and the same with an oracle to which nothing takes time.
+fn pair(scenario: Scenario, jobs: u64) -> Pair {
+    let scenario = scenario.with_jobs(jobs);
+    let oracle = Scenario { delay: Duration::ZERO, faults: Faults::default(), ..scenario.clone() };
+    Pair::of(scenario, oracle.with_rule(Rule::Oracle))
 }
 
 fn run(scenario: Scenario) -> Findings {

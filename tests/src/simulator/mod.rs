@@ -20,6 +20,7 @@ pub mod charts;
 pub mod gates;
 pub mod goals;
 pub mod ledger;
+mod measured;
 pub mod network;
 pub mod nodes;
 pub mod policies;
@@ -28,6 +29,7 @@ pub mod scenario;
 pub mod sweep;
 pub mod table;
 pub mod theory;
+pub mod variants;
 pub mod workload;
 pub mod world;
 

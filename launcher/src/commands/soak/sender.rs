@@ -101,7 +101,8 @@ fn send(args: &SoakSenderArgs, client: &Client) -> Result<Vec<Submitted>, Failur
         }
         let time = load.distribution.time(load.service_time, &mut random);
         pause_until(due_at);
-        let payload = format!("{}us", time.as_micros()).into_bytes();
+        let mut payload = format!("{}us", time.as_micros()).into_bytes();
+        payload.resize(payload.len().max(load.payload), b' ');
         let submitted = client.job(args.service.as_str(), payload).try_submit();
         let (job, outcome) = match submitted {
             Ok(ticket) => {

@@ -1,0 +1,36 @@
+//! A scenario beside an oracle.
+
+use super::{Findings, Scenario, World};
+
+/// What came of svcmap, and of the oracle.
+pub(super) struct Pair {
+    pub(super) svcmap: Findings,
+    pub(super) oracle: Findings,
+}
+
+impl Pair {
+    pub(super) fn of(svcmap: Scenario, oracle: Scenario) -> Self {
+        Self { svcmap: World::new(svcmap).run(), oracle: World::new(oracle).run() }
+    }
+
+    /// Jobs done, as a ratio.
+    pub(super) fn goodput(&self) -> f64 {
+        let done = |findings: &Findings| findings.report.outcomes.done as f64;
+        done(&self.svcmap) / done(&self.oracle)
+    }
+
+    /// The 99th percentile of the wait, as a ratio.
+    pub(super) fn wait(&self) -> f64 {
+        self.svcmap.report.wait_ms.p99 / self.oracle.report.wait_ms.p99
+    }
+
+    /// The same of the response.
+    pub(super) fn response(&self) -> f64 {
+        self.svcmap.report.response_ms.p99 / self.oracle.report.response_ms.p99
+    }
+
+    /// Messages for each job.
+    pub(super) fn messages(&self) -> f64 {
+        self.svcmap.report.messages_per_job
+    }
+}
