@@ -362,8 +362,8 @@ impl Link {
             return;
         }
         self.release_pending();
-        self.void_promises();
         self.set_share(0, 0);
+        self.void_promises();
         for attempt in self.window.take_after(0) {
             self.outputs.push_back(LinkOutput::Lost { attempt, cause });
         }

@@ -377,11 +377,12 @@ impl Outbox {
         self.set_timer(id, timer);
     }
 
-    /// A job of that service is with a worker no more.
+    /// A job of that service is with a worker no more: others may go.
     fn handle_back(&mut self, service: &Name) {
         if let Some(under_way) = self.under_way.get_mut(service) {
             *under_way = under_way.saturating_sub(1);
         }
+        self.touch(service);
     }
 
     fn set_timer(&mut self, id: JobId, at: Timestamp) {

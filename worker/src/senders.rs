@@ -106,8 +106,8 @@ struct Sender {
     /// Largest result that it takes.
     payload_bytes_max: usize,
     takes_credits: bool,
-    /// Whether its newest job came on a promise.
-    claims: bool,
+    /// Whether its newest job came on a promise, or it wants one for the next.
+    wants_promises: bool,
 }
 
 /// See the module.
@@ -163,7 +163,7 @@ impl Senders {
             heard_at: now,
             payload_bytes_max: 0,
             takes_credits: false,
-            claims: false,
+            wants_promises: false,
         });
         if hello.connection < sender.connection_number {
             return None;
@@ -226,7 +226,7 @@ impl Senders {
         match self.senders.get_mut(&id) {
             Some(sender) if header.number > sender.received_jobs => {
                 sender.received_jobs = header.number;
-                sender.claims = header.claim != Claim::Nothing;
+                sender.wants_promises = header.claim != Claim::Nothing || header.share > 0;
                 true
             }
             _ => false,
@@ -331,10 +331,16 @@ impl Senders {
         Some(id)
     }
 
-    /// The connection of a sender, and whether it takes credits; `None` if it is away.
-    pub fn connection(&self, id: SenderId) -> Option<(&Connection, bool)> {
-        let sender = self.senders.get(&id)?;
-        Some((sender.connection.as_ref()?, sender.takes_credits && sender.claims))
+    /// The connection of a sender; `None` if it is away.
+    pub fn connection(&self, id: SenderId) -> Option<&Connection> {
+        self.senders.get(&id)?.connection.as_ref()
+    }
+
+    /// Whether a sender is there that has use for a promise it has not asked for: who sends without
+    /// any has none.
+    pub fn takes_standing(&self, id: SenderId) -> bool {
+        let is_there = |sender: &Sender| sender.connection.is_some();
+        self.senders.get(&id).is_some_and(|s| is_there(s) && s.takes_credits && s.wants_promises)
     }
 
     /// Connections of all senders that are there, for what concerns everybody.

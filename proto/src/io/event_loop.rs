@@ -241,7 +241,9 @@ impl EventLoop {
         if signalled && let Some(signals) = &mut self.signals {
             signals.pending().for_each(|signal| deliver(Event::Signal(signal)));
         }
-        self.pump(&mut deliver);
+        if !delivered {
+            self.pump(&mut deliver);
+        }
         Ok(())
     }
 

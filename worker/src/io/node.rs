@@ -351,7 +351,7 @@ impl State {
         }
         loop {
             let (serving, sender) = (&mut self.serving, &mut self.sender);
-            let served = serving.as_mut().is_some_and(|s| s.act(now, event_loop, sender));
+            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
             if let Some(load) = &load {
                 self.mappers.handle_load(now, load);

@@ -200,16 +200,15 @@ impl Serving {
     /// Does what the server wants done. Returns whether there was anything.
     pub(super) fn act(
         &mut self,
-        now: Timestamp,
         event_loop: &mut EventLoop,
         sender: &mut crate::sender::Sender,
     ) -> bool {
+        let mut now = Clock.now();
         let mut acted = false;
         for to in std::mem::take(&mut self.early) {
             let body = json::error("this worker is not registered yet: try again in a moment");
             self.reply(event_loop, &to, &body);
         }
-        let mut now = now;
         loop {
             // A handler that has finished gets its next job before anything else is done.
             if self.looks_left > 0 && !self.completions.is_empty() {

@@ -371,6 +371,10 @@ mod tests {
         link.assign(at(2), job(4, 0));
         link.handle_unwritable(at(2));
         assert!(!link.may_be_promised(), "HELLO makes it void");
+        let mut closed = ready();
+        closed.ask(want(1));
+        closed.handle_unwritable(at(2));
+        assert!(closed.is_closed() && !closed.may_be_promised());
     }
 
     #[test]

@@ -54,9 +54,6 @@ impl Sender {
             LinkOutput::Ended { attempt, verdict, payload, journey } => {
                 let is_native = state.rep.is_none();
                 self.count(&key, &verdict);
-                if is_native {
-                    self.learn_crowd(&key, &verdict);
-                }
                 match &verdict {
                     Verdict::Done | Verdict::Failed if is_native => {
                         self.learn(&key.service, |pace| pace.learn_journey(journey));
@@ -67,6 +64,9 @@ impl Sender {
                         self.outputs.push_back(SenderOutput::Observed(rejected));
                     }
                     _ => {}
+                }
+                if is_native {
+                    self.learn_crowd(&key, &verdict);
                 }
                 self.outbox.handle_ended(now, attempt, &verdict, &key, payload);
                 if let Verdict::HandedOver(slot) = verdict {
@@ -122,16 +122,21 @@ impl Sender {
 
     /// An outcome tells whether its worker has more to do than it should have.
     fn learn_crowd(&mut self, key: &InstanceKey, verdict: &Verdict) {
-        let load = self.peers.member(key).map(|member| &member.load);
-        let is_crowded =
-            *verdict == Verdict::Rejected(Reason::Full) || load.is_some_and(flight::is_crowded);
-        if !self.flights.contains_key(&key.service) {
-            let flight = Flight::new(self.outbox.under_way(&key.service));
-            self.flights.insert(key.service.clone(), flight);
+        if !self.pace(&key.service).is_short() {
+            self.flights.remove(&key.service);
+            return;
         }
-        if let Some(flight) = self.flights.get_mut(&key.service) {
-            flight.handle_outcome(is_crowded);
-        }
+        let is_crowded = match verdict {
+            Verdict::Done | Verdict::Failed => {
+                self.peers.member(key).is_some_and(|member| flight::is_crowded(&member.load))
+            }
+            Verdict::Rejected(Reason::Full) => true,
+            _ => return,
+        };
+        let under_way = self.native_under_way(&key.service);
+        let flight =
+            self.flights.entry(key.service.clone()).or_insert_with(|| Flight::new(under_way));
+        flight.handle_outcome(is_crowded);
     }
 
     /// Learns something about the pace of a service.

@@ -97,12 +97,14 @@ impl Asks {
         }
     }
 
-    /// Jobs of that lane wait for credits that were asked for: another worker is to be asked if none
-    /// comes for `patience`, or twice as long as the last time.
+    /// Jobs of that lane wait, for credits that were asked for or for outcomes: another worker is to be
+    /// asked if none comes for `patience`, or twice as long as the last time.
     pub(super) fn wait(&mut self, now: Timestamp, lane: &Lane, patience: Duration) {
-        if let Some(asked) = self.by_lane.get_mut(lane)
-            && asked.again_at.is_none()
-        {
+        let asked = match self.by_lane.get_mut(lane) {
+            Some(asked) => asked,
+            None => self.by_lane.entry(lane.clone()).or_default(),
+        };
+        if asked.again_at.is_none() {
             asked.patience = patience.max(2 * asked.patience);
             asked.again_at = Some(now + asked.patience);
         }
@@ -118,7 +120,11 @@ impl Asks {
         let is_due = |asked: &Asked| asked.again_at.is_some_and(|at| at <= now);
         let (lane, asked) = self.by_lane.iter_mut().find(|(_, asked)| is_due(asked))?;
         asked.again_at = None;
-        Some(lane.clone())
+        let (lane, is_asked) = (lane.clone(), !asked.shares.is_empty());
+        if !is_asked {
+            self.by_lane.remove(&lane);
+        }
+        Some(lane)
     }
 
     /// What a worker was asked for, by lane.
@@ -208,7 +214,9 @@ mod tests {
     #[test]
     fn while_no_credit_comes_patience_doubles() {
         let mut asks = Asks::default();
+        // It is looked at again where nobody was asked as well.
         asks.wait(at(0), &any(), ms(10));
+        assert_eq!(asks.poll_due(at(10)), Some(any()));
         assert_eq!(asks.poll_timeout(), None);
         asks.set(&any(), 1, 5);
         asks.set(&any(), 2, 5);

@@ -132,12 +132,11 @@ impl Sender {
             }
             return;
         }
-        let guesses = self.pace(&lane.service).is_short();
-        if guesses && self.has_under_way(lane, instances) {
-            return;
-        }
-        let enough = if guesses { 1 } else { waiting.min(instances.len()) };
-        while self.asks.len(lane) < enough {
+        let guesses = self.guesses(lane);
+        let most = if guesses { 1 } else { waiting.min(instances.len()) };
+        // As long as something is under way, its outcome tells when more can go.
+        let asks_now = !guesses || self.native_under_way(&lane.service) == 0;
+        while asks_now && self.asks.len(lane) < most {
             let Some(key) = self.next_to_ask(now, lane, instances, f64::INFINITY) else { break };
             if !self.ask_one(now, lane, &key, waiting) {
                 break;
@@ -150,11 +149,11 @@ impl Sender {
     pub(super) fn ask_another(&mut self, now: Timestamp, lane: &Lane) {
         let waiting = self.outbox.depth(lane);
         let instances = self.instances(lane);
-        let guesses = self.pace(&lane.service).is_short();
-        if waiting == 0 || (guesses && self.has_under_way(lane, &instances)) {
+        if waiting == 0 {
             return;
         }
-        if self.asks.len(lane) < instances.len().min(waiting + 1)
+        let most = if self.guesses(lane) { 1 } else { waiting + 1 };
+        if self.asks.len(lane) < most.min(instances.len())
             && let Some(key) = self.next_to_ask(now, lane, &instances, 0.5)
         {
             self.ask_one(now, lane, &key, waiting);
@@ -192,8 +191,7 @@ impl Sender {
 
     fn ask_one(&mut self, now: Timestamp, lane: &Lane, key: &InstanceKey, waiting: usize) -> bool {
         let Some(number) = self.link(now, key) else { return false };
-        let guesses = self.pace(&lane.service).is_short();
-        let share = if guesses { 1 } else { self.asks.share(lane, number, waiting) };
+        let share = if self.guesses(lane) { 1 } else { self.asks.share(lane, number, waiting) };
         self.ask_for(now, lane, number, share);
         true
     }
@@ -215,15 +213,16 @@ impl Sender {
     }
 
     /// A job of the lane goes to that worker: how many credits it is asked for with it.
-    pub(super) fn share_after(&mut self, lane: &Lane, number: u64) -> u32 {
+    pub(super) fn share_after(&mut self, lane: &Lane, number: u64, is_urgent: bool) -> u32 {
         let waiting = self.outbox.depth(lane);
         let takes = self.identity.takes_credits
             && self.links.get_mut(number).is_some_and(|state| state.rep.is_none());
         if !takes {
             return 0;
         }
-        let guesses = self.pace(&lane.service).is_short();
-        let share = if guesses { 0 } else { self.asks.share(lane, number, waiting) };
+        let share = if self.guesses(lane) { 0 } else { self.asks.share(lane, number, waiting) };
+        // Who could not ask for this one asks for the next.
+        let share = share.max(u32::from(is_urgent && !self.guesses(lane)));
         self.asks.set(lane, number, share)
     }
 

@@ -100,7 +100,8 @@ impl Sender {
         let Sending { key, age, claim, claimed_until } = sending;
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
-        let share = self.share_after(lane, number);
+        let is_urgent = self.outbox.is_urgent(JobId(assigned.attempt.job));
+        let share = self.share_after(lane, number, is_urgent);
         let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if let Some(state) = self.links.get_mut(number) {

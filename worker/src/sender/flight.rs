@@ -73,7 +73,7 @@ impl Flight {
 /// Whether half of a worker's queue is taken, or it has no slot left.
 pub(super) fn is_crowded(load: &Load) -> bool {
     let queue = load.slots.saturating_sub(load.concurrency);
-    load.free() == 0 || 2 * load.queued > queue
+    load.free() == 0 || load.queued > queue / 2
 }
 
 #[cfg(test)]

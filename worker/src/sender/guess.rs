@@ -9,7 +9,7 @@
 
 use svcmap_proto::jobs::Claim;
 use svcmap_proto::load::State;
-use svcmap_proto::names::InstanceKey;
+use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
@@ -36,11 +36,28 @@ impl Sender {
         if self.outbox.is_urgent(id) {
             return self.first_with_room(now, lane, instances);
         }
-        let under_way = self.outbox.under_way(&lane.service);
-        let guesses = self.pace(&lane.service).is_short();
-        let may_guess = guesses
-            && self.flights.get_mut(&lane.service).is_none_or(|flight| flight.has_room(under_way));
-        if may_guess { self.guess(now, instances) } else { None }
+        if !self.guesses(lane) {
+            return None;
+        }
+        let under_way = self.native_under_way(&lane.service);
+        let flight = self.flights.get_mut(&lane.service);
+        let may_go = flight.is_none_or(|flight| flight.has_room(under_way));
+        if may_go { self.guess(now, instances) } else { None }
+    }
+
+    /// Whether jobs of a lane go without asking first. Those that can go to one worker only have
+    /// nobody else to turn to, so they ask.
+    pub(super) fn guesses(&self, lane: &Lane) -> bool {
+        lane.instance.is_none() && self.pace(&lane.service).is_short()
+    }
+
+    /// How many jobs of a service are with workers, but for those of the JSON dialect.
+    pub(super) fn native_under_way(&self, service: &Name) -> u32 {
+        let json = self.rosters.json(service);
+        let busy = json.iter().filter_map(|key| Some((key, self.peers.member(key)?.life)));
+        let busy = busy.filter_map(|(key, life)| self.links.get(self.links.number(key, life)?));
+        let with_them: u32 = busy.map(|state| state.link.open()).sum();
+        self.outbox.under_way(service).saturating_sub(with_them)
     }
 
     /// Where a job would be done first, of a few workers that seem to have room.
@@ -60,7 +77,8 @@ impl Sender {
         found.min_by(|a, b| a.finish.total_cmp(&b.finish))
     }
 
-    /// The worker of a few with which this sender has least under way.
+    /// The worker of a few with which this sender has least under way; of several the first, which is a
+    /// random one: whatever they said, others follow it as well.
     fn guess(&mut self, now: Timestamp, instances: &[InstanceKey]) -> Option<Found> {
         let found = self.some(instances).into_iter().filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
@@ -70,27 +88,15 @@ impl Sender {
         found.min_by_key(|(own, _)| *own).map(|(_, found)| found)
     }
 
-    /// Whether slots of that worker may have been promised that this sender does not know of yet:
-    /// they are among those that a guess would take.
+    /// Whether slots of that worker are promised, maybe without this sender knowing it yet: they are
+    /// among those that a guess would take.
     fn is_promising(&self, key: &InstanceKey) -> bool {
         let number = self.peers.member(key).and_then(|member| self.links.number(key, member.life));
         number.is_some_and(|number| {
             let link = self.links.get(number).map(|state| &state.link);
-            self.asks.is_asked(number) || link.is_some_and(|link| link.may_be_promised())
+            self.asks.is_asked(number)
+                || link.is_some_and(|link| link.has_credits() || link.may_be_promised())
         })
-    }
-
-    /// Whether jobs of a lane are with its workers: their outcomes tell when more can go.
-    pub(super) fn has_under_way(&self, lane: &Lane, instances: &[InstanceKey]) -> bool {
-        match instances {
-            [only] => {
-                let life = self.peers.member(only).map(|member| member.life);
-                let number = life.and_then(|life| self.links.number(only, life));
-                let state = number.and_then(|number| self.links.get(number));
-                state.is_some_and(|state| state.link.open() > 0)
-            }
-            _ => self.outbox.under_way(&lane.service) > 0,
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 use svcmap_proto::jobs::{Claim, JobHeader, Verdict};
 use svcmap_proto::load::Load;
 
-use super::handover_tests::{Alone, spec};
+use super::handover_tests::{Alone, entry, publish, spec};
 use super::*;
 use crate::testing::*;
 
@@ -102,4 +102,52 @@ fn who_was_asked_gets_no_guess_before_it_has_said_what_it_granted() {
     let rest = alone.jobs(at(41));
     assert_eq!(rest.len(), 2);
     assert!(rest.iter().all(|(_, job)| job.claim == Claim::Nothing));
+}
+
+#[test]
+fn while_outcomes_fail_to_come_an_idle_worker_is_asked() {
+    let mut alone = short(2);
+    submit(&mut alone, at(21), 10..40);
+    assert_eq!(alone.jobs(at(21)).len(), 4, "that is all that may be under way");
+    let idle = Load { sequence: 2, ..load(0) };
+    let entries = (0..3).map(|worker| entry(worker, idle)).collect();
+    publish(&mut alone.sender, at(22), 2, entries);
+    assert_eq!(alone.see(at(22)), []);
+    let due = alone.sender.poll_timeout().unwrap();
+    assert!(due < at(100), "{due:?}");
+    alone.sender.handle_timeout(due);
+    let sent = alone.see(due);
+    let [(link, ToWorker::Ask(demand))] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((alone.worker(*link), demand.share), (2, 1));
+}
+
+#[test]
+fn a_job_for_one_worker_only_asks_there_however_short_it_is() {
+    let mut alone = short(2);
+    let instance = Some(name("w-1"));
+    alone.sender.handle_submit(at(21), JobId(10), JobSpec { instance, ..spec(b"1") });
+    let sent = alone.see(at(21));
+    let [(link, ToWorker::Ask(demand))] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((alone.worker(*link), demand.share, demand.pinned), (1, 1, true));
+}
+
+#[test]
+fn when_jobs_grow_longer_they_ask_again() {
+    let mut alone = short(1);
+    let long = Load { mean_service_us: 100_000_000, ..load(0) };
+    submit(&mut alone, at(21), 10..11);
+    let job = alone.jobs(at(21)).remove(0);
+    done(&mut alone, at(41), &job, long);
+    submit(&mut alone, at(41), 11..12);
+    let sent = alone.see(at(41));
+    assert!(matches!(&sent[..], [(_, ToWorker::Ask(_))]), "{sent:?}");
+}
+
+#[test]
+fn without_a_hold_a_job_asks_for_the_next_one() {
+    let mut alone = Alone::new(1);
+    let urgent = JobSpec { hold: Some(Duration::ZERO), ..spec(b"1") };
+    alone.sender.handle_submit(at(0), JobId(1), urgent);
+    let (_, job) = alone.jobs(at(0)).remove(0);
+    assert_eq!((job.claim, job.share), (Claim::Nothing, 1));
 }

@@ -25,7 +25,7 @@ fn worker_key(worker: u16) -> InstanceKey {
     InstanceKey { service: service(), instance: name(&format!("w-{worker}")) }
 }
 
-fn entry(worker: u16, load: Load) -> Entry {
+pub(super) fn entry(worker: u16, load: Load) -> Entry {
     Entry {
         instance: worker_key(worker).instance,
         incarnation: LIFE,
@@ -37,7 +37,7 @@ fn entry(worker: u16, load: Load) -> Entry {
     }
 }
 
-fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entry>) {
+pub(super) fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entry>) {
     let (warming, part, parts) = (false, 0, 1);
     let part = SnapshotPart { epoch: Epoch(1), revision, warming, part, parts, entries };
     sender.handle_snapshot(now, 0, &service(), &part);
@@ -327,7 +327,7 @@ impl Alone {
         sent
     }
 
-    fn worker(&self, link: u64) -> u16 {
+    pub(super) fn worker(&self, link: u64) -> u16 {
         *self.links.iter().find(|(_, other)| **other == link).unwrap().0
     }
 

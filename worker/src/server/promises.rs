@@ -41,7 +41,7 @@ impl Server {
         self.promise(now);
         let here = self.intake.occupancy();
         if let Origin::Sender { sender, .. } = origin
-            && let Some((_, true)) = self.senders.connection(sender)
+            && self.senders.takes_standing(sender)
         {
             self.credits.grant_standing(now, here, sender);
         }
@@ -59,7 +59,7 @@ impl Server {
             if let Some(task) = self.intake.take_movable(from, slot.payload_bytes_max) {
                 self.hand_over(now, task, slot);
             } else if let Some(sender) = self.credits.take_waiter(slot.payload_bytes_max) {
-                let Some((to, _)) = self.senders.connection(sender) else { continue };
+                let Some(to) = self.senders.connection(sender) else { continue };
                 self.answer(to.clone(), FromWorker::Offered(slot));
             } else {
                 return;
@@ -79,7 +79,7 @@ impl Server {
     /// The next message about promises.
     pub(super) fn poll_promise(&mut self, now: Timestamp) -> Option<ServerOutput> {
         while let Some(sender) = self.credits.poll_untold() {
-            let to = self.senders.connection(sender).map(|(to, _)| to.clone());
+            let to = self.senders.connection(sender).cloned();
             let grant = self.credits.take_untold(now, sender);
             let (Some(to), Some(grant)) = (to, grant) else {
                 // It says HELLO when it comes back.
@@ -91,7 +91,7 @@ impl Server {
             return Some(ServerOutput::Answer { to, message });
         }
         while let Some(sender) = self.credits.poll_recall() {
-            if let Some((to, _)) = self.senders.connection(sender) {
+            if let Some(to) = self.senders.connection(sender) {
                 let (to, message) = (to.clone(), FromWorker::Recall);
                 return Some(ServerOutput::Answer { to, message });
             }
