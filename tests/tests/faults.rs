@@ -65,7 +65,8 @@ fn a_sender_that_ends_takes_its_jobs_along_and_the_next_one_goes_on() {
 fn a_worker_that_ends_leaves_its_jobs_unknown_and_comes_back() {
     for is_told in [false, true] {
         let end = |back_after| {
-            let worker_crash = Some(Crash { at: ms(1000), is_told, back_after });
+            // At a moment at which it has jobs.
+            let worker_crash = Some(Crash { at: ms(1200), is_told, back_after });
             with(Faults { worker_crash, ..Faults::default() })
         };
         let (ended, back) = (end(None), end(Some(ms(200))));
@@ -138,6 +139,6 @@ fn all_at_once() {
         },
         ..base()
     });
-    assert!(findings.damage.connections_lost > 3000, "{findings:?}");
+    assert!(findings.damage.connections_lost > 2500, "{findings:?}");
     assert!(findings.damage.jobs_ended > 0, "{findings:?}");
 }

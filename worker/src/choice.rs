@@ -94,8 +94,8 @@ pub trait Choice: Send {
         true
     }
 
-    /// Whether native workers get a job only once they have promised a slot for it. Then they are
-    /// chosen by who promises, and this one is asked about the others.
+    /// Whether native workers are asked to promise a slot before they get a job. Then they are chosen
+    /// by who promises, and this one is asked about the others.
     fn waits_for_credits(&self) -> bool {
         false
     }

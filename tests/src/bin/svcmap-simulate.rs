@@ -186,14 +186,15 @@ fn main() -> ExitCode {
 
 fn measure_variants(jobs: u64, threads: usize) -> Result<(), String> {
     say(
-        "| what is different | utilisation | FAR | refused, with a worker idle | goodput / oracle \
+        "| what is different | utilisation | FAR | refused, with room somewhere | goodput / oracle \
          | p99 wait / oracle | p99 response / oracle | messages |",
     );
     say("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for row in variants::measure(jobs, threads) {
         let variants::Row { name, utilisation, far, frr, goodput, wait, response, messages } = row;
+        let wait = wait.map_or_else(|| "-".to_owned(), |wait| format!("{wait:.2}"));
         say(&format!(
-            "| {name} | {utilisation} | {far:.6} | {frr:.6} | {goodput:.4} | {wait:.2} \
+            "| {name} | {utilisation} | {far:.6} | {frr:.6} | {goodput:.4} | {wait} \
              | {response:.2} | {messages:.2} |"
         ));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svcmap_worker::choice::Policy;
 
-use super::measured::Pair;
+use super::measured::{Pair, base_of};
 use super::scenario::{Faults, Span};
 use super::{Findings, Rule, Scenario, World};
 
@@ -167,17 +167,17 @@ pub fn short(jobs: u64) -> Vec<Goal> {
     let farthest = Scenario { delay: 100 * SHORT, concurrency: 4, queue: 1020, ..brief(20_000) };
     let farthest = Scenario { senders: 8, workers: 4, ..farthest };
     let at = |scenario: &Scenario, utilisation| {
-        run(Scenario { utilisation, ..scenario.clone() }.with_jobs(jobs))
+        Scenario { utilisation, ..scenario.clone() }.with_jobs(jobs)
     };
     let response = |scenario: &Scenario, utilisation| {
-        let oracle = at(&scenario.clone().with_rule(Rule::Oracle), utilisation);
-        at(scenario, utilisation).report.response_ms.p99 / oracle.report.response_ms.p99
+        let scenario = at(scenario, utilisation);
+        Pair::of(scenario.clone(), scenario.with_rule(Rule::Oracle)).response()
     };
     let ratios: Vec<f64> = [&near, &far, &farthest]
         .into_iter()
         .flat_map(|scenario| [0.9, 0.95].map(|utilisation| response(scenario, utilisation)))
         .collect();
-    let over: Vec<f64> = [&near, &far].map(|scenario| at(scenario, 1.1).report.far).to_vec();
+    let over: Vec<f64> = [&near, &far].map(|scenario| run(at(scenario, 1.1)).report.far).to_vec();
     vec![
         Goal::at_most("p99 response / oracle, short jobs, utilisation to .95", &ratios, 1.4, 1.25),
         Goal::at_most("FAR, short jobs, utilisation 1.1", &over, 1e-3, 1e-4),
@@ -213,19 +213,12 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
 
 /// The base point with short jobs, after so many services.
 fn brief(warm_up: u32) -> Scenario {
-    let warm_up = warm_up * SHORT;
-    Scenario { service_time: SHORT, publish_interval: SHORT, warm_up, ..Scenario::default() }
+    Scenario { warm_up: warm_up * SHORT, ..base_of(SHORT) }
 }
 
 /// The base point.
 fn start() -> Scenario {
-    Scenario {
-        service_time: SERVICE_TIME,
-        delay: SERVICE_TIME / 40,
-        publish_interval: SERVICE_TIME,
-        warm_up: 200 * SERVICE_TIME,
-        ..Scenario::default()
-    }
+    base_of(SERVICE_TIME)
 }
 
 /// A scenario, and the same with an oracle to which nothing takes time.

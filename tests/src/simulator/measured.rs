@@ -1,4 +1,6 @@
-//! A scenario beside an oracle.
+//! The base point in other times, and a scenario beside an oracle.
+
+use std::time::Duration;
 
 use super::{Findings, Scenario, World};
 
@@ -32,5 +34,16 @@ impl Pair {
     /// Messages for each job.
     pub(super) fn messages(&self) -> f64 {
         self.svcmap.report.messages_per_job
+    }
+}
+
+/// The base point, with services that take so long, and all that goes with them.
+pub(super) fn base_of(service_time: Duration) -> Scenario {
+    Scenario {
+        service_time,
+        delay: service_time / 40,
+        publish_interval: service_time,
+        warm_up: 200 * service_time,
+        ..Scenario::default()
     }
 }

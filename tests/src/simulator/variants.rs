@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use svcmap::distribution::Distribution;
 
-use super::measured::Pair;
+use super::measured::{Pair, base_of};
 use super::{Rule, Scenario};
 
 /// The goals count in service times, and so does this; see [`super::goals`].
@@ -37,8 +37,8 @@ pub struct Row {
     pub frr: f64,
     /// Jobs done, as a ratio to the oracle's.
     pub goodput: f64,
-    /// 99th percentile of the wait, as a ratio to the oracle's.
-    pub wait: f64,
+    /// 99th percentile of the wait, as a ratio to the oracle's; `None` if that one waits for nothing.
+    pub wait: Option<f64>,
     /// The same of the response.
     pub response: f64,
     /// Messages for each job.
@@ -54,7 +54,7 @@ pub fn all() -> Vec<Variant> {
             scenario: Scenario { utilisation, ..scenario.clone() },
         }));
     };
-    let base = base(SERVICE_TIME);
+    let base = base_of(SERVICE_TIME);
     add("base point", &[0.9, 0.99, 1.2], &base);
     for distribution in [Distribution::Constant, Distribution::Pareto, Distribution::Bimodal] {
         let scenario = Scenario { distribution, ..base.clone() };
@@ -87,15 +87,22 @@ pub fn all() -> Vec<Variant> {
 
 /// Where the way takes longer than the job.
 fn shorts() -> Vec<Variant> {
-    let short = |services: u32, senders, workers, queue, warm_up: u32| {
+    let variant = |services: u32, concurrency, senders, workers, queue, warm_up: u32| {
         let (delay, warm_up) = (services * SHORT, warm_up * SHORT);
-        let shape = Scenario { delay, warm_up, senders, workers, ..base(SHORT) };
+        let shape = Scenario { delay, warm_up, senders, workers, ..base_of(SHORT) };
+        let slots = concurrency + queue;
         Variant {
-            name: format!("d = {services}, c = 4, K = {}, {senders} senders", queue + 4),
-            scenario: Scenario { concurrency: 4, queue, ..shape },
+            name: format!("d = {services}, c = {concurrency}, K = {slots}, {senders} senders"),
+            scenario: Scenario { concurrency, queue, ..shape },
         }
     };
+    let short = |services, senders, workers, queue, warm_up| {
+        variant(services, 4, senders, workers, queue, warm_up)
+    };
     vec![
+        variant(3, 1, 32, 16, 10, 2_000),
+        variant(10, 1, 32, 16, 10, 5_000),
+        variant(10, 1, 32, 16, 63, 5_000),
         short(3, 32, 16, 60, 2_000),
         short(3, 1, 16, 60, 2_000),
         short(3, 128, 16, 60, 2_000),
@@ -142,18 +149,8 @@ fn row(variant: &Variant, jobs: u64) -> Row {
         far: pair.svcmap.report.far,
         frr: pair.svcmap.report.frr,
         goodput: pair.goodput(),
-        wait: pair.wait(),
+        wait: Some(pair.wait()).filter(|_| pair.oracle.report.wait_ms.p99 >= 1.0),
         response: pair.response(),
         messages: pair.messages(),
-    }
-}
-
-fn base(service_time: Duration) -> Scenario {
-    Scenario {
-        service_time,
-        delay: service_time / 40,
-        publish_interval: service_time,
-        warm_up: 200 * service_time,
-        ..Scenario::default()
     }
 }

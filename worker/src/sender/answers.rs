@@ -123,7 +123,6 @@ impl Sender {
     /// An outcome tells whether its worker has more to do than it should have.
     fn learn_crowd(&mut self, key: &InstanceKey, verdict: &Verdict) {
         if !self.pace(&key.service).is_short() {
-            self.flights.remove(&key.service);
             return;
         }
         let is_crowded = match verdict {

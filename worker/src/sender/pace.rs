@@ -22,8 +22,12 @@ const HOLD_MIN: Duration = Duration::from_millis(250);
 /// Shortest time until another worker is asked for a credit.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
-/// From a way of so many services on, asking first costs more than a rejection now and then.
+/// From a way of so many services on, asking first costs more than the whole job.
 const SHORT_WAYS: f64 = 2.0;
+
+/// With fewer slots than so many for each that runs, a guess soon meets a full worker: it is worth it
+/// only if promising all of them for a way there and back would still leave workers idle.
+const SHORT_DEPTH: f64 = 12.0;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,9 +77,11 @@ impl Pace {
         self.service.max(3 * self.way).max(PATIENCE_MIN)
     }
 
-    /// Whether jobs are shorter than their journey.
+    /// Whether jobs are so much shorter than their way that to guess is better than to ask.
     pub(super) fn is_short(&self) -> bool {
-        !self.service.is_zero() && self.way.as_secs_f64() > SHORT_WAYS * self.service.as_secs_f64()
+        let ways = self.way.as_secs_f64() / self.service.as_secs_f64();
+        let is_few = self.depth < SHORT_DEPTH && 2.0 * ways < self.depth;
+        !self.service.is_zero() && ways > SHORT_WAYS && !is_few
     }
 
     /// Whether workers have little room beside what they run: a credit that nobody uses is missed.
@@ -190,9 +196,13 @@ mod tests {
 
     #[test]
     fn jobs_are_short_if_their_way_takes_more_than_two_of_them() {
-        let is_short = |way| pace(load(0, 1, 11, ms(10)), way).is_short();
-        assert!(!is_short(ms(20)));
-        assert!(is_short(ms(21)));
+        let is_short = |way, slots| pace(load(0, 1, slots, ms(10)), way).is_short();
+        assert!(!is_short(ms(20), 12));
+        assert!(is_short(ms(21), 12));
+        // With few slots: if a round trip takes as many of them as there are slots.
+        assert!(!is_short(ms(54), 11));
+        assert!(is_short(ms(55), 11));
+        assert!(is_short(ms(21), 4));
     }
 
     #[test]
