@@ -64,7 +64,7 @@ pub fn all() -> Vec<Variant> {
     add("workers of 1:10", &[0.7, 0.9, 1.2], &speeds);
     for senders in [1, 4, 16, 64, 128] {
         let scenario = Scenario { senders, ..base.clone() };
-        add(&format!("{senders} senders"), &[0.9, 1.2], &scenario);
+        add(&of_senders(senders), &[0.9, 1.2], &scenario);
     }
     for (concurrency, queue) in [(1, 0), (1, 1), (1, 2), (4, 0), (4, 4)] {
         let scenario = Scenario { concurrency, queue, ..base.clone() };
@@ -85,6 +85,10 @@ pub fn all() -> Vec<Variant> {
     all
 }
 
+fn of_senders(senders: usize) -> String {
+    format!("{senders} sender{}", if senders == 1 { "" } else { "s" })
+}
+
 /// Where the way takes longer than the job.
 fn shorts() -> Vec<Variant> {
     let variant = |services: u32, concurrency, senders, workers, queue, warm_up: u32| {
@@ -92,7 +96,10 @@ fn shorts() -> Vec<Variant> {
         let shape = Scenario { delay, warm_up, senders, workers, ..base_of(SHORT) };
         let slots = concurrency + queue;
         Variant {
-            name: format!("d = {services}, c = {concurrency}, K = {slots}, {senders} senders"),
+            name: format!(
+                "d = {services}, c = {concurrency}, K = {slots}, {}",
+                of_senders(senders)
+            ),
             scenario: Scenario { concurrency, queue, ..shape },
         }
     };
