@@ -8,7 +8,7 @@
 //! - to a sender whose job has just ended, unasked, while there is plenty of room: the next one then
 //!   needs no question.
 //!
-//! Credits that *stand*, as nobody asked for them or they were not used at once, are called back when
+//! Credits that *stand*, as nobody asked for them or they were not used for a while, are called back when
 //! others need the slot.
 //!
 //! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
@@ -40,6 +40,10 @@ const LIFETIME_MAX: Duration = Duration::from_secs(60);
 
 /// Least time by which a promise is kept longer than its owner knows of.
 const MARGIN: Duration = Duration::from_millis(100);
+
+/// A credit that was asked for and not used for so long stands: far beyond what a message and a sleepy
+/// process take.
+const UNUSED: Duration = Duration::from_millis(100);
 
 /// A credit is fresh, its job to be expected at any moment, for so many ways.
 const FRESH_WAYS: u32 = 5;
@@ -87,6 +91,8 @@ pub struct Credits {
     expiries: BTreeSet<(Timestamp, u64)>,
     /// Of these, those whose jobs are to be expected at any moment.
     fresh: BTreeSet<u64>,
+    /// Of these, those that were asked for, for [`UNUSED`].
+    asked: BTreeSet<u64>,
     /// Of these, the others that were not recalled.
     standing: BTreeSet<u64>,
     /// How many were recalled.
@@ -116,6 +122,7 @@ impl Credits {
             unused: BTreeMap::new(),
             expiries: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            asked: BTreeSet::new(),
             standing: BTreeSet::new(),
             recalled: 0,
             reservations: BTreeMap::new(),
@@ -238,6 +245,7 @@ impl Credits {
     /// longest waiting: as long as the queue, once they have come, stays short, unless a job can go
     /// nowhere else. If all slots are promised, standing credits are called back.
     pub fn grant(&mut self, now: Timestamp, here: Occupancy) {
+        self.age(now);
         let mut fresh = self.fresh(now);
         while let Some((sender, account)) = self.accounts.first() {
             let pinned = account.pinned;
@@ -252,6 +260,7 @@ impl Credits {
             fresh += 1;
             let number = self.issue(now, here, sender, bytes);
             self.fresh.insert(number);
+            self.asked.insert(number);
             self.accounts.change(sender, |account| account.wanted -= 1);
         }
     }
@@ -362,7 +371,10 @@ impl Credits {
         let fresh = self.fresh.first().filter(|_| self.accounts.wanted() > 0);
         let fresh = fresh.and_then(|number| self.unused.get(number));
         let stale = fresh.map(|credit| credit.granted_at + FRESH_WAYS * self.way);
-        earliest(earliest(expiry, reserved), stale)
+        let asked = self.asked.first().filter(|_| self.accounts.wanted() > 0);
+        let asked = asked.and_then(|number| self.unused.get(number));
+        let unused = asked.map(|credit| credit.granted_at + UNUSED);
+        earliest(earliest(expiry, reserved), earliest(stale, unused))
     }
 
     /// How many jobs, with those that are to be expected, are enough here: what runs at once, what
@@ -382,7 +394,7 @@ impl Credits {
             if self.unused.get(number).is_some_and(|credit| credit.granted_at + window > now) {
                 break;
             }
-            self.standing.extend(self.fresh.pop_first());
+            self.fresh.pop_first();
         }
         count(self.fresh.len())
     }
@@ -403,6 +415,15 @@ impl Credits {
         self.promised_bytes += bytes as usize;
         self.accounts.add(sender, number);
         number
+    }
+
+    /// What was asked for and not used for long stands from now on.
+    fn age(&mut self, now: Timestamp) {
+        while let Some(&number) = self.asked.first()
+            && self.unused.get(&number).is_none_or(|credit| credit.granted_at + UNUSED <= now)
+        {
+            self.standing.extend(self.asked.pop_first());
+        }
     }
 
     /// Calls back as many standing credits as are wanted, each once.
@@ -427,6 +448,7 @@ impl Credits {
         self.promised_bytes -= credit.bytes as usize;
         self.recalled -= u32::from(credit.recalled);
         self.fresh.remove(&number);
+        self.asked.remove(&number);
         self.standing.remove(&number);
         self.accounts.remove(credit.sender, number);
         Some(credit)
