@@ -212,6 +212,26 @@ proptest! {
 }
 
 #[test]
+fn parts_of_one_revision_that_was_dealt_in_two_ways_do_not_fit_together() {
+    let mut peers = peers(1);
+    let part = |part, parts, instances: &[&str]| SnapshotPart {
+        part,
+        parts,
+        ..snapshot(FIRST, 7, instances.iter().map(|instance| entry(instance, 1, 1)).collect())
+    };
+    let all = listed(&[("a", 1, 1), ("b", 1, 1), ("c", 1, 1)]);
+    for part in [
+        part(0, 1, &["a", "b", "c"]),
+        // Of the second telling, all but the first part got lost; of the third, just the first.
+        part(0, 3, &["a"]),
+        part(1, 2, &["c"]),
+    ] {
+        peers.handle_publication(at(1), 0, &service(), &Publication::Snapshot(part));
+        assert_eq!(members(&peers), all);
+    }
+}
+
+#[test]
 fn after_a_gap_nothing_is_believed_until_the_next_snapshot() {
     let mut peers = peers(1);
     let put = |instance, sequence| vec![Change::Put(entry(instance, 1, sequence))];

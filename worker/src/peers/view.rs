@@ -89,8 +89,7 @@ impl View {
         if self.epoch != Some(part.epoch) {
             return None;
         }
-        let id = (part.revision, part.revision);
-        let entries = self.published.add(id, part.part, part.parts, &part.entries)?;
+        let entries = self.published.add(snapshot_id(part), part.part, &part.entries)?;
         self.take_snapshot(part.revision, part.warming, entries)
     }
 
@@ -99,8 +98,7 @@ impl View {
         if self.epoch != Some(part.epoch) {
             return None;
         }
-        let id = (part.revision, part.revision);
-        let entries = self.asked.add(id, part.part, part.parts, &part.entries)?;
+        let entries = self.asked.add(snapshot_id(part), part.part, &part.entries)?;
         self.take_snapshot(part.revision, part.warming, entries)
     }
 
@@ -124,8 +122,12 @@ impl View {
             self.ask_at = Some(spread.max(self.asked_at + pause));
             return None;
         }
-        let id = (part.previous, part.revision);
-        let changes = self.changes.add(id, part.part, part.parts, &part.changes)?;
+        let id = MessageId {
+            previous: part.previous,
+            revision: part.revision,
+            parts: part.parts,
+        };
+        let changes = self.changes.add(id, part.part, &part.changes)?;
         self.revision = Some(part.revision);
         Some(Update::Changes(changes))
     }
@@ -165,17 +167,31 @@ impl View {
     }
 }
 
+/// Which message a part belongs to. The state at one revision is told again and again, and as its
+/// ages grow, a mapper may deal it into more parts than before: those do not fit together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct MessageId {
+    previous: u64,
+    revision: u64,
+    parts: u16,
+}
+
+fn snapshot_id(part: &SnapshotPart) -> MessageId {
+    let SnapshotPart { revision, parts, .. } = *part;
+    MessageId { previous: revision, revision, parts }
+}
+
 /// Parts of one message, which come in order or not at all.
 #[derive(Debug)]
 struct Assembly<T> {
-    id: (u64, u64),
+    id: MessageId,
     next_part: u16,
     items: Vec<T>,
 }
 
 impl<T> Default for Assembly<T> {
     fn default() -> Self {
-        Self { id: (0, 0), next_part: 0, items: Vec::new() }
+        Self { id: MessageId::default(), next_part: 0, items: Vec::new() }
     }
 }
 
@@ -184,12 +200,11 @@ impl<T: Clone> Assembly<T> {
     /// came before it: the next snapshot brings it all.
     fn add<'a>(
         &mut self,
-        id: (u64, u64),
+        id: MessageId,
         part: u16,
-        parts: u16,
         items: &'a [T],
     ) -> Option<Cow<'a, [T]>> {
-        if (part, parts) == (0, 1) && items.len() <= limits::INSTANCES_MAX {
+        if (part, id.parts) == (0, 1) && items.len() <= limits::INSTANCES_MAX {
             *self = Self::default();
             return Some(Cow::Borrowed(items));
         }
@@ -199,13 +214,13 @@ impl<T: Clone> Assembly<T> {
             self.items.clear();
         }
         let too_many = self.items.len() + items.len() > limits::INSTANCES_MAX;
-        if self.id != id || part != self.next_part || parts > limits::PARTS_MAX || too_many {
+        if self.id != id || part != self.next_part || id.parts > limits::PARTS_MAX || too_many {
             *self = Self::default();
             return None;
         }
         self.items.extend_from_slice(items);
         self.next_part += 1;
-        if self.next_part < parts {
+        if self.next_part < id.parts {
             return None;
         }
         self.next_part = 0;
