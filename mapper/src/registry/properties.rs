@@ -335,12 +335,14 @@ impl Scene {
         [0, 1].map(|who| key(who).service).iter().all(|service| {
             let snapshot = self.sync(service);
             let entries = ageless(snapshot.entries);
-            // A forgotten topic is not published any more, and was empty.
             let known = self.registry.revisions.contains(service);
             let mut caches = self.caches.iter().filter(|cache| cache.service == *service);
             caches.all(|cache| {
+                // A forgotten topic is not published any more, and was empty. Who saw a gap before and
+                // missed the last word asks, as after every gap.
                 let newest = cache.revision == snapshot.revision || !known;
-                newest && !cache.stale && cache.entries == entries
+                let asks = cache.stale && !known;
+                asks || (newest && !cache.stale && cache.entries == entries)
             })
         })
     }

@@ -40,9 +40,6 @@ enum Command {
         /// Jobs at each point
         #[arg(long, default_value = "300000")]
         jobs: u64,
-        /// Points at once
-        #[arg(long, default_value = "2")]
-        threads: usize,
     },
     /// Change one thing at a time around the base point: a table and pictures
     Sweep {
@@ -170,7 +167,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Gates => check_gates(),
         Command::Goals { jobs } => measure_goals(jobs),
-        Command::Variants { jobs, threads } => measure_variants(jobs, threads),
+        Command::Variants { jobs } => measure_variants(jobs),
         Command::Sweep { out, jobs, full } => run_sweep(&out, jobs, full),
         Command::Plot { out } => plot(&out),
         Command::Agree { executable, seconds } => agree(&executable, seconds),
@@ -184,13 +181,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure_variants(jobs: u64, threads: usize) -> Result<(), String> {
+fn measure_variants(jobs: u64) -> Result<(), String> {
     say(
         "| what is different | utilisation | FAR | refused, with room somewhere | goodput / oracle \
          | p99 wait / oracle | p99 response / oracle | messages |",
     );
     say("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    for row in variants::measure(jobs, threads) {
+    for row in variants::measure(jobs) {
         let variants::Row { name, utilisation, far, frr, goodput, wait, response, messages } = row;
         let wait = wait.map_or_else(|| "-".to_owned(), |wait| format!("{wait:.2}"));
         say(&format!(

@@ -5,16 +5,9 @@ use std::time::Duration;
 
 use svcmap_worker::choice::Policy;
 
-use super::measured::{Pair, base_of};
+use super::measured::{Pair, SERVICE_TIME, SHORT, base_of};
 use super::scenario::{Faults, Span};
 use super::{Findings, Rule, Scenario, World};
-
-/// The goals count in service times; at this one, no limit in real time gets in the way of that: a
-/// job is held for a quarter of a second at least.
-const SERVICE_TIME: Duration = Duration::from_millis(25);
-
-/// The same where jobs are short: here ways count, and they are long enough.
-const SHORT: Duration = Duration::from_millis(1);
 
 /// One goal, and what was measured for it.
 #[derive(Clone, Debug)]

@@ -4,6 +4,14 @@ use std::time::Duration;
 
 use super::{Findings, Scenario, World};
 
+/// The goals count in service times; at this one, no limit in real time gets in the way of that: a
+/// job is held for a quarter of a second at least.
+pub(super) const SERVICE_TIME: Duration = Duration::from_millis(25);
+
+/// The same where jobs are shorter than their way: that is long enough, and not so long that the
+/// silence would count.
+pub(super) const SHORT: Duration = Duration::from_millis(1);
+
 /// What came of svcmap, and of the oracle.
 pub(super) struct Pair {
     pub(super) svcmap: Findings,

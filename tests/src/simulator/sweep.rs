@@ -1,10 +1,10 @@
 //! The sweep: one thing at a time changes around the base point, for each policy, and what comes of
 //! it goes into one table.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rayon::prelude::*;
 use svcmap::distribution::Distribution;
 use svcmap_worker::choice::Policy;
 
@@ -182,27 +182,16 @@ fn crosses() -> Vec<Point> {
     points
 }
 
-/// Runs all points, two at a time, and tells of each. The rows stand in the order of the points.
+/// Runs all points, as many at a time as there are processors, and tells of each. The rows stand in
+/// the order of the points.
 pub fn run(points: &[Point], tell: impl Fn(usize) + Sync) -> Vec<Row> {
-    let rows = Mutex::new(vec![None; points.len()]);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some((index, point)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            points.get(index).map(|point| (index, point))
-        } {
-            let row = Row::new(point, &World::new(point.scenario.clone()).run().report);
-            let mut rows = rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            rows[index] = Some(row);
-            tell(rows.iter().flatten().count());
-        }
+    let done = AtomicUsize::new(0);
+    let row = |point: &Point| {
+        let row = Row::new(point, &World::new(point.scenario.clone()).run().report);
+        tell(done.fetch_add(1, Ordering::Relaxed) + 1);
+        row
     };
-    std::thread::scope(|scope| {
-        scope.spawn(work);
-        work();
-    });
-    let rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let mut rows: Vec<Row> = rows.into_iter().flatten().collect();
+    let mut rows: Vec<Row> = points.par_iter().map(row).collect();
     super::table::compare_with_oracle(&mut rows);
     rows
 }

@@ -1,19 +1,11 @@
 //! The goals' figures where one thing is not as at the base point: every point beside an oracle that
 //! knows all queues, and to which messages take as long as to everybody.
 
-use std::sync::Mutex;
-use std::time::Duration;
-
+use rayon::prelude::*;
 use svcmap::distribution::Distribution;
 
-use super::measured::{Pair, base_of};
+use super::measured::{Pair, SERVICE_TIME, SHORT, base_of};
 use super::{Rule, Scenario};
-
-/// The goals count in service times, and so does this; see [`super::goals`].
-const SERVICE_TIME: Duration = Duration::from_millis(25);
-
-/// For ways of several services: no way is so long that the silence would count.
-const SHORT: Duration = Duration::from_millis(1);
 
 /// A scenario, and what is different in it.
 #[derive(Clone, Debug)]
@@ -122,29 +114,9 @@ fn shorts() -> Vec<Variant> {
     ]
 }
 
-/// Measures them with about so many jobs each, in so many threads.
-pub fn measure(jobs: u64, threads: usize) -> Vec<Row> {
-    let variants = all();
-    let next = Mutex::new(variants.iter().enumerate());
-    let rows = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let Some((index, variant)) = next.lock().ok().and_then(|mut n| n.next()) else {
-                        return;
-                    };
-                    let row = row(variant, jobs);
-                    if let Ok(mut rows) = rows.lock() {
-                        rows.push((index, row));
-                    }
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().unwrap_or_default();
-    rows.sort_by_key(|(index, _)| *index);
-    rows.into_iter().map(|(_, row)| row).collect()
+/// Measures them with about so many jobs each, as many at a time as there are processors.
+pub fn measure(jobs: u64) -> Vec<Row> {
+    all().par_iter().map(|variant| row(variant, jobs)).collect()
 }
 
 fn row(variant: &Variant, jobs: u64) -> Row {

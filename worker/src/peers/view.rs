@@ -122,11 +122,7 @@ impl View {
             self.ask_at = Some(spread.max(self.asked_at + pause));
             return None;
         }
-        let id = MessageId {
-            previous: part.previous,
-            revision: part.revision,
-            parts: part.parts,
-        };
+        let id = MessageId { previous: part.previous, revision: part.revision, parts: part.parts };
         let changes = self.changes.add(id, part.part, &part.changes)?;
         self.revision = Some(part.revision);
         Some(Update::Changes(changes))
@@ -198,12 +194,7 @@ impl<T> Default for Assembly<T> {
 impl<T: Clone> Assembly<T> {
     /// Adds a part, and returns everything once it is complete. A part out of order drops what
     /// came before it: the next snapshot brings it all.
-    fn add<'a>(
-        &mut self,
-        id: MessageId,
-        part: u16,
-        items: &'a [T],
-    ) -> Option<Cow<'a, [T]>> {
+    fn add<'a>(&mut self, id: MessageId, part: u16, items: &'a [T]) -> Option<Cow<'a, [T]>> {
         if (part, id.parts) == (0, 1) && items.len() <= limits::INSTANCES_MAX {
             *self = Self::default();
             return Some(Cow::Borrowed(items));

@@ -132,10 +132,13 @@ impl Sender {
             Verdict::Rejected(Reason::Full) => true,
             _ => return,
         };
-        let under_way = self.native_under_way(&key.service);
-        let flight =
-            self.flights.entry(key.service.clone()).or_insert_with(|| Flight::new(under_way));
-        flight.handle_outcome(is_crowded);
+        if !self.flights.contains_key(&key.service) {
+            let flight = Flight::new(self.native_under_way(&key.service));
+            self.flights.insert(key.service.clone(), flight);
+        }
+        if let Some(flight) = self.flights.get_mut(&key.service) {
+            flight.handle_outcome(is_crowded);
+        }
     }
 
     /// Learns something about the pace of a service.

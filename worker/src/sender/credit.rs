@@ -107,18 +107,21 @@ impl Sender {
 
     /// A few random instances.
     pub(super) fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
-        let first = self.random.usize(..instances.len().max(1));
-        let from_there = instances.iter().cycle().skip(first);
-        from_there.take(LOOKS.min(instances.len())).collect()
+        let all = instances.len();
+        let first = self.random.usize(..all.max(1));
+        (0..LOOKS.min(all)).map(|further| &instances[(first + further) % all]).collect()
     }
 
     /// What is known of an instance, and the time until one more job would be done there.
     pub(super) fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
+        let candidate = self.candidate(now, key)?;
+        Some((candidate, self.pace(&key.service).expected_finish(&candidate)))
+    }
+
+    /// What is known of an instance.
+    pub(super) fn candidate(&mut self, now: Timestamp, key: &InstanceKey) -> Option<Candidate> {
         let member = self.peers.member(key)?;
-        let (expiry, host) = (self.timing.expiry, self.host);
-        let candidate = self.links.candidate(now, key, member, expiry, host)?;
-        let pace = self.pace(&key.service);
-        Some((candidate, pace.expected_finish(&candidate)))
+        self.links.candidate(now, key, member, self.timing.expiry, self.host)
     }
 
     /// Asks for credits while jobs wait in a lane, and says so when none does.

@@ -81,9 +81,9 @@ impl Sender {
     /// random one: whatever they said, others follow it as well.
     fn guess(&mut self, now: Timestamp, instances: &[InstanceKey]) -> Option<Found> {
         let found = self.some(instances).into_iter().filter_map(|key| {
-            let (candidate, finish) = self.look(now, key)?;
+            let candidate = self.candidate(now, key)?;
             let has_room = may_have_room(&candidate) && !self.is_promising(key);
-            has_room.then(|| (candidate.own, found(key, &candidate, finish)))
+            has_room.then(|| (candidate.own, found(key, &candidate, 0.0)))
         });
         found.min_by_key(|(own, _)| *own).map(|(_, found)| found)
     }
