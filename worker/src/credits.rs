@@ -16,8 +16,9 @@
 //! process stood still in between.
 
 mod account;
+mod unused;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId};
@@ -28,6 +29,7 @@ use crate::config::IntakeConfig;
 use crate::handover;
 use crate::intake::Promised;
 use account::{Account, Accounts};
+use unused::{Credit, Unused};
 
 /// A credit's lifetime in mean service times, so that few lapse between two jobs of one sender.
 const LIFETIME_SERVICES: u32 = 30;
@@ -40,13 +42,6 @@ const LIFETIME_MAX: Duration = Duration::from_secs(60);
 
 /// Least time by which a promise is kept longer than its owner knows of.
 const MARGIN: Duration = Duration::from_millis(100);
-
-/// A credit that was asked for and not used for so long stands: far beyond what a message and a sleepy
-/// process take.
-const UNUSED: Duration = Duration::from_millis(100);
-
-/// A credit is fresh, its job to be expected at any moment, for so many ways.
-const FRESH_WAYS: u32 = 5;
 
 /// The way, until the first job that was waited for tells.
 const WAY_FIRST: Duration = Duration::from_micros(200);
@@ -65,16 +60,6 @@ pub struct Occupancy {
     pub mean_service: Duration,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Credit {
-    sender: SenderId,
-    granted_at: Timestamp,
-    expires_at: Timestamp,
-    /// Largest payload that it stands for.
-    bytes: u32,
-    recalled: bool,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Credits {
@@ -85,22 +70,11 @@ pub struct Credits {
     /// What an ordinary credit stands for: so much fits into each slot at once.
     slot_bytes: u32,
     accounts: Accounts,
-    /// Unused credits by number, oldest first.
-    unused: BTreeMap<u64, Credit>,
-    /// When each of these lapses: not in their order, as lifetimes follow the service time.
-    expiries: BTreeSet<(Timestamp, u64)>,
-    /// Of these, those whose jobs are to be expected at any moment.
-    fresh: BTreeSet<u64>,
-    /// Of these, those that were asked for, for [`UNUSED`].
-    asked: BTreeSet<u64>,
-    /// Of these, the others that were not recalled.
-    standing: BTreeSet<u64>,
-    /// How many were recalled.
-    recalled: u32,
+    unused: Unused,
     /// Slots that are offered to peers, and until when they are kept.
     reservations: BTreeMap<OfferId, Timestamp>,
+    /// The number of the next credit or offer.
     next: u64,
-    promised_bytes: usize,
     recalls: VecDeque<SenderId>,
     way: Duration,
     draining: bool,
@@ -119,15 +93,9 @@ impl Credits {
             payload_bytes_max: as_u32(limit),
             slot_bytes: as_u32(limit.min(per_slot)),
             accounts: Accounts::default(),
-            unused: BTreeMap::new(),
-            expiries: BTreeSet::new(),
-            fresh: BTreeSet::new(),
-            asked: BTreeSet::new(),
-            standing: BTreeSet::new(),
-            recalled: 0,
+            unused: Unused::default(),
             reservations: BTreeMap::new(),
             next: 0,
-            promised_bytes: 0,
             recalls: VecDeque::new(),
             way: WAY_FIRST,
             draining: false,
@@ -137,7 +105,8 @@ impl Credits {
     /// What is promised.
     pub fn promised(&self) -> Promised {
         let slots = count(self.unused.len() + self.reservations.len());
-        Promised { slots, bytes: self.promised_bytes }
+        let offered_bytes = self.reservations.len() * self.slot_bytes as usize;
+        Promised { slots, bytes: self.unused.bytes() + offered_bytes }
     }
 
     /// Credits that are wanted here and not granted yet.
@@ -163,7 +132,9 @@ impl Credits {
         match claim {
             Claim::Nothing => false,
             Claim::Credit => {
-                let fits = |number: &u64| self.unused[number].bytes as usize >= bytes;
+                let fits = |number: &u64| {
+                    self.unused.get(*number).is_some_and(|credit| credit.bytes as usize >= bytes)
+                };
                 let Some(number) = self.accounts.unused(sender).find(fits) else { return false };
                 let Some(credit) = self.remove(number) else { return false };
                 let out = now.since(credit.granted_at);
@@ -245,8 +216,8 @@ impl Credits {
     /// longest waiting: as long as the queue, once they have come, stays short, unless a job can go
     /// nowhere else. If all slots are promised, standing credits are called back.
     pub fn grant(&mut self, now: Timestamp, here: Occupancy) {
-        self.age(now);
-        let mut fresh = self.fresh(now);
+        self.unused.age(now);
+        let mut fresh = self.unused.fresh(now, self.way);
         while let Some((sender, account)) = self.accounts.first() {
             let pinned = account.pinned;
             let bytes = account.bytes.clamp(self.slot_bytes, self.payload_bytes_max);
@@ -258,9 +229,8 @@ impl Credits {
                 return;
             }
             fresh += 1;
-            let number = self.issue(now, here, sender, bytes);
-            self.fresh.insert(number);
-            self.asked.insert(number);
+            let (number, credit) = self.issue(now, here, sender, bytes);
+            self.unused.add_asked(number, credit);
             self.accounts.change(sender, |account| account.wanted -= 1);
         }
     }
@@ -271,14 +241,14 @@ impl Credits {
         let slots = self.slots.saturating_sub(self.concurrency);
         let is_wanted = self.accounts.wanted() > 0 || self.accounts.unused(sender).next().is_some();
         if !self.draining && !is_wanted && self.has_room(here, slots, self.slot_bytes) {
-            let number = self.issue(now, here, sender, self.slot_bytes);
-            self.standing.insert(number);
+            let (number, credit) = self.issue(now, here, sender, self.slot_bytes);
+            self.unused.add_standing(number, credit);
         }
     }
 
     /// What that sender has been granted and was not told yet, once.
     pub fn take_untold(&mut self, now: Timestamp, sender: SenderId) -> Option<Grant> {
-        let untold = self.accounts.untold(sender).filter_map(|number| self.unused.get(&number));
+        let untold = self.accounts.untold(sender).filter_map(|number| self.unused.get(number));
         let mut untold = untold.peekable();
         let first = *untold.peek()?;
         // Those of another size go into a message of their own.
@@ -302,7 +272,7 @@ impl Credits {
     /// Reserves a slot to be offered to a peer, if a handler here has nothing to do and nobody
     /// waits for it. One at a time.
     pub fn offer(&mut self, now: Timestamp, here: Occupancy) -> Option<(OfferId, Duration)> {
-        let is_idle = here.jobs + self.fresh(now) < self.concurrency;
+        let is_idle = here.jobs + self.unused.fresh(now, self.way) < self.concurrency;
         let is_free = self.accounts.wanted() == 0 && self.reservations.is_empty();
         let has_room = self.has_room(here, self.slots, self.slot_bytes);
         if self.draining || !is_idle || !is_free || !has_room {
@@ -312,7 +282,6 @@ impl Credits {
         self.next += 1;
         let lifetime = handover::keep(here, self.way) + handover::CLAIM;
         self.reservations.insert(offer, now + lifetime + self.margin());
-        self.promised_bytes += self.slot_bytes as usize;
         Some((offer, lifetime))
     }
 
@@ -336,45 +305,29 @@ impl Credits {
 
     /// Nobody takes that offer, or somebody has. Returns whether it stood.
     pub fn cancel_offer(&mut self, offer: OfferId) -> bool {
-        let stood = self.reservations.remove(&offer).is_some();
-        if stood {
-            self.promised_bytes -= self.slot_bytes as usize;
-        }
-        stood
+        self.reservations.remove(&offer).is_some()
     }
 
     /// This process was suspended for so long: nobody could claim anything.
     pub fn handle_suspension(&mut self, gap: Duration) {
-        self.unused.values_mut().for_each(|credit| credit.expires_at = credit.expires_at + gap);
-        self.expiries = self.expiries.iter().map(|(at, number)| (*at + gap, *number)).collect();
+        self.unused.extend(gap);
         self.reservations.values_mut().for_each(|until| *until = *until + gap);
     }
 
     /// Promises that nobody claimed in time are void.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(&(at, number)) = self.expiries.first() {
-            if at > now {
-                break;
-            }
+        while let Some(number) = self.unused.lapsed(now) {
             self.remove(number);
         }
-        while let Some(offer) = self.lapsed_offer(now) {
-            self.cancel_offer(offer);
-        }
+        self.reservations.retain(|_, until| *until > now);
     }
 
     /// When [`Credits::handle_timeout`] and then [`Credits::grant`] have something to do again, if
     /// nothing else happens.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let expiry = self.expiries.first().map(|(at, _)| *at);
         let reserved = self.reservations.values().min().copied();
-        let fresh = self.fresh.first().filter(|_| self.accounts.wanted() > 0);
-        let fresh = fresh.and_then(|number| self.unused.get(number));
-        let stale = fresh.map(|credit| credit.granted_at + FRESH_WAYS * self.way);
-        let asked = self.asked.first().filter(|_| self.accounts.wanted() > 0);
-        let asked = asked.and_then(|number| self.unused.get(number));
-        let unused = asked.map(|credit| credit.granted_at + UNUSED);
-        earliest(earliest(expiry, reserved), earliest(stale, unused))
+        let change = self.unused.next_change(self.way).filter(|_| self.accounts.wanted() > 0);
+        earliest(earliest(self.unused.next_expiry(), reserved), change)
     }
 
     /// How many jobs, with those that are to be expected, are enough here: what runs at once, what
@@ -387,69 +340,37 @@ impl Credits {
         self.slots.min(self.concurrency.saturating_add(on_the_way).saturating_add(2))
     }
 
-    /// How many jobs are to be expected at any moment.
-    fn fresh(&mut self, now: Timestamp) -> u32 {
-        let window = FRESH_WAYS * self.way;
-        while let Some(number) = self.fresh.first() {
-            if self.unused.get(number).is_some_and(|credit| credit.granted_at + window > now) {
-                break;
-            }
-            self.fresh.pop_first();
-        }
-        count(self.fresh.len())
-    }
-
     fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {
-        here.jobs + self.promised().slots < slots
-            && here.bytes + self.promised_bytes + bytes as usize <= self.bytes_max
+        let promised = self.promised();
+        here.jobs + promised.slots < slots
+            && here.bytes + promised.bytes + bytes as usize <= self.bytes_max
     }
 
-    fn issue(&mut self, now: Timestamp, here: Occupancy, sender: SenderId, bytes: u32) -> u64 {
+    /// The next credit, and its number.
+    fn issue(
+        &mut self,
+        now: Timestamp,
+        here: Occupancy,
+        sender: SenderId,
+        bytes: u32,
+    ) -> (u64, Credit) {
         let number = self.next;
         self.next += 1;
         let lifetime = (LIFETIME_SERVICES * here.mean_service).clamp(LIFETIME_MIN, LIFETIME_MAX);
         let expires_at = now + lifetime + self.margin();
-        let credit = Credit { sender, granted_at: now, expires_at, bytes, recalled: false };
-        self.unused.insert(number, credit);
-        self.expiries.insert((expires_at, number));
-        self.promised_bytes += bytes as usize;
         self.accounts.add(sender, number);
-        number
-    }
-
-    /// What was asked for and not used for long stands from now on.
-    fn age(&mut self, now: Timestamp) {
-        while let Some(&number) = self.asked.first()
-            && self.unused.get(&number).is_none_or(|credit| credit.granted_at + UNUSED <= now)
-        {
-            self.standing.extend(self.asked.pop_first());
-        }
+        (number, Credit { sender, granted_at: now, expires_at, bytes, recalled: false })
     }
 
     /// Calls back as many standing credits as are wanted, each once.
     fn recall(&mut self) {
-        while self.recalled < self.accounts.wanted()
-            && let Some(number) = self.standing.pop_first()
-            && let Some(credit) = self.unused.get_mut(&number)
-        {
-            credit.recalled = true;
-            self.recalled += 1;
-            self.recalls.push_back(credit.sender);
+        while let Some(sender) = self.unused.recall(self.accounts.wanted()) {
+            self.recalls.push_back(sender);
         }
     }
 
-    fn lapsed_offer(&self, now: Timestamp) -> Option<OfferId> {
-        self.reservations.iter().find(|(_, until)| **until <= now).map(|(offer, _)| *offer)
-    }
-
     fn remove(&mut self, number: u64) -> Option<Credit> {
-        let credit = self.unused.remove(&number)?;
-        self.expiries.remove(&(credit.expires_at, number));
-        self.promised_bytes -= credit.bytes as usize;
-        self.recalled -= u32::from(credit.recalled);
-        self.fresh.remove(&number);
-        self.asked.remove(&number);
-        self.standing.remove(&number);
+        let credit = self.unused.remove(number)?;
         self.accounts.remove(credit.sender, number);
         Some(credit)
     }

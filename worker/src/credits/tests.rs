@@ -1,3 +1,4 @@
+use super::unused::FRESH_WAYS;
 use super::*;
 use crate::testing::*;
 
