@@ -18,6 +18,10 @@ pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Largest part of a snapshot or of changes, so that a part stays below [`CONTROL_BYTES_MAX`].
 pub const PART_BYTES_MAX: usize = 48 * 1024;
 
+/// Highest number of a job or an outcome on a connection that is believed. No counter gets there by
+/// counting, and from there it can go on.
+pub const NUMBER_MAX: u64 = 1 << 62;
+
 /// Most parts of one snapshot: 1024 parts of some 300 entries are far beyond [`INSTANCES_MAX`].
 pub const PARTS_MAX: u16 = 1024;
 

@@ -36,6 +36,9 @@ pub enum ConfigError {
     /// A limit of zero would refuse everything.
     #[error("{0} must be more than zero")]
     Zero(&'static str),
+    /// One job, or one result, must fit.
+    #[error("{0} must be at least payload_bytes_max: raise it, or lower that")]
+    BelowPayload(&'static str),
     /// See [`MAPPERS_MAX`].
     #[error("give 1 to {MAPPERS_MAX} mappers")]
     Mappers,
@@ -87,11 +90,25 @@ impl IntakeConfig {
             return Err(ConfigError::TooManySlots);
         }
         validate_payload_limit(self.payload_bytes_max)?;
-        // A single job of the largest size must fit, or it would be rejected for ever.
-        if self.jobs_bytes_max < self.payload_bytes_max {
-            return Err(ConfigError::Zero("jobs_bytes_max - payload_bytes_max + 1"));
+        // A single job or result of the largest size must fit, or it would be lost for ever.
+        for (name, limit) in
+            [("jobs_bytes_max", self.jobs_bytes_max), ("results_bytes_max", self.results_bytes_max)]
+        {
+            if limit < self.payload_bytes_max {
+                return Err(ConfigError::BelowPayload(name));
+            }
         }
         Ok(())
+    }
+
+    /// The same with payloads of so many bytes, of which at least one fits everywhere.
+    pub fn with_payload_bytes_max(self, bytes: usize) -> Self {
+        Self {
+            payload_bytes_max: bytes,
+            jobs_bytes_max: self.jobs_bytes_max.max(bytes),
+            results_bytes_max: self.results_bytes_max.max(bytes),
+            ..self
+        }
     }
 }
 

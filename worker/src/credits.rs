@@ -49,6 +49,12 @@ const WAY_FIRST: Duration = Duration::from_micros(200);
 /// Weight of the newest sample of the way: an eighth, as in RFC 6298.
 const WAY_WEIGHT: u32 = 8;
 
+/// A longer sample of the way counts for so many times what is known at most: somebody stood still.
+const WAY_GROWTH_MAX: u32 = 8;
+
+/// Longest sample of the way that counts in any case.
+const WAY_SAMPLE_MAX: Duration = Duration::from_millis(100);
+
 /// What is here already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
@@ -138,9 +144,11 @@ impl Credits {
                 let Some(number) = self.accounts.unused(sender).find(fits) else { return false };
                 let Some(credit) = self.remove(number) else { return false };
                 let out = now.since(credit.granted_at);
-                // A job that came to its sender later says nothing of the way.
+                // A job that came to its sender later says nothing of the way, and one that found it
+                // standing still not much.
                 if waited >= out {
-                    self.way = self.way - self.way / WAY_WEIGHT + out / (2 * WAY_WEIGHT);
+                    let sample = (out / 2).min(WAY_SAMPLE_MAX.max(WAY_GROWTH_MAX * self.way));
+                    self.way = self.way - self.way / WAY_WEIGHT + sample / WAY_WEIGHT;
                 }
                 true
             }

@@ -110,7 +110,7 @@ impl Link {
             heard_at: now,
             pings: 0,
             pinged_at: now,
-            payload_bytes_max: 0,
+            payload_bytes_max: usize::MAX,
             ended_at: None,
             outputs: VecDeque::new(),
         }
@@ -148,6 +148,16 @@ impl Link {
             && self.ended_at.is_none()
             && self.pings < 2
             && self.window.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
+    }
+
+    /// Whether the worker takes payloads of so many bytes, as far as it has said.
+    pub fn takes(&self, bytes: usize) -> bool {
+        bytes <= self.payload_bytes_max
+    }
+
+    /// Whether it is closed, and not all of that has been told yet.
+    pub fn is_closing(&self) -> bool {
+        self.is_closed() && !self.outputs.is_empty()
     }
 
     /// Jobs that went or are about to go there, and that have no outcome yet.
@@ -413,7 +423,7 @@ impl Link {
                 self.outputs.push_back(LinkOutput::NeverSeen(id));
                 continue;
             }
-            if payload_bytes > self.payload_bytes_max {
+            if !self.takes(payload_bytes) {
                 // libzmq at the other end would close the connection over it.
                 let (verdict, payload) = (Verdict::Rejected(Reason::TooLarge), Vec::new());
                 let journey = Duration::ZERO;

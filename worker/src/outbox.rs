@@ -125,9 +125,10 @@ impl Outbox {
         submitted_at + hold.map_or(spec.deadline, |hold| hold.min(spec.deadline))
     }
 
-    /// The next lane whose first job may have found room; each is returned once.
+    /// The next lane whose first job may have found room; each is returned once. Of a service's,
+    /// jobs come first that can go to one instance only: others take what they leave.
     pub fn next_dirty(&mut self) -> Option<Lane> {
-        self.dirty.pop_first()
+        self.dirty.pop_last()
     }
 
     /// Something changed for that service: its waiting jobs may have found room.
@@ -399,7 +400,10 @@ impl Outbox {
         if job.place == Place::Waiting {
             let lane = job.lane();
             if let Some(queue) = self.waiting.get_mut(&lane) {
-                queue.retain(|waiting| *waiting != id);
+                match queue.front() == Some(&id) {
+                    true => drop(queue.pop_front()),
+                    false => queue.retain(|waiting| *waiting != id),
+                }
                 if queue.is_empty() {
                     self.waiting.remove(&lane);
                 }

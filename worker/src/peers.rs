@@ -231,8 +231,9 @@ impl Peers {
                     self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
                 }
             }
-            service.drop_doubtful(now, self.expiry);
-            service.forget_removed(now);
+            if service.doubt_at.is_some_and(|at| at <= now) {
+                service.drop_doubtful(now, self.expiry);
+            }
         }
     }
 

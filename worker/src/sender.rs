@@ -258,6 +258,10 @@ impl Sender {
     pub fn handle_link_unwritable(&mut self, now: Timestamp, link: u64) {
         if let Some(state) = self.links.get_mut(link) {
             state.link.handle_unwritable(now);
+            // Nothing comes of what was asked there: others are asked.
+            let service = &state.link.key().service;
+            self.asks.forget(service, link);
+            self.outbox.touch(service);
         }
     }
 

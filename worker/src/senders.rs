@@ -157,8 +157,8 @@ impl Senders {
             connection: None,
             connection_number: 0,
             received_jobs: 0,
-            last_number: hello.received_outcomes,
-            next_to_send: hello.received_outcomes + 1,
+            last_number: 0,
+            next_to_send: 1,
             retained: VecDeque::new(),
             heard_at: now,
             payload_bytes_max: 0,
@@ -235,6 +235,7 @@ impl Senders {
 
     /// The sender has outcomes up to this number: they need not be kept.
     pub fn acknowledge(&mut self, id: SenderId, number: u64) {
+        let number = number.min(limits::NUMBER_MAX);
         let Some(sender) = self.senders.get_mut(&id) else { return };
         while let Some(first) = sender.retained.front() {
             if first.number > number {
@@ -280,11 +281,11 @@ impl Senders {
         if sender.retained.len() > RETAINED_PER_SENDER_MAX {
             self.forget_oldest_of(id);
         }
-        while self.retained_bytes > self.retained_bytes_max {
-            match self.by_age.first_key_value() {
-                Some((_, &(oldest, _))) => self.forget_oldest_of(oldest),
-                None => break,
-            }
+        while self.retained_bytes > self.retained_bytes_max
+            && self.by_age.len() > 1
+            && let Some((_, &(oldest, _))) = self.by_age.first_key_value()
+        {
+            self.forget_oldest_of(oldest);
         }
         if !self.blocked.contains_key(&id) {
             self.waiting.insert(id);

@@ -34,8 +34,8 @@ pub use drain::DrainReport;
 /// What the server wants done.
 #[derive(Debug)]
 pub enum ServerOutput {
-    /// Send this; if nobody is there any more, say so: [`Server::handle_gone`]. Whoever does not
-    /// read now will ask again.
+    /// Send this; if nobody is there any more, or so much is unread there that it takes no more,
+    /// say so: [`Server::handle_gone`].
     Answer {
         /// Where to.
         to: Connection,
@@ -200,7 +200,9 @@ impl Server {
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
         }
         let (share, waited_us, pinned) = (header.share, header.waited_us, header.moves_left == 0);
-        let demand = Demand { share, waited_us, payload_bytes: 0, pinned };
+        // The next ones will be as large as this one.
+        let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let demand = Demand { share, waited_us, payload_bytes, pinned };
         self.credits.handle_share(now, sender, demand);
         self.serve_offers(now);
     }
@@ -281,17 +283,17 @@ impl Server {
     }
 
     /// The sender of an outcome is not on that connection any more.
-    pub fn handle_unreachable(&mut self, sender: SenderId, number: u64) {
+    pub fn handle_unreachable(&mut self, now: Timestamp, sender: SenderId, number: u64) {
         self.senders.handle_unreachable(sender, number);
-        // It says HELLO before it can use any of it.
-        self.credits.void(sender);
+        self.void(now, sender);
     }
 
-    /// Nobody is at the other end of that connection any more.
-    pub fn handle_gone(&mut self, connection: &Connection) {
+    /// Nobody is at the other end of that connection any more, or nobody who reads what is said: it
+    /// is to say HELLO, and asks for anew what it was not told of.
+    pub fn handle_gone(&mut self, now: Timestamp, connection: &Connection) {
         self.unheard.remove(connection);
         if let Some(sender) = self.senders.handle_gone(connection) {
-            self.credits.void(sender);
+            self.void(now, sender);
         }
     }
 

@@ -68,9 +68,7 @@ fn builder(args: &WorkerArgs) -> Result<WorkerBuilder, Failure> {
     let intake = IntakeConfig {
         concurrency: args.concurrency.get(),
         queue: args.queue,
-        payload_bytes_max: args.payload_max,
-        jobs_bytes_max: IntakeConfig::default().jobs_bytes_max.max(args.payload_max),
-        ..IntakeConfig::default()
+        ..IntakeConfig::default().with_payload_bytes_max(args.payload_max)
     };
     let mut builder = Worker::builder(args.service.as_str())
         .mappers(args.mapper.endpoints()?.iter().map(Endpoint::as_str))

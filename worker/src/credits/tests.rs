@@ -162,6 +162,15 @@ fn the_way_is_learnt_from_jobs_that_waited_for_their_credit_and_grants_go_deeper
 }
 
 #[test]
+fn who_stood_still_says_little_of_the_way() {
+    let mut credits = credits(1, 10);
+    credits.handle_demand(at(0), A, want(1));
+    credits.grant(at(0), here(0));
+    assert!(credits.claim(at(2000), A, Claim::Credit, 0, ms(2000)));
+    assert_eq!(credits.way(), WAY_FIRST * 7 / 8 + ms(100) / 8);
+}
+
+#[test]
 fn a_pinned_demand_is_held_by_the_slots_alone() {
     let mut credits = credits(1, 9);
     credits.handle_demand(at(0), A, want(1));
@@ -214,9 +223,11 @@ fn a_credit_that_was_given_later_can_lapse_sooner() {
 #[test]
 fn the_longer_the_way_the_longer_a_credit_outlives_what_its_owner_knows() {
     let mut credits = credits(1, 10);
-    credits.handle_demand(at(0), A, want(1));
-    credits.grant(at(0), here(0));
-    assert!(credits.claim(at(800), A, Claim::Credit, 0, ms(800)));
+    for _ in 0..20 {
+        credits.handle_demand(at(0), A, want(1));
+        credits.grant(at(0), here(0));
+        assert!(credits.claim(at(800), A, Claim::Credit, 0, ms(800)));
+    }
     let margin = 8 * credits.way();
     assert!(margin > ms(400));
     credits.handle_demand(at(1000), A, want(1));

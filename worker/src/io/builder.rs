@@ -261,8 +261,7 @@ impl WorkerBuilder {
 
     /// Largest payload of a job and of a result, in bytes. Default 1 MiB.
     pub fn payload_bytes_max(mut self, bytes: usize) -> Self {
-        self.intake.payload_bytes_max = bytes;
-        self.intake.jobs_bytes_max = self.intake.jobs_bytes_max.max(bytes);
+        self.intake = self.intake.with_payload_bytes_max(bytes);
         self
     }
 

@@ -346,7 +346,8 @@ impl State {
         for to in std::mem::take(&mut self.wrong_version) {
             let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
             if let Some(serving) = &mut self.serving {
-                serving.answer(event_loop, &to, &FromWorker::WrongVersion { oldest, newest });
+                let message = FromWorker::WrongVersion { oldest, newest };
+                serving.answer(event_loop, now, &to, &message);
             }
         }
         loop {

@@ -228,7 +228,9 @@ impl Serving {
                         flag.store(true, Ordering::Relaxed);
                     }
                 }
-                ServerOutput::Answer { to, message } => self.answer(event_loop, &to, &message),
+                ServerOutput::Answer { to, message } => {
+                    self.answer(event_loop, now, &to, &message);
+                }
                 ServerOutput::Offer { slot, blind } => {
                     let offer = slot.offer;
                     if !sender.offer(now, &self.key, slot, blind) {
@@ -237,14 +239,17 @@ impl Serving {
                 }
                 ServerOutput::Reply { to, body } => self.reply(event_loop, &to, &body),
                 ServerOutput::Outcome { to, sender, header, payload } => {
-                    let number = header.number;
+                    let (number, grants) = (header.number, header.grant.is_some());
                     let frame = codec::encode(&FromWorker::Outcome(header));
                     let frames: [&[u8]; 3] = [&to.0, &frame, &payload];
                     let Some(server) = &mut self.server else { continue };
                     match event_loop.send(self.listener.socket, &frames) {
                         Ok(()) => {}
-                        Err(SendError::Full) => server.handle_blocked(now, sender, number),
-                        Err(SendError::Unreachable) => server.handle_unreachable(sender, number),
+                        Err(SendError::Full) if !grants => {
+                            server.handle_blocked(now, sender, number);
+                        }
+                        // What it does not learn that it was granted, nobody could use.
+                        Err(_) => server.handle_unreachable(now, sender, number),
                     }
                 }
             }
@@ -271,17 +276,18 @@ impl Serving {
         let _ = event_loop.send(self.listener.socket, &to.around(body));
     }
 
-    /// Answers; a sender that takes nothing now asks again.
+    /// Answers; a sender that is not there, or reads nothing, has to say HELLO again.
     pub(super) fn answer(
         &mut self,
         event_loop: &mut EventLoop,
+        now: Timestamp,
         to: &Connection,
         message: &FromWorker,
     ) {
         let frame = codec::encode(message);
         let sent = event_loop.send(self.listener.socket, &[&to.0, &frame]);
-        if let (Err(SendError::Unreachable), Some(server)) = (sent, &mut self.server) {
-            server.handle_gone(to);
+        if let (Err(_), Some(server)) = (sent, &mut self.server) {
+            server.handle_gone(now, to);
         }
     }
 

@@ -38,6 +38,14 @@ impl Link {
         self.promises.credits.iter().any(|credit| credit.expires_at > now && credit.bytes >= bytes)
     }
 
+    /// How many credits have not lapsed, and how many of these a job of so many bytes can claim.
+    pub fn credits(&self, now: Timestamp, bytes: usize) -> (u32, u32) {
+        let stand = self.promises.credits.iter().filter(|credit| credit.expires_at > now);
+        stand.fold((0, 0), |(all, enough), credit| {
+            (all + 1, enough + u32::from(credit.bytes >= bytes))
+        })
+    }
+
     /// Claims the oldest credit that is enough for so many bytes, as the worker does.
     pub(super) fn claim_credit(&mut self, now: Timestamp, bytes: usize) -> bool {
         let credits = &mut self.promises.credits;
@@ -101,7 +109,10 @@ impl Link {
         }
         let expires_at = now + Duration::from_millis(u64::from(grant.lifetime_ms));
         let bytes = usize::try_from(grant.payload_bytes_max).unwrap_or(usize::MAX);
-        let credits = grant.credits.min(crate::config::SLOTS_MAX);
+        self.promises.credits.retain(|credit| credit.expires_at > now);
+        // No worker has more to promise.
+        let room = crate::config::SLOTS_MAX as usize - self.promises.credits.len();
+        let credits = grant.credits.min(u32::try_from(room).unwrap_or(u32::MAX));
         for _ in 0..credits {
             self.promises.credits.push_back(Credit { expires_at, bytes });
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, OpenAttempt};
+use svcmap_proto::limits;
 use svcmap_proto::time::Timestamp;
 
 /// A job that was sent so long before the worker reported has arrived by then; one that was sent
@@ -65,7 +66,7 @@ impl Window {
     /// The worker has jobs up to that number, maybe of a link that was forgotten here: whatever is
     /// sent goes under a higher one.
     pub(super) fn continue_after(&mut self, received_jobs: u64) {
-        self.last_number = self.last_number.max(received_jobs);
+        self.last_number = self.last_number.max(received_jobs.min(limits::NUMBER_MAX));
     }
 
     /// What HELLO tells of them.

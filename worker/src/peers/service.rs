@@ -140,6 +140,7 @@ impl Service {
     ) -> Vec<(Name, Incarnation)> {
         let ended = match update {
             Update::Snapshot { entries, warming } => {
+                self.forget_removed(now);
                 self.apply_snapshot(now, mapper, &entries, warming)
             }
             Update::Changes(changes) => self.apply_changes(now, mapper, &changes),
@@ -309,7 +310,7 @@ impl Service {
     }
 
     /// Forgets who was removed long ago.
-    pub(super) fn forget_removed(&mut self, now: Timestamp) {
+    fn forget_removed(&mut self, now: Timestamp) {
         self.removed.retain(|_, (_, _, at)| now.since(*at) < REMOVED_KEEP);
     }
 }

@@ -80,6 +80,8 @@ impl Sender {
             LinkOutput::Offered(slot) => {
                 self.asks.handle_granted(&key.service, number, 1);
                 self.take_slot(now, &key.service, None, &slot);
+                // Whoever could not use it asks again.
+                self.outbox.touch(&key.service);
             }
             LinkOutput::Declined(offer) => {
                 self.outputs.push_back(SenderOutput::Declined(offer));

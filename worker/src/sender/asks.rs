@@ -127,14 +127,18 @@ impl Asks {
         Some(lane)
     }
 
-    /// What a worker was asked for, by lane.
+    /// What a worker was asked for, by lane: first for jobs that can go to nobody else.
     fn of_link(&self, service: &Name, link: u64) -> Vec<(Lane, u32)> {
         if !self.by_link.contains_key(&link) {
             return Vec::new();
         }
         let lanes = self.by_lane.range(Lane::any(service)..);
         let lanes = lanes.take_while(|(lane, _)| lane.service == *service);
-        lanes.filter_map(|(lane, asked)| Some((lane.clone(), *asked.shares.get(&link)?))).collect()
+        let of_link =
+            |(lane, asked): (&Lane, &Asked)| Some((lane.clone(), *asked.shares.get(&link)?));
+        let mut asked: Vec<_> = lanes.filter_map(of_link).collect();
+        asked.reverse();
+        asked
     }
 }
 
@@ -198,13 +202,14 @@ mod tests {
         asks.set(&only("a"), 1, 3);
         asks.set(&only("b"), 2, 1);
         asks.set(&other, 1, 1);
-        asks.handle_granted(&name("resize"), 1, 1);
-        assert_eq!(asks.set(&other, 1, 1), 5);
-        assert!(asks.contains(&any(), 1));
-        // One of these is more than the first lane asked for.
+        // Jobs that can go to nobody else come first.
         asks.handle_granted(&name("resize"), 1, 2);
-        assert_eq!((asks.contains(&any(), 1), asks.contains(&only("a"), 1)), (false, true));
-        assert_eq!(asks.set(&other, 1, 1), 3);
+        assert_eq!(asks.set(&other, 1, 1), 4);
+        assert!(asks.contains(&only("a"), 1));
+        // One of these is more than that lane still wants.
+        asks.handle_granted(&name("resize"), 1, 2);
+        assert_eq!((asks.contains(&any(), 1), asks.contains(&only("a"), 1)), (true, false));
+        assert_eq!(asks.set(&other, 1, 1), 2);
         // Nor does it matter that more comes than anybody asked for.
         asks.handle_granted(&name("resize"), 1, 9);
         assert_eq!((asks.len(&only("a")), asks.links(&other)), (0, vec![1]));

@@ -47,10 +47,12 @@ impl Sender {
             let found = found.filter(|found| self.is_worth_it(now, id, found, instances));
             let Some(found) = found.or_else(|| self.without_promise(now, lane, id, instances))
             else {
-                if !self.is_misdirected(lane, id) {
-                    return;
-                }
-                self.outbox.refuse(now, id, Reason::NotJson);
+                let reason = match () {
+                    () if self.is_misdirected(lane, id) => Reason::NotJson,
+                    () if self.is_too_large(id, instances) => Reason::TooLarge,
+                    () => return,
+                };
+                self.outbox.refuse(now, id, reason);
                 continue;
             };
             let Found { key, age, claim, .. } = &found;
@@ -105,6 +107,17 @@ impl Sender {
         found.finish <= MUCH * (best + pace.round_trip())
     }
 
+    /// Whether each worker has said that it does not take payloads as large as that job's.
+    fn is_too_large(&self, id: JobId, instances: &[InstanceKey]) -> bool {
+        let bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
+        let takes = |key: &InstanceKey| {
+            let member = self.peers.member(key);
+            let number = member.and_then(|member| self.links.number(key, member.life));
+            number.and_then(|number| self.links.get(number)).is_none_or(|s| s.link.takes(bytes))
+        };
+        !instances.is_empty() && !instances.iter().any(takes)
+    }
+
     /// A few random instances.
     pub(super) fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
         let all = instances.len();
@@ -148,7 +161,9 @@ impl Sender {
         self.asks.wait(now, lane, self.pace(&lane.service).patience());
     }
 
-    /// No credit has come for a while: asks one more worker, if one seems to have nothing to do.
+    /// No credit has come for a while: asks one more worker, if one seems to have nothing to do, or
+    /// else one of those that were asked, again: what it knows of that may have got lost, or been
+    /// reckoned against a credit that has lapsed here and not yet there.
     pub(super) fn ask_another(&mut self, now: Timestamp, lane: &Lane) {
         let waiting = self.outbox.depth(lane);
         let instances = self.instances(lane);
@@ -156,10 +171,12 @@ impl Sender {
             return;
         }
         let most = if self.guesses(lane) { 1 } else { waiting + 1 };
-        if self.asks.len(lane) < most.min(instances.len())
-            && let Some(key) = self.next_to_ask(now, lane, &instances, 0.5)
-        {
+        let may_ask = self.asks.len(lane) < most.min(instances.len());
+        let next = may_ask.then(|| self.next_to_ask(now, lane, &instances, 0.5)).flatten();
+        if let Some(key) = next {
             self.ask_one(now, lane, &key, waiting);
+        } else if let Some(number) = self.random.choice(self.asks.links(lane)) {
+            self.ask_for_share(now, lane, number, waiting);
         }
         self.asks.wait(now, lane, self.pace(&lane.service).patience());
     }
@@ -174,6 +191,8 @@ impl Sender {
         jobs: f64,
     ) -> Option<InstanceKey> {
         let pace = self.pace(&lane.service);
+        let first = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
+        let bytes = first.map_or(0, |payload| payload.len());
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
             let key = &instances[index];
@@ -182,7 +201,8 @@ impl Sender {
                 return None;
             }
             let number = self.links.number(key, member.life);
-            if number.is_some_and(|number| self.asks.contains(lane, number)) {
+            let takes = |number| self.links.get(number).is_none_or(|s| s.link.takes(bytes));
+            if number.is_some_and(|number| self.asks.contains(lane, number) || !takes(number)) {
                 return None;
             }
             let (candidate, finish) = self.look(now, key)?;
@@ -194,9 +214,13 @@ impl Sender {
 
     fn ask_one(&mut self, now: Timestamp, lane: &Lane, key: &InstanceKey, waiting: usize) -> bool {
         let Some(number) = self.link(now, key) else { return false };
+        self.ask_for_share(now, lane, number, waiting);
+        true
+    }
+
+    fn ask_for_share(&mut self, now: Timestamp, lane: &Lane, number: u64, waiting: usize) {
         let share = if self.guesses(lane) { 1 } else { self.asks.share(lane, number, waiting) };
         self.ask_for(now, lane, number, share);
-        true
     }
 
     fn ask_for(&mut self, now: Timestamp, lane: &Lane, number: u64, share: u32) {
@@ -215,18 +239,35 @@ impl Sender {
         }
     }
 
-    /// A job of the lane goes to that worker: how many credits it is asked for with it.
-    pub(super) fn share_after(&mut self, lane: &Lane, number: u64, is_urgent: bool) -> u32 {
-        let waiting = self.outbox.depth(lane);
-        let takes = self.identity.takes_credits
-            && self.links.get_mut(number).is_some_and(|state| state.rep.is_none());
-        if !takes {
+    /// A job of the lane goes to that worker, on that claim: how many credits it is asked for with it,
+    /// beside those that are there.
+    pub(super) fn share_after(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        number: u64,
+        claim: Claim,
+        is_urgent: bool,
+    ) -> u32 {
+        let next = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
+        let Some(state) = self.links.get(number) else { return 0 };
+        if !self.identity.takes_credits || state.rep.is_some() {
             return 0;
         }
-        let share = if self.guesses(lane) { 0 } else { self.asks.share(lane, number, waiting) };
-        // Who could not ask for this one asks for the next.
-        let share = share.max(u32::from(is_urgent && !self.guesses(lane)));
-        self.asks.set(lane, number, share)
+        let (all, enough) = state.link.credits(now, next.map_or(0, |payload| payload.len()));
+        let claimed = u32::from(claim == Claim::Credit);
+        let waiting = self.outbox.depth(lane);
+        let share = match self.guesses(lane) {
+            true => 0,
+            // Who could not ask for this one asks for the next.
+            false => self.asks.share(lane, number, waiting.max(usize::from(is_urgent))),
+        };
+        let more = share.saturating_sub(enough.saturating_sub(claimed));
+        match self.asks.set(lane, number, more) {
+            0 => 0,
+            // The worker takes off all that it knows of, be they enough or not.
+            more => more.saturating_add(all.saturating_sub(claimed)),
+        }
     }
 
     /// A slot was passed on, for that job, or for whichever waits longest.
@@ -275,12 +316,15 @@ impl Sender {
         self.peers.follow(now, &own.service);
         let peers = self.friends.instances(&self.peers, &own.service);
         let first = self.random.usize(..peers.len().max(1));
-        let some = peers.iter().cycle().skip(first).take(peers.len()).filter(|key| *key != own);
-        let some: Vec<InstanceKey> = some.take(OFFER_LOOKS).cloned().collect();
+        let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
+        let some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
         let pace = self.pace(&own.service);
         let mut known = 0;
         let mut busiest: Option<(f64, &InstanceKey)> = None;
         for key in &some {
+            if self.candidate(now, key).is_none() {
+                continue;
+            }
             let Some(member) = self.peers.member(key) else { continue };
             let load = &member.load;
             // A process that only serves learns the pace from nobody else.
@@ -297,7 +341,7 @@ impl Sender {
                 busiest = Some((waiting, key));
             }
         }
-        let any = (blind && known == 0).then(|| some.first()).flatten();
+        let any = (blind && known == 0).then(|| some.first()).flatten().copied();
         let Some(key) = busiest.map(|(_, key)| key).or(any) else { return false };
         let Some(number) = self.link(now, key) else { return false };
         self.links.get_mut(number).is_some_and(|state| state.link.offer(slot))

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
-use svcmap_proto::load::State;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{HostId, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
@@ -101,7 +101,7 @@ impl Sender {
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let is_urgent = self.outbox.is_urgent(JobId(assigned.attempt.job));
-        let share = self.share_after(lane, number, is_urgent);
+        let share = self.share_after(now, lane, number, claim, is_urgent);
         let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if let Some(state) = self.links.get_mut(number) {
@@ -153,6 +153,10 @@ impl Sender {
     /// The link to an instance; opened if it is not.
     pub(super) fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
         let member = self.peers.member(key)?;
+        let known = self.links.number(key, member.life).and_then(|number| self.links.get(number));
+        if known.is_some_and(|state| state.link.is_closing()) {
+            return None;
+        }
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
             let endpoint = self.links.get_mut(number)?.endpoint(member, self.host)?;
@@ -169,15 +173,15 @@ pub(super) fn why_no_worker(peers: &Peers, lane: &Lane, no_room: Reason) -> Opti
     if peers.members(&lane.service).next().is_none() {
         return is_complete().then_some(Reason::NoSuchService);
     }
-    let mut wanted = wanted(peers, lane).peekable();
-    if wanted.peek().is_none() {
+    let mut loads = wanted(peers, lane).map(|(_, member)| &member.load).peekable();
+    if loads.peek().is_none() {
         return is_complete().then_some(Reason::NotHere);
     }
-    let loads: Vec<_> = wanted.map(|(_, member)| &member.load).collect();
+    let all = |is: fn(&Load) -> bool| wanted(peers, lane).all(|(_, member)| is(&member.load));
     Some(match () {
-        () if loads.iter().all(|load| load.state == State::Draining) => Reason::Draining,
+        () if all(|load| load.state == State::Draining) => Reason::Draining,
         // A worker of the JSON dialect makes no promises.
-        () if loads.iter().all(|load| load.share.is_some()) => Reason::Full,
+        () if all(|load| load.share.is_some()) => Reason::Full,
         () => no_room,
     })
 }

@@ -26,8 +26,10 @@ impl Sender {
         id: JobId,
         instances: &[InstanceKey],
     ) -> Option<Found> {
-        let json = self.rosters.json(&lane.service);
-        let json: Vec<_> = json.iter().filter(|key| instances.contains(key)).cloned().collect();
+        let json = match lane.instance {
+            None => self.rosters.json(&lane.service),
+            Some(_) => instances.iter().filter(|key| self.speaks_json(key)).cloned().collect(),
+        };
         if !json.is_empty()
             && let Some((key, age)) = self.choose(now, &json, id)
         {
@@ -43,6 +45,10 @@ impl Sender {
         let flight = self.flights.get_mut(&lane.service);
         let may_go = flight.is_none_or(|flight| flight.has_room(under_way));
         if may_go { self.guess(now, instances) } else { None }
+    }
+
+    fn speaks_json(&self, key: &InstanceKey) -> bool {
+        self.peers.member(key).is_some_and(|member| member.load.share.is_some())
     }
 
     /// Whether jobs of a lane go without asking first. Those that can go to one worker only have

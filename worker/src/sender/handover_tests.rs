@@ -203,7 +203,7 @@ impl World {
                 }
                 SenderOutput::Disconnect { link } => {
                     let worker = self.links[&(number, link)];
-                    self.nodes[worker].server.handle_gone(&connection(number, link));
+                    self.nodes[worker].server.handle_gone(now, &connection(number, link));
                 }
                 SenderOutput::Send { link, message, payload } => {
                     let worker = self.links[&(number, link)];

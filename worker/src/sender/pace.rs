@@ -22,6 +22,12 @@ const HOLD_MIN: Duration = Duration::from_millis(250);
 /// Shortest time until another worker is asked for a credit.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
+/// Longest mean service time that is believed: what is reckoned from it stays within reason.
+const SERVICE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A sample of the way counts for so many times what is known at most.
+const WAY_GROWTH_MAX: f64 = 8.0;
+
 /// From a way of so many services on, asking first costs more than the whole job.
 const SHORT_WAYS: f64 = 2.0;
 
@@ -48,7 +54,7 @@ impl Pace {
     /// A worker told its load.
     pub(super) fn learn_load(&mut self, load: &Load) {
         if load.mean_service_us > 0 {
-            let sample = Duration::from_micros(load.mean_service_us);
+            let sample = Duration::from_micros(load.mean_service_us).min(SERVICE_MAX);
             let known = (!self.service.is_zero()).then_some(self.service.as_secs_f64());
             self.service = Duration::from_secs_f64(mix(known, sample.as_secs_f64()));
         }
@@ -59,10 +65,13 @@ impl Pace {
         self.depth = mix(known(self.depth), load.expected_wait(f64::from(load.slots)));
     }
 
-    /// An attempt was under way for so long, there and back.
+    /// An attempt was under way for so long, there and back. It may have found somebody standing
+    /// still, which says little of the way.
     pub(super) fn learn_journey(&mut self, journey: Duration) {
         let known = (!self.way.is_zero()).then_some(self.way.as_secs_f64());
-        self.way = Duration::from_secs_f64(mix(known, journey.as_secs_f64() / 2.0));
+        let sample = journey.as_secs_f64() / 2.0;
+        let sample = known.map_or(sample, |known| sample.min(WAY_GROWTH_MAX * known));
+        self.way = Duration::from_secs_f64(mix(known, sample));
     }
 
     /// How long a job waits for a credit before it is refused: about as long as a full queue takes.

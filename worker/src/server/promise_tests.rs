@@ -50,7 +50,7 @@ impl Scene {
         let task = scene.see(at(0)).started[0];
         scene.finish(at(100), task);
         let seen = scene.see(at(100));
-        scene.server.handle_gone(&Connection(vec![9]));
+        scene.server.handle_gone(at(100), &Connection(vec![9]));
         (scene, seen)
     }
 
@@ -257,7 +257,7 @@ fn a_hello_and_a_lost_connection_make_void_what_was_promised() {
     assert_eq!(scene.see(at(2)).granted, [(2, 1, false)]);
     scene.ask(at(3), 1, 2);
     assert_eq!(scene.see(at(3)).granted, [(1, 1, false)]);
-    scene.server.handle_gone(&Connection(vec![2]));
+    scene.server.handle_gone(at(4), &Connection(vec![2]));
     scene.server.handle_timeout(at(4));
     assert_eq!(scene.see(at(4)).granted, [(1, 1, false)]);
 }

@@ -31,6 +31,12 @@ impl Server {
         }
     }
 
+    /// A sender says HELLO before it can use any promise: others may have them.
+    pub(super) fn void(&mut self, now: Timestamp, sender: SenderId) {
+        self.credits.void(sender);
+        self.promise(now);
+    }
+
     /// Grants what can be granted.
     pub(super) fn promise(&mut self, now: Timestamp) {
         self.credits.grant(now, self.intake.occupancy());
@@ -82,8 +88,7 @@ impl Server {
             let to = self.senders.connection(sender).cloned();
             let grant = self.credits.take_untold(now, sender);
             let (Some(to), Some(grant)) = (to, grant) else {
-                // It says HELLO when it comes back.
-                self.credits.void(sender);
+                self.void(now, sender);
                 continue;
             };
             let received_jobs = self.senders.received_jobs(sender);

@@ -181,14 +181,14 @@ impl World {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));
                     } else {
-                        self.server.handle_gone(&to);
+                        self.server.handle_gone(self.now, &to);
                     }
                 }
                 ServerOutput::Outcome { to, sender, header, payload } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((FromWorker::Outcome(header), payload.to_vec()));
                     } else {
-                        self.server.handle_unreachable(sender, header.number);
+                        self.server.handle_unreachable(self.now, sender, header.number);
                     }
                 }
             }
@@ -404,7 +404,7 @@ fn a_sender_that_is_gone_or_silent_does_not_hold_up_a_drain() {
         answers(&mut server, at(10));
         assert_eq!(server.drained(), None);
         if gone {
-            server.handle_gone(&from);
+            server.handle_gone(at(10), &from);
         } else {
             let limit = server.poll_timeout().unwrap();
             assert_eq!(limit, at(10) + FLUSH_LIMIT);

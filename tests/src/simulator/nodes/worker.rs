@@ -1,5 +1,6 @@
 //! A worker's process.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use svcmap_proto::control::{FromMapper, Registration};
@@ -23,6 +24,8 @@ pub struct WorkerNode {
     process: usize,
     number: usize,
     server: Server,
+    /// Connections that are no more.
+    gone: BTreeSet<Connection>,
     /// Its sending half, which offers slots to peers.
     pub outgoing: Outgoing,
     session: Session,
@@ -40,7 +43,7 @@ impl WorkerNode {
         let choice = Policy::Svcmap.choice();
         let sender = Sender::new(id, HOST, 1, OutboxConfig::default(), choice, seed);
         let (outgoing, session) = (Outgoing::new(sender), Session::new(Some(key)));
-        Self { process, number, server, outgoing, session }
+        Self { process, number, server, gone: BTreeSet::new(), outgoing, session }
     }
 
     /// Its number.
@@ -93,9 +96,10 @@ impl WorkerNode {
         }
     }
 
-    /// That connection of another process is no more.
+    /// That connection of another process is no more: a socket that listens does not tell that, but
+    /// what is sent there comes back.
     pub fn handle_gone(&mut self, from: Node, line: Line) {
-        self.server.handle_gone(&connection(from, line));
+        self.gone.insert(connection(from, line));
     }
 
     /// A handler ended.
@@ -138,6 +142,12 @@ impl WorkerNode {
     fn serve(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some(output) = self.server.poll_output(now) {
             match output {
+                ServerOutput::Answer { to, .. } if self.gone.contains(&to) => {
+                    self.server.handle_gone(now, &to);
+                }
+                ServerOutput::Outcome { to, sender, header, .. } if self.gone.contains(&to) => {
+                    self.server.handle_unreachable(now, sender, header.number);
+                }
                 ServerOutput::Answer { to, message } => {
                     let (sender, line) = node_and_line(&to);
                     let message = Message::FromWorker(line, message);
