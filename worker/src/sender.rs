@@ -408,6 +408,8 @@ impl Sender {
 }
 
 #[cfg(test)]
+mod credit_tests;
+#[cfg(test)]
 mod guess_tests;
 #[cfg(test)]
 mod handover_tests;

@@ -153,10 +153,6 @@ impl Sender {
     /// The link to an instance; opened if it is not.
     pub(super) fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
         let member = self.peers.member(key)?;
-        let known = self.links.number(key, member.life).and_then(|number| self.links.get(number));
-        if known.is_some_and(|state| state.link.is_closing()) {
-            return None;
-        }
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
             let endpoint = self.links.get_mut(number)?.endpoint(member, self.host)?;

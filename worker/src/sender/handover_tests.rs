@@ -291,6 +291,8 @@ pub(super) struct Alone {
     pub(super) sender: Sender,
     /// The links to the workers.
     pub(super) links: BTreeMap<u16, u64>,
+    /// What was refused, and why.
+    pub(super) refused: Vec<(JobId, Reason)>,
 }
 
 impl Alone {
@@ -298,7 +300,7 @@ impl Alone {
         let mut sender = new_sender(1);
         let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
         publish(&mut sender, at(0), 1, (0..workers).map(|worker| entry(worker, load)).collect());
-        Self { sender, links: BTreeMap::new() }
+        Self { sender, links: BTreeMap::new(), refused: Vec::new() }
     }
 
     /// What it sends, with every worker that it connects to saying WELCOME at once.
@@ -321,6 +323,9 @@ impl Alone {
                     self.sender.handle_link_message(now, link, welcome, b"");
                 }
                 SenderOutput::Send { link, message, .. } => sent.push((link, message)),
+                SenderOutput::Settled { job, outcome: Outcome::Refused(refusal) } => {
+                    self.refused.push((job, refusal.reason));
+                }
                 _ => {}
             }
         }

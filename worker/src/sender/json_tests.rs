@@ -5,7 +5,7 @@ use svcmap_proto::load::{Load, Share};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 
 use super::*;
-use crate::choice::{PowerOfTwo, Random};
+use crate::choice::{Policy, PowerOfTwo, Random};
 use crate::outcome::Cause;
 use crate::testing::*;
 
@@ -352,6 +352,24 @@ fn what_could_not_be_sent_goes_elsewhere() {
     assert_eq!((seen.requests, seen.disconnects), (vec![(1, "1".to_owned())], vec![0]));
     scene.0.handle_link_reply(at(2), 1, OK);
     assert_eq!(scene.step(at(2)).outcomes, [(1, Outcome::Accepted)]);
+}
+
+#[test]
+fn one_that_a_job_is_meant_for_gets_it_however_many_there_are() {
+    let all = (0..99).map(|number| entry(&format!("j-{number}"), 1, Some(0.0))).collect();
+    let mut scene = Scene::with(Policy::Svcmap.choice(), at(0), all);
+    for number in 0..99 {
+        let spec = JobSpec {
+            service: name("resize"),
+            instance: Some(name(&format!("j-{number}"))),
+            payload: Arc::new(b"{}".to_vec()),
+            deadline: ms(2000),
+            hold: None,
+            idempotent: false,
+        };
+        scene.0.handle_submit(at(0), JobId(number), spec);
+    }
+    assert_eq!(scene.step(at(0)).requests.len(), 99);
 }
 
 #[test]

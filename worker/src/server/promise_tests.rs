@@ -327,3 +327,25 @@ fn a_drain_makes_credits_void_and_their_jobs_go_back() {
     scene.job(at(1), 1, |job| job.claim = Claim::Credit);
     assert_eq!(scene.see(at(1)).ended, [(1, 1, Verdict::Rejected(Reason::Draining))]);
 }
+
+#[test]
+fn a_credit_for_the_next_job_is_enough_for_one_as_large_as_this() {
+    let config = IntakeConfig {
+        queue: 9,
+        jobs_bytes_max: 1000,
+        payload_bytes_max: 500,
+        ..IntakeConfig::default()
+    };
+    let mut scene = Scene { server: Server::new(key(), LIFE, config), sent: BTreeMap::new() };
+    scene.greet(at(0), 1);
+    let job = JobHeader { share: 1, moves_left: 3, ..header(1, attempt(1), 60_000) };
+    let from = Connection(vec![1]);
+    scene.server.handle_message(at(0), from, ToWorker::Job(job), &[0; 300]);
+    let granted = std::iter::from_fn(|| scene.server.poll_output(at(0)));
+    let granted = granted.filter_map(|output| match output {
+        ServerOutput::Answer { message: FromWorker::Grant { grant, .. }, .. } => Some(grant),
+        _ => None,
+    });
+    let sizes: Vec<_> = granted.map(|grant| grant.payload_bytes_max).collect();
+    assert_eq!(sizes, [300], "a tenth of all would be 100");
+}
