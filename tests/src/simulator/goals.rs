@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svcmap_worker::choice::Policy;
 
-use super::measured::{Pair, SERVICE_TIME, SHORT, base_of};
+use super::measured::{Pair, SERVICE_TIME, SHORT, base_of, far, loaded};
 use super::scenario::{Faults, Span};
 use super::{Findings, Rule, Scenario, World};
 
@@ -26,13 +26,11 @@ pub struct Goal {
 
 impl Goal {
     fn at_most(name: &'static str, values: &[f64], must: f64, aim: f64) -> Self {
-        let value = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        Self { name, value, must, aim, more: false }
+        Self { name, value: worst(values, f64::max), must, aim, more: false }
     }
 
     fn at_least(name: &'static str, values: &[f64], must: f64, aim: f64) -> Self {
-        let value = values.iter().copied().fold(f64::INFINITY, f64::min);
-        Self { name, value, must, aim, more: true }
+        Self { name, value: worst(values, f64::min), must, aim, more: true }
     }
 
     /// Whether it reaches what it must.
@@ -50,6 +48,12 @@ impl Goal {
     }
 }
 
+/// Nothing is good enough for what was not measured.
+fn worst(values: &[f64], choose: fn(f64, f64) -> f64) -> f64 {
+    let choose = |a: f64, b: f64| if a.is_nan() || b.is_nan() { f64::NAN } else { choose(a, b) };
+    values.iter().copied().reduce(choose).unwrap_or(f64::NAN)
+}
+
 /// All goals that concern that many things, each measured with about so many jobs at each point.
 pub fn all(jobs: u64) -> Vec<Goal> {
     let mut goals = base(jobs);
@@ -62,12 +66,12 @@ pub fn all(jobs: u64) -> Vec<Goal> {
 
 /// The base point at several loads.
 pub fn base(jobs: u64) -> Vec<Goal> {
-    let at = |utilisation| pair(Scenario { utilisation, ..start() }, jobs);
+    let at = |utilisation| pair(loaded(&start(), utilisation), jobs);
     let [half, seven, nine, busy, over] = [0.5, 0.7, 0.9, 0.95, 1.2].map(at);
     let all = [&half, &seven, &nine, &busy, &over];
     let no_credits = start().with_rule(Rule::Shipped(Policy::NoCredits));
     vec![
-        Goal::at_most("FAR with credits", &all.map(|pair| pair.svcmap.report.far), 0.0, 0.0),
+        Goal::at_most("FAR with credits", &all.map(Pair::far), 0.0, 0.0),
         Goal::at_most(
             "refused with a worker idle, utilisation to .9",
             &[&half, &seven, &nine].map(|pair| pair.svcmap.report.frr),
@@ -111,9 +115,10 @@ pub fn base(jobs: u64) -> Vec<Goal> {
 
 /// Two slots at each worker.
 pub fn tight(jobs: u64) -> Vec<Goal> {
-    let at = |utilisation| pair(Scenario { utilisation, queue: 1, ..start() }, jobs);
+    let two = Scenario { queue: 1, ..start() };
+    let at = |utilisation| pair(loaded(&two, utilisation), jobs);
     let [nine, over] = [0.9, 1.2].map(at);
-    let far = [&nine, &over].map(|pair| pair.svcmap.report.far);
+    let far = [&nine, &over].map(Pair::far);
     vec![
         Goal::at_most("FAR with credits, two slots", &far, 0.0, 0.0),
         Goal::at_least("goodput / oracle, two slots, utilisation .9", &[nine.goodput()], 0.99, 1.0),
@@ -155,22 +160,19 @@ pub fn larger(jobs: u64) -> Vec<Goal> {
 /// it.
 pub fn short(jobs: u64) -> Vec<Goal> {
     let near = Scenario { delay: 3 * SHORT, concurrency: 4, queue: 60, ..brief(1000) };
-    let far = Scenario { delay: 10 * SHORT, ..near.clone() };
-    let far = Scenario { warm_up: 5000 * SHORT, ..far };
+    let farther = Scenario { delay: 10 * SHORT, warm_up: 5000 * SHORT, ..near.clone() };
     let farthest = Scenario { delay: 100 * SHORT, concurrency: 4, queue: 1020, ..brief(20_000) };
     let farthest = Scenario { senders: 8, workers: 4, ..farthest };
-    let at = |scenario: &Scenario, utilisation| {
-        Scenario { utilisation, ..scenario.clone() }.with_jobs(jobs)
-    };
+    let at = |scenario: &Scenario, utilisation| loaded(scenario, utilisation).with_jobs(jobs);
     let response = |scenario: &Scenario, utilisation| {
         let scenario = at(scenario, utilisation);
         Pair::of(scenario.clone(), scenario.with_rule(Rule::Oracle)).response()
     };
-    let ratios: Vec<f64> = [&near, &far, &farthest]
+    let ratios: Vec<f64> = [&near, &farther, &farthest]
         .into_iter()
         .flat_map(|scenario| [0.9, 0.95].map(|utilisation| response(scenario, utilisation)))
         .collect();
-    let over: Vec<f64> = [&near, &far].map(|scenario| run(at(scenario, 1.1)).report.far).to_vec();
+    let over = [&near, &farther].map(|scenario| far(&run(at(scenario, 1.1))));
     vec![
         Goal::at_most("p99 response / oracle, short jobs, utilisation to .95", &ratios, 1.4, 1.25),
         Goal::at_most("FAR, short jobs, utilisation 1.1", &over, 1e-3, 1e-4),
@@ -180,20 +182,28 @@ pub fn short(jobs: u64) -> Vec<Goal> {
 /// No mapper, a worker that stands still, a sender that wants half of everything.
 pub fn faults(jobs: u64) -> Vec<Goal> {
     let from = Duration::from_secs(2);
-    let minute = Span { from, length: Duration::from_secs(60) };
-    let away = Faults { mapper_away: Some(minute), ..Faults::default() };
-    let away = pair(Scenario { faults: away, ..start() }, jobs.max(100_000));
+    let away = [1, 2, 3].map(minute_without_mapper);
     let pause = Span { from, length: 50 * SERVICE_TIME };
     let pause = Faults { worker_paused: Some(pause), ..Faults::default() };
     let trapped = [1, 2, 3, 4, 5].map(|seed| {
         let scenario = Scenario { faults: pause.clone(), utilisation: 0.7, seed, ..start() };
         run(scenario.with_jobs(10_000)).damage.jobs_trapped as f64
     });
-    let heavy = Scenario { utilisation: 1.2, heavy_share: Some(0.5), ..start() };
+    let heavy = Scenario { heavy_share: Some(0.5), ..loaded(&start(), 1.2) };
     vec![
-        Goal::at_most("no mapper for 60 s: FAR", &[away.svcmap.report.far], 0.0, 0.0),
-        Goal::at_least("no mapper for 60 s: goodput / oracle", &[away.goodput()], 0.995, 1.0),
-        Goal::at_most("no mapper for 60 s: p99 wait / oracle", &[away.wait()], 1.6, 1.25),
+        Goal::at_most("no mapper for 60 s: FAR", &away.each_ref().map(Pair::far), 0.0, 0.0),
+        Goal::at_least(
+            "no mapper for 60 s: goodput / oracle",
+            &away.each_ref().map(Pair::goodput),
+            0.995,
+            1.0,
+        ),
+        Goal::at_most(
+            "no mapper for 60 s: p99 wait / oracle",
+            &away.each_ref().map(Pair::wait),
+            1.6,
+            1.25,
+        ),
         Goal::at_most("jobs trapped in a suspended worker of 11 slots", &trapped, 11.0, 5.5),
         Goal::at_least(
             "one sender with half the load: what the others get",
@@ -202,6 +212,14 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
             0.997,
         ),
     ]
+}
+
+/// A minute at the base point in which no mapper is there.
+fn minute_without_mapper(seed: u64) -> Pair {
+    let minute = Span { from: Duration::ZERO, length: Duration::from_secs(60) };
+    let faults = Faults { mapper_away: Some(minute), ..Faults::default() };
+    let scenario = Scenario { faults, duration: minute.length, seed, ..start() };
+    Pair::of(scenario.clone(), ideal(scenario))
 }
 
 /// The base point with short jobs, after so many services.
@@ -217,8 +235,13 @@ fn start() -> Scenario {
 /// A scenario, and the same with an oracle to which nothing takes time.
 fn pair(scenario: Scenario, jobs: u64) -> Pair {
     let scenario = scenario.with_jobs(jobs);
-    let oracle = Scenario { delay: Duration::ZERO, faults: Faults::default(), ..scenario.clone() };
-    Pair::of(scenario, oracle.with_rule(Rule::Oracle))
+    Pair::of(scenario.clone(), ideal(scenario))
+}
+
+/// The same with an oracle to which nothing takes time, and nothing goes wrong.
+fn ideal(scenario: Scenario) -> Scenario {
+    let faults = Faults::default();
+    Scenario { delay: Duration::ZERO, faults, ..scenario }.with_rule(Rule::Oracle)
 }
 
 fn run(scenario: Scenario) -> Findings {

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use svcmap::distribution::Distribution;
 
-use super::measured::{Pair, SERVICE_TIME, SHORT, base_of};
+use super::measured::{Pair, SERVICE_TIME, SHORT, base_of, loaded};
 use super::{Rule, Scenario};
 
 /// A scenario, and what is different in it.
@@ -23,7 +23,7 @@ pub struct Row {
     pub name: String,
     /// Offered load / capacity.
     pub utilisation: f64,
-    /// Share of first attempts that found the worker full.
+    /// Share of attempts that found the worker full: of the first ones or of all, whichever is more.
     pub far: f64,
     /// Share of jobs that were refused while a worker had room.
     pub frr: f64,
@@ -43,7 +43,7 @@ pub fn all() -> Vec<Variant> {
     let mut add = |name: &str, utilisations: &[f64], scenario: &Scenario| {
         all.extend(utilisations.iter().map(|&utilisation| Variant {
             name: name.to_owned(),
-            scenario: Scenario { utilisation, ..scenario.clone() },
+            scenario: loaded(scenario, utilisation),
         }));
     };
     let base = base_of(SERVICE_TIME);
@@ -125,7 +125,7 @@ fn row(variant: &Variant, jobs: u64) -> Row {
     Row {
         name: variant.name.clone(),
         utilisation: variant.scenario.utilisation,
-        far: pair.svcmap.report.far,
+        far: pair.far(),
         frr: pair.svcmap.report.frr,
         goodput: pair.goodput(),
         wait: Some(pair.wait()).filter(|_| pair.oracle.report.wait_ms.p99 >= 1.0),
