@@ -173,7 +173,8 @@ pub struct JobHeader {
     pub moves_left: u8,
     /// For how long it waited at its sender, in microseconds.
     pub waited_us: u64,
-    /// Credits that the sender wants for jobs that wait on: see [`Demand::share`].
+    /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
+    /// that it has and does not use: what counts is how many it has then. 0: none are wanted.
     pub share: u32,
 }
 

@@ -59,7 +59,7 @@ pub struct Attempt {
     pub moves_left: u8,
     /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// Credits that are wanted for other jobs.
+    /// Credits that are wanted for other jobs, those included that are there and not used.
     pub share: u32,
 }
 
@@ -210,6 +210,7 @@ impl Link {
 
     /// The socket has none any more.
     pub fn handle_unwritable(&mut self, now: Timestamp) {
+        self.forget_demand();
         if matches!(self.phase, Phase::Closed | Phase::Connecting(_)) {
             return;
         }
@@ -350,8 +351,9 @@ impl Link {
         self.outputs.pop_front()
     }
 
-    /// This process stops sending: the worker need not keep what has come.
+    /// This process stops sending: the worker need not keep what has come, nor what it promised.
     pub fn stop(&mut self, now: Timestamp) {
+        self.return_promises(now);
         if self.receipts.due_at().is_some() {
             self.receipts.hurry(now);
             self.acknowledge(now);
@@ -372,7 +374,7 @@ impl Link {
             return;
         }
         self.release_pending();
-        self.set_share(0, 0);
+        self.forget_demand();
         self.void_promises();
         for attempt in self.window.take_after(0) {
             self.outputs.push_back(LinkOutput::Lost { attempt, cause });

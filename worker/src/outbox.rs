@@ -143,6 +143,14 @@ impl Outbox {
         self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));
     }
 
+    /// More is known of a service's members: whatever waits there is looked at now.
+    pub fn look(&mut self, now: Timestamp, service: &Name) {
+        let lanes = self.waiting.range(Lane::any(service)..);
+        let lanes = lanes.take_while(|(lane, _)| lane.service == *service);
+        let ids: Vec<_> = lanes.flat_map(|(_, ids)| ids).copied().collect();
+        ids.into_iter().for_each(|id| self.set_timer(id, now));
+    }
+
     /// The job that has waited longest in a lane.
     pub fn first(&self, lane: &Lane) -> Option<JobId> {
         self.waiting.get(lane)?.front().copied()
@@ -328,7 +336,12 @@ impl Outbox {
                 Place::Waiting => {
                     let held = self.held_until(job.submitted_at, &job.spec);
                     let deadline = job.deadline();
-                    match verdict_on(&job.lane()).or(job.rejected) {
+                    let verdict = match verdict_on(&job.lane()) {
+                        // A worker has seen it: what that said tells more.
+                        Some(Reason::NoCredit) => job.rejected.or(Some(Reason::NoCredit)),
+                        verdict => verdict.or(job.rejected),
+                    };
+                    match verdict {
                         // Room may turn up within the hold; a service rarely does.
                         Some(reason @ Reason::NoSuchService) => self.refuse(now, id, reason),
                         Some(reason) if held <= now => self.refuse(now, id, reason),

@@ -28,7 +28,7 @@ use crate::link::{Identity, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
 use crate::outcome::Outcome;
-use crate::peers::{Peers, PeersOutput};
+use crate::peers::{Knowledge, Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
@@ -231,8 +231,9 @@ impl Sender {
         service: &Name,
         publication: &Publication,
     ) {
+        let known = self.peers.knowledge(service);
         self.peers.handle_publication(now, mapper, service, publication);
-        self.outbox.touch(service);
+        self.learn_members(now, service, known);
     }
 
     /// A mapper answered with a snapshot.
@@ -243,8 +244,16 @@ impl Sender {
         service: &Name,
         part: &SnapshotPart,
     ) {
+        let known = self.peers.knowledge(service);
         self.peers.handle_snapshot(now, mapper, service, part);
+        self.learn_members(now, service, known);
+    }
+
+    fn learn_members(&mut self, now: Timestamp, service: &Name, known: Knowledge) {
         self.outbox.touch(service);
+        if self.peers.knowledge(service) != known {
+            self.outbox.look(now, service);
+        }
     }
 
     /// The connection of a link is there.

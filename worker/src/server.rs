@@ -34,8 +34,8 @@ pub use drain::DrainReport;
 /// What the server wants done.
 #[derive(Debug)]
 pub enum ServerOutput {
-    /// Send this; if nobody is there any more, or so much is unread there that it takes no more,
-    /// say so: [`Server::handle_gone`].
+    /// Send this; if nobody is there any more, say so: [`Server::handle_gone`]. If nobody reads it
+    /// now: [`Server::handle_unread`].
     Answer {
         /// Where to.
         to: Connection,
@@ -173,8 +173,7 @@ impl Server {
         let Some(answer) = self.senders.handle_hello(now, from.clone(), hello, &here) else {
             return;
         };
-        self.credits.void(hello.sender);
-        self.promise(now);
+        self.void(now, hello.sender);
         let welcome = FromWorker::Welcome {
             connection: hello.connection,
             received_jobs: answer.received_jobs,
@@ -277,9 +276,28 @@ impl Server {
         self.end(now, finished.origin, ended);
     }
 
-    /// The sender of an outcome does not read now.
-    pub fn handle_blocked(&mut self, now: Timestamp, sender: SenderId, number: u64) {
-        self.senders.handle_blocked(now, sender, number);
+    /// The sender of an outcome does not read now. With the outcome it would have learnt of a grant,
+    /// or not.
+    pub fn handle_blocked(
+        &mut self,
+        now: Timestamp,
+        sender: SenderId,
+        number: u64,
+        is_granted: bool,
+    ) {
+        match is_granted {
+            true => self.handle_unreachable(now, sender, number),
+            false => self.senders.handle_blocked(now, sender, number),
+        }
+    }
+
+    /// Whom an answer was for has left so much unread that it takes no more. Most of that is asked for
+    /// again; of a promise it has to learn, so it is to say HELLO again.
+    pub fn handle_unread(&mut self, now: Timestamp, to: &Connection, message: &FromWorker) {
+        use FromWorker::{Grant, Offered, Recall};
+        if matches!(message, Grant { .. } | Offered(_) | Recall) {
+            self.handle_gone(now, to);
+        }
     }
 
     /// The sender of an outcome is not on that connection any more.
@@ -288,8 +306,7 @@ impl Server {
         self.void(now, sender);
     }
 
-    /// Nobody is at the other end of that connection any more, or nobody who reads what is said: it
-    /// is to say HELLO, and asks for anew what it was not told of.
+    /// Nobody is at the other end of that connection any more.
     pub fn handle_gone(&mut self, now: Timestamp, connection: &Connection) {
         self.unheard.remove(connection);
         if let Some(sender) = self.senders.handle_gone(connection) {

@@ -106,7 +106,7 @@ pub fn base(jobs: u64) -> Vec<Goal> {
         Goal::at_most("messages for each job, utilisation 1.2", &[over.messages()], 8.0, 2.6),
         Goal::at_most(
             "FAR without credits, utilisation .9",
-            &[run(no_credits.with_jobs(jobs)).report.far],
+            &[far(&run(no_credits.with_jobs(jobs)))],
             1e-4,
             1e-5,
         ),

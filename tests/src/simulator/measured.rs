@@ -56,7 +56,8 @@ impl Pair {
 /// See [`Pair::far`].
 pub(super) fn far(findings: &Findings) -> f64 {
     let attempts = findings.report.attempts;
-    findings.report.far.max(attempts.rejected_full as f64 / attempts.sent as f64)
+    let of_all = attempts.rejected_full as f64 / attempts.sent as f64;
+    if of_all.is_nan() { of_all } else { findings.report.far.max(of_all) }
 }
 
 /// A scenario with another load. Above 1 what waits grows until as much is refused as is too much,

@@ -50,7 +50,7 @@ impl Unused {
         self.credits.len()
     }
 
-    /// How large payloads all of them stand for.
+    /// Bytes of payload that they stand for together.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -239,17 +239,18 @@ impl Serving {
                 }
                 ServerOutput::Reply { to, body } => self.reply(event_loop, &to, &body),
                 ServerOutput::Outcome { to, sender, header, payload } => {
-                    let (number, grants) = (header.number, header.grant.is_some());
+                    let (number, is_granted) = (header.number, header.grant.is_some());
                     let frame = codec::encode(&FromWorker::Outcome(header));
                     let frames: [&[u8]; 3] = [&to.0, &frame, &payload];
                     let Some(server) = &mut self.server else { continue };
                     match event_loop.send(self.listener.socket, &frames) {
                         Ok(()) => {}
-                        Err(SendError::Full) if !grants => {
-                            server.handle_blocked(now, sender, number);
+                        Err(SendError::Full) => {
+                            server.handle_blocked(now, sender, number, is_granted);
                         }
-                        // What it does not learn that it was granted, nobody could use.
-                        Err(_) => server.handle_unreachable(now, sender, number),
+                        Err(SendError::Unreachable) => {
+                            server.handle_unreachable(now, sender, number);
+                        }
                     }
                 }
             }
@@ -276,7 +277,7 @@ impl Serving {
         let _ = event_loop.send(self.listener.socket, &to.around(body));
     }
 
-    /// Answers; a sender that is not there, or reads nothing, has to say HELLO again.
+    /// Answers a sender.
     pub(super) fn answer(
         &mut self,
         event_loop: &mut EventLoop,
@@ -286,8 +287,10 @@ impl Serving {
     ) {
         let frame = codec::encode(message);
         let sent = event_loop.send(self.listener.socket, &[&to.0, &frame]);
-        if let (Err(_), Some(server)) = (sent, &mut self.server) {
-            server.handle_gone(now, to);
+        match (sent, &mut self.server) {
+            (Err(SendError::Unreachable), Some(server)) => server.handle_gone(now, to),
+            (Err(SendError::Full), Some(server)) => server.handle_unread(now, to, message),
+            _ => {}
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Promises {
     /// Oldest first, as at the worker.
     credits: VecDeque<Credit>,
     demand: Demand,
+    /// Largest payload that the newest credits stand for.
+    usual_bytes: usize,
     /// The number of the job that told that no more are wanted, until the worker's word counts it:
     /// what it had granted before is on its way.
     told_in: Option<u64>,
@@ -38,12 +40,20 @@ impl Link {
         self.promises.credits.iter().any(|credit| credit.expires_at > now && credit.bytes >= bytes)
     }
 
-    /// How many credits have not lapsed, and how many of these a job of so many bytes can claim.
-    pub fn credits(&self, now: Timestamp, bytes: usize) -> (u32, u32) {
-        let stand = self.promises.credits.iter().filter(|credit| credit.expires_at > now);
-        stand.fold((0, 0), |(all, enough), credit| {
+    /// How many credits have not lapsed, and how many of these a job of so many bytes can claim; but
+    /// for the one that a job of `claimed` bytes claims before.
+    pub fn credits(&self, now: Timestamp, bytes: usize, claimed: Option<usize>) -> (u32, u32) {
+        let stand = || self.promises.credits.iter().filter(|credit| credit.expires_at > now);
+        let first = claimed.and_then(|claimed| stand().position(|credit| credit.bytes >= claimed));
+        let others = stand().enumerate().filter(|(index, _)| Some(*index) != first);
+        others.fold((0, 0), |(all, enough), (_, credit)| {
             (all + 1, enough + u32::from(credit.bytes >= bytes))
         })
+    }
+
+    /// Whether a credit for a job of so many bytes is one like those that were granted last.
+    pub fn is_usual(&self, bytes: usize) -> bool {
+        bytes <= self.promises.usual_bytes
     }
 
     /// Claims the oldest credit that is enough for so many bytes, as the worker does.
@@ -57,7 +67,7 @@ impl Link {
     /// Jobs wait for credits of that worker, or none does any more. It is told as soon as there is a
     /// connection.
     pub fn ask(&mut self, demand: Demand) {
-        if demand.share == 0 && self.promises.demand.share == 0 {
+        if self.is_closed() || (demand.share == 0 && self.promises.demand.share == 0) {
             return;
         }
         self.promises.demand = demand;
@@ -87,6 +97,11 @@ impl Link {
         self.promises.told_in.is_some()
     }
 
+    /// Nothing is asked for any more.
+    pub(super) fn forget_demand(&mut self) {
+        self.promises.demand.share = 0;
+    }
+
     /// HELLO was sent: it makes void what was promised, and what was asked for is asked again.
     pub(super) fn renew_promises(&mut self) {
         self.void_promises();
@@ -111,6 +126,7 @@ impl Link {
         let bytes = usize::try_from(grant.payload_bytes_max).unwrap_or(usize::MAX);
         self.promises.credits.retain(|credit| credit.expires_at > now);
         // No worker has more to promise.
+        self.promises.usual_bytes = bytes;
         let room = crate::config::SLOTS_MAX as usize - self.promises.credits.len();
         let credits = grant.credits.min(u32::try_from(room).unwrap_or(u32::MAX));
         for _ in 0..credits {
@@ -127,6 +143,13 @@ impl Link {
         if self.phase == Phase::Ready && self.promises.credits.pop_front().is_some() {
             self.outputs.push_back(LinkOutput::Send(ToWorker::Return(Claim::Credit)));
         }
+    }
+
+    /// No job here has use for any promise of the worker.
+    pub(super) fn return_promises(&mut self, now: Timestamp) {
+        self.ask(Demand::default());
+        let unused = self.credits(now, 0, None).0;
+        (0..unused).for_each(|_| self.handle_recall(now));
     }
 
     /// No job here has use for what was passed on.
@@ -272,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_asked_again() {
+    fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_forgotten() {
         let mut link = ready();
         link.ask(want(5));
         grant(&mut link, at(0), 2, 50);
@@ -284,7 +307,7 @@ mod tests {
         sent(&mut link);
         grant(&mut link, at(1), 1, 50);
         link.handle_writable(at(2));
-        assert_eq!(sent(&mut link), [ToWorker::Ask(want(3))]);
+        assert_eq!(sent(&mut link), [], "others were asked meanwhile");
         grant(&mut link, at(2), 1, 50);
         assert_eq!(recall(&mut link, at(2)), []);
         assert!(!link.has_credits(), "that was granted before HELLO came");
@@ -316,6 +339,22 @@ mod tests {
         assert_eq!(sent(&mut link), [ToWorker::Ask(want(3))]);
         welcome(&mut link, 1);
         assert_eq!(sent(&mut link), []);
+    }
+
+    #[test]
+    fn who_sends_no_more_gives_back_what_it_was_promised() {
+        let mut link = ready();
+        link.stop(at(0));
+        assert_eq!(sent(&mut link), []);
+        link.ask(want(3));
+        grant(&mut link, at(0), 2, 50);
+        sent(&mut link);
+        link.stop(at(1));
+        assert_eq!(sent(&mut link), [ToWorker::Ask(want(0)), RETURN, RETURN]);
+        let mut late = ready();
+        grant(&mut late, at(0), 2, 50);
+        late.stop(at(1000));
+        assert_eq!(sent(&mut late), [], "they have lapsed");
     }
 
     #[test]

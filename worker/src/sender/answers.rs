@@ -78,7 +78,7 @@ impl Sender {
                 self.outbox.touch(&key.service);
             }
             LinkOutput::Offered(slot) => {
-                self.asks.handle_granted(&key.service, number, 1);
+                self.asks.handle_offered(&key.service, number);
                 self.take_slot(now, &key.service, None, &slot);
                 // Whoever could not use it asks again.
                 self.outbox.touch(&key.service);
@@ -134,13 +134,14 @@ impl Sender {
             Verdict::Rejected(Reason::Full) => true,
             _ => return,
         };
-        if !self.flights.contains_key(&key.service) {
-            let flight = Flight::new(self.native_under_way(&key.service));
-            self.flights.insert(key.service.clone(), flight);
-        }
-        if let Some(flight) = self.flights.get_mut(&key.service) {
-            flight.handle_outcome(is_crowded);
-        }
+        let flight = match self.flights.get_mut(&key.service) {
+            Some(flight) => flight,
+            None => {
+                let flight = Flight::new(self.native_under_way(&key.service));
+                self.flights.entry(key.service.clone()).or_insert(flight)
+            }
+        };
+        flight.handle_outcome(is_crowded);
     }
 
     /// Learns something about the pace of a service.

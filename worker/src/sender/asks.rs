@@ -42,6 +42,11 @@ impl Asks {
         self.by_link.contains_key(&link)
     }
 
+    /// Whether that worker is asked for a job of that service that can go to nobody else.
+    pub(super) fn is_pinned(&self, service: &Name, link: u64) -> bool {
+        self.of_link(service, link).first().is_some_and(|(lane, _)| lane.instance.is_some())
+    }
+
     /// Who is asked for a lane.
     pub(super) fn links(&self, lane: &Lane) -> Vec<u64> {
         let asked = self.by_lane.get(lane);
@@ -82,11 +87,26 @@ impl Asks {
             let granted = credits.min(share);
             credits -= granted;
             if granted > 0 {
-                self.set(&lane, link, share - granted);
-                if let Some(asked) = self.by_lane.get_mut(&lane) {
-                    (asked.again_at, asked.patience) = (None, Duration::ZERO);
-                }
+                self.set_granted(&lane, link, share - granted);
             }
+        }
+    }
+
+    /// A worker of that service passed on a slot elsewhere in place of a credit: that is for jobs that
+    /// can go anywhere.
+    pub(super) fn handle_offered(&mut self, service: &Name, link: u64) {
+        let lane = Lane::any(service);
+        let share = self.by_lane.get(&lane).and_then(|asked| asked.shares.get(&link)).copied();
+        if let Some(share) = share {
+            self.set_granted(&lane, link, share - 1);
+        }
+    }
+
+    /// So many are still wanted for a lane after something came, so patience begins anew.
+    fn set_granted(&mut self, lane: &Lane, link: u64, share: u32) {
+        self.set(lane, link, share);
+        if let Some(asked) = self.by_lane.get_mut(lane) {
+            (asked.again_at, asked.patience) = (None, Duration::ZERO);
         }
     }
 
@@ -214,6 +234,21 @@ mod tests {
         asks.handle_granted(&name("resize"), 1, 9);
         assert_eq!((asks.len(&only("a")), asks.links(&other)), (0, vec![1]));
         assert_eq!((asks.links(&any()), asks.links(&only("b"))), (vec![2], vec![2]));
+    }
+
+    #[test]
+    fn a_slot_elsewhere_counts_for_jobs_that_can_go_anywhere() {
+        let mut asks = Asks::default();
+        asks.set(&any(), 1, 1);
+        asks.set(&only("a"), 1, 1);
+        assert!(asks.is_pinned(&name("resize"), 1));
+        asks.handle_offered(&name("resize"), 1);
+        assert_eq!((asks.contains(&any(), 1), asks.contains(&only("a"), 1)), (false, true));
+        asks.handle_offered(&name("resize"), 1);
+        assert!(asks.contains(&only("a"), 1));
+        asks.set(&any(), 1, 1);
+        asks.set(&only("a"), 1, 0);
+        assert!(!asks.is_pinned(&name("resize"), 1) && asks.is_asked(1));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Found {
     pub(super) key: InstanceKey,
     pub(super) age: Option<Duration>,
     pub(super) claim: Claim,
-    /// Time until the job would be done there, in seconds.
+    /// Time until the job would be done there, in seconds; 0 where that decided nothing.
     pub(super) finish: f64,
 }
 
@@ -139,7 +139,7 @@ impl Sender {
 
     /// Asks for credits while jobs wait in a lane, and says so when none does.
     pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
-        let waiting = self.outbox.depth(lane);
+        let waiting = self.patient(lane);
         if waiting == 0 {
             if self.pace(&lane.service).is_tight() {
                 for number in self.asks.links(lane) {
@@ -161,11 +161,21 @@ impl Sender {
         self.asks.wait(now, lane, self.pace(&lane.service).patience());
     }
 
+    /// How many jobs of a lane wait for credits: not those that are not to be held.
+    fn patient(&self, lane: &Lane) -> usize {
+        match self.outbox.first(lane) {
+            Some(first) if self.outbox.is_urgent(first) => {
+                self.outbox.waiting(lane).filter(|id| !self.outbox.is_urgent(*id)).count()
+            }
+            _ => self.outbox.depth(lane),
+        }
+    }
+
     /// No credit has come for a while: asks one more worker, if one seems to have nothing to do, or
     /// else one of those that were asked, again: what it knows of that may have got lost, or been
     /// reckoned against a credit that has lapsed here and not yet there.
     pub(super) fn ask_another(&mut self, now: Timestamp, lane: &Lane) {
-        let waiting = self.outbox.depth(lane);
+        let waiting = self.patient(lane);
         let instances = self.instances(lane);
         if waiting == 0 {
             return;
@@ -232,41 +242,38 @@ impl Sender {
             share,
             waited_us: svcmap_proto::time::wire_us(now.since(since)),
             payload_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
-            pinned: lane.instance.is_some(),
+            pinned: self.asks.is_pinned(&lane.service, number),
         };
         if let Some(state) = self.links.get_mut(number) {
             state.link.ask(demand);
         }
     }
 
-    /// A job of the lane goes to that worker, on that claim: how many credits it is asked for with it,
-    /// beside those that are there.
+    /// A job of the lane goes to that worker, on that claim and of so many bytes: how many credits it
+    /// is asked for with it, those included that are there.
     pub(super) fn share_after(
         &mut self,
         now: Timestamp,
         lane: &Lane,
         number: u64,
-        claim: Claim,
-        is_urgent: bool,
+        (claim, bytes): (Claim, usize),
     ) -> u32 {
         let next = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
+        let next_bytes = next.map_or(0, |payload| payload.len());
         let Some(state) = self.links.get(number) else { return 0 };
         if !self.identity.takes_credits || state.rep.is_some() {
             return 0;
         }
-        let (all, enough) = state.link.credits(now, next.map_or(0, |payload| payload.len()));
-        let claimed = u32::from(claim == Claim::Credit);
-        let waiting = self.outbox.depth(lane);
-        let share = match self.guesses(lane) {
-            true => 0,
-            // Who could not ask for this one asks for the next.
-            false => self.asks.share(lane, number, waiting.max(usize::from(is_urgent))),
-        };
-        let more = share.saturating_sub(enough.saturating_sub(claimed));
+        let claimed = (claim == Claim::Credit).then_some(bytes);
+        let (all, enough) = state.link.credits(now, next_bytes, claimed);
+        // With a job only credits for one as large can be asked for.
+        let fits = next_bytes <= bytes || state.link.is_usual(next_bytes);
+        let waiting = if fits && !self.guesses(lane) { self.patient(lane) } else { 0 };
+        let more = self.asks.share(lane, number, waiting).saturating_sub(enough);
         match self.asks.set(lane, number, more) {
             0 => 0,
             // The worker takes off all that it knows of, be they enough or not.
-            more => more.saturating_add(all.saturating_sub(claimed)),
+            more => more.saturating_add(all),
         }
     }
 
@@ -317,14 +324,12 @@ impl Sender {
         let peers = self.friends.instances(&self.peers, &own.service);
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
-        let some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
+        let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
+        some.retain(|key| self.candidate(now, key).is_some());
         let pace = self.pace(&own.service);
         let mut known = 0;
         let mut busiest: Option<(f64, &InstanceKey)> = None;
         for key in &some {
-            if self.candidate(now, key).is_none() {
-                continue;
-            }
             let Some(member) = self.peers.member(key) else { continue };
             let load = &member.load;
             // A process that only serves learns the pace from nobody else.

@@ -64,8 +64,9 @@ fn credits_that_are_too_small_do_not_stand_for_what_is_asked_for() {
         ToWorker::Job(header) => Some(header),
         _ => None,
     });
-    // Two are wanted beside the two that are of no use for these jobs.
-    assert_eq!(job.unwrap().share, 4);
+    // With that one, credits of its size would be asked for.
+    assert_eq!(job.unwrap().share, 0);
+    assert_eq!(asks(&sent), [(0, 2)]);
     alone.grant(at(2), 0, 2);
     assert_eq!(alone.jobs(at(2)).len(), 2);
 }
@@ -177,6 +178,6 @@ fn no_word_of_a_worker_is_too_absurd() {
         alone.sender.handle_link_message(at(1), 0, message, b"");
         alone.see(at(1));
     }
-    let credits = alone.sender.links.get(0).map(|state| state.link.credits(at(1), 0).0);
+    let credits = alone.sender.links.get(0).map(|state| state.link.credits(at(1), 0, None).0);
     assert!(credits.is_some_and(|credits| credits <= crate::config::SLOTS_MAX));
 }

@@ -100,8 +100,7 @@ impl Sender {
         let Sending { key, age, claim, claimed_until } = sending;
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
-        let is_urgent = self.outbox.is_urgent(JobId(assigned.attempt.job));
-        let share = self.share_after(now, lane, number, claim, is_urgent);
+        let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
         let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if let Some(state) = self.links.get_mut(number) {

@@ -3,7 +3,7 @@
 use svcmap_proto::jobs::{Claim, JobHeader, Verdict};
 use svcmap_proto::load::Load;
 
-use super::handover_tests::{Alone, entry, publish, spec};
+use super::handover_tests::{Alone, entry, new_sender, publish, spec};
 use super::*;
 use crate::testing::*;
 
@@ -144,10 +144,33 @@ fn when_jobs_grow_longer_they_ask_again() {
 }
 
 #[test]
-fn without_a_hold_a_job_asks_for_the_next_one() {
+fn jobs_without_a_hold_take_what_is_free_and_nothing_is_promised_beside_them() {
     let mut alone = Alone::new(1);
+    for job in 1..=5 {
+        let urgent = JobSpec { hold: Some(Duration::ZERO), ..spec(b"1") };
+        alone.sender.handle_submit(at(0), JobId(job), urgent);
+    }
+    let jobs = alone.jobs(at(0));
+    assert_eq!(jobs.len(), 4);
+    assert!(jobs.iter().all(|(_, job)| (job.claim, job.share) == (Claim::Nothing, 0)));
+    alone.sender.handle_timeout(at(0));
+    alone.see(at(0));
+    assert_eq!(alone.refused, [(JobId(5), Reason::NoCredit)]);
+}
+
+#[test]
+fn without_a_hold_a_job_is_refused_as_soon_as_it_is_known_who_is_there() {
+    let mut sender = new_sender(1);
     let urgent = JobSpec { hold: Some(Duration::ZERO), ..spec(b"1") };
-    alone.sender.handle_submit(at(0), JobId(1), urgent);
-    let (_, job) = alone.jobs(at(0)).remove(0);
-    assert_eq!((job.claim, job.share), (Claim::Nothing, 1));
+    sender.handle_submit(at(0), JobId(1), urgent);
+    sender.handle_timeout(at(0));
+    assert!(std::iter::from_fn(|| sender.poll_output(at(0))).all(|output| !is_refusal(&output)));
+    publish(&mut sender, at(5), 1, vec![entry(0, Load { sequence: 1, ..load(4) })]);
+    assert!(sender.poll_timeout() <= Some(at(5)));
+    sender.handle_timeout(at(5));
+    assert!(std::iter::from_fn(|| sender.poll_output(at(5))).any(|output| is_refusal(&output)));
+}
+
+fn is_refusal(output: &SenderOutput) -> bool {
+    matches!(output, SenderOutput::Settled { outcome: Outcome::Refused(_), .. })
 }

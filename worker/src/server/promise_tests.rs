@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use svcmap_proto::jobs::{Claim, OfferId};
+use svcmap_proto::jobs::{Claim, Grant, OfferId};
 use svcmap_proto::load::State;
 
 use super::*;
@@ -258,8 +258,32 @@ fn a_hello_and_a_lost_connection_make_void_what_was_promised() {
     scene.ask(at(3), 1, 2);
     assert_eq!(scene.see(at(3)).granted, [(1, 1, false)]);
     scene.server.handle_gone(at(4), &Connection(vec![2]));
-    scene.server.handle_timeout(at(4));
     assert_eq!(scene.see(at(4)).granted, [(1, 1, false)]);
+}
+
+#[test]
+fn a_promise_that_cannot_be_told_goes_to_the_next() {
+    let scene = || {
+        let mut scene = Scene::new(1, 1);
+        [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
+        scene.ask(at(0), 1, 2);
+        scene.ask(at(1), 2, 1);
+        assert_eq!(scene.see(at(1)).granted, [(1, 2, false)]);
+        scene
+    };
+    let grant = Grant { credits: 2, lifetime_ms: 1000, payload_bytes_max: 1 };
+    let grant = FromWorker::Grant { grant, received_jobs: 0, load: Load::default() };
+    let received = FromWorker::Declined(OfferId(1));
+    for (message, granted) in [(grant, true), (FromWorker::Recall, true), (received, false)] {
+        let mut scene = scene();
+        scene.server.handle_unread(at(2), &Connection(vec![1]), &message);
+        assert_eq!(scene.see(at(2)).granted.len(), usize::from(granted), "{message:?}");
+    }
+    for (is_granted, expected) in [(true, 1), (false, 0)] {
+        let mut scene = scene();
+        scene.server.handle_blocked(at(2), SenderId(1), 1, is_granted);
+        assert_eq!(scene.see(at(2)).granted.len(), expected);
+    }
 }
 
 #[test]

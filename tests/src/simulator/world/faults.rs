@@ -108,7 +108,7 @@ impl World {
         self.plan(self.scenario.faults.connection_loss, Fault::Break { sender, line });
     }
 
-    /// A connection breaks: both ends notice, and it comes back in a moment.
+    /// A connection breaks: its sender notices, its worker when it sends, and it comes back in a moment.
     fn lose(&mut self, sender: usize, line: Line) {
         if !self.senders[sender].outgoing.is_open(line) {
             return;
