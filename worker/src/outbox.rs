@@ -143,12 +143,17 @@ impl Outbox {
         self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));
     }
 
-    /// More is known of a service's members: whatever waits there is looked at now.
+    /// More is known of who serves a service: what waits there is looked at as soon as its hold is
+    /// over.
     pub fn look(&mut self, now: Timestamp, service: &Name) {
         let lanes = self.waiting.range(Lane::any(service)..);
         let lanes = lanes.take_while(|(lane, _)| lane.service == *service);
         let ids: Vec<_> = lanes.flat_map(|(_, ids)| ids).copied().collect();
-        ids.into_iter().for_each(|id| self.set_timer(id, now));
+        for id in ids {
+            let Some(job) = self.jobs.get(&id) else { continue };
+            let held = self.held_until(job.submitted_at, &job.spec).max(now);
+            self.set_timer(id, held.min(job.timer));
+        }
     }
 
     /// The job that has waited longest in a lane.

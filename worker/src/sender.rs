@@ -231,7 +231,7 @@ impl Sender {
         service: &Name,
         publication: &Publication,
     ) {
-        let known = self.peers.knowledge(service);
+        let known = self.known(service);
         self.peers.handle_publication(now, mapper, service, publication);
         self.learn_members(now, service, known);
     }
@@ -244,16 +244,22 @@ impl Sender {
         service: &Name,
         part: &SnapshotPart,
     ) {
-        let known = self.peers.knowledge(service);
+        let known = self.known(service);
         self.peers.handle_snapshot(now, mapper, service, part);
         self.learn_members(now, service, known);
     }
 
-    fn learn_members(&mut self, now: Timestamp, service: &Name, known: Knowledge) {
+    /// A mapper has told of a service of which so much was known.
+    fn learn_members(&mut self, now: Timestamp, service: &Name, known: (Knowledge, u64)) {
         self.outbox.touch(service);
-        if self.peers.knowledge(service) != known {
+        if self.known(service) != known {
             self.outbox.look(now, service);
         }
+    }
+
+    /// Whether it is known who serves a service, and a number that changes with that.
+    fn known(&self, service: &Name) -> (Knowledge, u64) {
+        (self.peers.knowledge(service), self.peers.membership(service))
     }
 
     /// The connection of a link is there.
