@@ -107,10 +107,13 @@ pub struct Refusal {
     pub waited: Duration,
 }
 
+/// A wait that is worth telling: less is 0.0 s.
+const WAITED_SHOWN: Duration = Duration::from_millis(50);
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
-        if self.reason == Reason::NoCredit && !self.waited.is_zero() {
+        if self.reason == Reason::NoCredit && self.waited >= WAITED_SHOWN {
             write!(f, " for {:.1} s", self.waited.as_secs_f64())?;
         }
         if self.attempts > 0 {

@@ -141,13 +141,19 @@ pub fn unknown_service(service: &Name, report: &Report) -> Failure {
     }
     let similar = others
         .iter()
-        .map(|name| (strsim::jaro_winkler(name, service.as_str()), *name))
+        .map(|name| (likeness(name, service.as_str()), *name))
         .filter(|(likeness, _)| *likeness >= SIMILAR)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     Failure::unavailable(message).fix(match similar {
         Some((_, name)) => format!("svcmap status {name}"),
         None => format!("svcmap worker --service {service} --builtin echo"),
     })
+}
+
+/// How much two names are alike, from 0 to 1. One slip of a finger makes more of a difference to a
+/// short name than it should.
+fn likeness(a: &str, b: &str) -> f64 {
+    if strsim::osa_distance(a, b) <= 1 { 1.0 } else { strsim::jaro_winkler(a, b) }
 }
 
 #[cfg(test)]

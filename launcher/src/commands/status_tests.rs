@@ -210,6 +210,8 @@ fn an_unknown_service_comes_with_what_may_have_been_meant() {
     assert_eq!(failure.message, "no worker serves `resise`; known: mail, ocr, resize, thumbnail");
     assert_eq!(failure.fix.as_deref(), Some("svcmap status resize"));
     assert_eq!(failure.exit.code(), 69);
+    let short = unknown_service(&name("orc"), &report(shop(), None));
+    assert_eq!(short.fix.as_deref(), Some("svcmap status ocr"));
     let nobody = unknown_service(&service, &report(view(vec![], &[]), None));
     assert_eq!(nobody.message, "no worker serves `resise`");
     assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise --builtin echo"));
