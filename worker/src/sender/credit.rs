@@ -264,12 +264,16 @@ impl Sender {
         if !self.identity.takes_credits || state.rep.is_some() {
             return 0;
         }
-        let claimed = (claim == Claim::Credit).then_some(bytes);
-        let (all, enough) = state.link.credits(now, next_bytes, claimed);
         // With a job only credits for one as large can be asked for.
         let fits = next_bytes <= bytes || state.link.is_usual(next_bytes);
         let waiting = if fits && !self.guesses(lane) { self.patient(lane) } else { 0 };
-        let more = self.asks.share(lane, number, waiting).saturating_sub(enough);
+        let share = self.asks.share(lane, number, waiting);
+        if share == 0 && !self.asks.is_asked(number) {
+            return 0;
+        }
+        let claimed = (claim == Claim::Credit).then_some(bytes);
+        let (all, enough) = state.link.credits(now, next_bytes, claimed);
+        let more = share.saturating_sub(enough);
         match self.asks.set(lane, number, more) {
             0 => 0,
             // The worker takes off all that it knows of, be they enough or not.
