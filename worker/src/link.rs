@@ -160,26 +160,6 @@ impl Link {
         self.is_closed() && !self.outputs.is_empty()
     }
 
-    /// Jobs that went or are about to go there, and that have no outcome yet.
-    pub fn open(&self) -> u32 {
-        u32::try_from(self.window.len() + self.pending.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Jobs that went or are about to go there, and that the worker's newest load does not count.
-    pub fn unreflected(&self) -> u32 {
-        u32::try_from(self.window.unreflected() + self.pending.len()).unwrap_or(u32::MAX)
-    }
-
-    /// The worker's own word on its load counts the jobs up to that number.
-    pub fn reflect(&mut self, received_jobs: u64) {
-        self.window.reflect(received_jobs);
-    }
-
-    /// A mapper's word on the worker's load, true at `at`, counts what had arrived by then.
-    pub fn reflect_until(&mut self, at: Timestamp) {
-        self.window.reflect_until(at);
-    }
-
     /// Sends an attempt, as soon as there is a connection.
     pub fn assign(&mut self, now: Timestamp, attempt: Attempt) {
         if attempt.claim == Claim::Credit {

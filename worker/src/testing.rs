@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
-use svcmap_proto::jobs::{AttemptId, Claim, JobHeader};
-use svcmap_proto::names::{Epoch, InstanceKey, Name, SenderId};
+use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, SenderHello};
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name, SenderId};
 use svcmap_proto::time::Timestamp;
 
 use crate::intake::Origin;
@@ -68,6 +69,22 @@ pub fn welcome() -> Welcome {
 }
 
 pub const SENDER: SenderId = SenderId(7);
+
+/// How a sender opens its first connection to a worker.
+pub fn hello() -> SenderHello {
+    SenderHello {
+        oldest: codec::VERSION_OLDEST,
+        newest: codec::VERSION,
+        sender: SENDER,
+        connection: 1,
+        key: key(),
+        incarnation: Incarnation(1),
+        received_outcomes: 0,
+        payload_bytes_max: 1000,
+        takes_credits: true,
+        open: Vec::new(),
+    }
+}
 
 pub fn attempt_of(origin: Origin) -> AttemptId {
     match origin {

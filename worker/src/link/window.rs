@@ -7,6 +7,8 @@ use svcmap_proto::jobs::{AttemptId, OpenAttempt};
 use svcmap_proto::limits;
 use svcmap_proto::time::Timestamp;
 
+use super::Link;
+
 /// A job that was sent so long before the worker reported has arrived by then; one that was sent
 /// later may have to be counted on top. Too long only means to wait for the worker's next answer.
 const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
@@ -98,5 +100,27 @@ impl Window {
         let later = self.by_number.range(self.reflected + 1..);
         let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
         self.reflected = counted.last().unwrap_or(self.reflected);
+    }
+}
+
+impl Link {
+    /// Jobs that went or are about to go there, and that have no outcome yet.
+    pub fn open(&self) -> u32 {
+        u32::try_from(self.window.len() + self.pending.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Jobs that went or are about to go there, and that the worker's newest load does not count.
+    pub fn unreflected(&self) -> u32 {
+        u32::try_from(self.window.unreflected() + self.pending.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The worker's own word on its load counts the jobs up to that number.
+    pub fn reflect(&mut self, received_jobs: u64) {
+        self.window.reflect(received_jobs);
+    }
+
+    /// A mapper's word on the worker's load, true at `at`, counts what had arrived by then.
+    pub fn reflect_until(&mut self, at: Timestamp) {
+        self.window.reflect_until(at);
     }
 }

@@ -66,18 +66,8 @@ impl Scene {
     }
 
     fn greet(&mut self, now: Timestamp, who: u8) {
-        let hello = SenderHello {
-            oldest: codec::VERSION_OLDEST,
-            newest: codec::VERSION,
-            sender: SenderId(who.into()),
-            connection: 1,
-            key: key(),
-            incarnation: LIFE,
-            received_outcomes: 0,
-            payload_bytes_max: 100,
-            takes_credits: true,
-            open: Vec::new(),
-        };
+        let sender = SenderId(who.into());
+        let hello = SenderHello { sender, incarnation: LIFE, payload_bytes_max: 100, ..hello() };
         self.say(now, who, ToWorker::Hello(hello));
     }
 

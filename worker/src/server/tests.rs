@@ -334,17 +334,15 @@ proptest! {
 
 /// A sender that does as the test says.
 fn hello(open: Vec<svcmap_proto::jobs::OpenAttempt>, connection: u32) -> SenderHello {
+    let (payload_bytes_max, takes_credits) = (10, false);
+    let incarnation = LIFE;
     SenderHello {
-        oldest: codec::VERSION_OLDEST,
-        newest: codec::VERSION,
-        sender: SENDER,
         connection,
-        key: key(),
-        incarnation: LIFE,
-        received_outcomes: 0,
-        payload_bytes_max: 10,
-        takes_credits: false,
+        incarnation,
+        payload_bytes_max,
+        takes_credits,
         open,
+        ..crate::testing::hello()
     }
 }
 
