@@ -1,10 +1,9 @@
 //! Asks and credits at a sender: what it does where one gets lost, lapses or does not fit.
 
-use svcmap_proto::jobs::{Demand, Grant, OfferedSlot};
+use svcmap_proto::jobs::{Demand, Grant};
 use svcmap_proto::load::Load;
-use svcmap_proto::names::Incarnation;
 
-use super::handover_tests::{Alone, entry, publish, spec};
+use super::handover_tests::{Alone, entry, publish, slot, spec};
 use super::*;
 use crate::testing::*;
 
@@ -121,14 +120,7 @@ fn a_slot_that_could_not_be_used_leaves_its_job_with_somebody_to_ask() {
     submit(&mut alone, at(0), 0..1);
     let (link, _) = asks(&alone.see(at(0)))[0];
     // Of an instance that is not known here yet.
-    let slot = OfferedSlot {
-        instance: name("w-9"),
-        incarnation: Incarnation(1),
-        offer: OfferId(1),
-        lifetime_ms: 100,
-        payload_bytes_max: 1000,
-    };
-    alone.sender.handle_link_message(at(1), link, FromWorker::Offered(slot), b"");
+    alone.sender.handle_link_message(at(1), link, FromWorker::Offered(slot(9, 1)), b"");
     assert_eq!(asks(&alone.see(at(1))).len(), 1);
 }
 
@@ -140,14 +132,7 @@ fn a_closed_link_is_opened_again_only_after_its_end_was_told() {
     let (here, there) = (alone.links[&0], alone.links[&1]);
     // In one turn the connection to a worker breaks, and another one passes on a slot of it.
     alone.sender.handle_link_unwritable(at(1), there);
-    let slot = OfferedSlot {
-        instance: name("w-1"),
-        incarnation: Incarnation(5),
-        offer: OfferId(1),
-        lifetime_ms: 100,
-        payload_bytes_max: 1000,
-    };
-    alone.sender.handle_link_message(at(1), here, FromWorker::Offered(slot), b"");
+    alone.sender.handle_link_message(at(1), here, FromWorker::Offered(slot(1, 1)), b"");
     let outputs = std::iter::from_fn(|| alone.sender.poll_output(at(1)));
     let told: Vec<_> = outputs
         .filter_map(|output| match output {

@@ -379,7 +379,7 @@ impl Alone {
     }
 }
 
-fn slot(worker: u16, offer: u64) -> OfferedSlot {
+pub(super) fn slot(worker: u16, offer: u64) -> OfferedSlot {
     OfferedSlot {
         instance: worker_key(worker).instance,
         incarnation: LIFE,
