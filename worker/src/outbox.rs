@@ -136,18 +136,13 @@ impl Outbox {
         if self.waiting.is_empty() {
             return;
         }
-        let lanes = self
-            .waiting
-            .range(Lane::any(service)..)
-            .take_while(|(lane, _)| lane.service == *service);
-        self.dirty.extend(lanes.map(|(lane, _)| lane.clone()));
+        self.dirty.extend(lanes_of(&self.waiting, service).map(|(lane, _)| lane.clone()));
     }
 
     /// More is known of who serves a service: what waits there is looked at as soon as its hold is
     /// over.
     pub fn look(&mut self, now: Timestamp, service: &Name) {
-        let lanes = self.waiting.range(Lane::any(service)..);
-        let lanes = lanes.take_while(|(lane, _)| lane.service == *service);
+        let lanes = lanes_of(&self.waiting, service);
         let ids: Vec<_> = lanes.flat_map(|(_, ids)| ids).copied().collect();
         for id in ids {
             let Some(job) = self.jobs.get(&id) else { continue };
@@ -431,6 +426,14 @@ impl Outbox {
         }
         self.settled.push_back((id, outcome));
     }
+}
+
+/// What is kept for the lanes of a service: first for that of jobs that can go to any instance.
+pub(crate) fn lanes_of<'a, T>(
+    lanes: &'a BTreeMap<Lane, T>,
+    service: &'a Name,
+) -> impl Iterator<Item = (&'a Lane, &'a T)> {
+    lanes.range(Lane::any(service)..).take_while(move |(lane, _)| lane.service == *service)
 }
 
 #[cfg(test)]

@@ -125,8 +125,8 @@ impl Link {
         let expires_at = now + Duration::from_millis(u64::from(grant.lifetime_ms));
         let bytes = usize::try_from(grant.payload_bytes_max).unwrap_or(usize::MAX);
         self.promises.credits.retain(|credit| credit.expires_at > now);
-        // No worker has more to promise.
         self.promises.usual_bytes = bytes;
+        // No worker has more to promise.
         let room = crate::config::SLOTS_MAX as usize - self.promises.credits.len();
         let credits = grant.credits.min(u32::try_from(room).unwrap_or(u32::MAX));
         for _ in 0..credits {

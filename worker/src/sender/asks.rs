@@ -6,7 +6,7 @@ use std::time::Duration;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
-use crate::outbox::Lane;
+use crate::outbox::{Lane, lanes_of};
 
 /// See the module. A worker goes by the number of its link.
 #[derive(Debug, Default)]
@@ -44,7 +44,8 @@ impl Asks {
 
     /// Whether that worker is asked for a job of that service that can go to nobody else.
     pub(super) fn is_pinned(&self, service: &Name, link: u64) -> bool {
-        self.of_link(service, link).first().is_some_and(|(lane, _)| lane.instance.is_some())
+        let mut lanes = lanes_of(&self.by_lane, service);
+        lanes.any(|(lane, asked)| lane.instance.is_some() && asked.shares.contains_key(&link))
     }
 
     /// Who is asked for a lane.
@@ -152,11 +153,9 @@ impl Asks {
         if !self.by_link.contains_key(&link) {
             return Vec::new();
         }
-        let lanes = self.by_lane.range(Lane::any(service)..);
-        let lanes = lanes.take_while(|(lane, _)| lane.service == *service);
         let of_link =
             |(lane, asked): (&Lane, &Asked)| Some((lane.clone(), *asked.shares.get(&link)?));
-        let mut asked: Vec<_> = lanes.filter_map(of_link).collect();
+        let mut asked: Vec<_> = lanes_of(&self.by_lane, service).filter_map(of_link).collect();
         asked.reverse();
         asked
     }
