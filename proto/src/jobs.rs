@@ -317,4 +317,34 @@ pub enum Reason {
     /// Only workers of the JSON dialect serve it, and the payload is no JSON.
     #[error("not JSON")]
     NotJson,
+    /// Workers are listed, but none can be reached from here: see `svcmap status`.
+    #[error("unreachable")]
+    Unreachable,
+    /// No mapper has answered, so nobody knows who serves it. Start one, or name another.
+    #[error("no mapper")]
+    NoMapper,
+    /// The worker could not start what runs the job: its program is gone, or the system is out of
+    /// something.
+    #[error("cannot start")]
+    CannotStart,
+}
+
+impl Reason {
+    /// Whether another instance may take what one has rejected for this reason.
+    pub fn is_of_one_instance(self) -> bool {
+        match self {
+            Reason::Full
+            | Reason::NoCredit
+            | Reason::Draining
+            | Reason::NotHere
+            | Reason::Unreachable
+            | Reason::CannotStart => true,
+            Reason::Expired
+            | Reason::Cancelled
+            | Reason::TooLarge
+            | Reason::NoSuchService
+            | Reason::NotJson
+            | Reason::NoMapper => false,
+        }
+    }
 }

@@ -237,8 +237,7 @@ impl Outbox {
             &Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
                 job.tries += 1;
-                let elsewhere = matches!(reason, Reason::Full | Reason::Draining | Reason::NotHere);
-                let again = elsewhere && job.tries < tries_max && !job.cancelled;
+                let again = reason.is_of_one_instance() && job.tries < tries_max && !job.cancelled;
                 if again {
                     self.wait_again(now, id);
                 } else {

@@ -299,7 +299,8 @@ fn the_wire_format_stays_as_it_is() {
     assert_eq!(variants::<Claim>(), "Nothing Credit Offer");
     assert_eq!(
         variants::<Reason>(),
-        "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson"
+        "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson \
+         Unreachable NoMapper CannotStart"
     );
     assert_eq!(variants::<RegistrationError>(), "RegistryFull IncarnationAhead Endpoints");
 }

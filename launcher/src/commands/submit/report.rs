@@ -110,9 +110,13 @@ fn remedy(reason: Reason, service: &Name) -> String {
         Reason::NotJson => {
             format!("send one JSON value, or start: svcmap worker --service {service} …")
         }
-        Reason::Draining | Reason::NotHere | Reason::NoSuchService | Reason::Cancelled => {
-            format!("svcmap status {service}")
-        }
+        Reason::NoMapper => "svcmap mapper, or name the one that runs: --mapper".to_owned(),
+        Reason::CannotStart => format!("look at the workers' logs: svcmap status {service}"),
+        Reason::Draining
+        | Reason::NotHere
+        | Reason::NoSuchService
+        | Reason::Cancelled
+        | Reason::Unreachable => format!("svcmap status {service}"),
     }
 }
 
