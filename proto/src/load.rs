@@ -1,5 +1,7 @@
 //! What an instance says of itself: how much it does, and how it has done so far.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// From this share of its room on, an instance that says no more than that gets no new job: the
@@ -81,6 +83,11 @@ impl<'de> Deserialize<'de> for Share {
 }
 
 impl Load {
+    /// Mean service time; `None` until a job has finished, which says nothing of how long jobs take.
+    pub fn mean_service(&self) -> Option<Duration> {
+        (self.mean_service_us > 0).then(|| Duration::from_micros(self.mean_service_us))
+    }
+
     /// Slots in use: running, queued and promised.
     pub fn busy(&self) -> u32 {
         self.running.saturating_add(self.queued).saturating_add(self.promised)

@@ -4,7 +4,8 @@
 //! `running + queued + promised <= slots`, always. A credit is given
 //!
 //! - to a sender that has asked for it, as long as the queue here is short: what waits, waits at its
-//!   sender, where it can still go to whoever is free first;
+//!   sender, where it can still go to whoever is free first. Where jobs are long, or nobody knows how long
+//!   they are, there is no queue here at all;
 //! - to a sender whose job has just ended, unasked, while there is plenty of room: the next one then
 //!   needs no question.
 //!
@@ -46,6 +47,9 @@ const MARGIN: Duration = Duration::from_millis(100);
 /// The way, until the first job that was waited for tells.
 const WAY_FIRST: Duration = Duration::from_micros(200);
 
+/// A credit is fresh, its job to be expected at any moment, for so many ways.
+const FRESH_WAYS: u32 = 5;
+
 /// Weight of the newest sample of the way: an eighth, as in RFC 6298.
 const WAY_WEIGHT: u32 = 8;
 
@@ -62,8 +66,9 @@ pub struct Occupancy {
     pub jobs: u32,
     /// Bytes of their payloads.
     pub bytes: usize,
-    /// Mean service time; zero if none has finished.
-    pub mean_service: Duration,
+    /// Mean service time; `None` if nobody knows it, which does not make jobs short: none has finished,
+    /// or none since a long pause.
+    pub mean_service: Option<Duration>,
 }
 
 /// See the module.
@@ -83,6 +88,8 @@ pub struct Credits {
     next: u64,
     recalls: VecDeque<SenderId>,
     way: Duration,
+    /// For how long after a grant its job is to be expected, as it was at the last one.
+    expected_within: Duration,
     draining: bool,
 }
 
@@ -104,6 +111,7 @@ impl Credits {
             next: 0,
             recalls: VecDeque::new(),
             way: WAY_FIRST,
+            expected_within: unused::STANDS,
             draining: false,
         }
     }
@@ -225,7 +233,8 @@ impl Credits {
     /// nowhere else. If all slots are promised, standing credits are called back.
     pub fn grant(&mut self, now: Timestamp, here: Occupancy) {
         self.unused.age(now);
-        let mut fresh = self.unused.fresh(now, self.way);
+        self.expected_within = self.expected_within(here);
+        let mut fresh = self.unused.fresh(now, self.expected_within);
         while let Some((sender, account)) = self.accounts.first() {
             let pinned = account.pinned;
             let bytes = account.bytes.clamp(self.slot_bytes, self.payload_bytes_max);
@@ -280,7 +289,8 @@ impl Credits {
     /// Reserves a slot to be offered to a peer, if a handler here has nothing to do and nobody
     /// waits for it. One at a time.
     pub fn offer(&mut self, now: Timestamp, here: Occupancy) -> Option<(OfferId, Duration)> {
-        let is_idle = here.jobs + self.unused.fresh(now, self.way) < self.concurrency;
+        let fresh = self.unused.fresh(now, self.expected_within(here));
+        let is_idle = here.jobs + fresh < self.concurrency;
         let is_free = self.accounts.wanted() == 0 && self.reservations.is_empty();
         let has_room = self.has_room(here, self.slots, self.slot_bytes);
         if self.draining || !is_idle || !is_free || !has_room {
@@ -334,18 +344,29 @@ impl Credits {
     /// nothing else happens.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let reserved = self.reservations.values().min().copied();
-        let change = self.unused.next_change(self.way).filter(|_| self.accounts.wanted() > 0);
+        let change = self.unused.next_change(self.expected_within);
+        let change = change.filter(|_| self.accounts.wanted() > 0);
         earliest(earliest(self.unused.next_expiry(), reserved), change)
     }
 
     /// How many jobs, with those that are to be expected, are enough here: what runs at once, what
-    /// runs while a message goes there and back, and two against chance.
+    /// runs while a message goes there and back, and two against chance. Beside long jobs a message takes
+    /// no time: what runs at once is enough.
     fn depth(&self, here: Occupancy) -> u32 {
+        let Some(mean) = here.mean_service.filter(|_| !handover::is_long(here.mean_service, self.way)) else {
+            return self.concurrency;
+        };
         let on_the_way = 2.0 * self.way.as_secs_f64() * f64::from(self.concurrency)
-            / here.mean_service.as_secs_f64().max(1e-6);
+            / mean.as_secs_f64().max(1e-6);
         // What is beyond the slots, if only by rounding, is cut anyway.
         let on_the_way = on_the_way.ceil().min(f64::from(self.slots)) as u32;
         self.slots.min(self.concurrency.saturating_add(on_the_way).saturating_add(2))
+    }
+
+    /// For how long after a grant its job is to be expected at any moment. Where jobs are long, one that
+    /// comes late costs little, and one that comes on top of it waits for long.
+    fn expected_within(&self, here: Occupancy) -> Duration {
+        if handover::is_long(here.mean_service, self.way) { unused::STANDS } else { FRESH_WAYS * self.way }
     }
 
     fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {
@@ -364,7 +385,8 @@ impl Credits {
     ) -> (u64, Credit) {
         let number = self.next;
         self.next += 1;
-        let lifetime = (LIFETIME_SERVICES * here.mean_service).clamp(LIFETIME_MIN, LIFETIME_MAX);
+        let mean = here.mean_service.unwrap_or_default();
+        let lifetime = mean.saturating_mul(LIFETIME_SERVICES).clamp(LIFETIME_MIN, LIFETIME_MAX);
         let expires_at = now + lifetime + self.margin();
         self.accounts.add(sender, number);
         (number, Credit { sender, granted_at: now, expires_at, bytes, recalled: false })

@@ -13,30 +13,62 @@ use crate::credits::Occupancy;
 use crate::senders::Connection;
 
 /// Jobs that wait at a peer, beyond those that run, from which on it is offered a slot. At one, a
-/// third of a message more for each job saves a twentieth of the longest waits.
-pub const GATE: u32 = 2;
+/// third of a message more for each job saves a twentieth of the longest waits: too much, unless jobs
+/// are long.
+const GATE: u32 = 2;
+
+/// A job that takes so many ways is long: beside it a message costs nothing.
+const LONG_WAYS: u32 = 400;
 
 /// Most offers that are kept at once: more peers than that have no business with this one.
 const OFFERS_MAX: usize = 64;
 
 /// Shortest time between two offers that find nobody.
-pub const RETRY_MIN: Duration = Duration::from_millis(5);
+const RETRY_MIN: Duration = Duration::from_millis(5);
+
+/// Longest time between two offers that find nobody, but for a service.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Time between two offers that find nobody, where it is not known how long jobs take.
+const RETRY_UNKNOWN: Duration = Duration::from_millis(100);
 
 /// What a payload's second journey is reckoned with, in bytes per second: a network of a gigabit.
 const BYTES_PER_SECOND: f64 = 125e6;
 
-/// Whether what waits for [`GATE`] jobs elsewhere waits longer than it takes to come here.
-pub fn is_worth_it(here: Occupancy, way: Duration) -> bool {
-    GATE * here.mean_service > 3 * way
+/// Whether jobs take so much longer than their way that it does not matter, as far as is known: what
+/// nobody knows is not short.
+pub fn is_long(mean_service: Option<Duration>, way: Duration) -> bool {
+    mean_service.is_none_or(|mean| mean >= LONG_WAYS * way)
+}
+
+/// Jobs that have to wait at a peer before it is offered a slot.
+pub fn gate(mean_service: Option<Duration>, way: Duration) -> u32 {
+    if is_long(mean_service, way) { 1 } else { GATE }
+}
+
+/// Whether what waits for two jobs elsewhere waits longer than it takes to come here, as far as is
+/// known.
+pub fn is_worth_it(mean_service: Option<Duration>, way: Duration) -> bool {
+    mean_service.is_none_or(|mean| GATE * mean > 3 * way)
+}
+
+/// Time until a slot is offered again that nobody had use for so many times since there is one: longer
+/// each time, as an idle worker should cost nothing.
+pub fn retry(mean_service: Option<Duration>, times: u32) -> Duration {
+    let first = mean_service.map_or(RETRY_UNKNOWN, |mean| mean.max(RETRY_MIN));
+    first.saturating_mul(2u32.saturating_pow(times)).min(first.max(RETRY_MAX))
 }
 
 /// The first place in the queue from which a job of so many bytes is done sooner elsewhere: what is
-/// before it is started while the other one travels.
+/// before it is started while the other one travels. Where nobody knows how long jobs take, that is
+/// none: what is idle elsewhere is sure.
 pub fn first_place(here: Occupancy, concurrency: u32, way: Duration) -> impl Fn(usize) -> usize {
     move |bytes| {
         let journey = 2.0 * way.as_secs_f64() + bytes as f64 / BYTES_PER_SECOND;
-        let service = here.mean_service.as_secs_f64().max(1e-6);
-        (journey * f64::from(concurrency) / service) as usize
+        let started = |mean: Duration| {
+            (journey * f64::from(concurrency) / mean.as_secs_f64().max(1e-6)) as usize
+        };
+        here.mean_service.map_or(0, started)
     }
 }
 
@@ -45,7 +77,7 @@ pub const CLAIM: Duration = Duration::from_millis(50);
 
 /// How long a peer may keep an offer: for a service, in which more may come to wait there.
 pub fn keep(here: Occupancy, way: Duration) -> Duration {
-    here.mean_service.clamp(3 * way, KEEP_MAX.max(3 * way))
+    here.mean_service.unwrap_or(RETRY_UNKNOWN).clamp(3 * way, KEEP_MAX.max(3 * way))
 }
 
 /// Longest time for which a peer keeps an offer: what is idle for longer has others to turn to.
@@ -116,7 +148,7 @@ mod tests {
     use crate::testing::*;
 
     fn here(mean: Duration) -> Occupancy {
-        Occupancy { mean_service: mean, ..Occupancy::default() }
+        Occupancy { mean_service: Some(mean), ..Occupancy::default() }
     }
 
     fn slot(offer: u64, lifetime_ms: u32) -> OfferedSlot {
@@ -144,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_hand_over_is_worth_it_if_two_services_take_longer_than_three_ways() {
-        assert!(is_worth_it(here(ms(16)), ms(10)));
-        assert!(!is_worth_it(here(ms(15)), ms(10)));
-        assert!(!is_worth_it(here(Duration::ZERO), Duration::ZERO));
+        assert!(is_worth_it(Some(ms(16)), ms(10)));
+        assert!(!is_worth_it(Some(ms(15)), ms(10)));
+        assert!(is_worth_it(None, ms(10)), "nobody knows");
     }
 
     #[test]
@@ -160,9 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn nobody_knows_what_starts_soon_where_nothing_has_finished() {
-        assert!(first_place(here(Duration::ZERO), 1, ms(1))(0) >= 2000);
-        assert_eq!(first_place(here(Duration::ZERO), 1, Duration::ZERO)(0), 0);
+    fn where_nothing_has_finished_nothing_is_taken_to_start_soon() {
+        assert_eq!(first_place(Occupancy::default(), 4, ms(10))(2_500_000), 0);
+    }
+
+    #[test]
+    fn jobs_are_long_from_four_hundred_ways_on_and_if_nobody_knows() {
+        assert!(is_long(Some(ms(400)), ms(1)) && !is_long(Some(ms(399)), ms(1)));
+        assert!(is_long(None, ms(1)));
+        assert_eq!((gate(Some(ms(400)), ms(1)), gate(Some(ms(399)), ms(1))), (1, 2));
+    }
+
+    #[test]
+    fn who_finds_nobody_asks_less_and_less_often() {
+        let waits = |mean| [0, 1, 2, 3, 99].map(|times| retry(mean, times));
+        assert_eq!(waits(Some(ms(200))), [ms(200), ms(400), ms(800), ms(1000), ms(1000)]);
+        assert_eq!(waits(Some(ms(1))), [ms(5), ms(10), ms(20), ms(40), ms(1000)]);
+        assert_eq!(waits(Some(ms(3000))), [ms(3000); 5]);
+        assert_eq!(waits(None)[..2], [ms(100), ms(200)]);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use svcmap_proto::time::{Timestamp, wire_ms};
 use crate::config::IntakeConfig;
 use crate::credits::Occupancy;
 
+/// After such a pause nobody knows how long the next jobs take: the work may be another.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// Weight of the newest service time in the moving average: an eighth, as in TCP's estimate of the
 /// round trip (RFC 6298).
 const MEAN_SHIFT: u32 = 3;
@@ -134,6 +137,8 @@ pub struct Intake {
     /// Counters, mean and sequence; what changes by itself is filled in by [`Intake::load`].
     load: Load,
     finished_at: Option<Timestamp>,
+    /// No job has finished since a pause.
+    after_pause: bool,
 }
 
 impl Intake {
@@ -151,6 +156,7 @@ impl Intake {
             draining: false,
             load,
             finished_at: None,
+            after_pause: false,
         }
     }
 
@@ -168,6 +174,9 @@ impl Intake {
         if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
+        }
+        if self.is_empty() {
+            self.after_pause = self.forgets_at().is_none_or(|at| at <= now);
         }
         let id = TaskId(self.next_task);
         self.next_task += 1;
@@ -234,6 +243,7 @@ impl Intake {
             Ending::Failed => self.load.failed += 1,
         }
         self.finished_at = Some(now);
+        self.after_pause = false;
         self.learn(now.since(running.started_at));
         let Running { origin, deadline, arrived_at, .. } = running;
         Some(Finished { origin, deadline, here: now.since(arrived_at) })
@@ -260,9 +270,33 @@ impl Intake {
     }
 
     /// What is here.
-    pub fn occupancy(&self) -> Occupancy {
-        let mean_service = Duration::from_micros(self.load.mean_service_us);
+    pub fn occupancy(&self, now: Timestamp) -> Occupancy {
+        let mean_service = self.mean_service(now);
         Occupancy { jobs: count(self.len()), bytes: self.bytes, mean_service }
+    }
+
+    /// Mean service time, if that is known now. Where every handler has been at work for longer, jobs
+    /// are longer than they were.
+    fn mean_service(&self, now: Timestamp) -> Option<Duration> {
+        let forgotten = match self.is_empty() {
+            true => self.forgets_at().is_none_or(|at| at <= now),
+            false => self.after_pause,
+        };
+        let all_busy = self.running.len() >= self.config.concurrency as usize;
+        // Jobs are started in the order of their numbers.
+        let newest = self.running.last_key_value().filter(|_| all_busy);
+        let at_work = newest.map_or(Duration::ZERO, |(_, running)| now.since(running.started_at));
+        self.load.mean_service().filter(|_| !forgotten).map(|mean| mean.max(at_work))
+    }
+
+    /// Mean service time as it was last known.
+    pub fn last_mean(&self) -> Option<Duration> {
+        self.load.mean_service()
+    }
+
+    /// When the mean service time is no longer known, if no job comes before.
+    pub fn forgets_at(&self) -> Option<Timestamp> {
+        self.finished_at.map(|at| at + PAUSE)
     }
 
     /// Attempts of that sender that wait or run here.

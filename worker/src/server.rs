@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello, ToWorker,
+    Claim, Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello, ToWorker,
     Verdict,
 };
 use svcmap_proto::json::{Envelope, JsonError};
@@ -71,6 +71,8 @@ pub enum ServerOutput {
         slot: OfferedSlot,
         /// Whether it may go to a peer of which nothing is known.
         blind: bool,
+        /// The time of one message, as far as this worker knows.
+        way: Duration,
     },
 }
 
@@ -86,10 +88,11 @@ pub struct Server {
     offers: Offers,
     /// When a slot here may be offered to others next.
     offer_at: Timestamp,
-    /// Whether one was since a handler here last became idle.
-    offered: bool,
-    /// Whether senders here let their jobs be handed over: those of the peers will, too.
-    has_movable: bool,
+    /// How often one was since a handler here last became idle.
+    offered: u32,
+    /// Whether senders here let their jobs be handed over: those of the peers will, too. `None` before
+    /// the first job.
+    has_movable: Option<bool>,
     senders: Senders,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
@@ -110,8 +113,8 @@ impl Server {
             credits: Credits::new(&config),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
-            offered: false,
-            has_movable: false,
+            offered: 0,
+            has_movable: None,
             intake: Intake::new(config),
             clients: Clients::default(),
             answers: VecDeque::new(),
@@ -193,7 +196,10 @@ impl Server {
         let waited = Duration::from_micros(header.waited_us);
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
         let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
-        self.has_movable |= header.moves_left > 0;
+        // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
+        let is_movable =
+            header.moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
+        self.has_movable = Some(self.has_movable == Some(true) || is_movable);
         match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),

@@ -1,4 +1,3 @@
-use super::unused::FRESH_WAYS;
 use super::*;
 use crate::testing::*;
 
@@ -6,7 +5,8 @@ mod model;
 mod offers;
 mod standing;
 
-const MEAN: Duration = ms(100);
+// Not so long that a message takes no time beside it.
+const MEAN: Duration = ms(40);
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {
     IntakeConfig { concurrency, queue, ..IntakeConfig::default() }
@@ -22,7 +22,7 @@ fn small() -> Credits {
 }
 
 fn here(jobs: u32) -> Occupancy {
-    Occupancy { jobs, bytes: 0, mean_service: MEAN }
+    Occupancy { jobs, bytes: 0, mean_service: Some(MEAN) }
 }
 
 fn want(share: u32) -> Demand {
@@ -50,8 +50,8 @@ fn told(credits: &mut Credits, now: Timestamp) -> Vec<(SenderId, Grant)> {
 /// Who gets a credit, with room for one.
 fn next(credits: &mut Credits) -> Vec<SenderId> {
     let jobs = credits.slots - credits.promised().slots - 1;
-    // Nothing is known of service times, so only the slots count.
-    credits.grant(at(0), Occupancy { jobs, ..Occupancy::default() });
+    // Jobs take no time, so only the slots count.
+    credits.grant(at(0), Occupancy { mean_service: Some(Duration::ZERO), ..here(jobs) });
     told(credits, at(0)).into_iter().map(|(sender, _)| sender).collect()
 }
 
@@ -157,7 +157,7 @@ fn the_way_is_learnt_from_jobs_that_waited_for_their_credit_and_grants_go_deeper
     assert_eq!(credits.way(), WAY_FIRST * 7 / 8 + ms(3));
     // The round trip takes 6.35 ms: four handlers do 2.54 jobs meanwhile.
     credits.handle_demand(at(48), A, want(64));
-    credits.grant(at(48), Occupancy { mean_service: ms(10), ..here(0) });
+    credits.grant(at(48), Occupancy { mean_service: Some(ms(10)), ..here(0) });
     assert_eq!(credits.promised().slots, 4 + 3 + 2);
 }
 
@@ -187,13 +187,13 @@ fn a_credit_lapses_later_than_its_owner_knows() {
     credits.handle_demand(at(0), A, want(1));
     credits.grant(at(0), here(0));
     let (_, grant) = told(&mut credits, at(500))[0];
-    assert_eq!(grant.lifetime_ms, 2500);
-    assert_eq!(credits.poll_timeout(), Some(at(3100)));
-    credits.handle_timeout(at(3099));
+    assert_eq!(grant.lifetime_ms, 700);
+    assert_eq!(credits.poll_timeout(), Some(at(1300)));
+    credits.handle_timeout(at(1299));
     assert_eq!(credits.promised().slots, 1);
-    credits.handle_timeout(at(3100));
+    credits.handle_timeout(at(1300));
     assert_eq!(credits.promised(), Promised::default());
-    assert!(!claim(&mut credits, at(3100), A, 0));
+    assert!(!claim(&mut credits, at(1300), A, 0));
     assert_eq!(credits.poll_timeout(), None);
 }
 
@@ -202,7 +202,7 @@ fn a_credit_lives_for_a_second_to_a_minute() {
     for (mean, lifetime_ms) in [(ms(1), 1000), (ms(50), 1500), (ms(10_000), 60_000)] {
         let mut credits = credits(1, 10);
         credits.handle_demand(at(0), A, want(1));
-        credits.grant(at(0), Occupancy { mean_service: mean, ..here(0) });
+        credits.grant(at(0), Occupancy { mean_service: Some(mean), ..here(0) });
         assert_eq!(told(&mut credits, at(0))[0].1.lifetime_ms, lifetime_ms);
     }
 }
@@ -212,7 +212,7 @@ fn a_credit_that_was_given_later_can_lapse_sooner() {
     let mut credits = credits(1, 10);
     for (sender, mean) in [(A, ms(10_000)), (B, ms(1))] {
         credits.handle_demand(at(0), sender, want(1));
-        credits.grant(at(0), Occupancy { mean_service: mean, ..here(0) });
+        credits.grant(at(0), Occupancy { mean_service: Some(mean), ..here(0) });
     }
     assert_eq!(credits.poll_timeout(), Some(at(1100)));
     credits.handle_timeout(at(1100));
@@ -232,9 +232,9 @@ fn the_longer_the_way_the_longer_a_credit_outlives_what_its_owner_knows() {
     assert!(margin > ms(400));
     credits.handle_demand(at(1000), A, want(1));
     credits.grant(at(1000), here(0));
-    assert_eq!(told(&mut credits, at(1000))[0].1.lifetime_ms, 3000);
+    assert_eq!(told(&mut credits, at(1000))[0].1.lifetime_ms, 1200);
     credits.handle_demand(at(1000), A, want(0));
-    assert_eq!(credits.poll_timeout(), Some(at(4000) + margin));
+    assert_eq!(credits.poll_timeout(), Some(at(2200) + margin));
 }
 
 #[test]
@@ -243,13 +243,13 @@ fn a_suspension_extends_every_promise() {
     let (offer, _) = credits.offer(at(0), here(0)).unwrap();
     credits.grant_standing(at(0), here(0), A);
     credits.handle_suspension(ms(50_000));
-    credits.handle_timeout(at(50_249));
+    credits.handle_timeout(at(50_189));
     assert!(credits.has_offered());
-    credits.handle_timeout(at(50_250));
+    credits.handle_timeout(at(50_190));
     assert!(!credits.has_offered() && !credits.cancel_offer(offer));
-    credits.handle_timeout(at(53_099));
+    credits.handle_timeout(at(51_299));
     assert_eq!(credits.promised().slots, 1);
-    credits.handle_timeout(at(53_100));
+    credits.handle_timeout(at(51_300));
     assert_eq!(credits.promised().slots, 0);
 }
 
@@ -343,7 +343,7 @@ fn what_was_granted_is_told_once_and_by_size() {
     credits.handle_demand(at(0), B, want(1));
     credits.grant(at(0), here(0));
     let grant =
-        |credits, payload_bytes_max| Grant { credits, lifetime_ms: 3000, payload_bytes_max };
+        |credits, payload_bytes_max| Grant { credits, lifetime_ms: 1200, payload_bytes_max };
     assert_eq!(
         told(&mut credits, at(0)),
         [(A, grant(2, 200)), (A, grant(1, 900)), (B, grant(1, 200))]

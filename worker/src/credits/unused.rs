@@ -8,10 +8,7 @@ use svcmap_proto::time::{Timestamp, earliest};
 
 /// A credit that was asked for and not used for so long stands: far beyond what a message and a sleepy
 /// process take.
-const UNUSED: Duration = Duration::from_millis(100);
-
-/// A credit is fresh, its job to be expected at any moment, for so many ways.
-pub(super) const FRESH_WAYS: u32 = 5;
+pub(super) const STANDS: Duration = Duration::from_millis(100);
 
 /// One credit.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +31,7 @@ pub(super) struct Unused {
     expiries: BTreeSet<(Timestamp, u64)>,
     /// Of these, those whose jobs are to be expected at any moment.
     fresh: BTreeSet<u64>,
-    /// Of these, those that were asked for, for [`UNUSED`].
+    /// Of these, those that were asked for, for [`STANDS`].
     asked: BTreeSet<u64>,
     /// Of these, the others that were not recalled.
     standing: BTreeSet<u64>,
@@ -91,9 +88,9 @@ impl Unused {
         Some(credit)
     }
 
-    /// How many jobs are to be expected at any moment, as a message takes so long.
-    pub(super) fn fresh(&mut self, now: Timestamp, way: Duration) -> u32 {
-        while self.first_is_older(now, &self.fresh, FRESH_WAYS * way) {
+    /// How many jobs are to be expected at any moment, as they are for so long after a grant.
+    pub(super) fn fresh(&mut self, now: Timestamp, expected_within: Duration) -> u32 {
+        while self.first_is_older(now, &self.fresh, expected_within) {
             self.fresh.pop_first();
         }
         super::count(self.fresh.len())
@@ -101,7 +98,7 @@ impl Unused {
 
     /// What was asked for and not used for long stands from now on.
     pub(super) fn age(&mut self, now: Timestamp) {
-        while self.first_is_older(now, &self.asked, UNUSED) {
+        while self.first_is_older(now, &self.asked, STANDS) {
             self.standing.extend(self.asked.pop_first());
         }
     }
@@ -143,9 +140,9 @@ impl Unused {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// When one is no longer fresh or begins to stand, as a message takes so long.
-    pub(super) fn next_change(&self, way: Duration) -> Option<Timestamp> {
-        let stale_at = self.first_reaches(&self.fresh, FRESH_WAYS * way);
-        earliest(stale_at, self.first_reaches(&self.asked, UNUSED))
+    /// When one is no longer fresh, as it is for so long after a grant, or begins to stand.
+    pub(super) fn next_change(&self, expected_within: Duration) -> Option<Timestamp> {
+        let stale_at = self.first_reaches(&self.fresh, expected_within);
+        earliest(stale_at, self.first_reaches(&self.asked, STANDS))
     }
 }

@@ -231,9 +231,9 @@ impl Serving {
                 ServerOutput::Answer { to, message } => {
                     self.answer(event_loop, now, &to, &message);
                 }
-                ServerOutput::Offer { slot, blind } => {
+                ServerOutput::Offer { slot, blind, way } => {
                     let offer = slot.offer;
-                    if !sender.offer(now, &self.key, slot, blind) {
+                    if !sender.offer(now, &self.key, slot, (blind, way)) {
                         self.handle_declined(offer);
                     }
                 }

@@ -15,6 +15,7 @@ use super::Sender;
 use super::dispatch::Sending;
 use super::pace::Pace;
 use crate::choice::Candidate;
+use crate::handover;
 use crate::outbox::{JobId, Lane};
 
 /// Workers that are looked at where all could be: of so many random ones the best is nearly the best
@@ -316,13 +317,14 @@ impl Sender {
     }
 
     /// Offers a slot of this process's own worker to a busy peer: to the one with most to do of a few
-    /// random ones; `blind`: to any, if nothing is known of them. Returns whether one was found.
+    /// random ones; `blind`: to any, if nothing is known of them. A message takes one `way`. Returns
+    /// whether a peer was found.
     pub fn offer(
         &mut self,
         now: Timestamp,
         own: &InstanceKey,
         slot: OfferedSlot,
-        blind: bool,
+        (blind, way): (bool, Duration),
     ) -> bool {
         self.peers.follow(now, &own.service);
         let peers = self.friends.instances(&self.peers, &own.service);
@@ -330,30 +332,32 @@ impl Sender {
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
         let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
         some.retain(|key| self.candidate(now, key).is_some());
-        let pace = self.pace(&own.service);
-        let mut known = 0;
-        let mut busiest: Option<(f64, &InstanceKey)> = None;
+        let (mut known, mut busiest) = (0, None);
         for key in &some {
-            let Some(member) = self.peers.member(key) else { continue };
-            let load = &member.load;
-            // A process that only serves learns the pace from nobody else.
-            let service = Duration::from_micros(load.mean_service_us);
-            let fresh = OFFER_FRESH * pace.patience().max(service);
-            if now.since(member.load_at) > fresh || load.share.is_some() {
-                continue;
-            }
+            let Some(waiting) = self.waiting_at(now, key) else { continue };
             known += 1;
-            let waiting = f64::from(load.queued);
-            if waiting >= f64::from(crate::handover::GATE)
-                && busiest.is_none_or(|(most, _)| waiting > most)
-            {
-                busiest = Some((waiting, key));
+            let mean = self.candidate(now, key).and_then(|c| self.pace(&own.service).service(&c));
+            let is_busy =
+                waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
+            if is_busy && busiest.is_none_or(|(most, _)| waiting > most) {
+                busiest = Some((waiting, *key));
             }
         }
         let any = (blind && known == 0).then(|| some.first()).flatten().copied();
         let Some(key) = busiest.map(|(_, key)| key).or(any) else { return false };
         let Some(number) = self.link(now, key) else { return false };
         self.links.get_mut(number).is_some_and(|state| state.link.offer(slot))
+    }
+
+    /// Jobs that wait at a native peer, if what is known of that still means something.
+    fn waiting_at(&self, now: Timestamp, key: &InstanceKey) -> Option<u32> {
+        let member = self.peers.member(key)?;
+        // A process that only serves learns the pace from nobody else. Of a peer that has finished
+        // nothing every word counts that is younger than a beat and a way.
+        let said = member.load.mean_service().unwrap_or(2 * self.timing.beat);
+        let fresh = OFFER_FRESH * self.pace(&key.service).patience().max(said);
+        let counts = now.since(member.load_at) <= fresh && member.load.share.is_none();
+        counts.then_some(member.load.queued)
     }
 
     pub(super) fn pace(&self, service: &Name) -> Pace {

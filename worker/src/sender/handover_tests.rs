@@ -181,9 +181,9 @@ impl World {
                     let (message, payload) = (FromWorker::Outcome(header), payload.to_vec());
                     self.mail.push_back((due, Mail::ToSender { to, message, payload }));
                 }
-                ServerOutput::Offer { slot, blind } => {
+                ServerOutput::Offer { slot, blind, way } => {
                     let (own, offer) = (worker_key(worker as u16), slot.offer);
-                    if !self.senders[worker].offer(now, &own, slot, blind) {
+                    if !self.senders[worker].offer(now, &own, slot, (blind, way)) {
                         node.server.handle_no_taker(offer);
                     }
                 }

@@ -124,19 +124,20 @@ impl Pace {
         2.0 * self.way.as_secs_f64()
     }
 
-    /// A worker's mean service time, in seconds: that of all if it has not said. One that has
+    /// A worker's mean service time: that of all if it has not said; `None` if nobody has. One that has
     /// finished nothing for longer than that, with all handlers busy, is slower than it says.
-    fn service_of(&self, candidate: &Candidate) -> f64 {
+    pub(super) fn service(&self, candidate: &Candidate) -> Option<Duration> {
         let load = candidate.load.unwrap_or_default();
-        let said = match load.mean_service_us {
-            0 => self.service.as_secs_f64(),
-            us => us as f64 / 1e6,
-        };
+        let said = load.mean_service().or((!self.service.is_zero()).then_some(self.service))?;
         let is_busy = load.running > 0 && load.running == load.concurrency;
         let since_finish = load.since_finish_ms.filter(|_| is_busy);
-        let stuck =
-            since_finish.map_or(0.0, |ms| f64::from(ms) / 1e3 + candidate.age.as_secs_f64());
-        said.max(stuck).max(1e-6)
+        let stuck = since_finish.map(|ms| Duration::from_millis(ms.into()) + candidate.age);
+        Some(said.max(stuck.unwrap_or_default()))
+    }
+
+    /// The same in seconds; where nobody knows it, all are alike.
+    fn service_of(&self, candidate: &Candidate) -> f64 {
+        self.service(candidate).map_or(1e-6, |service| service.as_secs_f64().max(1e-6))
     }
 }
 

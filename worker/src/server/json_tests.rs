@@ -26,7 +26,8 @@ fn outputs(server: &mut Server, now: Timestamp) -> (Vec<(u8, String)>, Vec<Task>
                 replies.push((client[0], String::from_utf8(body.to_vec()).unwrap()));
             }
             ServerOutput::Start(task) => started.push(task),
-            ServerOutput::Cancel(_) => {}
+            // It is idle, and may have peers.
+            ServerOutput::Cancel(_) | ServerOutput::Offer { .. } => {}
             other => panic!("{other:?}"),
         }
     }

@@ -39,20 +39,20 @@ impl Server {
 
     /// Grants what can be granted.
     pub(super) fn promise(&mut self, now: Timestamp) {
-        self.credits.grant(now, self.intake.occupancy());
+        self.credits.grant(now, self.intake.occupancy(now));
     }
 
     /// The same after a job has ended: its sender may get a credit that it did not ask for.
     pub(super) fn promise_next(&mut self, now: Timestamp, origin: Origin) {
         self.promise(now);
-        let here = self.intake.occupancy();
+        let here = self.intake.occupancy(now);
         if let Origin::Sender { sender, .. } = origin
             && self.senders.takes_standing(sender)
         {
             self.credits.grant_standing(now, here, sender);
         }
         if self.intake.len() < self.concurrency() {
-            (self.offer_at, self.offered) = (now, false);
+            (self.offer_at, self.offered) = (now, 0);
         }
     }
 
@@ -60,7 +60,7 @@ impl Server {
     /// there, else to whoever waits for a credit.
     pub(super) fn serve_offers(&mut self, now: Timestamp) {
         while let Some(slot) = self.offers.first(now) {
-            let (here, concurrency) = (self.intake.occupancy(), self.intake.concurrency());
+            let (here, concurrency) = (self.intake.occupancy(now), self.intake.concurrency());
             let from = handover::first_place(here, concurrency, self.credits.way());
             if let Some(task) = self.intake.take_movable(from, slot.payload_bytes_max) {
                 self.hand_over(now, task, slot);
@@ -112,8 +112,8 @@ impl Server {
         if self.offer_timeout().is_none_or(|at| at > now) {
             return None;
         }
-        let here = self.intake.occupancy();
-        self.offer_at = now + here.mean_service.max(handover::RETRY_MIN);
+        let here = self.intake.occupancy(now);
+        self.offer_at = now + handover::retry(here.mean_service, self.offered);
         let (offer, lifetime) = self.credits.offer(now, here)?;
         let slot = OfferedSlot {
             instance: self.key.instance.clone(),
@@ -122,8 +122,9 @@ impl Server {
             lifetime_ms: svcmap_proto::time::wire_ms(lifetime),
             payload_bytes_max: self.credits.slot_bytes(),
         };
-        let blind = !std::mem::replace(&mut self.offered, true);
-        Some(ServerOutput::Offer { slot, blind })
+        let blind = self.offered == 0;
+        self.offered += 1;
+        Some(ServerOutput::Offer { slot, blind, way: self.credits.way() })
     }
 
     /// No peer has use for what was offered.
@@ -131,13 +132,15 @@ impl Server {
         self.credits.cancel_offer(offer);
     }
 
-    /// When a slot is offered next; `None` while none is free, or a peer could do nothing with it:
-    /// what has so little to do there is done before it has come here.
+    /// When a slot is offered next; `None` while none is free, or a peer could do nothing with it.
     pub(super) fn offer_timeout(&self) -> Option<Timestamp> {
-        let here = self.intake.occupancy();
         let is_free = self.intake.len() < self.concurrency() && !self.credits.has_offered();
-        let is_worth_it = self.has_movable && handover::is_worth_it(here, self.credits.way());
-        (is_free && is_worth_it && !self.is_draining()).then_some(self.offer_at)
+        let is_wanted = self.has_movable != Some(false) && !self.is_draining();
+        let is_worth_it = handover::is_worth_it(self.intake.last_mean(), self.credits.way());
+        // What has so little to do elsewhere is done before it has come here, while jobs are as they
+        // were.
+        let pause = if is_worth_it { None } else { self.intake.forgets_at() };
+        (is_free && is_wanted).then(|| pause.map_or(self.offer_at, |at| at.max(self.offer_at)))
     }
 
     fn concurrency(&self) -> usize {

@@ -159,9 +159,9 @@ impl WorkerNode {
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Start(task) => effects.push(Effect::Start(task)),
-                ServerOutput::Offer { slot, blind } => {
+                ServerOutput::Offer { slot, blind, way } => {
                     let (offer, key) = (slot.offer, worker_key(self.number));
-                    if !self.outgoing.sender.offer(now, &key, slot, blind) {
+                    if !self.outgoing.sender.offer(now, &key, slot, (blind, way)) {
                         self.server.handle_no_taker(offer);
                     }
                 }

@@ -82,7 +82,7 @@ struct Model {
 impl Model {
     fn here(&self) -> Occupancy {
         let bytes = self.jobs.iter().map(|(_, bytes)| bytes).sum();
-        Occupancy { jobs: self.jobs.len() as u32, bytes, mean_service: self.mean }
+        Occupancy { jobs: self.jobs.len() as u32, bytes, mean_service: Some(self.mean) }
     }
 
     fn wanted(&self) -> u32 {

@@ -26,14 +26,14 @@ fn an_offer_takes_a_slot_until_it_is_claimed_returned_or_lapses() {
     let end = |credits: &mut Credits, how: usize, offer| match how {
         0 => assert!(credits.claim(at(0), A, Claim::Offer(offer), 200, Duration::ZERO)),
         1 => credits.handle_return(A, Claim::Offer(offer)),
-        2 => credits.handle_timeout(at(250)),
+        2 => credits.handle_timeout(at(190)),
         _ => assert!(credits.cancel_offer(offer)),
     };
     for how in 0..4 {
         let (offer, lifetime) = credits.offer(at(0), here(0)).unwrap();
-        assert_eq!(lifetime, ms(150));
-        assert_eq!(credits.poll_timeout(), Some(at(250)));
-        credits.handle_timeout(at(249));
+        assert_eq!(lifetime, ms(90));
+        assert_eq!(credits.poll_timeout(), Some(at(190)));
+        credits.handle_timeout(at(189));
         assert_eq!(credits.promised(), offered);
         end(&mut credits, how, offer);
         assert_eq!(credits.promised(), Promised::default());

@@ -125,7 +125,7 @@ fn an_idle_worker_offers_a_slot_and_keeps_it_for_who_brings_the_offer() {
     scene.greet(at(100), 1);
     let [(offered, true)] = &seen.offers[..] else { panic!("not one, blindly") };
     assert_eq!((&offered.instance, offered.incarnation), (&key().instance, LIFE));
-    assert_eq!(offered.lifetime_ms, 150);
+    assert_eq!(offered.lifetime_ms, 90);
     let (offer, claim) = (offered.offer, Claim::Offer(offered.offer));
     scene.job(at(101), 1, |_| {});
     assert_eq!(scene.see(at(101)).ended, [(1, 1, Verdict::Rejected(Reason::Full))]);
@@ -145,10 +145,60 @@ fn an_offer_that_found_nobody_is_made_again_after_a_service_to_who_is_known_to_b
     assert_eq!(scene.server.load(at(100)).promised, 1);
     scene.server.handle_no_taker(seen.offers[0].0.offer);
     assert_eq!(scene.server.load(at(100)).promised, 0);
-    assert_eq!(scene.server.poll_timeout(), Some(at(200)));
-    assert!(scene.see(at(199)).offers.is_empty());
-    let offers = scene.see(at(200)).offers;
-    assert!(matches!(offers[..], [(_, false)]), "{offers:?}");
+    assert_eq!(scene.server.poll_timeout(), Some(at(140)));
+    assert!(scene.see(at(139)).offers.is_empty());
+    let offers = scene.see(at(140)).offers;
+    let [(again, false)] = &offers[..] else { panic!("{offers:?}") };
+    scene.server.handle_no_taker(again.offer);
+    // And then after twice as long.
+    assert_eq!(scene.server.poll_timeout(), Some(at(220)));
+}
+
+/// How many credits a worker of that scene grants to one who wants nine.
+fn granted(scene: &mut Scene, now: Timestamp) -> u32 {
+    scene.greet(now, 1);
+    scene.ask(now, 1, 9);
+    scene.see(now).granted.iter().map(|(_, credits, _)| credits).sum()
+}
+
+#[test]
+fn who_has_finished_nothing_is_not_fast() {
+    assert_eq!(granted(&mut Scene::new(2, 20), at(0)), 2);
+    // Nor who has not for long: the work may be another.
+    assert_eq!(granted(&mut Scene::experienced(2, 20), at(10_099)), 5);
+    assert_eq!(granted(&mut Scene::experienced(2, 20), at(10_100)), 2);
+}
+
+#[test]
+fn nor_is_who_has_been_at_work_for_long_as_fast_as_before() {
+    let at_work_since = |started_at| {
+        let mut scene = Scene::experienced(1, 20);
+        scene.greet(started_at, 2);
+        scene.job(started_at, 2, |job| job.share = 0);
+        scene.see(started_at);
+        granted(&mut scene, at(200))
+    };
+    assert_eq!((at_work_since(at(180)), at_work_since(at(119))), (3, 0));
+}
+
+#[test]
+fn who_has_had_no_job_yet_offers_to_take_some_over() {
+    let mut scene = Scene::new(1, 9);
+    let offers = scene.see(at(0)).offers;
+    let [(first, true)] = &offers[..] else { panic!("{offers:?}") };
+    scene.server.handle_no_taker(first.offer);
+    assert_eq!(scene.server.poll_timeout(), Some(at(100)));
+    assert!(matches!(scene.see(at(100)).offers[..], [(_, false)]));
+}
+
+#[test]
+fn what_waits_behind_a_first_job_can_be_taken_over() {
+    let mut scene = Scene::new(1, 9);
+    [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
+    (0..2).for_each(|_| scene.job(at(0), 1, |_| {}));
+    scene.see(at(0));
+    scene.offer(at(1), 2, slot(5));
+    assert_eq!(scene.see(at(1)).ended, [(1, 2, handed_over(slot(5), 150))]);
 }
 
 #[test]
