@@ -1,6 +1,7 @@
 //! What svcmap must reach, in the simulator: every row of its goals, with enough jobs to mean it.
 
 use svcmap_tests::simulator::goals::{self, Goal};
+use svcmap_tests::simulator::starts;
 
 fn all_met(goals: &[Goal]) {
     for goal in goals {
@@ -12,6 +13,13 @@ fn all_met(goals: &[Goal]) {
 fn at_the_base_point() {
     // A share of a hundred thousandth is three jobs here.
     all_met(&goals::base(300_000));
+}
+
+#[test]
+fn at_the_start() {
+    for start in starts::measure() {
+        assert!(start.is_met(), "{start:?}");
+    }
 }
 
 #[test]

@@ -353,7 +353,9 @@ impl Credits {
     /// runs while a message goes there and back, and two against chance. Beside long jobs a message takes
     /// no time: what runs at once is enough.
     fn depth(&self, here: Occupancy) -> u32 {
-        let Some(mean) = here.mean_service.filter(|_| !handover::is_long(here.mean_service, self.way)) else {
+        let Some(mean) =
+            here.mean_service.filter(|_| !handover::is_long(here.mean_service, self.way))
+        else {
             return self.concurrency;
         };
         let on_the_way = 2.0 * self.way.as_secs_f64() * f64::from(self.concurrency)
@@ -366,7 +368,11 @@ impl Credits {
     /// For how long after a grant its job is to be expected at any moment. Where jobs are long, one that
     /// comes late costs little, and one that comes on top of it waits for long.
     fn expected_within(&self, here: Occupancy) -> Duration {
-        if handover::is_long(here.mean_service, self.way) { unused::STANDS } else { FRESH_WAYS * self.way }
+        if handover::is_long(here.mean_service, self.way) {
+            unused::STANDS
+        } else {
+            FRESH_WAYS * self.way
+        }
     }
 
     fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {

@@ -151,6 +151,11 @@ impl Outbox {
         }
     }
 
+    /// Whether any job of a service waits.
+    pub fn has_waiting(&self, service: &Name) -> bool {
+        lanes_of(&self.waiting, service).next().is_some()
+    }
+
     /// The job that has waited longest in a lane.
     pub fn first(&self, lane: &Lane) -> Option<JobId> {
         self.waiting.get(lane)?.front().copied()

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    Claim, Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello, ToWorker,
-    Verdict,
+    Claim, Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello,
+    ToWorker, Verdict,
 };
 use svcmap_proto::json::{Envelope, JsonError};
 use svcmap_proto::load::Load;

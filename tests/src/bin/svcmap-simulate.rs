@@ -13,7 +13,7 @@ use svcmap::soak::render;
 use svcmap_proto::io::Clock;
 use svcmap_tests::simulator::scenario::Faults;
 use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
-use svcmap_tests::simulator::{agreement, charts, gates, goals, sweep, table, variants};
+use svcmap_tests::simulator::{agreement, charts, gates, goals, starts, sweep, table, variants};
 
 /// A simulator of svcmap, around the very types that ship.
 #[derive(Parser)]
@@ -41,6 +41,8 @@ enum Command {
         #[arg(long, default_value = "300000")]
         jobs: u64,
     },
+    /// Measure how it begins, with fresh workers, bursts and late ones: a table in Markdown
+    Starts,
     /// Change one thing at a time around the base point: a table and pictures
     Sweep {
         /// Where they go
@@ -168,6 +170,7 @@ fn main() -> ExitCode {
         Command::Gates => check_gates(),
         Command::Goals { jobs } => measure_goals(jobs),
         Command::Variants { jobs } => measure_variants(jobs),
+        Command::Starts => measure_starts(),
         Command::Sweep { out, jobs, full } => run_sweep(&out, jobs, full),
         Command::Plot { out } => plot(&out),
         Command::Agree { executable, seconds } => agree(&executable, seconds),
@@ -179,6 +182,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn measure_starts() -> Result<(), String> {
+    say("| what is special | last job done at best | median | worst | must | met |");
+    say("| --- | --- | --- | --- | --- | --- |");
+    for start in starts::measure() {
+        let starts::Start { name, best_ms, median, worst, must } = start;
+        let met = if start.is_met() { "yes" } else { "no" };
+        say(&format!("| {name} | {best_ms} ms | {median:.3} | {worst:.3} | {must} | {met} |"));
+    }
+    Ok(())
 }
 
 fn measure_variants(jobs: u64) -> Result<(), String> {

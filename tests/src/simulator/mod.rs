@@ -26,6 +26,7 @@ pub mod nodes;
 pub mod policies;
 pub mod queue;
 pub mod scenario;
+pub mod starts;
 pub mod sweep;
 pub mod table;
 pub mod theory;

@@ -57,6 +57,26 @@ pub struct Crash {
     pub back_after: Option<Duration>,
 }
 
+/// Jobs that come all at once as the measurement starts, in place of all that would come from then on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Burst {
+    /// How many each sender has.
+    pub jobs: u32,
+    /// How many times as long each takes as those before.
+    pub times_as_long: f64,
+    /// How long there were none before.
+    pub pause: Duration,
+}
+
+/// Workers that start late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    /// How many, the last ones.
+    pub workers: usize,
+    /// How long after the start of the measurement.
+    pub after: Duration,
+}
+
 /// What goes wrong.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -92,6 +112,10 @@ pub struct Scenario {
     /// Each sender is on and off by turns, for ten service times in the mean. While it is on it sends
     /// [`ON_TO_OFF`] times as much as while it is off.
     pub on_off: bool,
+    /// Jobs that come all at once.
+    pub burst: Option<Burst>,
+    /// Workers that start late.
+    pub late: Option<Late>,
     /// Jobs that run at once at each worker.
     pub concurrency: u32,
     /// Jobs that wait beyond those.
@@ -148,6 +172,8 @@ impl Default for Scenario {
             heavy_share: None,
             idle_half: false,
             on_off: false,
+            burst: None,
+            late: None,
             concurrency: 1,
             queue: 10,
             queues: Vec::new(),

@@ -41,6 +41,8 @@ const BOARD_PART: usize = 4096;
 enum Event {
     /// The next job of a stream comes.
     Arrival(usize),
+    /// One of those that come all at once.
+    Burst(usize),
     /// A sender's user submits it.
     Submit {
         sender: usize,
@@ -134,7 +136,8 @@ impl World {
     /// The world of a scenario, before anything happens.
     pub fn new(scenario: Scenario) -> Self {
         let truth = Arc::new(Truth::new(&scenario));
-        let (workers, measured_at) = (scenario.workers, START + scenario.warm_up);
+        let (all, measured_at) = (scenario.workers, START + scenario.warm_up);
+        let workers = all - scenario.late.map_or(0, |late| late.workers);
         let mut world = Self {
             now: START,
             measured_at,
@@ -144,7 +147,7 @@ impl World {
             workload: Workload::new(&scenario, START),
             mapper: None,
             workers: (0..workers).map(|n| WorkerNode::new(&scenario, n, n)).collect(),
-            speeds: (0..workers).map(|number| scenario.speed(number)).collect(),
+            speeds: (0..all).map(|number| scenario.speed(number)).collect(),
             senders: Vec::new(),
             processes: Vec::new(),
             stopped: BTreeMap::new(),
@@ -181,8 +184,23 @@ impl World {
             Feed::Mapper | Feed::Query => self.queue.push(self.now, Event::Connections(true)),
         }
         self.plan_faults();
+        self.plan_late();
         for stream in 0..self.processes.len() {
-            let at = self.workload.next_arrival(stream);
+            self.plan_arrival(stream);
+            for _ in 0..self.scenario.burst.map_or(0, |burst| burst.jobs) {
+                self.queue.push(self.measured_at, Event::Burst(stream));
+            }
+        }
+    }
+
+    /// Plans the next job of a stream, if it comes in time.
+    fn plan_arrival(&mut self, stream: usize) {
+        let at = self.workload.next_arrival(stream);
+        let until = match self.scenario.burst {
+            Some(burst) => self.measured_at.before(burst.pause),
+            None => self.ends_at,
+        };
+        if at < until {
             self.queue.push(at, Event::Arrival(stream));
         }
     }
@@ -226,10 +244,13 @@ impl World {
                 let service_time = self.workload.service_time(stream);
                 let job = self.ledger.submit(now, stream, service_time);
                 self.happen(Event::Submit { sender: self.processes[stream], job });
-                let next = self.workload.next_arrival(stream);
-                if next < self.ends_at {
-                    self.queue.push(next, Event::Arrival(stream));
-                }
+                self.plan_arrival(stream);
+            }
+            Event::Burst(stream) => {
+                let times = self.scenario.burst.map_or(1.0, |burst| burst.times_as_long);
+                let service_time = self.workload.service_time(stream).mul_f64(times);
+                let job = self.ledger.submit(now, stream, service_time);
+                self.happen(Event::Submit { sender: self.processes[stream], job });
             }
             Event::Submit { sender, job } => return self.submit(sender, job),
             Event::Wake(node) => {

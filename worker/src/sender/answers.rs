@@ -74,8 +74,12 @@ impl Sender {
                 }
             }
             LinkOutput::Granted { credits } => {
+                let was_asked = self.asks.is_asked(number);
                 self.asks.handle_granted(&key.service, number, credits);
                 self.outbox.touch(&key.service);
+                if was_asked {
+                    self.return_unwanted(now, &key.service, number);
+                }
             }
             LinkOutput::Offered(slot) => {
                 self.asks.handle_offered(&key.service, number);

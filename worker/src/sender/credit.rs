@@ -142,10 +142,15 @@ impl Sender {
     pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         let waiting = self.patient(lane);
         if waiting == 0 {
-            if self.pace(&lane.service).is_tight() {
+            let pace = self.pace(&lane.service);
+            if pace.is_tight() || pace.is_long() {
                 for number in self.asks.links(lane) {
                     self.ask_for(now, lane, number, 0);
                 }
+            }
+            let credited = self.links.credited(&lane.service).map(|(number, _)| number);
+            for number in credited.collect::<Vec<_>>() {
+                self.return_unwanted(now, &lane.service, number);
             }
             return;
         }
@@ -160,6 +165,15 @@ impl Sender {
             }
         }
         self.asks.wait(now, lane, self.pace(&lane.service).patience());
+    }
+
+    /// Where jobs are long, a handler stands still for the whole time in which a credit that was asked for
+    /// is not used: it goes back as soon as no job waits.
+    pub(super) fn return_unwanted(&mut self, now: Timestamp, service: &Name, number: u64) {
+        let is_wanted = !self.pace(service).is_long() || self.outbox.has_waiting(service);
+        if let Some(state) = self.links.get_mut(number).filter(|_| !is_wanted) {
+            state.link.return_promises(now);
+        }
     }
 
     /// How many jobs of a lane wait for credits: not those that are not to be held.
@@ -337,8 +351,7 @@ impl Sender {
             let Some(waiting) = self.waiting_at(now, key) else { continue };
             known += 1;
             let mean = self.candidate(now, key).and_then(|c| self.pace(&own.service).service(&c));
-            let is_busy =
-                waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
+            let is_busy = waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
             if is_busy && busiest.is_none_or(|(most, _)| waiting > most) {
                 busiest = Some((waiting, *key));
             }

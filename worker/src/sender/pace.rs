@@ -5,6 +5,7 @@ use std::time::Duration;
 use svcmap_proto::load::Load;
 
 use crate::choice::Candidate;
+use crate::handover;
 
 /// Weight of the newest sample in each moving average: an eighth, as in RFC 6298.
 const WEIGHT: f64 = 1.0 / 8.0;
@@ -91,6 +92,12 @@ impl Pace {
         let ways = self.way.as_secs_f64() / self.service.as_secs_f64();
         let is_few = self.depth < SHORT_DEPTH && 2.0 * ways < self.depth;
         !self.service.is_zero() && ways > SHORT_WAYS && !is_few
+    }
+
+    /// Whether jobs take so much longer than their way that it does not matter, as far as is known.
+    pub(super) fn is_long(&self) -> bool {
+        let mean = (!self.service.is_zero()).then_some(self.service);
+        handover::is_long(mean, self.way)
     }
 
     /// Whether workers have little room beside what they run: a credit that nobody uses is missed.

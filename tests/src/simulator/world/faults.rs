@@ -25,8 +25,8 @@ pub(super) enum Fault {
     SenderEnds,
     /// The first worker's process ends.
     WorkerEnds,
-    /// Another life of it starts.
-    WorkerStarts,
+    /// Another life of a worker starts, or its first.
+    WorkerStarts(usize),
     /// A process stands still for so long.
     Pauses(Node, Duration),
     /// It goes on.
@@ -64,6 +64,18 @@ impl World {
         self.plan(faults.sender_crash, Fault::SenderEnds);
     }
 
+    /// Plans the start of workers that come late.
+    pub(super) fn plan_late(&mut self) {
+        let Some(late) = self.scenario.late else { return };
+        let all = self.scenario.workers;
+        for worker in all - late.workers..all {
+            // Who is not there has no room.
+            self.truth.set(worker, usize::MAX);
+            let at = self.measured_at + late.after;
+            self.queue.push(at, Event::Fault(Fault::WorkerStarts(worker)));
+        }
+    }
+
     /// Plans what happens at random, so often in the mean.
     fn plan(&mut self, mean: Option<Duration>, fault: Fault) {
         if let Some(mean) = mean {
@@ -94,7 +106,7 @@ impl World {
             Fault::Break { sender, line } => self.lose(sender, line),
             Fault::SenderEnds => self.end_sender(),
             Fault::WorkerEnds => self.end_worker(),
-            Fault::WorkerStarts => self.start_worker(0),
+            Fault::WorkerStarts(number) => self.start_worker(number),
             Fault::Pauses(node, length) => {
                 self.stopped.entry(node).or_insert_with(|| Stop::Paused(Vec::new()));
                 self.queue.push(self.now + length, Event::Fault(Fault::Resumes(node)));
@@ -160,7 +172,7 @@ impl World {
             self.send(node, Node::Mapper, Box::new(leave));
         }
         if let Some(time) = crash.back_after {
-            self.queue.push(self.now + time, Event::Fault(Fault::WorkerStarts));
+            self.queue.push(self.now + time, Event::Fault(Fault::WorkerStarts(0)));
         }
     }
 
