@@ -69,9 +69,9 @@ pub enum Command {
     /// One of the soak's senders
     #[command(hide = true)]
     SoakSender(SoakSenderArgs),
-    /// Become a program that ends together with the worker that started it
+    /// Run a worker's programs, and end all that they started
     #[command(hide = true)]
-    ExecChild(ExecChildArgs),
+    ExecChild,
 }
 
 /// Which mappers are meant.
@@ -115,7 +115,8 @@ Examples:
   svcmap mapper
   svcmap mapper --bind tcp://0.0.0.0:5555
 
-The first line on stdout says where it listens. SIGINT or SIGTERM ends it, a second one at once.")]
+The first line on stdout says where it listens. SIGINT, SIGTERM or SIGHUP ends it, a second SIGINT
+or SIGTERM at once.")]
 pub struct MapperArgs {
     /// Where workers and clients talk to it
     #[arg(long, value_name = "ENDPOINT", default_value = parse::MAPPER_DEFAULT)]
@@ -176,7 +177,8 @@ Examples:
   svcmap worker --service resize --exec 'convert - -resize 50% -' --concurrency 4
   svcmap worker --service nap --builtin sleep      (svcmap submit nap --data 50ms)
 
-SIGINT or SIGTERM drains it within the grace, a second one ends it at once.")]
+SIGINT, SIGTERM or SIGHUP drains it within the grace, a second SIGINT or SIGTERM ends it at once.
+Programs end with their job and with the worker, and so does all that they started.")]
 pub struct WorkerArgs {
     /// What it serves
     #[arg(long, value_name = "NAME")]
@@ -209,6 +211,10 @@ pub struct WorkerArgs {
     /// How long it finishes jobs after a signal
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]
     pub grace: Duration,
+    /// How much later a program is killed that has not ended at SIGTERM: at its job's deadline, when
+    /// it is cancelled, and at the end of the grace
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse::duration)]
+    pub kill_after: Duration,
     /// Largest payload or result
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
     pub payload_max: usize,
@@ -283,17 +289,6 @@ impl SubmitArgs {
     pub fn is_stdin(&self) -> bool {
         matches!(self.files.as_slice(), [file] if file.as_os_str() == "-")
     }
-}
-
-/// `svcmap exec-child`, which workers start.
-#[derive(Clone, Debug, Args)]
-pub struct ExecChildArgs {
-    /// Who started it; if that process is gone there is nothing to do
-    #[arg(long, value_name = "PID")]
-    pub parent: u32,
-    /// The program and its arguments
-    #[arg(required = true, last = true)]
-    pub argv: Vec<OsString>,
 }
 
 /// Parses a command line, or says on stdout or stderr why there is nothing to run: then returns

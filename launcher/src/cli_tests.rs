@@ -62,6 +62,7 @@ fn a_worker_needs_exactly_one_handler() {
     assert_eq!(good.mapper.mapper.len(), 2);
     assert_eq!(good.advertise[0].as_str(), "tcp://h:*");
     assert_eq!((good.concurrency.get(), good.queue, good.payload_max), (1, 10, 1 << 20));
+    assert_eq!((good.grace, good.kill_after), (Duration::from_secs(10), Duration::from_secs(2)));
     assert_eq!(worker("--builtin spin").unwrap().builtin, Some(Builtin::Spin));
     assert!(worker("").is_err());
     assert!(worker("--builtin echo --exec cat").is_err());
@@ -77,13 +78,6 @@ fn a_submission_needs_a_payload() {
     assert!(submit("").is_err());
     assert!(submit("--data x a.jpg").is_err());
     assert!(submit("--data x --deadline 0").is_err());
-}
-
-#[test]
-fn the_program_of_a_child_keeps_its_arguments() {
-    let line = "svcmap exec-child --parent 7 -- convert --json - '-resize 50%'";
-    let Command::ExecChild(args) = parsed(line).unwrap().command else { unreachable!() };
-    assert_eq!(args.argv, ["convert", "--json", "-", "-resize 50%"]);
 }
 
 #[test]

@@ -1,31 +1,44 @@
 //! One program run for each job: payload on stdin, result on stdout, exit status 0 is success.
 //!
-//! The program is started through this very executable (`svcmap exec-child`), which first asks the
-//! system to be killed when the worker ends, however it ends, and then becomes the program. It
-//! leads a process group of its own, and whatever of that group is left at the end of the job is
-//! killed. Only what a program puts into another session (`setsid`) outlives its job.
+//! A worker does not start programs itself. For each job that runs at a time it has a *keeper*, a
+//! child that is this very executable (`svcmap exec-child`), and hands it the three files of the
+//! job. The keeper runs the program and reports how it ended, once everything has ended that the
+//! program had started, whatever process group or session that was in. At a job's deadline, and when
+//! it is cancelled, all of that gets a SIGTERM, and after a while a SIGKILL; when the worker itself
+//! is gone, SIGKILL at once. A keeper serves one job after another, so this costs less than a new
+//! process for each.
+//!
+//! What can get away: a process of somebody else (`sudo`), which the keeper may not kill; and if a
+//! keeper is itself ended by SIGKILL, what has left its session.
 
 pub mod child;
 mod io;
+mod words;
 
-pub use io::run;
+pub use io::Runner;
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use crate::errors::Failure;
 
 /// How much of a program's stderr is kept for the error text: the last words matter.
 pub const STDERR_BYTES_KEPT: usize = 4096;
 
+/// Time that a program has between SIGTERM and SIGKILL, unless told otherwise.
+pub const KILL_AFTER: Duration = Duration::from_secs(2);
+
 /// The program that an instance runs for each job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     argv: Vec<String>,
     starter: PathBuf,
+    kill_after: Duration,
+    open_files: Option<u64>,
 }
 
 /// Why a command line names no program.
@@ -64,7 +77,20 @@ impl Program {
         if argv.is_empty() {
             return Err(ProgramError::Empty);
         }
-        Ok(Self { argv, starter: own_executable() })
+        Ok(Self { argv, starter: own_executable(), kill_after: KILL_AFTER, open_files: None })
+    }
+
+    /// The same, with so much time between SIGTERM and SIGKILL.
+    #[must_use]
+    pub fn killed_after(self, kill_after: Duration) -> Self {
+        Self { kill_after, ..self }
+    }
+
+    /// The same, which may open so many files (the soft limit) where the worker itself may open
+    /// more; `None` leaves it what the worker has.
+    #[must_use]
+    pub fn with_open_files(self, open_files: Option<u64>) -> Self {
+        Self { open_files, ..self }
     }
 
     /// The same, started by another build of svcmap than the running one: for tests.
@@ -109,10 +135,11 @@ fn own_executable() -> PathBuf {
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The system could not start another process. The next job may fare better.
+    /// The system could not start the program: it is gone, or there are too many processes or files.
+    /// The next job may fare better. This one was not begun.
     #[error("the program could not be started: {0}")]
     Start(std::io::Error),
-    /// The pipes to the program failed; it was killed.
+    /// The pipes to the program failed, or its keeper was killed; so was the program.
     #[error("the program could not be talked to: {0}")]
     Pipe(std::io::Error),
     /// The program said that it failed, or a signal ended it.
@@ -129,11 +156,11 @@ pub enum ExecError {
         /// The limit.
         limit_bytes: usize,
     },
-    /// It ran at the job's deadline; it was killed.
-    #[error("the program was killed at the job's deadline")]
+    /// It ran at the job's deadline; it was ended.
+    #[error("the program was ended at the job's deadline")]
     Deadline,
-    /// The sender took the job back; the program was killed.
-    #[error("cancelled; the program was killed")]
+    /// The sender took the job back, or the worker ends; the program was ended.
+    #[error("cancelled; the program was ended")]
     Cancelled,
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::event::{PollFd, Timespec};
-use rustix::process::{Pid, WaitId, WaitIdOptions};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use svcmap_proto::io::Clock;
@@ -96,8 +96,24 @@ pub fn stdout_columns() -> Option<usize> {
     Some(if columns == 0 { 80 } else { usize::from(columns) })
 }
 
-/// SIGINT and SIGTERM: the first is waited for, so that the process can end gracefully; a second
-/// one ends it at once, with the exit status 130 or 143.
+/// Lets this process open as many files as the system allows, as each connection is one. Returns the
+/// soft limit that it had before, for programs that it starts; `None` if there was none.
+pub fn raise_open_files_limit() -> Option<u64> {
+    let before = getrlimit(Resource::Nofile).current;
+    svcmap_proto::io::raise_open_files_limit();
+    before
+}
+
+/// Sets the soft limit of open files of this process, and of all that it starts from now on.
+pub fn set_open_files_limit(files: u64) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where a hard limit below it was set meanwhile it stays as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum });
+}
+
+/// SIGINT, SIGTERM, and SIGHUP, which a terminal sends that is closed: the first is waited for, so
+/// that the process can end gracefully. After it a SIGINT or SIGTERM ends the process at once, with
+/// the exit status 130 or 143. Another SIGHUP does not: one closed terminal sends several.
 #[derive(Debug)]
 pub struct StopSignals {
     signals: Signals,
@@ -110,12 +126,17 @@ impl StopSignals {
     /// If the system does not let them be caught.
     pub fn catch() -> std::io::Result<Self> {
         let armed = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
+        let mut signals = vec![SIGINT, SIGTERM];
+        for &signal in &signals {
             // In this order: the first signal finds the flag unset, and then sets it.
             flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
             flag::register(signal, armed.clone())?;
         }
-        Ok(Self { signals: Signals::new([SIGINT, SIGTERM])? })
+        if !is_hangup_ignored() {
+            flag::register(SIGHUP, armed)?;
+            signals.push(SIGHUP);
+        }
+        Ok(Self { signals: Signals::new(signals)? })
     }
 
     /// A way for another thread to end [`StopSignals::wait`] without a signal.
@@ -137,4 +158,13 @@ impl StopSignals {
         let thread = std::thread::Builder::new().name("signals".into());
         thread.spawn(move || action(self.wait())).map(drop)
     }
+}
+
+/// Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Where the
+/// system does not tell, SIGHUP is left as it is.
+fn is_hangup_ignored() -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }

@@ -12,6 +12,7 @@
 //! | [`measurement`] | how good the choices of senders were, for the soak and the simulator |
 //! | [`distribution`] | how long jobs take, for the soak and the simulator |
 //! | [`exec`] | one program run for each job |
+//! | [`processes`] | who descends from whom, and ending all that descends from us |
 //! | [`soak`] | what its senders write down, and what follows from that |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
@@ -30,6 +31,7 @@ pub mod io;
 pub mod logging;
 pub mod measurement;
 pub mod parse;
+pub mod processes;
 pub mod progress;
 pub mod soak;
 pub mod supervisor;
@@ -72,6 +74,6 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Status(args) => commands::status::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),
-        Command::ExecChild(args) => Ok(exec::child::become_program(&args)),
+        Command::ExecChild => Ok(exec::child::keep()),
     }
 }

@@ -33,6 +33,9 @@
 //! handler that waits for a job of its own service, while all its instances are full, waits until
 //! that deadline.
 //!
+//! Each connection is an open file or two. The limit of those is the process's own affair: one that
+//! talks to hundreds of others raises it before it starts.
+//!
 //! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
 //! clock, no thread, no log.
 //!

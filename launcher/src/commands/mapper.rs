@@ -8,7 +8,8 @@ use svcmap_proto::names::Endpoint;
 
 use crate::cli::MapperArgs;
 use crate::errors::{Error, Failure, print_out};
-use crate::io::{StopSignals, end_with_parent};
+use crate::io::{StopSignals, end_with_parent, raise_open_files_limit};
+use crate::processes::io::collect_orphans;
 
 /// A mapper that cannot start: most often because another one listens there already.
 fn cannot_start(error: StartError) -> Failure {
@@ -24,6 +25,9 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
         end_with_parent(parent).map_err(Failure::failed)?;
     }
     let signals = StopSignals::catch().map_err(Failure::failed)?;
+    collect_orphans().map_err(Failure::failed)?;
+    // Each worker and client is an open file or two.
+    raise_open_files_limit();
     let mut builder = Mapper::builder()
         .bind(args.bind.as_str())
         .publish(args.publish().as_str())

@@ -17,7 +17,7 @@ use super::status;
 use crate::cli::SubmitArgs;
 use crate::control::PATIENCE;
 use crate::errors::{self, Error, Failure, print_out_bytes};
-use crate::io::stdout_columns;
+use crate::io::{raise_open_files_limit, stdout_columns};
 use crate::progress::{self, Progress};
 use complaints::Complaints;
 use input::{Input, Source};
@@ -34,6 +34,7 @@ const UNDER_WAY_MAX: usize = 512;
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let mappers = args.mapper.endpoints()?;
     expect_service(args, &mappers)?;
+    raise_open_files_limit();
     let client = Client::builder()
         .mappers(mappers.iter().map(Endpoint::as_str))
         .outbox(OutboxConfig { payload_bytes_max: args.payload_max, ..OutboxConfig::default() })

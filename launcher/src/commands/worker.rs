@@ -14,9 +14,10 @@ use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder
 use super::soak;
 use crate::cli::{Builtin, WorkerArgs};
 use crate::errors::{Error, Exit, Failure, print_out};
-use crate::exec::{self, Program};
-use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until};
+use crate::exec::{Program, Runner};
+use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
+use crate::processes::io::collect_orphans;
 
 /// Serves until a signal ends it, or another process takes its name.
 ///
@@ -27,6 +28,8 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         end_with_parent(parent).map_err(Failure::failed)?;
     }
     let mut signals = StopSignals::catch().map_err(Failure::failed)?;
+    collect_orphans().map_err(Failure::failed)?;
+    let runner = runner(args, raise_open_files_limit())?.map(Arc::new);
     let replaced = Arc::new(AtomicBool::new(false));
     let builder = builder(args)?.logger(log.clone()).notify({
         let (replaced, stop) = (Arc::clone(&replaced), signals.stopper());
@@ -37,7 +40,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
             }
         }
     });
-    let worker = start(args, builder)?;
+    let worker = start(args, builder, runner.clone())?;
     let key = worker.key().clone();
     info!(log, "worker started"; "instance" => %key, "endpoint" => %worker.endpoint());
     // Only people and scripts read it; a worker without a stdout is as good.
@@ -45,6 +48,8 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let signal = signals.wait();
     info!(log, "worker drains"; "signal" => signal, "grace_ms" => args.grace.as_millis());
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
+    // What still runs was cancelled: programs have a little time for that.
+    runner.iter().for_each(|runner| runner.finish());
     info!(log, "worker drained"; "finished" => report.finished,
         "handed_back" => report.handed_back, "abandoned" => report.abandoned,
         "dropped" => report.dropped);
@@ -88,13 +93,23 @@ fn builder(args: &WorkerArgs) -> Result<WorkerBuilder, Failure> {
     Ok(builder)
 }
 
-fn start(args: &WorkerArgs, builder: WorkerBuilder) -> Result<Worker, Failure> {
-    let started = match (&args.exec, args.builtin) {
-        (Some(command), _) => {
-            let program = Program::parse(command)?;
-            program.find(std::env::var_os("PATH").as_deref())?;
+/// What runs the program of `--exec`, with the limit of open files that this process was given.
+fn runner(args: &WorkerArgs, open_files: Option<u64>) -> Result<Option<Runner>, Failure> {
+    let Some(command) = &args.exec else { return Ok(None) };
+    let program = Program::parse(command)?;
+    program.find(std::env::var_os("PATH").as_deref())?;
+    Ok(Some(Runner::new(program.killed_after(args.kill_after).with_open_files(open_files))))
+}
+
+fn start(
+    args: &WorkerArgs,
+    builder: WorkerBuilder,
+    runner: Option<Arc<Runner>>,
+) -> Result<Worker, Failure> {
+    let started = match (runner, args.builtin) {
+        (Some(runner), _) => {
             let result_bytes_max = args.payload_max;
-            builder.start(move |job: &Job| run_program(&program, job, result_bytes_max))
+            builder.start(move |job: &Job| run_program(&runner, job, result_bytes_max))
         }
         (None, Some(Builtin::Echo)) => builder.start(|job: &Job| Ok(job.payload().to_vec())),
         (None, Some(Builtin::Sleep)) => builder.start(|job: &Job| take_time(job, pause_until)),
@@ -116,13 +131,13 @@ fn cannot_start(error: StartError) -> Failure {
 }
 
 fn run_program(
-    program: &Program,
+    runner: &Runner,
     job: &Job,
     result_bytes_max: usize,
 ) -> Result<Vec<u8>, HandlerError> {
     let deadline = Clock.now() + job.time_left();
     let is_cancelled = || job.is_cancelled();
-    Ok(exec::run(program, job.payload(), result_bytes_max, deadline, &is_cancelled)?)
+    Ok(runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled)?)
 }
 
 /// Spends the time that the payload says, in steps short enough to notice a cancellation.

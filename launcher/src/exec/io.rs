@@ -1,110 +1,222 @@
-//! Runs the program: one thread, three pipes and the end of the child in one poll.
+//! Runs the program: one thread, three pipes and the word of the keeper in one poll.
 
-use std::io::{ErrorKind, Read, Write};
+mod keeper;
+
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::ExitStatus;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Signal, kill_process_group};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 
+use self::keeper::Keeper;
+use super::words::Report;
 use super::{ExecError, Program, Tail};
-use crate::io::{LOOK_INTERVAL, exit_fd, has_ended, pid, poll};
+use crate::io::{LOOK_INTERVAL, poll};
+use crate::processes::io::KILLED_WITHIN;
 
 /// Bytes of one read or write: what a pipe holds by default.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Reads after the child's end that a pipe is still worth: 16 chunks are the largest pipe that an
-/// unprivileged process can make. A process that outlives its group and goes on writing ends here.
+/// Reads after the program's end that a pipe is still worth: 16 chunks are the largest pipe that an
+/// unprivileged process can make.
 const LAST_READS_MAX: usize = 16;
 
-/// Runs the program for one job and returns what it wrote to stdout.
-///
-/// A program that does not read its payload is no error. `is_cancelled` is asked every 50 ms.
-///
-/// # Errors
-/// See [`ExecError`]. Whatever the error, nothing of the program's process group runs any more.
-pub fn run(
-    program: &Program,
-    payload: &[u8],
-    result_bytes_max: usize,
-    deadline: Timestamp,
-    is_cancelled: &dyn Fn() -> bool,
-) -> Result<Vec<u8>, ExecError> {
-    let mut running = Running::start(program, result_bytes_max)?;
-    let mut unsent = payload;
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let now = Clock.now();
-        if is_cancelled() {
-            return Err(ExecError::Cancelled);
+/// How much longer than it should a keeper may take to end a program: then it is ended itself.
+const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs a program for one job after another, in as many threads as call it. Dropping it ends
+/// whatever still runs.
+#[derive(Debug)]
+pub struct Runner {
+    program: Program,
+    state: Mutex<State>,
+    one_ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that have no job now, the one that had the last one last.
+    idle: Vec<Keeper>,
+    running: usize,
+}
+
+impl Runner {
+    /// Runs that program.
+    pub fn new(program: Program) -> Self {
+        Self { program, state: Mutex::default(), one_ended: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the program for one job and returns what it wrote to stdout.
+    ///
+    /// A program that does not read its payload is no error. `is_cancelled` is asked every 50 ms.
+    ///
+    /// # Errors
+    /// See [`ExecError`]. Whatever the error, nothing that the program started runs any more.
+    pub fn run(
+        &self,
+        payload: &[u8],
+        result_bytes_max: usize,
+        deadline: Timestamp,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, ExecError> {
+        let _counted = Counted::new(self);
+        let (stdio, mut job) = Job::new(result_bytes_max).map_err(ExecError::Start)?;
+        let mut keeper = self.keeper_of(&stdio).map_err(ExecError::Start)?;
+        drop(stdio);
+        let result = job.follow(payload, &mut keeper, deadline, is_cancelled);
+        if !keeper.is_idle() {
+            let limit = self.program.kill_after + KILLED_WITHIN + KEEPER_PATIENCE;
+            job.end(&mut keeper, Clock.now() + limit);
         }
-        if now >= deadline {
-            return Err(ExecError::Deadline);
+        if keeper.is_idle() {
+            self.state().idle.push(keeper);
         }
-        running.wait(deadline.min(now + LOOK_INTERVAL)).map_err(ExecError::Pipe)?;
-        running.write(&mut unsent).map_err(ExecError::Pipe)?;
-        running.read(&mut buffer, 1)?;
-        if has_ended(&running.child) {
-            return running.finish(&mut buffer);
+        result
+    }
+
+    /// A keeper that was handed a job with these files.
+    fn keeper_of(&self, stdio: &[OwnedFd; 3]) -> std::io::Result<Keeper> {
+        loop {
+            let Some(mut keeper) = self.state().idle.pop() else { break };
+            // One that somebody has killed takes nothing.
+            if keeper.start(stdio).is_ok() {
+                return Ok(keeper);
+            }
         }
+        let mut keeper = Keeper::new(&self.program)?;
+        keeper.start(stdio)?;
+        Ok(keeper)
+    }
+
+    /// Waits until no program runs, at most so much longer than ending one takes, and then ends
+    /// all keepers. To be called when every job was cancelled.
+    pub fn finish(&self) {
+        let limit = self.program.kill_after + KEEPER_PATIENCE + KILLED_WITHIN;
+        let waited = self.one_ended.wait_timeout_while(self.state(), limit, |s| s.running > 0);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let idle = std::mem::take(&mut state.idle);
+        drop(state);
+        idle.iter().for_each(Keeper::dismiss);
     }
 }
 
-/// A program at work. Dropping it kills what is left of its process group.
-struct Running {
-    child: Child,
-    exit: Option<OwnedFd>,
-    stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
+/// One that runs, as long as it does.
+struct Counted<'a>(&'a Runner);
+
+impl<'a> Counted<'a> {
+    fn new(runner: &'a Runner) -> Self {
+        runner.state().running += 1;
+        Self(runner)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.state().running -= 1;
+        self.0.one_ended.notify_all();
+    }
+}
+
+/// The pipes of a program at work, and what came out of them.
+struct Job {
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
     result: Vec<u8>,
     result_bytes_max: usize,
     tail: Tail,
 }
 
-impl Running {
-    fn start(program: &Program, result_bytes_max: usize) -> Result<Self, ExecError> {
-        let mut child = Command::new(&program.starter)
-            .args(["exec-child", "--parent", &std::process::id().to_string(), "--"])
-            .args(&program.argv)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(ExecError::Start)?;
-        let running = Self {
-            exit: exit_fd(&child),
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            stderr: child.stderr.take(),
-            child,
+impl Job {
+    /// Three pipes: the program's ends, and ours.
+    fn new(result_bytes_max: usize) -> std::io::Result<([OwnedFd; 3], Self)> {
+        let (stdin, payload) = std::io::pipe()?;
+        let (result, stdout) = std::io::pipe()?;
+        let (words, stderr) = std::io::pipe()?;
+        for pipe in [payload.as_fd(), result.as_fd(), words.as_fd()] {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let job = Self {
+            stdin: Some(payload),
+            stdout: Some(result),
+            stderr: Some(words),
             result: Vec::new(),
             result_bytes_max,
             tail: Tail::default(),
         };
-        let pipes = [
-            running.stdin.as_ref().map(AsFd::as_fd),
-            running.stdout.as_ref().map(AsFd::as_fd),
-            running.stderr.as_ref().map(AsFd::as_fd),
-        ];
-        for pipe in pipes.into_iter().flatten() {
-            rustix::io::ioctl_fionbio(pipe, true).map_err(|e| ExecError::Pipe(e.into()))?;
-        }
-        Ok(running)
+        Ok(([stdin.into(), stdout.into(), stderr.into()], job))
     }
 
-    fn wait(&self, deadline: Timestamp) -> std::io::Result<()> {
+    /// Until the program and all that it started has ended, or has to be ended.
+    fn follow(
+        &mut self,
+        mut unsent: &[u8],
+        keeper: &mut Keeper,
+        deadline: Timestamp,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, ExecError> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let now = Clock.now();
+            if now >= deadline {
+                return Err(ExecError::Deadline);
+            }
+            if is_cancelled() {
+                return Err(ExecError::Cancelled);
+            }
+            self.write(&mut unsent).map_err(ExecError::Pipe)?;
+            self.read(&mut buffer, 1)?;
+            if !self.wait(keeper, deadline.min(now + LOOK_INTERVAL)).map_err(ExecError::Pipe)? {
+                continue;
+            }
+            match keeper.report()? {
+                Report::Ready => {}
+                Report::NotStarted(errno) => {
+                    return Err(ExecError::Start(std::io::Error::from_raw_os_error(errno)));
+                }
+                Report::Ended(status) => {
+                    return self.finish(ExitStatus::from_raw(status), &mut buffer);
+                }
+            }
+        }
+    }
+
+    /// Has it ended by the keeper, which may take until then. What it still writes is thrown away;
+    /// its stdin stays open, as half a payload should not look like a whole one.
+    fn end(&mut self, keeper: &mut Keeper, deadline: Timestamp) {
+        let _unread = self.stdin.take();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        keeper.end_job();
+        while !keeper.is_idle() && Clock.now() < deadline {
+            // A pipe that fails, or a result that is too large, changes nothing any more.
+            let _ = self.read(&mut buffer, 1);
+            match self.wait(keeper, deadline) {
+                Ok(false) => {}
+                Ok(true) if keeper.report().is_ok() => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until there is something to do. Whether the keeper has said something.
+    fn wait(&self, keeper: &Keeper, deadline: Timestamp) -> std::io::Result<bool> {
         let mut fds = Vec::with_capacity(4);
+        fds.push(PollFd::new(keeper, PollFlags::IN));
         fds.extend(self.stdin.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
         fds.extend(self.stdout.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
         fds.extend(self.stderr.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN)));
-        fds.extend(self.exit.as_ref().map(|exit| PollFd::new(exit, PollFlags::IN)));
-        poll(&mut fds, deadline)
+        poll(&mut fds, deadline)?;
+        Ok(!fds[0].revents().is_empty())
     }
 
     /// Writes what the program takes; closes its stdin at the end of the payload, and when nobody
@@ -142,34 +254,13 @@ impl Running {
         Ok(())
     }
 
-    /// The child has ended: takes what the pipes still hold, but waits for nobody.
-    fn finish(mut self, buffer: &mut [u8]) -> Result<Vec<u8>, ExecError> {
-        self.kill_group();
+    /// All has ended: takes what the pipes still hold.
+    fn finish(&mut self, status: ExitStatus, buffer: &mut [u8]) -> Result<Vec<u8>, ExecError> {
         self.read(buffer, LAST_READS_MAX)?;
-        let status = self.child.wait().map_err(ExecError::Pipe)?;
         if status.success() {
             return Ok(std::mem::take(&mut self.result));
         }
         Err(ExecError::Ended { status, stderr: self.tail.text() })
-    }
-
-    /// Kills the whole group. The child has not been waited for, so its number is still its own.
-    fn kill_group(&self) {
-        if let Some(pid) = pid(&self.child) {
-            // A group that has nobody left is what we want.
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // `try_wait` knows whether it was waited for; if it was, the number may be another's.
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill_group();
-            // It was killed, so this is short.
-            let _ = self.child.wait();
-        }
     }
 }
 

@@ -122,8 +122,6 @@ impl MapperBuilder {
         let Self { bind, publish, config, logger } = self;
         let (bind, publish): (Endpoint, Endpoint) = (bind.parse()?, publish.parse()?);
         config.validate()?;
-        // Each worker and client is an open file or two.
-        proto_io::raise_open_files_limit();
 
         let mut event_loop = EventLoop::new(&[])?;
         let publish_settings =

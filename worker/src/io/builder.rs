@@ -195,7 +195,6 @@ impl ClientBuilder {
     pub fn start(self) -> Result<Client, StartError> {
         self.common.outbox.validate()?;
         let mappers = self.common.mappers()?;
-        io::raise_open_files_limit();
         let thread = self.common.start(EventLoop::new(&[])?, mappers, None)?;
         Ok(Client { shared: Arc::clone(&thread.shared), _thread: Some(thread) })
     }
@@ -327,7 +326,6 @@ impl WorkerBuilder {
             None => sockets::default_instance(),
         };
         let key = InstanceKey { service, instance };
-        io::raise_open_files_limit();
         let mut event_loop = EventLoop::new(&[])?;
         let bind = match &self.bind {
             Some(bind) => bind.parse()?,

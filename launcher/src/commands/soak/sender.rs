@@ -14,7 +14,7 @@ use svcmap_worker::{Client, JobId, Observation, Outcome, Policy, Reason, SubmitE
 use crate::cli::{LoadOptions, SoakSenderArgs};
 use crate::distribution::exponential;
 use crate::errors::{Error, Failure};
-use crate::io::{end_with_parent, pause_until};
+use crate::io::{end_with_parent, pause_until, raise_open_files_limit};
 use crate::soak::records::{self, Attempt, Records};
 
 /// By when each job has its outcome.
@@ -41,6 +41,7 @@ pub fn run(args: &SoakSenderArgs) -> Result<ExitCode, Error> {
     if let Some(parent) = args.supervised.supervised {
         end_with_parent(parent).map_err(Failure::failed)?;
     }
+    raise_open_files_limit();
     let observations = Observations::default();
     let observed = Arc::clone(&observations);
     let client = Client::builder()
