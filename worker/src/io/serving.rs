@@ -22,6 +22,7 @@ use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
+use crate::session::Observed;
 
 /// How often in a turn of the loop finished jobs are looked for beside its start: senders wait to be
 /// heard.
@@ -33,6 +34,7 @@ pub(super) struct Serving {
     incarnation: Option<Incarnation>,
     pub(super) listener: Listener,
     advertise: Vec<Endpoint>,
+    observed: Observed,
     config: IntakeConfig,
     /// Made at the first WELCOME: the incarnation is not known before.
     pub(super) server: Option<Server>,
@@ -75,6 +77,7 @@ impl Serving {
             incarnation,
             listener,
             advertise,
+            observed: Observed::default(),
             config,
             server: None,
             registration: None,
@@ -91,28 +94,29 @@ impl Serving {
         &self.key
     }
 
-    /// What to register with. Decided once, at the first WELCOME, and the same for every mapper.
-    pub(super) fn registration(&mut self, welcome: &Welcome) -> Registration {
-        if let Some(registration) = &self.registration {
-            return registration.clone();
-        }
+    /// What to register with, now that this mapper said WELCOME; the same for every mapper. Decided
+    /// at the first one, but for the addresses, which may change.
+    pub(super) fn registration(&mut self, mapper: usize, welcome: &Welcome) -> &Registration {
+        let observed = self.observed.handle_welcome(mapper, &welcome.observed);
+        let endpoints = sockets::endpoints(&self.listener.endpoint, &self.advertise, observed);
+        let registration = match self.registration.take() {
+            Some(known) => Registration { endpoints, ..known },
+            None => self.first_registration(welcome, endpoints),
+        };
+        self.registration.insert(registration)
+    }
+
+    fn first_registration(&mut self, welcome: &Welcome, endpoints: Vec<Endpoint>) -> Registration {
         let incarnation = self.incarnation.unwrap_or_else(|| {
             let above = welcome.highest.map_or(0, |highest| highest.0.saturating_add(1));
             Incarnation(Clock.unix_us().max(above))
         });
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
-        let bound = &self.listener.endpoint;
-        let registration = Registration {
-            key,
-            incarnation,
-            endpoints: sockets::endpoints(bound, &self.advertise, &welcome.observed),
-            host: io::host_id(),
-            pid: std::process::id(),
-            load: server.load(Clock.now()),
-        };
+        let load = server.load(Clock.now());
         self.server = Some(server);
-        self.registration.insert(registration).clone()
+        let (host, pid) = (io::host_id(), std::process::id());
+        Registration { key, incarnation, endpoints, host, pid, load }
     }
 
     /// Takes what handlers have finished, at the start of a turn.
