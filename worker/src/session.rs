@@ -187,7 +187,10 @@ impl Session {
         if registration.load.sequence > self.load.sequence {
             self.load = registration.load;
         }
-        let changed = |known: &Registration| known.endpoints != registration.endpoints;
+        let changed = |known: &Registration| {
+            (&known.endpoints, known.incarnation)
+                != (&registration.endpoints, registration.incarnation)
+        };
         let is_news = self.registration.as_ref().is_none_or(changed);
         self.registration = Some(registration);
         let is_told = matches!(self.phase, Phase::Registering(_) | Phase::Registered);

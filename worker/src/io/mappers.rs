@@ -190,7 +190,14 @@ impl Mappers {
                         self.subscribe(index, event_loop);
                         sender.handle_silence(index);
                     }
-                    notable => self.report(index, notable),
+                    notable => {
+                        if notable == SessionOutput::Registered
+                            && let Some(serving) = &mut serving
+                        {
+                            serving.handle_registered();
+                        }
+                        self.report(index, notable);
+                    }
                 }
             }
         }

@@ -11,6 +11,7 @@ use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
 use svcmap_proto::jobs::{FromWorker, OfferId};
 use svcmap_proto::json::{self, Envelope, JsonError};
+use svcmap_proto::limits;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -39,6 +40,8 @@ pub(super) struct Serving {
     /// Made at the first WELCOME: the incarnation is not known before.
     pub(super) server: Option<Server>,
     registration: Option<Registration>,
+    /// A mapper has listed it.
+    is_known: bool,
     /// Clients that came before the server was made.
     early: Vec<Envelope>,
     assignments: Sender<Assignment>,
@@ -81,6 +84,7 @@ impl Serving {
             config,
             server: None,
             registration: None,
+            is_known: false,
             early: Vec::new(),
             assignments,
             completions,
@@ -95,15 +99,31 @@ impl Serving {
     }
 
     /// What to register with, now that this mapper said WELCOME; the same for every mapper. Decided
-    /// at the first one, but for the addresses, which may change.
+    /// at the first one, but for the addresses, which may change, and for a life that no mapper takes
+    /// because it began while this machine's clock was wrong.
     pub(super) fn registration(&mut self, mapper: usize, welcome: &Welcome) -> &Registration {
         let observed = self.observed.handle_welcome(mapper, &welcome.observed);
         let endpoints = sockets::endpoints(&self.listener.endpoint, &self.advertise, observed);
+        let newest = Clock.unix_us().saturating_add(limits::INCARNATION_AHEAD_US_MAX);
         let registration = match self.registration.take() {
+            Some(known) if self.may_begin_anew() && known.incarnation.0 > newest => {
+                self.first_registration(welcome, endpoints)
+            }
             Some(known) => Registration { endpoints, ..known },
             None => self.first_registration(welcome, endpoints),
         };
         self.registration.insert(registration)
+    }
+
+    /// A mapper lists this life.
+    pub(super) fn handle_registered(&mut self) {
+        self.is_known = true;
+    }
+
+    /// Whether nobody knows of this life yet, and its number is this worker's to choose.
+    fn may_begin_anew(&self) -> bool {
+        let is_idle = self.server.as_ref().is_none_or(|server| server.intake().is_empty());
+        self.incarnation.is_none() && !self.is_known && is_idle
     }
 
     fn first_registration(&mut self, welcome: &Welcome, endpoints: Vec<Endpoint>) -> Registration {

@@ -419,6 +419,15 @@ fn a_changed_address_is_registered_at_once_and_the_same_one_is_not() {
     assert_eq!(sent(&mut session), ["register"]);
     session.handle_message(at(21), registered());
     assert!(session.is_registered());
+    // So is a new life of a worker whose clock was wrong, and nothing about the former one counts.
+    let life = Incarnation(10);
+    let anew = Registration { incarnation: life, endpoints: moved, ..registration() };
+    session.register(at(25), anew);
+    assert_eq!(sent(&mut session), ["register"]);
+    session.handle_message(at(26), registered());
+    assert!(!session.is_registered());
+    session.handle_message(at(26), FromMapper::Registered { key: key(), incarnation: life });
+    assert!(session.is_registered());
     sent(&mut session);
     // The mapper itself sees another address, on a connection that a router on the way took over.
     let seen = Welcome { observed: "10.0.0.3".to_owned(), ..crate::testing::welcome() };
