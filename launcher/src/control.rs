@@ -32,6 +32,18 @@ pub struct Question {
     pub left: Vec<(InstanceKey, Incarnation)>,
     /// Whose instances to ask for.
     pub scope: Scope,
+    /// Whose answers to wait for.
+    pub wait: Wait,
+}
+
+/// Whose answers to wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// All mappers', within the time for them: who does not answer is part of the picture.
+    #[default]
+    All,
+    /// The first's that lists an instance, the one of that name if there is one; else all.
+    Found(Option<Name>),
 }
 
 /// Whose instances to ask for.
@@ -243,6 +255,13 @@ impl Conversation {
             Progress::Listed { .. } => self.unasked.is_empty() && self.asked.is_empty(),
             Progress::WrongVersion(..) => true,
         }
+    }
+
+    /// Whether no other mapper needs to be heard.
+    fn is_enough(&self) -> bool {
+        let Wait::Found(instance) = &self.question.wait else { return false };
+        let is_it = |key: &InstanceKey| instance.as_ref().is_none_or(|name| key.instance == *name);
+        self.is_over() && self.instances.keys().any(is_it)
     }
 
     fn answer(&self) -> Answer {

@@ -93,7 +93,7 @@ fn all_pages_and_all_parts_are_awaited() {
 fn who_left_is_told_before_the_question_that_proves_it() {
     let left = vec![(key("a/1"), Incarnation(7))];
     let (talk, sent) = conversation(
-        Question { left, scope: Scope::Nothing },
+        Question { left, ..Question::default() },
         &[welcome(), services(&["a"], false)],
     );
     assert!(matches!(
@@ -119,6 +119,22 @@ fn many_services_are_asked_for_a_few_at_a_time() {
     }
     assert_eq!(answered, 200);
     assert!(talk.is_over());
+}
+
+#[test]
+fn one_mapper_that_lists_who_is_wanted_is_enough() {
+    let answers = [welcome(), services(&["a"], false), snapshot("a", 0, 1, vec![entry("1", 1, 1)])];
+    let is_enough = |wait: Wait, answers: &[FromMapper]| {
+        let scope = Scope::Service(name("a"));
+        conversation(Question { scope, wait, ..Question::default() }, answers).0.is_enough()
+    };
+    assert!(is_enough(Wait::Found(None), &answers));
+    assert!(is_enough(Wait::Found(Some(name("1"))), &answers));
+    assert!(!is_enough(Wait::Found(Some(name("2"))), &answers), "another mapper may list it");
+    assert!(!is_enough(Wait::All, &answers), "who is silent is to be seen");
+    assert!(!is_enough(Wait::Found(None), &answers[..2]), "it has not said yet");
+    let nobody = [welcome(), services(&["a"], false), snapshot("a", 0, 1, vec![])];
+    assert!(!is_enough(Wait::Found(None), &nobody));
 }
 
 #[test]

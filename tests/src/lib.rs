@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time: conditions are awaited, with a limit.
 
 pub mod bench;
+pub mod netns;
 pub mod simulator;
 
 use std::process::{Command, Output};

@@ -53,6 +53,7 @@
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backoff;
 pub mod choice;
 pub mod clients;
 pub mod config;

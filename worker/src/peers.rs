@@ -127,6 +127,14 @@ impl Peers {
         self.silent.remove(&mapper);
     }
 
+    /// Pulses of that mapper, which is there, have ceased to come: it is asked each beat until
+    /// something comes on PUB again.
+    pub fn handle_silence(&mut self, mapper: usize) {
+        self.heard.remove(&mapper);
+        let views = self.services.values_mut().filter_map(|service| service.views.get_mut(mapper));
+        views.for_each(View::handle_silence);
+    }
+
     /// Something came on PUB for that service.
     pub fn handle_publication(
         &mut self,
@@ -137,6 +145,7 @@ impl Peers {
     ) {
         self.handle_pulse(mapper);
         let Some(known) = self.services.get_mut(service) else { return };
+        known.told_at = Some(now);
         let members = known.members.len();
         let update = known.views.get_mut(mapper).and_then(|view| match publication {
             Publication::Pulse { .. } => None,
@@ -155,6 +164,7 @@ impl Peers {
         part: &SnapshotPart,
     ) {
         let Some(known) = self.services.get_mut(service) else { return };
+        known.told_at = Some(now);
         let update = known.views.get_mut(mapper).and_then(|view| view.handle_asked_snapshot(part));
         self.apply(now, mapper, service, update);
     }
@@ -185,6 +195,16 @@ impl Peers {
             Some(service) if service.views.iter().any(View::is_conclusive) => Knowledge::Complete,
             _ => Knowledge::None,
         }
+    }
+
+    /// When a mapper last told anything of a service; `None` if none has yet.
+    pub fn told_at(&self, service: &Name) -> Option<Timestamp> {
+        self.services.get(service)?.told_at
+    }
+
+    /// The services that it keeps track of.
+    pub fn services(&self) -> impl Iterator<Item = &Name> {
+        self.services.keys()
     }
 
     /// The members of a service, by name.

@@ -167,9 +167,16 @@ impl Sender {
         self.observe = true;
     }
 
-    /// What this sender has counted.
+    /// What this sender has counted. The ages of what it knows are missing.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
+    }
+
+    /// The same, with how old what it knows is.
+    pub fn statistics_at(&self, now: Timestamp) -> Statistics {
+        let told = |name: &Name| Some((name.clone(), now.since(self.peers.told_at(name)?)));
+        let told_ago = self.peers.services().filter_map(told).collect();
+        Statistics { told_ago, ..self.statistics.clone() }
     }
 
     /// The cache.
@@ -221,6 +228,11 @@ impl Sender {
     /// A mapper's pulse came.
     pub fn handle_pulse(&mut self, mapper: usize) {
         self.peers.handle_pulse(mapper);
+    }
+
+    /// A mapper's pulses have ceased to come.
+    pub fn handle_silence(&mut self, mapper: usize) {
+        self.peers.handle_silence(mapper);
     }
 
     /// A mapper published something about a service.

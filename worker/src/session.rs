@@ -1,7 +1,11 @@
 //! A process's conversation with one mapper: HELLO, register, report, beat, register again.
 //!
 //! It never gives up: a mapper that is away is simply not told, and when it is back, or another
-//! life of it, the conversation starts over.
+//! life of it, the conversation starts over. What the mapper refuses is tried again, too.
+
+mod liveness;
+mod observed;
+mod outage;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,6 +17,11 @@ use svcmap_proto::control::{
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
+
+use crate::backoff::Backoff;
+use liveness::Hearing;
+pub use observed::Observed;
+pub use outage::{Outage, OutageOutput};
 
 /// Reports of a load that crossed a level keep at least this distance: a burst is one report.
 const CROSSING_INTERVAL: Duration = Duration::from_millis(5);
@@ -29,6 +38,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// register again by this much: 2,000 registrations a second are easy for any mapper.
 const SPREAD_PER_INSTANCE: Duration = Duration::from_micros(500);
 
+/// What was refused is tried again after this, then twice this, and so on.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+
 /// What the session wants done, or has found out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SessionOutput {
@@ -38,11 +50,18 @@ pub enum SessionOutput {
     Welcomed(Welcome),
     /// The mapper lists this instance.
     Registered,
-    /// The mapper does not list it, and will not.
+    /// The mapper does not list it. That is tried again, and said at a falling rate.
     RegistrationRefused(RegistrationError),
     /// Another life has taken the name: this one is to stop.
     Replaced(Incarnation),
-    /// The mapper speaks other versions of the protocol.
+    /// Nothing was heard from the mapper for so long. Said at a falling rate.
+    Silent(Duration),
+    /// Make a new connection in place of the one there is, or was.
+    Reconnect,
+    /// No pulse comes: make a new subscription in place of the one there is, or should be.
+    Resubscribe,
+    /// The mapper speaks other versions of the protocol. It is asked again, and that is said at a
+    /// falling rate.
     WrongVersion {
         /// The oldest that it speaks.
         oldest: u8,
@@ -65,6 +84,8 @@ enum Phase {
     Registering(Timestamp),
     /// The mapper lists the instance.
     Registered,
+    /// The registration was refused: it starts over then.
+    Refused(Timestamp),
     /// There is nothing more to say.
     Ended,
 }
@@ -77,7 +98,10 @@ pub struct Session {
     registration: Option<Registration>,
     phase: Phase,
     epoch: Option<Epoch>,
+    /// The address at which the mapper sees this process.
+    observed: String,
     beat: Duration,
+    expiry: Duration,
     publish: Duration,
     /// Instances that the mapper lists, as its pulse tells.
     known: u32,
@@ -87,24 +111,35 @@ pub struct Session {
     /// When a load that had crossed a level was last reported.
     crossed_at: Timestamp,
     load: Load,
+    answers: Hearing,
+    pulses: Hearing,
+    refusals: Backoff,
+    random: fastrand::Rng,
     outputs: VecDeque<SessionOutput>,
 }
 
 impl Session {
-    /// A conversation that has not begun, for a process that serves under `key`, or only sends.
-    pub fn new(key: Option<InstanceKey>) -> Self {
+    /// A conversation that begins when the mapper that was dialled `now` is there, for a process that
+    /// serves under `key`, or only sends. `seed` is a random number.
+    pub fn new(now: Timestamp, key: Option<InstanceKey>, seed: u64) -> Self {
         Self {
             key,
             registration: None,
             phase: Phase::Away,
             epoch: None,
+            observed: String::new(),
             beat: Duration::from_secs(1),
+            expiry: Duration::from_secs(3),
             publish: Duration::from_millis(100),
             known: 0,
             reported: Load::default(),
             reported_at: Timestamp::default(),
             crossed_at: Timestamp::default(),
             load: Load::default(),
+            answers: Hearing::new(now),
+            pulses: Hearing::new(now),
+            refusals: Backoff::default(),
+            random: fastrand::Rng::with_seed(seed),
             outputs: VecDeque::new(),
         }
     }
@@ -116,7 +151,15 @@ impl Session {
 
     /// Whether the mapper has answered on the current connection.
     pub fn is_welcomed(&self) -> bool {
-        matches!(self.phase, Phase::Welcomed | Phase::Registering(_) | Phase::Registered)
+        matches!(
+            self.phase,
+            Phase::Welcomed | Phase::Registering(_) | Phase::Registered | Phase::Refused(_)
+        )
+    }
+
+    /// Whether the mapper is there, as far as is known, or there is nothing to be said to it.
+    pub fn is_answered(&self) -> bool {
+        !matches!(self.phase, Phase::Away | Phase::Greeting(_))
     }
 
     /// Whether the mapper lists this instance, as far as it has said.
@@ -132,9 +175,10 @@ impl Session {
     }
 
     /// There is none any more.
-    pub fn handle_disconnected(&mut self) {
+    pub fn handle_disconnected(&mut self, now: Timestamp) {
         if self.phase != Phase::Ended {
             self.phase = Phase::Away;
+            self.answers.expect(now);
         }
     }
 
@@ -143,22 +187,30 @@ impl Session {
         if registration.load.sequence > self.load.sequence {
             self.load = registration.load;
         }
+        let changed = |known: &Registration| {
+            (&known.endpoints, known.incarnation)
+                != (&registration.endpoints, registration.incarnation)
+        };
+        let is_news = self.registration.as_ref().is_none_or(changed);
         self.registration = Some(registration);
-        if self.phase == Phase::Welcomed {
+        let is_told = matches!(self.phase, Phase::Registering(_) | Phase::Registered);
+        if self.phase == Phase::Welcomed || (is_told && is_news) {
             self.send_registration(now);
         }
     }
 
-    /// The mapper said something; snapshots and lists are not the session's business.
+    /// The mapper said something; what the snapshots and lists say is not the session's business.
     pub fn handle_message(&mut self, now: Timestamp, message: FromMapper) {
         if self.phase == Phase::Ended {
             return;
         }
+        self.answers.handle_word(now);
         match message {
             FromMapper::Welcome(welcome) => self.handle_welcome(now, welcome),
             FromMapper::Registered { incarnation, .. } => {
                 if self.is_own(incarnation) && matches!(self.phase, Phase::Registering(_)) {
                     self.phase = Phase::Registered;
+                    self.refusals.reset();
                     self.outputs.push_back(SessionOutput::Registered);
                 }
             }
@@ -174,23 +226,33 @@ impl Session {
                 }
             }
             FromMapper::RegistrationRefused(error) => {
-                self.phase = Phase::Welcomed;
-                self.outputs.push_back(SessionOutput::RegistrationRefused(error));
+                if matches!(self.phase, Phase::Registering(_)) {
+                    self.phase = Phase::Refused(self.retry_at(now));
+                    self.say_refused(SessionOutput::RegistrationRefused(error));
+                }
             }
             FromMapper::WrongVersion { oldest, newest } => {
-                self.outputs.push_back(SessionOutput::WrongVersion { oldest, newest });
+                self.phase = Phase::Due(self.retry_at(now));
+                self.say_refused(SessionOutput::WrongVersion { oldest, newest });
             }
             FromMapper::Snapshot { .. } | FromMapper::Services { .. } => {}
         }
     }
 
     fn handle_welcome(&mut self, now: Timestamp, welcome: Welcome) {
-        if !matches!(self.phase, Phase::Greeting(_)) {
+        let is_known = self.epoch == Some(welcome.epoch) && self.observed == welcome.observed;
+        if !(matches!(self.phase, Phase::Greeting(_)) || self.is_welcomed() && !is_known) {
             return;
         }
         self.phase = Phase::Welcomed;
+        self.pulses.expect(now);
         self.epoch = Some(welcome.epoch);
+        self.observed.clone_from(&welcome.observed);
         self.beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
+        if self.key.is_none() {
+            self.refusals.reset();
+        }
+        self.expiry = Duration::from_millis(u64::from(welcome.expiry_ms)).max(self.beat);
         self.publish = Duration::from_millis(u64::from(welcome.publish_ms.max(1)));
         self.outputs.push_back(SessionOutput::Welcomed(welcome));
         self.send_registration(now);
@@ -200,6 +262,7 @@ impl Session {
     /// place in the spread.
     pub fn handle_pulse(&mut self, now: Timestamp, epoch: Epoch, known: u32, random: f64) {
         self.known = known;
+        self.pulses.handle_word(now);
         if self.epoch != Some(epoch) && self.is_welcomed() {
             let spread = (SPREAD_PER_INSTANCE * known).min(2 * self.beat);
             self.phase = Phase::Due(now + spread.mul_f64(random.clamp(0.0, 1.0)));
@@ -225,9 +288,13 @@ impl Session {
 
     /// When [`Session::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
+        earliest(self.phase_timeout(), self.silence_timeout())
+    }
+
+    fn phase_timeout(&self) -> Option<Timestamp> {
         match self.phase {
             Phase::Away | Phase::Welcomed | Phase::Ended => None,
-            Phase::Due(at) => Some(at),
+            Phase::Due(at) | Phase::Refused(at) => Some(at),
             Phase::Greeting(since) | Phase::Registering(since) => Some(since + ANSWER_LIMIT),
             Phase::Registered => {
                 earliest(Some(self.reported_at + self.beat), self.early_report_at())
@@ -237,12 +304,13 @@ impl Session {
 
     /// Acts on what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        if self.poll_timeout().is_none_or(|at| at > now) {
+        self.handle_silence(now);
+        if self.phase_timeout().is_none_or(|at| at > now) {
             return;
         }
         match self.phase {
             Phase::Away | Phase::Welcomed | Phase::Ended => {}
-            Phase::Due(_) | Phase::Greeting(_) => self.greet(now),
+            Phase::Due(_) | Phase::Refused(_) | Phase::Greeting(_) => self.greet(now),
             Phase::Registering(_) => self.send_registration(now),
             Phase::Registered => self.report(now),
         }
@@ -278,7 +346,14 @@ impl Session {
     }
 
     fn greet(&mut self, now: Timestamp) {
+        if !matches!(self.phase, Phase::Greeting(_)) {
+            self.answers.expect(now);
+        }
         self.phase = Phase::Greeting(now);
+        self.say_hello();
+    }
+
+    fn say_hello(&mut self) {
         let hello =
             Hello { oldest: codec::VERSION_OLDEST, newest: codec::VERSION, key: self.key.clone() };
         self.outputs.push_back(SessionOutput::Send(ToMapper::Hello(hello)));
@@ -290,6 +365,17 @@ impl Session {
         (self.reported, self.reported_at) = (self.load, now);
         self.phase = Phase::Registering(now);
         self.outputs.push_back(SessionOutput::Send(ToMapper::Register(registration)));
+    }
+
+    /// When to try again what was refused.
+    fn retry_at(&mut self, now: Timestamp) -> Timestamp {
+        now + self.refusals.pause(RETRY_FIRST, &mut self.random)
+    }
+
+    fn say_refused(&mut self, refused: SessionOutput) {
+        if self.refusals.is_notable() {
+            self.outputs.push_back(refused);
+        }
     }
 
     fn is_own(&self, incarnation: Incarnation) -> bool {

@@ -1,8 +1,9 @@
 //! What a sender has counted: outcomes, and what became of the attempts at each instance.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use svcmap_proto::names::InstanceKey;
+use svcmap_proto::names::{InstanceKey, Name};
 
 use crate::outcome::Outcome;
 
@@ -28,6 +29,9 @@ pub struct Statistics {
     pub messages: u64,
     /// Bytes of those messages, without what the transport adds.
     pub bytes: u64,
+    /// How long ago a mapper last told anything of each service that is kept track of: so old is what
+    /// is known. Those of which none has told yet are missing.
+    pub told_ago: BTreeMap<Name, Duration>,
     /// What became of the attempts, by instance.
     pub instances: BTreeMap<InstanceKey, Tally>,
     /// The same for instances beyond the number that is counted one by one.

@@ -13,7 +13,7 @@ use svcmap_proto::time::Timestamp;
 pub use render::{Screen, instances, services};
 
 use crate::cli::StatusArgs;
-use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View};
+use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View, Wait};
 use crate::errors::{Error, Failure, print_out};
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
@@ -65,6 +65,22 @@ pub fn ask(
     let scope = service.cloned().map_or(Scope::Everything, Scope::Service);
     let view = control::ask(mappers, &Question { scope, ..Question::default() }, patience)?;
     Ok(report(view, service))
+}
+
+/// Asks the mappers for one service, and waits no longer once one lists an instance of it, or that
+/// instance.
+///
+/// # Errors
+/// See [`ControlError`].
+pub fn find(
+    mappers: &[Endpoint],
+    service: &Name,
+    instance: Option<&Name>,
+    patience: Duration,
+) -> Result<Report, ControlError> {
+    let (scope, wait) = (Scope::Service(service.clone()), Wait::Found(instance.cloned()));
+    let view = control::ask(mappers, &Question { scope, wait, ..Question::default() }, patience)?;
+    Ok(report(view, Some(service)))
 }
 
 /// The facts of a view; of one service only, if one is named.

@@ -62,7 +62,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
 
 /// Whether anybody serves it is worth a question of its own: the answer names what was meant.
 fn expect_service(args: &SubmitArgs, mappers: &[Endpoint]) -> Result<(), Failure> {
-    let report = status::ask(mappers, Some(&args.service), PATIENCE)?;
+    let report = status::find(mappers, &args.service, args.instance.as_ref(), PATIENCE)?;
     let warming = report.mappers.iter().any(|mapper| mapper.warming);
     let mut rows = report.instances.iter().filter(|row| row.service == args.service).peekable();
     if warming {

@@ -47,7 +47,8 @@ fn converse(
     let mut deadline = Clock.now() + patience;
     while Clock.now() < deadline {
         let over = conversations.values().filter(|(_, talk)| talk.is_over()).count();
-        if over == conversations.len() {
+        let is_enough = conversations.values().any(|(_, talk)| talk.is_enough());
+        if over == conversations.len() || is_enough {
             return Ok(());
         }
         if over > 0 {

@@ -58,9 +58,11 @@ impl From<zmq::Error> for StartError {
 pub enum Notice {
     /// A mapper lists this instance.
     Registered(Endpoint),
-    /// The connection to a mapper is gone. Work goes on.
+    /// The connection to a mapper is gone, or silent. Work goes on.
     MapperLost(Endpoint),
-    /// A mapper does not list this instance, and will not.
+    /// No mapper answers, for so long by now. Work goes on with what is known.
+    NoMapper(Duration),
+    /// A mapper does not list this instance. That is tried again.
     RegistrationRefused(Endpoint, RegistrationError),
     /// A mapper speaks other versions of the protocol, from the first to the last of these.
     WrongVersion(Endpoint, u8, u8),

@@ -5,23 +5,28 @@ use std::time::Duration;
 
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec;
-use svcmap_proto::control::{self, FromMapper, Publication, ToMapper, Welcome};
-use svcmap_proto::io::{EventLoop, SocketKey};
+use svcmap_proto::control::{self, FromMapper, Publication, Registration, ToMapper, Welcome};
+use svcmap_proto::io::{Clock, EventLoop, SocketKey};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::refusals::BadMessage;
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use super::builder::{Notice, Notify, StartError};
 use super::serving::Serving;
 use super::sockets;
 use crate::sender::Sender;
-use crate::session::{Session, SessionOutput};
+use crate::session::{Outage, OutageOutput, Session, SessionOutput};
 
 struct Mapper {
     endpoint: Endpoint,
-    socket: SocketKey,
-    subscription: Option<(Endpoint, SocketKey)>,
+    /// Missing if the system gave none the last time.
+    socket: Option<SocketKey>,
+    /// Where it publishes, as its last WELCOME says.
+    publish: Option<Endpoint>,
+    subscription: Option<SocketKey>,
+    /// It was said that nothing is heard from it.
+    is_missed: bool,
     session: Session,
 }
 
@@ -30,6 +35,7 @@ pub(super) struct Mappers {
     mappers: Vec<Mapper>,
     /// The services that every subscription is for.
     followed: BTreeSet<Name>,
+    outage: Outage,
     log: Logger,
     notify: Notify,
 }
@@ -43,35 +49,46 @@ impl Mappers {
         log: Logger,
         notify: Notify,
     ) -> Result<Self, StartError> {
+        let now = Clock.now();
         let mut mappers = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            let socket = sockets::dial_mapper(event_loop, &endpoint)?;
-            let session = Session::new(key.cloned());
-            mappers.push(Mapper { endpoint, socket, subscription: None, session });
+            let socket = Some(sockets::dial_mapper(event_loop, &endpoint)?);
+            let session = Session::new(now, key.cloned(), fastrand::u64(..));
+            let (publish, subscription, is_missed) = (None, None, false);
+            mappers.push(Mapper { endpoint, socket, publish, subscription, is_missed, session });
         }
-        Ok(Self { mappers, followed: BTreeSet::new(), log, notify })
+        Ok(Self { mappers, followed: BTreeSet::new(), outage: Outage::new(now), log, notify })
     }
 
     /// The index of the mapper that this socket leads to.
     pub(super) fn dealer(&self, socket: SocketKey) -> Option<usize> {
-        self.mappers.iter().position(|mapper| mapper.socket == socket)
+        self.mappers.iter().position(|mapper| mapper.socket == Some(socket))
     }
 
     /// The index of the mapper whose publications this socket gets.
     pub(super) fn subscription(&self, socket: SocketKey) -> Option<usize> {
-        let is_it = |(_, key): &(Endpoint, SocketKey)| *key == socket;
-        self.mappers.iter().position(|mapper| mapper.subscription.as_ref().is_some_and(is_it))
+        self.mappers.iter().position(|mapper| mapper.subscription == Some(socket))
     }
 
     pub(super) fn handle_connected(&mut self, now: Timestamp, index: usize) {
         self.mappers[index].session.handle_connected(now);
     }
 
-    pub(super) fn handle_lost(&mut self, index: usize) {
+    pub(super) fn handle_lost(&mut self, now: Timestamp, index: usize) {
         let mapper = &mut self.mappers[index];
-        mapper.session.handle_disconnected();
-        warn!(self.log, "mapper lost, going on without it"; "mapper" => %mapper.endpoint);
-        (self.notify)(Notice::MapperLost(mapper.endpoint.clone()));
+        // One that never said a word is no loss.
+        let is_loss = mapper.session.is_welcomed();
+        mapper.session.handle_disconnected(now);
+        if is_loss {
+            mapper.is_missed = true;
+            warn!(self.log, "mapper lost, going on without it"; "mapper" => %mapper.endpoint);
+            (self.notify)(Notice::MapperLost(mapper.endpoint.clone()));
+        }
+    }
+
+    /// This process was suspended for so long.
+    pub(super) fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.mappers.iter_mut().for_each(|mapper| mapper.session.handle_suspension(now, gap));
     }
 
     /// An answer of a mapper.
@@ -83,12 +100,11 @@ impl Mappers {
         sender: &mut Sender,
     ) -> Result<(), BadMessage> {
         let [frame] = frames else { return Err(BadMessage::FrameCount) };
-        match codec::decode(frame)? {
-            FromMapper::Snapshot { service, part } => {
-                sender.handle_snapshot(now, index, &service, &part);
-            }
-            message => self.mappers[index].session.handle_message(now, message),
+        let message = codec::decode(frame)?;
+        if let FromMapper::Snapshot { service, part } = &message {
+            sender.handle_snapshot(now, index, service, part);
         }
+        self.mappers[index].session.handle_message(now, message);
         Ok(())
     }
 
@@ -112,11 +128,16 @@ impl Mappers {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.mappers.iter().filter_map(|mapper| mapper.session.poll_timeout()).min()
+        let sessions = self.mappers.iter().filter_map(|mapper| mapper.session.poll_timeout());
+        earliest(sessions.min(), self.outage.poll_timeout())
     }
 
     pub(super) fn handle_timeout(&mut self, now: Timestamp) {
         self.mappers.iter_mut().for_each(|mapper| mapper.session.handle_timeout(now));
+        let any = self.mappers.iter().any(|mapper| mapper.session.is_answered());
+        if let Some(output) = self.outage.handle_answers(now, any) {
+            self.say(output);
+        }
     }
 
     pub(super) fn handle_load(&mut self, now: Timestamp, load: &Load) {
@@ -158,31 +179,100 @@ impl Mappers {
                 match output {
                     SessionOutput::Send(message) => self.tell(index, &message, event_loop),
                     SessionOutput::Welcomed(welcome) => {
-                        self.subscribe(index, &welcome, event_loop);
+                        self.handle_welcome(index, &welcome, event_loop);
                         sender.handle_welcome(now, index, &welcome);
                         if let Some(serving) = &mut serving {
-                            let registration = serving.registration(&welcome);
-                            self.mappers[index].session.register(now, registration);
+                            self.register(now, serving.registration(index, &welcome));
                         }
                     }
-                    notable => self.report(index, notable),
+                    SessionOutput::Reconnect => self.dial_again(index, event_loop),
+                    SessionOutput::Resubscribe => {
+                        self.subscribe(index, event_loop);
+                        sender.handle_silence(index);
+                    }
+                    notable => {
+                        if notable == SessionOutput::Registered
+                            && let Some(serving) = &mut serving
+                        {
+                            serving.handle_registered();
+                        }
+                        self.report(index, notable);
+                    }
                 }
             }
         }
         acted
     }
 
+    /// Registers with that at every mapper; those that know it already are not told again.
+    fn register(&mut self, now: Timestamp, registration: &Registration) {
+        for mapper in &mut self.mappers {
+            mapper.session.register(now, registration.clone());
+        }
+    }
+
+    /// A connection that may be dead makes way for a new one. Its name is looked up again, too.
+    fn dial_again(&mut self, index: usize, event_loop: &mut EventLoop) {
+        let mapper = &mut self.mappers[index];
+        for socket in [mapper.socket.take(), mapper.subscription.take()].into_iter().flatten() {
+            event_loop.remove(socket, Duration::ZERO);
+        }
+        match sockets::dial_mapper(event_loop, &mapper.endpoint) {
+            Ok(socket) => mapper.socket = Some(socket),
+            // The session notices that nothing is heard.
+            Err(error) => {
+                warn!(self.log, "cannot connect"; "mapper" => %mapper.endpoint, "error" => %error);
+            }
+        }
+    }
+
+    /// Tells the log and the user that no mapper answers.
+    fn say(&self, output: OutageOutput) {
+        let endpoints = || {
+            let all: Vec<_> = self.mappers.iter().map(|mapper| mapper.endpoint.as_str()).collect();
+            all.join(", ")
+        };
+        match output {
+            OutageOutput::NeverAnswered(lasts) => {
+                warn!(self.log, "no mapper answers, waiting for one: start it there, or name \
+                    another one with --mapper"; "mappers" => endpoints(), "for_s" => lasts.as_secs());
+                (self.notify)(Notice::NoMapper(lasts));
+            }
+            OutageOutput::Silent(lasts) => {
+                warn!(self.log, "no word from any mapper, going on with what is known";
+                    "mappers" => endpoints(), "for_s" => lasts.as_secs());
+                (self.notify)(Notice::NoMapper(lasts));
+            }
+            OutageOutput::Over(lasted) => {
+                info!(self.log, "a mapper answers"; "after_s" => lasted.as_secs());
+            }
+        }
+    }
+
     /// Tells the log and the user what they want to know.
-    fn report(&self, index: usize, output: SessionOutput) {
+    fn report(&mut self, index: usize, output: SessionOutput) {
         let endpoint = self.mappers[index].endpoint.clone();
         match output {
-            SessionOutput::Send(_) | SessionOutput::Welcomed(_) => {}
+            SessionOutput::Send(_)
+            | SessionOutput::Welcomed(_)
+            | SessionOutput::Reconnect
+            | SessionOutput::Resubscribe => {}
+            SessionOutput::Silent(lasts) => {
+                self.mappers[index].is_missed = true;
+                // That none answers is said by itself.
+                if self.mappers.iter().any(|mapper| mapper.session.is_welcomed()) {
+                    warn!(self.log, "no word from the mapper, connecting again";
+                        "mapper" => %endpoint, "for_s" => lasts.as_secs());
+                }
+                (self.notify)(Notice::MapperLost(endpoint));
+            }
             SessionOutput::Registered => {
                 info!(self.log, "registered"; "mapper" => %endpoint);
                 (self.notify)(Notice::Registered(endpoint));
             }
             SessionOutput::RegistrationRefused(reason) => {
-                error!(self.log, "not registered"; "mapper" => %endpoint, "why" => %reason);
+                error!(self.log, "not registered, trying again";
+                    "mapper" => %endpoint, "why" => %reason);
                 (self.notify)(Notice::RegistrationRefused(endpoint, reason));
             }
             SessionOutput::Replaced(by) => {
@@ -199,21 +289,31 @@ impl Mappers {
     }
 
     /// Listens to the mapper's publications; again, if they come from elsewhere by now.
-    fn subscribe(&mut self, index: usize, welcome: &Welcome, event_loop: &mut EventLoop) {
+    fn handle_welcome(&mut self, index: usize, welcome: &Welcome, event_loop: &mut EventLoop) {
         let mapper = &mut self.mappers[index];
+        if std::mem::take(&mut mapper.is_missed) {
+            info!(self.log, "the mapper answers again"; "mapper" => %mapper.endpoint);
+        }
         debug!(self.log, "welcomed"; "mapper" => %mapper.endpoint, "epoch" => %welcome.epoch);
         let publish = sockets::publish_endpoint(&mapper.endpoint, &welcome.publish);
-        if mapper.subscription.as_ref().is_some_and(|(known, _)| *known == publish) {
-            return;
+        if mapper.subscription.is_none() || mapper.publish.as_ref() != Some(&publish) {
+            mapper.publish = Some(publish);
+            self.subscribe(index, event_loop);
         }
-        if let Some((_, old)) = mapper.subscription.take() {
+    }
+
+    /// Makes a subscription in place of the one there is, or should be.
+    fn subscribe(&mut self, index: usize, event_loop: &mut EventLoop) {
+        let mapper = &mut self.mappers[index];
+        let Some(publish) = &mapper.publish else { return };
+        if let Some(old) = mapper.subscription.take() {
             event_loop.remove(old, Duration::ZERO);
         }
         let topics: Vec<_> = self.followed.iter().map(control::topic).collect();
         let topics = topics.iter().map(Vec::as_slice).chain([control::PULSE_TOPIC]);
-        match sockets::subscribe(event_loop, &publish, topics) {
-            Ok(socket) => mapper.subscription = Some((publish, socket)),
-            // The cache asks by SYNC instead, and the next WELCOME tries again.
+        match sockets::subscribe(event_loop, publish, topics) {
+            Ok(socket) => mapper.subscription = Some(socket),
+            // The cache asks by SYNC instead, and the session notices that no pulse comes.
             Err(error) => warn!(self.log, "cannot subscribe"; "error" => %error),
         }
     }
@@ -223,8 +323,7 @@ impl Mappers {
         self.followed.insert(service.clone());
         let topic = control::topic(service);
         for mapper in &self.mappers {
-            let socket = mapper.subscription.as_ref().map(|(_, socket)| *socket);
-            if let Some(socket) = socket.and_then(|socket| event_loop.socket(socket))
+            if let Some(socket) = mapper.subscription.and_then(|key| event_loop.socket(key))
                 && let Err(error) = socket.set_subscribe(&topic)
             {
                 warn!(self.log, "cannot subscribe"; "error" => error.message());
@@ -235,7 +334,9 @@ impl Mappers {
     /// Sends this to a mapper.
     pub(super) fn tell(&self, index: usize, message: &ToMapper, event_loop: &mut EventLoop) {
         // A mapper that is away is told at the next beat after its return.
-        let _ = event_loop.send(self.mappers[index].socket, &[&codec::encode(message)]);
+        if let Some(socket) = self.mappers[index].socket {
+            let _ = event_loop.send(socket, &[&codec::encode(message)]);
+        }
     }
 
     /// Nothing comes from that mapper's PUB.

@@ -129,6 +129,7 @@ impl Node {
         while Clock.now() < until {
             self.turn(Some(Timestamp::default()));
         }
+        self.state.mappers.handle_suspension(Clock.now(), late);
         self.state.sender.handle_suspension(Clock.now(), late);
         if let Some(serving) = &mut self.state.serving {
             serving.handle_suspension(late);
@@ -221,7 +222,7 @@ impl State {
                 if let Some(&link) = self.link_numbers.get(&socket) {
                     self.sender.handle_link_unwritable(now, link);
                 } else if let Some(index) = self.mappers.dealer(socket) {
-                    self.mappers.handle_lost(index);
+                    self.mappers.handle_lost(now, index);
                 }
             }
             Event::Signal(_) | Event::Woken => {}
@@ -330,7 +331,7 @@ impl State {
                 }
                 Command::Statistics(reply) => {
                     // Who asked may have gone.
-                    let _ = reply.send(self.sender.statistics().clone());
+                    let _ = reply.send(self.sender.statistics_at(now));
                 }
                 Command::Drain(grace) => match &mut self.serving {
                     Some(serving) => serving.drain(now, grace),

@@ -11,6 +11,7 @@ use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
 use svcmap_proto::jobs::{FromWorker, OfferId};
 use svcmap_proto::json::{self, Envelope, JsonError};
+use svcmap_proto::limits;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -22,6 +23,7 @@ use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
+use crate::session::Observed;
 
 /// How often in a turn of the loop finished jobs are looked for beside its start: senders wait to be
 /// heard.
@@ -33,10 +35,13 @@ pub(super) struct Serving {
     incarnation: Option<Incarnation>,
     pub(super) listener: Listener,
     advertise: Vec<Endpoint>,
+    observed: Observed,
     config: IntakeConfig,
     /// Made at the first WELCOME: the incarnation is not known before.
     pub(super) server: Option<Server>,
     registration: Option<Registration>,
+    /// A mapper has listed it.
+    is_known: bool,
     /// Clients that came before the server was made.
     early: Vec<Envelope>,
     assignments: Sender<Assignment>,
@@ -75,9 +80,11 @@ impl Serving {
             incarnation,
             listener,
             advertise,
+            observed: Observed::default(),
             config,
             server: None,
             registration: None,
+            is_known: false,
             early: Vec::new(),
             assignments,
             completions,
@@ -91,28 +98,45 @@ impl Serving {
         &self.key
     }
 
-    /// What to register with. Decided once, at the first WELCOME, and the same for every mapper.
-    pub(super) fn registration(&mut self, welcome: &Welcome) -> Registration {
-        if let Some(registration) = &self.registration {
-            return registration.clone();
-        }
+    /// What to register with, now that this mapper said WELCOME; the same for every mapper. Decided
+    /// at the first one, but for the addresses, which may change, and for a life that no mapper takes
+    /// because it began while this machine's clock was wrong.
+    pub(super) fn registration(&mut self, mapper: usize, welcome: &Welcome) -> &Registration {
+        let observed = self.observed.handle_welcome(mapper, &welcome.observed);
+        let endpoints = sockets::endpoints(&self.listener.endpoint, &self.advertise, observed);
+        let newest = Clock.unix_us().saturating_add(limits::INCARNATION_AHEAD_US_MAX);
+        let registration = match self.registration.take() {
+            Some(known) if self.may_begin_anew() && known.incarnation.0 > newest => {
+                self.first_registration(welcome, endpoints)
+            }
+            Some(known) => Registration { endpoints, ..known },
+            None => self.first_registration(welcome, endpoints),
+        };
+        self.registration.insert(registration)
+    }
+
+    /// A mapper lists this life.
+    pub(super) fn handle_registered(&mut self) {
+        self.is_known = true;
+    }
+
+    /// Whether nobody knows of this life yet, and its number is this worker's to choose.
+    fn may_begin_anew(&self) -> bool {
+        let is_idle = self.server.as_ref().is_none_or(|server| server.intake().is_empty());
+        self.incarnation.is_none() && !self.is_known && is_idle
+    }
+
+    fn first_registration(&mut self, welcome: &Welcome, endpoints: Vec<Endpoint>) -> Registration {
         let incarnation = self.incarnation.unwrap_or_else(|| {
             let above = welcome.highest.map_or(0, |highest| highest.0.saturating_add(1));
             Incarnation(Clock.unix_us().max(above))
         });
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
-        let bound = &self.listener.endpoint;
-        let registration = Registration {
-            key,
-            incarnation,
-            endpoints: sockets::endpoints(bound, &self.advertise, &welcome.observed),
-            host: io::host_id(),
-            pid: std::process::id(),
-            load: server.load(Clock.now()),
-        };
+        let load = server.load(Clock.now());
         self.server = Some(server);
-        self.registration.insert(registration).clone()
+        let (host, pid) = (io::host_id(), std::process::id());
+        Registration { key, incarnation, endpoints, host, pid, load }
     }
 
     /// Takes what handlers have finished, at the start of a turn.

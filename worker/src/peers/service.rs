@@ -51,6 +51,8 @@ pub struct Member {
 pub(super) struct Service {
     /// What each mapper publishes.
     pub(super) views: Vec<View>,
+    /// When any mapper last told anything.
+    pub(super) told_at: Option<Timestamp>,
     /// Who is there.
     pub(super) members: BTreeMap<Name, Member>,
     /// The newest (incarnation, sequence) of who was removed, and when.
@@ -126,8 +128,8 @@ impl Service {
     /// Nobody yet.
     pub(super) fn new(views: Vec<View>) -> Self {
         let (members, removed) = (BTreeMap::new(), BTreeMap::new());
-        let (has_unlisted, doubt_at) = (false, None);
-        Self { views, members, removed, membership: 0, has_unlisted, doubt_at }
+        let (has_unlisted, doubt_at, told_at) = (false, None, None);
+        Self { views, told_at, members, removed, membership: 0, has_unlisted, doubt_at }
     }
 
     /// A mapper told something. Returns the lives that are over by that.

@@ -429,3 +429,29 @@ fn a_mapper_whose_publications_do_not_come_is_asked_each_beat() {
     peers.handle_publication(at(4000), 0, &service(), &published);
     assert_eq!(peers.poll_timeout(), None);
 }
+
+#[test]
+fn a_mapper_whose_publications_cease_is_asked_each_beat_until_they_are_back() {
+    let mut peers = peers(2);
+    let all = |revision| Publication::Snapshot(snapshot(FIRST, revision, vec![entry("a", 1, 1)]));
+    for mapper in [0, 1] {
+        peers.handle_publication(at(1000), mapper, &service(), &all(1));
+    }
+    assert_eq!(peers.poll_timeout(), None);
+    assert_eq!(peers.told_at(&service()), Some(at(1000)));
+    // The other one still publishes.
+    peers.handle_silence(1);
+    let sync = PeersOutput::Sync { mapper: 1, service: service() };
+    peers.handle_timeout(at(4000));
+    assert_eq!(outputs(&mut peers), [PeersOutput::Silent { mapper: 1 }, sync.clone()]);
+    // It is said once, however often the subscription is made again.
+    peers.handle_silence(1);
+    assert_eq!(peers.poll_timeout(), Some(at(4000) + BEAT));
+    peers.handle_timeout(at(4000) + BEAT);
+    assert_eq!(outputs(&mut peers), [sync]);
+    peers.handle_snapshot(at(5001), 1, &service(), &snapshot(FIRST, 2, vec![entry("a", 1, 2)]));
+    assert_eq!(members(&peers), listed(&[("a", 1, 2)]));
+    assert_eq!(peers.told_at(&service()), Some(at(5001)));
+    peers.handle_publication(at(5500), 1, &service(), &all(3));
+    assert_eq!(peers.poll_timeout(), None);
+}

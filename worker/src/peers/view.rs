@@ -41,6 +41,7 @@ pub struct View {
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
     warming: bool,
+    /// When something last came on PUB, as far as that still means that more comes.
     published_at: Option<Timestamp>,
     /// When a snapshot was last asked for.
     asked_at: Timestamp,
@@ -71,6 +72,11 @@ impl View {
     /// Whether who is missing here is known not to be listed.
     pub fn is_conclusive(&self) -> bool {
         self.revision.is_some() && !self.warming
+    }
+
+    /// Nothing comes on PUB any more.
+    pub fn handle_silence(&mut self) {
+        self.published_at = None;
     }
 
     /// Whether a worker of the JSON dialect has had the time to register again at a mapper that was

@@ -34,14 +34,18 @@ impl SenderNode {
         let seed = scenario.seed.wrapping_add(number as u64);
         let mut sender = Sender::new(id, HOST, 1, config, choice, seed);
         sender.observe();
-        Self { number, outgoing: Outgoing::new(sender), session: Session::new(None) }
+        Self {
+            number,
+            outgoing: Outgoing::new(sender),
+            session: Session::new(Timestamp::default(), None, seed),
+        }
     }
 
     /// The connection to the mapper is there, or gone.
     pub fn handle_connection(&mut self, now: Timestamp, is_there: bool) {
         match is_there {
             true => self.session.handle_connected(now),
-            false => self.session.handle_disconnected(),
+            false => self.session.handle_disconnected(now),
         }
         self.outgoing.sender.follow(now, &service());
     }
@@ -61,6 +65,7 @@ impl SenderNode {
         match message {
             Message::FromMapper(FromMapper::Snapshot { service, part }) => {
                 self.outgoing.sender.handle_snapshot(now, 0, &service, &part);
+                self.session.handle_message(now, FromMapper::Snapshot { service, part });
             }
             Message::FromMapper(message) => self.session.handle_message(now, message),
             message => {
@@ -79,6 +84,7 @@ impl SenderNode {
 
     /// It was suspended for so long, and has read what came meanwhile.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.session.handle_suspension(now, gap);
         self.outgoing.sender.handle_suspension(now, gap);
     }
 

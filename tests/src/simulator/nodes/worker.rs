@@ -42,7 +42,8 @@ impl WorkerNode {
         let seed = scenario.seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(process as u64);
         let choice = Policy::Svcmap.choice();
         let sender = Sender::new(id, HOST, 1, OutboxConfig::default(), choice, seed);
-        let (outgoing, session) = (Outgoing::new(sender), Session::new(Some(key)));
+        let (outgoing, session) =
+            (Outgoing::new(sender), Session::new(Timestamp::default(), Some(key), seed));
         Self { process, number, server, gone: BTreeSet::new(), outgoing, session }
     }
 
@@ -72,7 +73,7 @@ impl WorkerNode {
     pub fn handle_connection(&mut self, now: Timestamp, is_there: bool) {
         match is_there {
             true => self.session.handle_connected(now),
-            false => self.session.handle_disconnected(),
+            false => self.session.handle_disconnected(now),
         }
     }
 
@@ -81,6 +82,7 @@ impl WorkerNode {
         match (from, message) {
             (_, Message::FromMapper(FromMapper::Snapshot { service, part })) => {
                 self.outgoing.sender.handle_snapshot(now, 0, &service, &part);
+                self.session.handle_message(now, FromMapper::Snapshot { service, part });
             }
             (_, Message::FromMapper(message)) => self.session.handle_message(now, message),
             (_, Message::ToWorker(line, message)) => {
@@ -115,6 +117,7 @@ impl WorkerNode {
 
     /// It was suspended for so long, and has read what came meanwhile.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.session.handle_suspension(now, gap);
         self.server.handle_suspension(gap);
         self.outgoing.sender.handle_suspension(now, gap);
     }

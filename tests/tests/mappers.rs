@@ -1,0 +1,167 @@
+//! Mappers that are not there, stand still, or refuse: what their workers and senders do meanwhile.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper, Welcome};
+use svcmap_proto::io::Clock;
+use svcmap_proto::names::{Endpoint, Epoch};
+use svcmap_tests::{Count, Deployment, MAPPER, PATIENCE, deployment, eventually, executable};
+use svcmap_worker::{Client, Job, Notice, Worker};
+
+fn signal(deployment: &Deployment, signal: Signal) {
+    let pid = i32::try_from(deployment.pid(MAPPER).unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+fn answers(deployment: &Deployment, instances: usize) -> bool {
+    let mappers = std::slice::from_ref(deployment.mapper());
+    let report = svcmap::commands::status::ask(mappers, None, Duration::from_millis(300));
+    report.is_ok_and(|report| report.instances.len() == instances)
+}
+
+#[test]
+fn a_mapper_that_stands_still_holds_nobody_up() {
+    let (first, second) = (deployment(), deployment());
+    let both = [first.mapper().as_str(), second.mapper().as_str()];
+    let start = || {
+        let worker = Worker::builder("echo").mappers(both).queue(100);
+        worker.start(|job: &Job| Ok(job.payload().to_vec())).unwrap()
+    };
+    let workers = [start(), start()];
+    for deployment in [&first, &second] {
+        eventually("both workers at both mappers", || answers(deployment, 2));
+    }
+    let client = Client::connect(both).unwrap();
+    let jobs = |number: usize| {
+        let submit = |_| client.submit("echo", b"x".to_vec()).unwrap();
+        Count::of((0..number).map(submit).collect())
+    };
+    assert_eq!(jobs(50).done, 50);
+    signal(&second, Signal::STOP);
+    // The command asks as well, and it is not held up either: that took a second.
+    let started_at = Clock.now();
+    let mut command = Command::new(executable());
+    command.args(["submit", "echo", "--data", "hello", "--mapper", &both.join(",")]);
+    let output = command.output().unwrap();
+    let took = Clock.now().since(started_at);
+    assert_eq!(output.stdout, b"hello", "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    // For longer than it takes to be given up.
+    let until = Clock.now() + Duration::from_secs(4);
+    while Clock.now() < until {
+        assert_eq!(jobs(20).done, 20);
+        svcmap::io::pause_until(Clock.now() + Duration::from_millis(50));
+    }
+    // What started meanwhile is known by the one that goes on, and by both afterwards.
+    let late = start();
+    eventually("a third worker", || answers(&first, 3));
+    assert_eq!(jobs(50).done, 50);
+    signal(&second, Signal::CONT);
+    eventually("everybody at the mapper that goes on", || answers(&second, 3));
+    assert_eq!(jobs(50).done, 50);
+    for worker in workers.into_iter().chain([late]) {
+        worker.drain(Duration::from_secs(5)).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mapper = format!("tcp://127.0.0.1:{port}");
+    let mut worker = Command::new(executable())
+        .args(["worker", "--service", "echo", "--builtin", "echo", "--mapper", &mapper])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (lines, log) = mpsc::channel();
+    let stderr = BufReader::new(worker.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)).ok()
+    });
+    let wait_line = |words: &[&str]| {
+        let deadline = Clock.now() + PATIENCE;
+        loop {
+            let line = log.recv_timeout(deadline.since(Clock.now())).expect("a line in time");
+            if words.iter().all(|word| line.contains(word)) {
+                return;
+            }
+        }
+    };
+    let started_at = Clock.now();
+    wait_line(&["no mapper answers", &mapper, "--mapper"]);
+    let took = Clock.now().since(started_at);
+    assert!((1..5).contains(&took.as_secs()), "{took:?}");
+    let mut command = Command::new(executable());
+    let mut running = command
+        .args(["mapper", "--bind", &mapper, "--publish", "tcp://127.0.0.1:0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_line(&["registered", &mapper]);
+    for process in [&mut worker, &mut running] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    reader.join().unwrap();
+}
+
+/// A mapper that welcomes everybody and has no room for the first registrations.
+fn full_mapper(socket: &zmq::Socket, refusals: usize) -> usize {
+    let publish: Endpoint = "tcp://127.0.0.1:1".parse().unwrap();
+    let mut refused = 0;
+    loop {
+        let frames = socket.recv_multipart(0).expect("the worker speaks in time");
+        let answer = match codec::decode::<ToMapper>(&frames[1]).unwrap() {
+            ToMapper::Hello(_) => FromMapper::Welcome(Welcome {
+                epoch: Epoch(1),
+                warming: false,
+                beat_ms: 1000,
+                expiry_ms: 3000,
+                publish_ms: 100,
+                publish: publish.clone(),
+                observed: "127.0.0.1".to_owned(),
+                highest: None,
+            }),
+            ToMapper::Register(_) if refused < refusals => {
+                refused += 1;
+                FromMapper::RegistrationRefused(RegistrationError::RegistryFull)
+            }
+            ToMapper::Register(registration) => {
+                let (key, incarnation) = (registration.key, registration.incarnation);
+                let registered = FromMapper::Registered { key, incarnation };
+                socket.send_multipart([&frames[0], &codec::encode(&registered)], 0).unwrap();
+                return refused;
+            }
+            _ => continue,
+        };
+        socket.send_multipart([&frames[0], &codec::encode(&answer)], 0).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_that_was_refused_is_listed_when_there_is_room() {
+    let socket = zmq::Context::new().socket(zmq::ROUTER).unwrap();
+    socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
+    socket.bind("tcp://127.0.0.1:0").unwrap();
+    let mapper = socket.get_last_endpoint().unwrap().unwrap();
+    let (notices, told) = mpsc::channel();
+    let worker = Worker::builder("echo")
+        .mapper(&mapper)
+        .notify(move |notice| notices.send(notice).unwrap_or(()))
+        .start(|_: &Job| Ok(Vec::new()))
+        .unwrap();
+    assert_eq!(full_mapper(&socket, 2), 2);
+    assert!(worker.wait_registered(PATIENCE));
+    let mapper: Endpoint = mapper.parse().unwrap();
+    let refused = Notice::RegistrationRefused(mapper.clone(), RegistrationError::RegistryFull);
+    let all: Vec<_> = told.try_iter().collect();
+    assert_eq!(all, [refused.clone(), refused, Notice::Registered(mapper)]);
+}
