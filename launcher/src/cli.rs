@@ -16,6 +16,7 @@ pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
+use crate::text;
 
 /// Most programs' help is bold and underlined; colours tell literals from placeholders as well.
 const STYLES: Styles = Styles::styled()
@@ -312,8 +313,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
         let _ = error.print();
         return Err(ExitCode::SUCCESS);
     }
-    if args.iter().any(|arg| arg == "--json") {
-        errors::print(&usage_failure(&error), true);
+    let json = args.iter().any(|arg| arg == "--json");
+    // What clap quotes goes to the terminal as it is; some of it may be names of files.
+    let is_printable = args.iter().all(|arg| text::is_printable(&arg.to_string_lossy()));
+    if json || !is_printable {
+        errors::print(&usage_failure(&error), json);
     } else {
         let _ = error.print();
     }

@@ -292,13 +292,14 @@ fn check_gates() -> Result<(), String> {
 }
 
 fn run_sweep(out: &Path, jobs: u64, full: bool) -> Result<(), String> {
+    // Before twenty minutes have passed.
+    std::fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     let points = sweep::points(jobs, full);
     let rows = sweep::run(&points, |done| {
         if done % 20 == 0 || done == points.len() {
             eprintln!("{done} of {} points", points.len());
         }
     });
-    std::fs::create_dir_all(out).map_err(|error| error.to_string())?;
     save(&out.join("sweep.csv"), &table::to_csv(&rows))?;
     plot(out)
 }
