@@ -82,7 +82,7 @@ pub fn time_ms(ms: f64) -> String {
 pub fn figure(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size < 0.001 => format!("{value:.1e}"),
+        size if size < 0.001 => format!("{value:.1e}").replace(".0e", "e"),
         size if size < 0.99995 => format!("{value:.4}"),
         size if size < 9.995 => format!("{value:.2}"),
         size if size < 99.95 => format!("{value:.1}"),
@@ -138,9 +138,12 @@ mod tests {
 
     #[test]
     fn figures_have_the_digits_that_mean_something() {
-        let values = [0.0, 1.4e-5, 0.001_639, 0.998_812, 0.999_96, 1.239_259, 20.77, 1440.1];
+        let values = [0.0, 1e-5, 1.4e-5, 0.001_639, 0.998_812, 0.999_96, 1.239_259, 20.77, 1440.1];
         let shown = values.map(figure);
-        assert_eq!(shown, ["0", "1.4e-5", "0.0016", "0.9988", "1.00", "1.24", "20.8", "1440"]);
+        assert_eq!(
+            shown,
+            ["0", "1e-5", "1.4e-5", "0.0016", "0.9988", "1.00", "1.24", "20.8", "1440"]
+        );
         assert_eq!(below(0, 86_406).map(figure).as_deref(), Some("3.5e-5"));
         assert_eq!((below(1, 10), below(0, 0), below(0, 1)), (None, None, Some(1.0)));
     }

@@ -120,6 +120,15 @@ fn text_from_elsewhere_commands_no_terminal() {
     assert!(known.len() < said.len() && !known.contains('\u{202e}'), "{said:?}");
     assert!(!text(&output.stderr).contains("\u{1b}[2J"), "{:?}", text(&output.stderr));
     assert!(!said.contains(['\u{9b}', '\r', '\u{7}']), "{said:?}");
+    // A pattern of names may name one that looks like a flag.
+    let mistaken = Command::new(executable())
+        .args(["submit", "fail", "--\u{7}\u{202e}name"])
+        .env("CLICOLOR_FORCE", "1")
+        .output()
+        .unwrap();
+    let said = text(&mistaken.stderr);
+    assert_eq!(code(&mistaken), Some(64), "{said:?}");
+    assert!(said.contains("\\u{202e}") && !said.contains(['\u{7}', '\u{202e}']), "{said:?}");
 }
 
 #[test]
