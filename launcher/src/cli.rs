@@ -16,6 +16,7 @@ pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
+use crate::text;
 
 /// Most programs' help is bold and underlined; colours tell literals from placeholders as well.
 const STYLES: Styles = Styles::styled()
@@ -29,7 +30,8 @@ const STYLES: Styles = Styles::styled()
 #[command(name = "svcmap", version, styles = STYLES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 fine, 64 bad usage, 69 nobody there (no mapper, no worker), 75 refused, 1 other.
+Exit codes: 0 fine, 64 bad usage, 69 nobody there (no mapper, no worker that can be reached),
+75 refused for a reason that may pass (try again later), 1 other.
 Results go to stdout, the log and errors to stderr.")]
 pub struct Cli {
     /// What to do.
@@ -247,7 +249,10 @@ Examples:
   tar c . | svcmap submit sum -
   svcmap submit nap --data 50ms --count 1000
 
-Exit codes: 0 if all are done, 75 if all others were refused, else 1.")]
+Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
+75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
+A closed stdout is no failure by itself; what went wrong until then is.
+On a terminal, control characters in results are shown and not obeyed.")]
 pub struct SubmitArgs {
     /// The service
     pub service: Name,
@@ -261,7 +266,7 @@ pub struct SubmitArgs {
     /// Which mappers know the workers.
     #[command(flatten)]
     pub mapper: MapperOption,
-    /// Send each job so many times
+    /// Send each job so many times; then each result ends its line
     #[arg(long, value_name = "N", default_value = "1")]
     pub count: NonZeroU32,
     /// How long each job may take
@@ -307,8 +312,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
         let _ = error.print();
         return Err(ExitCode::SUCCESS);
     }
-    if args.iter().any(|arg| arg == "--json") {
-        errors::print(&usage_failure(&error), true);
+    let json = args.iter().any(|arg| arg == "--json");
+    // What clap quotes goes to the terminal as it is; some of it may be names of files.
+    let is_printable = args.iter().all(|arg| text::is_printable(&arg.to_string_lossy()));
+    if json || !is_printable {
+        errors::print(&usage_failure(&error), json);
     } else {
         let _ = error.print();
     }

@@ -15,6 +15,7 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
 
 use crate::errors::Failure;
+use crate::text::time;
 
 /// How long a mapper may take to answer everything, connecting included.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -100,7 +101,7 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens there, or a firewall drops what is sent. Start a mapper, or name another.
-    #[error("no mapper answers at {} (tried {}s)", join(.mappers), .tried.as_secs_f32())]
+    #[error("no mapper answers at {} (tried {})", join(.mappers), time(*.tried))]
     NoMapper {
         /// Who was asked.
         mappers: Vec<Endpoint>,

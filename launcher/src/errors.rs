@@ -2,18 +2,25 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Style};
+
+use crate::io::within;
+use crate::text::printable;
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const FIX: Style = AnsiColor::Green.on_default();
 
-/// Exit codes, as in sysexits.h; an unset one is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long the first line of a process may take: longer, and nobody reads it.
+const FIRST_LINE: Duration = Duration::from_secs(1);
+
+/// Exit codes, as in sysexits.h; an unset one is 0. Of several jobs' the last of these counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// 64: the command line or the settings are wrong; repeating it is no use.
     Usage,
-    /// 69: nobody is there: no mapper, or no worker of that service.
+    /// 69: nobody is there: no mapper, or no worker of that service that can be reached.
     Unavailable,
     /// 75: refused; the same may succeed later.
     Refused,
@@ -96,7 +103,8 @@ impl Failure {
 /// Why a command ended early.
 #[derive(Debug)]
 pub enum Error {
-    /// Nobody reads stdout any more, as in `svcmap status | head -1`. The exit code is 0.
+    /// Nobody reads stdout any more, as in `svcmap status | head -1`. That alone is no failure: the
+    /// exit code is 0, unless the command has something else to report.
     OutputClosed,
     /// Something that the user has to know.
     Failure(Failure),
@@ -114,6 +122,15 @@ impl From<Failure> for Error {
 /// [`Error::OutputClosed`] if the reader is gone, a failure if the disk is full or the like.
 pub fn print_out(text: &str) -> Result<(), Error> {
     write_out(anstream::stdout(), text.as_bytes())
+}
+
+/// Writes to stdout the line by which people and scripts know that a process is there. One that
+/// nobody reads is no reason to stop, or to wait for ever.
+pub fn print_first_line(line: String) {
+    let write = move || {
+        let _ = print_out(&format!("{line}\n"));
+    };
+    within(FIRST_LINE, write);
 }
 
 /// Writes to stdout what is not ours: it stays as it is.
@@ -146,10 +163,12 @@ pub fn print_note(note: &str) {
 
 /// `error: what, where`, then `  fix: command`.
 pub fn to_text(failure: &Failure) -> String {
-    let mut text = format!("{ERROR}error:{ERROR:#} {}\n", failure.message);
+    // Both may quote what others wrote: further lines are indented, so that none looks like ours.
+    let shown = |text: &str| printable(text.trim_end()).replace('\n', "\n  ");
+    let mut text = format!("{ERROR}error:{ERROR:#} {}\n", shown(&failure.message));
     if let Some(fix) = &failure.fix {
         // Writing to a String does not fail.
-        let _ = writeln!(text, "  {FIX}fix:{FIX:#} {fix}");
+        let _ = writeln!(text, "  {FIX}fix:{FIX:#} {}", shown(fix));
     }
     text
 }
@@ -179,6 +198,15 @@ mod tests {
              fix: svcmap mapper --bind tcp://h:1\n"
         );
         assert_eq!(failure.exit.code(), 69);
+    }
+
+    #[test]
+    fn what_others_wrote_commands_no_terminal_and_fakes_no_error() {
+        let failure = Failure::failed("f\u{1b}[2J: exit status 1: a\nerror: fake\r\n").fix("\u{7}");
+        assert_eq!(
+            anstream::adapter::strip_str(&to_text(&failure)).to_string(),
+            "error: f\\u{1b}[2J: exit status 1: a\n  error: fake\n  fix: \\u{7}\n"
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 pub mod child;
 mod io;
+mod shell;
 mod words;
 
 pub use io::Runner;
@@ -50,6 +51,14 @@ pub enum ProgramError {
     /// A quote that is never closed, or a backslash at the end: close it.
     #[error("`{0}` has a quote that is not closed")]
     Quote(String),
+    /// Something that only a shell understands: quote it, or run a shell.
+    #[error("`{operator}` in `{command}` means something to a shell, but no shell runs")]
+    Shell {
+        /// What a shell would act on.
+        operator: String,
+        /// All of it.
+        command: String,
+    },
     /// No such executable file: install it, or name it with its path.
     #[error("`{0}` is no program here, neither as a path nor in PATH")]
     NotFound(String),
@@ -61,6 +70,8 @@ impl From<ProgramError> for Failure {
         match error {
             ProgramError::Empty => failure.fix("--exec 'sha256sum'"),
             ProgramError::Quote(_) => failure.fix("--exec 'convert - \"-resize 50%\" -'"),
+            ProgramError::Shell { command, .. } => failure
+                .fix(format!("{}, or quote it if it is meant as it is", shell::in_shell(&command))),
             ProgramError::NotFound(_) => failure
                 .fix("give its full path; shell words need a shell: --exec 'sh -c \"a | b\"'"),
         }
@@ -74,6 +85,9 @@ impl Program {
     /// See [`ProgramError`].
     pub fn parse(command: &str) -> Result<Self, ProgramError> {
         let argv = shlex::split(command).ok_or_else(|| ProgramError::Quote(command.to_owned()))?;
+        if let Some(operator) = shell::first_operator(command) {
+            return Err(ProgramError::Shell { operator, command: command.to_owned() });
+        }
         if argv.is_empty() {
             return Err(ProgramError::Empty);
         }
@@ -211,6 +225,9 @@ mod tests {
         assert_eq!(argv("a 'b c' \"d\"").unwrap(), ["a", "b c", "d"]);
         assert_eq!(argv("  "), Err(ProgramError::Empty));
         assert_eq!(argv("a 'b"), Err(ProgramError::Quote("a 'b".to_owned())));
+        assert!(
+            matches!(argv("a | b"), Err(ProgramError::Shell { operator, .. }) if operator == "|")
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rustix::event::{PollFd, Timespec};
@@ -85,6 +86,29 @@ pub struct ParentGone {
     parent: u32,
 }
 
+/// Does something on a thread of its own, and waits for its end so long: for what writes to a pipe
+/// that perhaps nobody reads. What is not done by then goes on, but nobody waits for it.
+pub fn within<F: FnOnce() + Send + 'static>(patience: Duration, action: F) {
+    let ((give, take), (done, is_done)) = (channel::<F>(), channel());
+    let thread = std::thread::Builder::new().name("patience".to_owned());
+    let started = thread.spawn(move || {
+        if let Ok(action) = take.recv() {
+            action();
+            // Perhaps nobody waits any more.
+            let _ = done.send(());
+        }
+    });
+    match started {
+        Ok(_) => {
+            // If it is late, there is nothing to do about it.
+            let _ = give.send(action);
+            let _ = is_done.recv_timeout(patience);
+        }
+        // Without a thread it takes as long as it takes.
+        Err(_) => action(),
+    }
+}
+
 /// How many columns stdout has; `None` if it is no terminal.
 pub fn stdout_columns() -> Option<usize> {
     let stdout = std::io::stdout();
@@ -145,9 +169,9 @@ impl StopSignals {
         move || handle.close()
     }
 
-    /// Waits for the first signal, and returns its number; 0 if a stopper ended it.
-    pub fn wait(&mut self) -> i32 {
-        self.signals.forever().next().unwrap_or(0)
+    /// Waits for the first signal, and returns its number; `None` if a stopper ended it.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.signals.forever().next()
     }
 
     /// Does this at the first signal, on a thread of its own.
@@ -156,7 +180,12 @@ impl StopSignals {
     /// If the system gives no thread.
     pub fn on_first(mut self, action: impl FnOnce(i32) + Send + 'static) -> std::io::Result<()> {
         let thread = std::thread::Builder::new().name("signals".into());
-        thread.spawn(move || action(self.wait())).map(drop)
+        let on_signal = move || {
+            if let Some(signal) = self.wait() {
+                action(signal);
+            }
+        };
+        thread.spawn(on_signal).map(drop)
     }
 }
 

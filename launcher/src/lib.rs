@@ -16,6 +16,7 @@
 //! | [`soak`] | what its senders write down, and what follows from that |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
+//! | [`text`] | values as people read them: text from elsewhere, times, figures |
 //! | [`io`] | files to poll, the parent process, the terminal |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -36,8 +37,10 @@ pub mod progress;
 pub mod soak;
 pub mod supervisor;
 pub mod table;
+pub mod text;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cli::{Cli, Command};
 use errors::Error;
@@ -46,6 +49,9 @@ use errors::Error;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// How long the last error may wait for whoever reads it. The exit code says it as well.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the command that this process was started with, and returns its exit status.
 pub fn main() -> ExitCode {
@@ -59,8 +65,10 @@ pub fn main() -> ExitCode {
         Err(Error::OutputClosed) => ExitCode::SUCCESS,
         Ok(exit) => exit,
         Err(Error::Failure(failure)) => {
-            errors::print(&failure, json);
-            failure.exit.into()
+            let exit = failure.exit;
+            // Its reader may be gone, or asleep behind a pipe that is full.
+            io::within(LAST_WORDS, move || errors::print(&failure, json));
+            exit.into()
         }
     }
 }

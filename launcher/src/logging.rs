@@ -1,12 +1,23 @@
 //! The log on stderr. Writing it never holds up whoever logs: what does not fit is dropped, and
 //! how much that was is logged in its place.
 
+mod escaped;
+
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 use slog::{Drain, LevelFilter, Logger, o};
 use slog_async::{Async, OverflowStrategy};
 
+use self::escaped::Escaped;
+use crate::io::within;
+
 /// Records that may wait for a slow stderr: a burst of some thousand messages gets through whole.
 const RECORDS_MAX: usize = 16_384;
+
+/// How long what was logged may take to be written at the end: a stderr that nobody reads must not
+/// keep a process alive.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 
 /// How the log looks and how much it says.
 #[derive(Clone, Debug, Args)]
@@ -54,14 +65,15 @@ impl From<LogLevel> for slog::Level {
     }
 }
 
-/// Runs `command` with a log. When this returns, everything that was logged has been written.
+/// Runs `command` with a log. When this returns, everything that was logged has been written, unless
+/// nobody reads it.
 pub fn with<T>(options: &LogOptions, command: impl FnOnce(&Logger) -> T) -> T {
     let level = options.log_level.into();
     // A stderr that is closed is no reason to stop: its errors are ignored.
     let (drain, guard) = match options.log_format {
         LogFormat::Human => {
             let decorator = slog_term::TermDecorator::new().stderr().build();
-            let format = slog_term::FullFormat::new(decorator)
+            let format = slog_term::FullFormat::new(Escaped(decorator))
                 .use_utc_timestamp()
                 .use_original_order()
                 .build();
@@ -76,7 +88,7 @@ pub fn with<T>(options: &LogOptions, command: impl FnOnce(&Logger) -> T) -> T {
     let result = command(&log);
     drop(log);
     // Last: it waits until the background thread has written what is left.
-    drop(guard);
+    within(LAST_RECORDS, move || drop(guard));
     result
 }
 

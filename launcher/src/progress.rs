@@ -25,6 +25,8 @@ pub struct Progress {
     count: usize,
     noun: &'static str,
     bar: Option<ProgressBar>,
+    /// Whether the bar is on the screen: one that is not drawn yet is not to be drawn again.
+    is_drawn: Cell<bool>,
     next: Cell<Timestamp>,
 }
 
@@ -34,7 +36,7 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = terminal.then(|| bar(count, noun));
         let first = if terminal { FIRST } else { LINE_INTERVAL };
-        Self { count, noun, bar, next: Cell::new(Clock.now() + first) }
+        Self { count, noun, bar, is_drawn: Cell::new(false), next: Cell::new(Clock.now() + first) }
     }
 
     /// So many are over.
@@ -44,7 +46,10 @@ impl Progress {
             return;
         }
         match &self.bar {
-            Some(bar) => bar.set_position(done as u64),
+            Some(bar) => {
+                self.is_drawn.set(true);
+                bar.set_position(done as u64);
+            }
             None => {
                 self.next.set(now + LINE_INTERVAL);
                 // A closed stderr only means that nobody looks.
@@ -57,14 +62,14 @@ impl Progress {
     /// Does something that writes to the terminal.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
-            Some(bar) => bar.suspend(write),
-            None => write(),
+            Some(bar) if self.is_drawn.get() => bar.suspend(write),
+            _ => write(),
         }
     }
 
     /// Takes the bar away.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|_| self.is_drawn.get()) {
             bar.finish_and_clear();
         }
     }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use svcmap_proto::json::{self, Command, JsonError};
+use svcmap_proto::json::{self, Command, JsonError, Whole};
 use svcmap_proto::load::Share;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::status::Report;
@@ -86,7 +86,7 @@ pub struct Worker {
 struct Registration {
     name: String,
     address: String,
-    pid: u32,
+    pid: Whole,
     #[serde(flatten)]
     extension: Extension,
 }
@@ -96,8 +96,8 @@ struct Registration {
 struct Extension {
     service: Option<String>,
     instance: Option<String>,
-    slots: Option<u32>,
-    concurrency: Option<u32>,
+    slots: Option<Whole>,
+    concurrency: Option<Whole>,
     tags: Option<Vec<String>>,
     expiry_s: Option<f64>,
 }
@@ -116,7 +116,7 @@ struct Named {
 #[derive(Deserialize)]
 struct Process {
     name: String,
-    pid: u32,
+    pid: Whole,
 }
 
 /// Reads the body of a request.
@@ -136,7 +136,7 @@ pub fn read(body: &[u8]) -> Result<Request, JsonError> {
         Some("LIST_PEERS") => Request::ListPeers,
         Some("DEREGISTER") => {
             let Process { name, pid } = command.payload()?;
-            Request::Deregister { name, pid }
+            Request::Deregister { name, pid: pid.0 }
         }
         Some("STATUS") => Request::Status,
         _ => Request::Unknown,
@@ -153,9 +153,9 @@ fn worker(said: Registration) -> Result<Worker, JsonError> {
             instance: parsed("instance", instance.as_ref().unwrap_or(&said.name))?,
         },
         address: parsed("address", &said.address)?,
-        pid: said.pid,
-        slots: slots.unwrap_or(0),
-        concurrency: concurrency.unwrap_or(0),
+        pid: said.pid.0,
+        slots: slots.unwrap_or_default().0,
+        concurrency: concurrency.unwrap_or_default().0,
         tags: checked(tags.unwrap_or_default())?,
         expiry: expiry(expiry_s)?,
         is_extended,
@@ -279,6 +279,21 @@ mod tests {
             text(registered(&worker)),
             r#"{"status":"ok","message":"registered w1","beat_s":0.5}"#
         );
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_others() {
+        let worker = register(
+            r#"{"name":"w1","address":"tcp://h:1","pid":7.0,"slots":8.0,"concurrency":2e0,
+                "expiry_s":3}"#,
+        );
+        assert_eq!((worker.pid, worker.slots, worker.concurrency), (7, 8, 2));
+        assert_eq!(
+            ask("DEREGISTER", r#"{"name":"a","pid":3.0}"#),
+            Ok(Request::Deregister { name: "a".to_owned(), pid: 3 })
+        );
+        let half = ask("DEREGISTER", r#"{"name":"a","pid":3.5}"#).unwrap_err();
+        assert!(half.contains("3.5") && half.contains("a whole number"), "{half}");
     }
 
     #[test]

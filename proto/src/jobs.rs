@@ -347,4 +347,23 @@ impl Reason {
             | Reason::NoMapper => false,
         }
     }
+
+    /// Whether the same job may fare better later though nobody changes anything: load passes, but
+    /// what is too large stays so, and a service that nobody serves wants somebody to start one.
+    pub fn may_pass(self) -> bool {
+        match self {
+            Reason::Full
+            | Reason::NoCredit
+            | Reason::Draining
+            | Reason::Expired
+            | Reason::Cancelled
+            | Reason::NotHere
+            | Reason::CannotStart => true,
+            Reason::TooLarge
+            | Reason::NoSuchService
+            | Reason::NotJson
+            | Reason::Unreachable
+            | Reason::NoMapper => false,
+        }
+    }
 }

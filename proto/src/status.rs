@@ -23,7 +23,7 @@ pub struct Report {
     pub mappers: Vec<MapperRow>,
     /// Whether those that answered list the same lives.
     pub mappers_agree: bool,
-    /// The services, those that need attention first, then the busiest.
+    /// The services, those that need attention first, then the busiest; last those that ended.
     pub services: Vec<ServiceRow>,
     /// Their instances, in the same order.
     pub instances: Vec<InstanceRow>,
@@ -278,6 +278,8 @@ impl ServiceRow {
     /// How much attention it needs, most first.
     fn attention(&self) -> u8 {
         match self {
+            // All that it had has ended: that is told, but wants nothing.
+            _ if self.instances == 0 => 4,
             _ if self.is_full() => 0,
             _ if self.ready == 0 => 1,
             _ if self.ready < self.instances => 2,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use svcmap_proto::jobs::{Reason, Verdict};
-use svcmap_proto::json::{self, Command, JsonError, RawValue};
+use svcmap_proto::json::{self, Command, JsonError, RawValue, Whole};
 use svcmap_proto::load::Load;
 
 use crate::config::DEADLINE_DEFAULT;
@@ -53,11 +53,16 @@ impl Style {
 
 #[derive(Deserialize)]
 struct Submit<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     body: Option<&'a RawValue>,
     body_base64: Option<String>,
-    deadline_ms: Option<u32>,
+    deadline_ms: Option<Whole>,
     wait: Option<bool>,
+}
+
+/// `null` is a value like any other here.
+fn present<'a, D: Deserializer<'a>>(reader: D) -> Result<Option<&'a RawValue>, D::Error> {
+    Deserialize::deserialize(reader).map(Some)
 }
 
 /// Reads the body of a request.
@@ -73,7 +78,9 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
     }
     let submit: Submit = command.payload()?;
     let is_binary = submit.body_base64.is_some();
-    let payload = match (submit.body, submit.body_base64) {
+    // Some write `null` for what they do not say.
+    let body = submit.body.filter(|body| !(is_binary && body.get() == "null"));
+    let payload = match (body, submit.body_base64) {
         (Some(body), None) => body.get().as_bytes().into(),
         (None, Some(text)) => BASE64
             .decode(text)
@@ -82,7 +89,7 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
         _ => return Err(JsonError::new("payload: one of `body` and `body_base64` is needed")),
     };
     let deadline =
-        submit.deadline_ms.map_or(DEADLINE_DEFAULT, |ms| Duration::from_millis(ms.into()));
+        submit.deadline_ms.map_or(DEADLINE_DEFAULT, |ms| Duration::from_millis(ms.0.into()));
     let style = match submit.wait {
         Some(false) => Style::Acceptance,
         _ if is_binary => Style::OutcomeBase64,
@@ -190,6 +197,13 @@ mod tests {
         );
         assert_eq!(read(r#"{"body": null, "body_base64": ""}"#).0, b"");
         assert_eq!(read(r#"{"body": 1, "wait": false}"#).2, Style::Acceptance);
+        for null in [r#"{"body": null}"#, r#"{"body": null, "body_base64": null}"#] {
+            assert_eq!(read(null), (b"null".to_vec(), DEADLINE_DEFAULT, Style::Outcome));
+        }
+        for five in ["5000", "5000.0", "5e3"] {
+            let payload = format!(r#"{{"body": 1, "deadline_ms": {five}, "wait": null}}"#);
+            assert_eq!(read(&payload).1, ms(5000));
+        }
     }
 
     #[test]
@@ -209,6 +223,8 @@ mod tests {
         );
         assert!(with(r#"{"body":1,"deadline_ms":-1}"#).contains("-1"));
         assert!(with(r#"{"body":1,"deadline_ms":4294967296}"#).contains("4294967296"));
+        assert!(with(r#"{"body":1,"deadline_ms":0.5}"#).contains("0.5"));
+        assert!(with(r#"{"body":1,"deadline_ms":"5"}"#).contains("a whole number"));
         assert!(with(r#"{"body":1,"body":2}"#).contains("duplicate field `body`"));
         assert!(with(r#"{"body":1,"wait":"no"}"#).contains("expected a boolean"));
         assert!(refused(r#"{"command":"SUBMIT","command":"x"}"#).contains("duplicate field"));

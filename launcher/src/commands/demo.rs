@@ -205,11 +205,11 @@ impl Demo {
         let stopped = self.stage.stop();
         let text = format!("{} processes ended with status 0, none is left", stopped.clean);
         step.end(stopped.clean == stopped.all, &text)?;
-        print_out(&accounts(&statistics))?;
+        let printed = print_out(&accounts(&statistics));
         if statistics.settled() != statistics.submitted {
             return Err(Failure::failed("a job has no outcome").into());
         }
-        Ok(ExitCode::SUCCESS)
+        printed.map(|()| ExitCode::SUCCESS)
     }
 
     fn submit(&self, service: &str, payload: &str, jobs: u32) -> Result<Vec<Ticket>, Failure> {

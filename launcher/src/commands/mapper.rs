@@ -7,13 +7,21 @@ use svcmap_mapper::{Mapper, StartError};
 use svcmap_proto::names::Endpoint;
 
 use crate::cli::MapperArgs;
-use crate::errors::{Error, Failure, print_out};
+use crate::errors::{Error, Failure, print_first_line};
 use crate::io::{StopSignals, end_with_parent, raise_open_files_limit};
 use crate::processes::io::collect_orphans;
 
-/// A mapper that cannot start: most often because another one listens there already.
 fn cannot_start(error: StartError) -> Failure {
-    Failure::usage(error).fix("svcmap status, or choose another --bind and --publish")
+    match &error {
+        // Most often another one listens there already.
+        StartError::Bind(_) => {
+            Failure::usage(&error).fix("svcmap status, or choose another --bind and --publish")
+        }
+        StartError::System(_) => Failure::failed(&error).fix("ulimit -n 65536"),
+        StartError::Endpoint(_) | StartError::Config(_) => {
+            Failure::usage(&error).fix("svcmap mapper --help")
+        }
+    }
 }
 
 /// Runs a mapper until a signal ends it.
@@ -37,9 +45,7 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
         builder = builder.publish_interval(interval);
     }
     let mapper = builder.start().map_err(cannot_start)?;
-    let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
-    // Only scripts read it; a mapper without a stdout is as good.
-    let _ = print_out(&format!("{line}\n"));
+    print_first_line(listening_line(mapper.endpoint(), mapper.publish_endpoint()));
     let (stop, log) = (mapper.stopper(), log.clone());
     let on_signal = move |signal| {
         info!(log, "mapper stops"; "signal" => signal);

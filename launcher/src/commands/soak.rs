@@ -54,6 +54,7 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 /// # Errors
 /// If a process does not start, or a job has no outcome.
 pub fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
+    expect_writable(args)?;
     let folder = TempDir::with_prefix("svcmap-soak-").map_err(Failure::failed)?;
     remove_at_signal(&folder)?;
     let mut deployment = open(args)?;
@@ -81,12 +82,25 @@ pub fn run(args: &SoakArgs) -> Result<ExitCode, Error> {
 
     join::join(&records, workers, slots, &mut measurement);
     let report = measurement.report(setting(args));
+    // First to whoever waits: a file may not take it.
+    let printed = print_out(&render::text(&report, &watch.usage()));
     write(args, &report, &measurement, &watch)?;
-    print_out(&render::text(&report, &watch.usage()))?;
     if report.outcomes.all() != report.submitted {
         return Err(Failure::failed("a job has no outcome").into());
     }
-    Ok(ExitCode::SUCCESS)
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// Whether the files that were asked for can be written: to be known before a minute has passed.
+/// What they hold stays until there is something else to write.
+fn expect_writable(args: &SoakArgs) -> Result<(), Failure> {
+    for path in args.json.iter().chain(&args.plot) {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| {
+            Failure::usage(format!("{}: {error}", path.display())).fix("name another file")
+        })?;
+    }
+    Ok(())
 }
 
 /// What a worker of the soak does: it sleeps, and tells when.
@@ -230,7 +244,7 @@ fn setting(args: &SoakArgs) -> Setting {
     }
 }
 
-/// Writes the files that were asked for.
+/// Writes the files that were asked for. Figures that a file does not take go to stdout.
 fn write(
     args: &SoakArgs,
     report: &Report,
@@ -244,7 +258,12 @@ fn write(
     if let Some(path) = &args.json {
         let mut object = json!(report);
         object["processes"] = json!(watch.usage());
-        save(path, &format!("{object}\n"))?;
+        let text = format!("{object}\n");
+        if let Err(failure) = save(path, &text) {
+            // If stdout does not take them either, the failure says enough.
+            let _ = print_out(&format!("\n{text}"));
+            return Err(failure.fix("the figures are the last line of stdout"));
+        }
     }
     if let Some(path) = &args.plot {
         let svg = chart::svg(&render::heading(report), measurement).map_err(Failure::failed)?;

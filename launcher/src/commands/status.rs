@@ -17,6 +17,7 @@ use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View
 use crate::errors::{Error, Failure, print_out};
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
+use crate::text::time;
 
 /// Time between two questions while waiting for a condition: short for people, long for a mapper.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
@@ -134,8 +135,8 @@ fn unmet<'a>(conditions: &'a [Wanted], report: &Report) -> Option<Unmet<'a>> {
 impl Unmet<'_> {
     fn message_after(&self, timeout: Duration) -> Failure {
         let Self { wanted, ready } = self;
-        let seconds = timeout.as_secs_f32();
-        Failure::unavailable(format!("still not {wanted} after {seconds}s: {ready} ready"))
+        let timeout = time(timeout);
+        Failure::unavailable(format!("still not {wanted} after {timeout}: {ready} ready"))
             .fix(format!("svcmap status {}", wanted.service))
     }
 }
@@ -153,7 +154,7 @@ pub fn unknown_service(service: &Name, report: &Report) -> Failure {
         }
     }
     if report.mappers.iter().any(|mapper| mapper.warming) {
-        message += "\n  the mapper has just started and may not know everybody yet";
+        message += "\nthe mapper has just started and may not know everybody yet";
     }
     let similar = others
         .iter()

@@ -74,11 +74,11 @@ fn services_on_a_terminal() {
 2 mappers agree · 4 services · 5 of 6 instances ready
 ! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
 
-SERVICE    READY  RUNNING  QUEUED  SLOTS  LOAD              AGE
-resize       2/2        8      14     22  ██████████ 100%  0.2s
-ocr          1/2        5       1     22  ██▋         27%  0.1s
-thumbnail    1/1        1       0     16  ▋            6%   12s
-mail         1/1        0       0     11               0%  0.3s
+SERVICE    READY  RUNNING  QUEUED  PROMISED  SLOTS  LOAD              AGE
+resize       2/2        8      14         0     22  ██████████ 100%  0.2s
+ocr          1/2        5       1         0     22  ██▋         27%  0.1s
+thumbnail    1/1        1       0         0     16  ▋            6%   12s
+mail         1/1        0       0         0     11               0%  0.3s
 
 NOT READY
 ocr/c-7  draining, 3 jobs left
@@ -92,14 +92,17 @@ next: svcmap status resize (instances) · --json · --wait 'resize>=1'
 #[test]
 fn services_off_a_terminal_have_no_bars() {
     let text = plain(&services(&report(shop(), None), PLAIN));
-    assert!(text.contains("\nocr          1/2        5       1     22   27%  0.1s\n"), "{text}");
+    assert!(
+        text.contains("\nocr          1/2        5       1         0     22   27%  0.1s\n"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_narrow_terminal_loses_columns_and_not_lines() {
     let narrow = Screen { width: Some(50), bars: false };
     let text = plain(&services(&report(shop(), None), narrow));
-    assert!(text.contains("\nSERVICE    READY  RUNNING  QUEUED  SLOTS  LOAD\n"), "{text}");
+    assert!(text.contains("\nSERVICE    READY  RUNNING  QUEUED  PROMISED  LOAD\n"), "{text}");
 }
 
 #[test]
@@ -110,16 +113,43 @@ fn the_instances_of_a_service() {
         text,
         "\
 resize · 2 mappers agree · 2 of 2 instances ready
-8 running · 14 queued · 22 slots · 620 done · 0 failed · 0 rejected
+8 running · 14 queued · 0 promised · 22 slots · 620 done · 0 failed · 0 rejected
 ! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
 
-INSTANCE  STATE   RUN  QUEUED  SLOTS  LOAD  MEAN   AGE   PID  ENDPOINT
-a-1       ■ full    4       7     11  100%  38ms  0.2s  4003  127.0.0.1:40003
-b-2       ■ full    4       7     11  100%  38ms  0.1s  4004  127.0.0.1:40004
+INSTANCE  STATE   RUN  QUEUED  PROMISED  SLOTS  LOAD   AGE  ENDPOINT
+a-1       ■ full    4       7         0     11  100%  0.2s  127.0.0.1:40003
+b-2       ■ full    4       7         0     11  100%  0.1s  127.0.0.1:40004
 
 next: svcmap submit resize --data TEXT · svcmap status resize --json
 "
     );
+}
+
+#[test]
+fn the_slots_that_make_up_the_load_are_all_in_columns() {
+    let promised = Load { promised: 5, ..load(0, 0, 11) };
+    let report = report(view(vec![mapper(5555, COMPLETE)], &[("a", "a-1", promised, 0)]), None);
+    let all = plain(&services(&report, PLAIN));
+    assert!(
+        all.contains("\na          1/1        0       0         5     11   45%  0.0s\n"),
+        "{all}"
+    );
+    let one = plain(&instances(&report, &name("a"), PLAIN));
+    assert!(one.contains("  0       0         5     11   45%     -"), "{one}");
+}
+
+#[test]
+fn a_service_that_ended_comes_last() {
+    let mut view = shop();
+    view.services.insert(name("aged"));
+    let text = plain(&services(&report(view, None), PLAIN));
+    let row = |service: &str| text.find(&format!("\n{service} ")).unwrap();
+    assert!(row("aged") > row("mail") && row("mail") > row("resize"), "{text}");
+    assert!(text.contains("next: svcmap status resize"), "{text}");
+    let mut ended = View { agree: true, ..View::default() };
+    ended.services.insert(name("aged"));
+    let text = plain(&services(&report(ended, None), PLAIN));
+    assert!(text.ends_with("next: svcmap worker --service echo --builtin echo\n"), "{text}");
 }
 
 #[test]

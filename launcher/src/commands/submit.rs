@@ -20,8 +20,8 @@ use crate::errors::{self, Error, Failure, print_out_bytes};
 use crate::io::{raise_open_files_limit, stdout_columns};
 use crate::progress::{self, Progress};
 use complaints::Complaints;
-use input::{Input, Source};
-use report::{Record, Report};
+use input::{Input, InputError, Source};
+use report::{Form, Record, Report};
 
 /// Jobs that are under way at once: more than most deployments have slots, and few enough that
 /// results of the largest size fit into memory.
@@ -52,12 +52,11 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         progress: Progress::new(jobs, "jobs"),
         on_terminal: stdout_columns().is_some(),
     };
-    for source in Source::all(args) {
-        for _ in 0..args.count.get() {
-            submission.submit(&source)?;
-        }
+    match submission.run() {
+        // Whoever read the results has seen enough; what went wrong until now counts all the same.
+        Err(Error::OutputClosed) => Ok(submission.exit_now()),
+        result => result,
     }
-    submission.finish()
 }
 
 /// Whether anybody serves it is worth a question of its own: the answer names what was meant.
@@ -98,10 +97,20 @@ struct Submission<'a> {
 }
 
 impl Submission<'_> {
-    fn submit(&mut self, source: &Source) -> Result<(), Error> {
-        let label = source.label();
-        let pending = match source.read(self.args.payload_max) {
-            Ok(payload) => match self.job(payload).submit() {
+    fn run(&mut self) -> Result<ExitCode, Error> {
+        for source in Source::all(self.args) {
+            // Once for all its jobs: what stdin holds comes but once.
+            let input = source.read(self.args.payload_max);
+            for _ in 0..self.args.count.get() {
+                self.submit(source.label(), &input)?;
+            }
+        }
+        self.finish()
+    }
+
+    fn submit(&mut self, label: String, input: &Result<Input, InputError>) -> Result<(), Error> {
+        let pending = match input {
+            Ok(Input(payload)) => match self.job(payload.clone()).submit() {
                 Ok(ticket) => Pending::Ticket(label, ticket),
                 Err(error) => Pending::Failure(label, explain(&error)),
             },
@@ -113,7 +122,7 @@ impl Submission<'_> {
         self.print_ready(wait)
     }
 
-    fn job(&self, Input(payload): Input) -> JobBuilder<'_> {
+    fn job(&self, payload: Vec<u8>) -> JobBuilder<'_> {
         let args = self.args;
         let mut job = self.client.job(args.service.as_str(), payload).deadline(args.deadline);
         job = job.hold(args.hold.unwrap_or(args.deadline));
@@ -164,32 +173,58 @@ impl Submission<'_> {
     }
 
     fn print(&mut self, record: Record) -> Result<(), Error> {
-        if !self.args.json {
-            self.progress.suspend(|| {
-                let failure = record.failure(&self.args.service, self.report.found_anybody());
-                if let Some(failure) = failure.and_then(|failure| self.complaints.add(failure)) {
-                    errors::print(&failure, false);
-                }
-                let untouched = self.args.files.is_empty() || self.args.is_stdin();
-                let mut line = record.line(untouched);
-                if self.on_terminal && line.last().is_some_and(|last| *last != b'\n') {
-                    // Else the prompt would follow on the same line.
-                    line.push(b'\n');
-                }
-                print_out_bytes(&line)
-            })?;
-        }
+        self.complain(&record);
+        let line = if self.args.json { None } else { record.line(self.form()) };
         self.report.add(record, self.args.json);
+        if let Some(line) = line {
+            self.progress.suspend(|| print_out_bytes(&line))?;
+        }
         self.progress.show(self.report.len());
         Ok(())
     }
 
-    fn finish(mut self) -> Result<ExitCode, Error> {
+    /// Tells people what went wrong, if that is anything new.
+    fn complain(&mut self, record: &Record) {
+        if self.args.json {
+            return;
+        }
+        let failure = record.failure(&self.args.service, self.report.found_anybody());
+        let complaint = failure.and_then(|failure| self.complaints.add(record.kind(), failure));
+        if let Some(failure) = complaint {
+            self.progress.suspend(|| errors::print(&failure, false));
+        }
+    }
+
+    fn form(&self) -> Form {
+        Form {
+            with_label: !(self.args.files.is_empty() || self.args.is_stdin()),
+            one_of_many: self.args.count.get() > 1,
+            on_terminal: self.on_terminal,
+        }
+    }
+
+    /// The exit code by what is known now; no result is printed any more.
+    fn exit_now(&mut self) -> ExitCode {
+        for pending in std::mem::take(&mut self.under_way) {
+            let record = match pending {
+                Pending::Failure(label, error) => Record::not_sent(label, error),
+                Pending::Ticket(label, ticket) => match ticket.wait_timeout(Duration::ZERO) {
+                    Ok(outcome) => Record::new(label, outcome),
+                    Err(_) => continue,
+                },
+            };
+            self.complain(&record);
+            self.report.add(record, false);
+        }
+        self.report.exit()
+    }
+
+    fn finish(&mut self) -> Result<ExitCode, Error> {
         while !self.under_way.is_empty() {
             self.print_ready(Duration::MAX)?;
         }
         self.progress.finish();
-        self.complaints.repeated().for_each(|failure| errors::print(&failure, false));
+        self.complaints.repeated().for_each(|note| errors::print_note(&note));
         if self.args.json {
             print_out_bytes(self.report.to_json().as_bytes())?;
         } else if let Some(note) = self.report.note() {

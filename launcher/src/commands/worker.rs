@@ -13,8 +13,8 @@ use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder
 
 use super::soak;
 use crate::cli::{Builtin, WorkerArgs};
-use crate::errors::{Error, Exit, Failure, print_out};
-use crate::exec::{Program, Runner};
+use crate::errors::{Error, Failure, print_first_line};
+use crate::exec::{ExecError, Program, Runner};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
 use crate::processes::io::collect_orphans;
@@ -43,10 +43,12 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let worker = start(args, builder, runner.clone())?;
     let key = worker.key().clone();
     info!(log, "worker started"; "instance" => %key, "endpoint" => %worker.endpoint());
-    // Only people and scripts read it; a worker without a stdout is as good.
-    let _ = print_out(&format!("{}\n", serving_line(&key, worker.endpoint())));
-    let signal = signals.wait();
-    info!(log, "worker drains"; "signal" => signal, "grace_ms" => args.grace.as_millis());
+    print_first_line(serving_line(&key, worker.endpoint()));
+    let grace_ms = args.grace.as_millis();
+    match signals.wait() {
+        Some(signal) => info!(log, "worker drains"; "signal" => signal, "grace_ms" => grace_ms),
+        None => info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms),
+    }
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
     // What still runs was cancelled: programs have a little time for that.
     runner.iter().for_each(|runner| runner.finish());
@@ -125,7 +127,9 @@ fn cannot_start(error: StartError) -> Failure {
         StartError::Bind(_) => {
             Failure::usage(&error).fix("choose another --bind, or leave it to the system")
         }
-        StartError::System(_) => Failure::new(Exit::Failed, &error).fix("ulimit -n 65536"),
+        StartError::Threads { .. } => Failure::failed(&error)
+            .fix("lower --concurrency, or allow more threads (ulimit -u, the group's pids.max) or memory"),
+        StartError::System(_) => Failure::failed(&error).fix("ulimit -n 65536"),
         _ => Failure::usage(&error).fix("svcmap worker --help"),
     }
 }
@@ -137,7 +141,11 @@ fn run_program(
 ) -> Result<Vec<u8>, HandlerError> {
     let deadline = Clock.now() + job.time_left();
     let is_cancelled = || job.is_cancelled();
-    Ok(runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled)?)
+    match runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled) {
+        // The worker cancels what runs at its deadline, and may be the first to notice.
+        Err(ExecError::Cancelled) if job.time_left().is_zero() => Err(ExecError::Deadline.into()),
+        result => Ok(result?),
+    }
 }
 
 /// Spends the time that the payload says, in steps short enough to notice a cancellation.
@@ -150,7 +158,12 @@ fn take_time(
     let end = Clock.now() + time;
     while Clock.now() < end {
         if job.is_cancelled() {
-            return Err(HandlerError::new("cancelled"));
+            let has_time = !job.time_left().is_zero();
+            return Err(HandlerError::new(if has_time {
+                "cancelled"
+            } else {
+                "its deadline passed"
+            }));
         }
         step(end.min(Clock.now() + LOOK_INTERVAL));
     }

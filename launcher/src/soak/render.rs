@@ -1,7 +1,10 @@
 //! The figures of a soak for people.
 
+use svcmap_worker::Policy;
+
 use crate::measurement::{Percentiles, Report};
 use crate::table::{self, Cell, Column};
+use crate::text::{below, figure};
 
 /// What processes of one kind took.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -24,19 +27,17 @@ pub struct Usage {
 pub fn text(report: &Report, usage: &[Usage]) -> String {
     let outcomes = &report.outcomes;
     let far = format!(
-        "{} ±{} (stale {}, race {}): {} of {} first attempts found the worker full",
-        rate(report.far),
-        rate(report.far_ci95),
-        rate(report.far_stale),
-        rate(report.far_race),
+        "{}: {} of {} first attempts found the worker full",
+        far(report),
         report.rejected_full,
         report.sent
     );
     let frr = format!(
-        "{}: {} of {} jobs were refused while a worker had room",
-        rate(report.frr),
+        "{}: {} of {} jobs were refused while a worker had room{}",
+        share(report.frr, report.refused_with_room, report.submitted),
         report.refused_with_room,
-        report.submitted
+        report.submitted,
+        on_purpose(report)
     );
     let balance = &report.balance;
     let spread = format!(
@@ -126,19 +127,39 @@ fn times(times: &Percentiles) -> String {
     format!("mean {mean:.2}ms, p50 {p50:.2}ms, p99 {p99:.1}ms, p99.9 {p999:.1}ms")
 }
 
-/// A share that may be very small.
-fn rate(share: f64) -> String {
-    match share {
-        0.0 => "0".to_owned(),
-        share if share < 0.001 => format!("{share:.1e}"),
-        share => format!("{share:.4}"),
+/// FAR, and how much of it is of which kind.
+fn far(report: &Report) -> String {
+    let Report { far, far_ci95, far_stale, far_race, rejected_full, sent, .. } = report;
+    let [stale, race] = [far_stale, far_race].map(|share| figure(*share));
+    match below(*rejected_full, *sent) {
+        None => format!("{} ±{} (stale {stale}, race {race})", figure(*far), figure(*far_ci95)),
+        Some(_) => share(*far, *rejected_full, *sent),
+    }
+}
+
+/// A share; what never happened may still be as likely as the second figure.
+fn share(share: f64, count: u64, of: u64) -> String {
+    match below(count, of) {
+        None => figure(share),
+        Some(limit) => format!("0 (below {}, 95 %)", figure(limit)),
+    }
+}
+
+/// What has to be known beside FRR in overload: it is no mistake there.
+fn on_purpose(report: &Report) -> &'static str {
+    let setting = &report.setting;
+    let is_svcmap = setting.policy == Policy::default().as_str();
+    if is_svcmap && setting.utilisation >= 1.0 && report.refused_with_room > 0 {
+        "\n          on purpose: in overload jobs wait with their senders, and queues stay short"
+    } else {
+        ""
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measurement::Outcomes;
+    use crate::measurement::{Outcomes, Setting};
 
     #[test]
     fn every_job_and_every_process_is_shown() {
@@ -158,5 +179,35 @@ mod tests {
         assert!(text.contains("workers    16  0.0s  100 -> 120 kB"), "{text}");
         let sum = "submitted 12 = done 10 + failed 0 + refused 2 + unknown 0 + accepted 0\n";
         assert!(text.ends_with(sum), "{text}");
+    }
+
+    #[test]
+    fn what_was_never_seen_is_not_called_impossible() {
+        let report = Report { submitted: 86_406, sent: 86_406, ..Report::default() };
+        let text = text(&report, &[]);
+        assert!(text.contains("FAR       0 (below 3.5e-5, 95 %): 0 of 86406 first"), "{text}");
+        assert!(text.contains("FRR       0 (below 3.5e-5, 95 %): 0 of 86406 jobs"), "{text}");
+    }
+
+    #[test]
+    fn what_is_done_on_purpose_is_said_beside_the_figure() {
+        let refused = |policy: Policy, utilisation: f64| {
+            let setting = Setting { policy: policy.to_string(), utilisation, ..Setting::default() };
+            text(
+                &Report {
+                    submitted: 9,
+                    refused_with_room: 3,
+                    frr: 1.0 / 3.0,
+                    setting,
+                    ..Report::default()
+                },
+                &[],
+            )
+        };
+        let said =
+            |text: String| text.contains("FRR       0.3333: 3 of 9") && text.contains("on purpose");
+        assert!(said(refused(Policy::default(), 1.2)));
+        assert!(!said(refused(Policy::default(), 0.9)));
+        assert!(!said(refused(Policy::Random, 1.2)));
     }
 }

@@ -10,6 +10,7 @@ use svcmap::distribution::Distribution;
 use svcmap::errors::print_out;
 use svcmap::parse;
 use svcmap::soak::render;
+use svcmap::text::figure;
 use svcmap_proto::io::Clock;
 use svcmap_tests::simulator::scenario::Faults;
 use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
@@ -205,8 +206,10 @@ fn measure_variants(jobs: u64) -> Result<(), String> {
         let variants::Row { name, utilisation, far, frr, goodput, wait, response, messages } = row;
         let wait = wait.map_or_else(|| "-".to_owned(), |wait| format!("{wait:.2}"));
         say(&format!(
-            "| {name} | {utilisation} | {far:.6} | {frr:.6} | {goodput:.4} | {wait} \
-             | {response:.2} | {messages:.2} |"
+            "| {name} | {utilisation} | {} | {} | {goodput:.4} | {wait} | {response:.2} \
+             | {messages:.2} |",
+            figure(far),
+            figure(frr)
         ));
     }
     Ok(())
@@ -217,11 +220,14 @@ fn measure_goals(jobs: u64) -> Result<(), String> {
     say("| --- | --- | --- | --- | --- | --- |");
     for goal in goals::all(jobs) {
         let sign = if goal.more { "≥" } else { "≤" };
-        let goals::Goal { name, value, must, aim, .. } = goal;
+        // Bounds are round: as they are, unless they have more noughts than digits.
+        let bound = |bound: f64| if bound < 0.001 { figure(bound) } else { bound.to_string() };
+        let (must, aim, value) = (bound(goal.must), bound(goal.aim), figure(goal.value));
+        let name = goal.name;
         let met = |met| if met { "yes" } else { "no" };
         let (must_met, aim_met) = (met(goal.is_met()), met(goal.reaches_aim()));
         say(&format!(
-            "| {name} | {sign} {must} | {sign} {aim} | {value:.6} | {must_met} | {aim_met} |"
+            "| {name} | {sign} {must} | {sign} {aim} | {value} | {must_met} | {aim_met} |"
         ));
     }
     Ok(())
@@ -306,13 +312,14 @@ fn check_gates() -> Result<(), String> {
 }
 
 fn run_sweep(out: &Path, jobs: u64, full: bool) -> Result<(), String> {
+    // Before twenty minutes have passed.
+    std::fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     let points = sweep::points(jobs, full);
     let rows = sweep::run(&points, |done| {
         if done % 20 == 0 || done == points.len() {
             eprintln!("{done} of {} points", points.len());
         }
     });
-    std::fs::create_dir_all(out).map_err(|error| error.to_string())?;
     save(&out.join("sweep.csv"), &table::to_csv(&rows))?;
     plot(out)
 }

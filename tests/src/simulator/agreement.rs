@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use svcmap::measurement::Report;
+use svcmap::text::figure;
 use svcmap_worker::choice::Policy;
 
 use super::{Rule, Scenario, World};
@@ -107,17 +108,20 @@ pub fn table(pairs: &[Pair]) -> String {
     );
     for Pair { point, soak, simulated } in pairs {
         let both = |soak: f64, simulated: f64| format!("{soak:.1} / {simulated:.1} ms");
-        let far = |report: &Report| format!("{:.2e} ±{:.0e}", report.far, report.far_ci95);
+        let far = |report: &Report| match report.far {
+            0.0 => "0".to_owned(),
+            far => format!("{far:.2e} ±{:.0e}", report.far_ci95),
+        };
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {:.1e} / {:.1e} | {} | {} | {:.2}, {:.2} ms |",
+            "| {} | {} | {} | {} | {} / {} | {} | {} | {:.2}, {:.2} ms |",
             point.policy,
             point.publish_interval.as_secs_f64() * 1e3 / soak.setting.service_time_ms,
             far(soak),
             far(simulated),
-            soak.frr,
-            simulated.frr,
+            figure(soak.frr),
+            figure(simulated.frr),
             both(soak.wait_ms.p99, simulated.wait_ms.p99),
             both(soak.wait_ms.mean, simulated.wait_ms.mean),
             soak.way_ms,

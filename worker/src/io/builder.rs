@@ -42,9 +42,18 @@ pub enum StartError {
     /// Somebody else listens there, or the address is not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The system gave no thread, file or socket: look at `ulimit -n`.
+    /// The system gave no file or socket: look at `ulimit -n`.
     #[error("the system refused: {0}")]
     System(#[from] std::io::Error),
+    /// The system gave no thread: want fewer at once, or look at `ulimit -u`, the control group's
+    /// `pids.max` and at memory, as each thread needs a stack.
+    #[error("the system does not start {wanted} threads: {reason}")]
+    Threads {
+        /// How many were wanted.
+        wanted: u32,
+        /// In the system's words.
+        reason: std::io::Error,
+    },
 }
 
 impl From<zmq::Error> for StartError {
@@ -139,7 +148,11 @@ impl Common {
             self.observer,
         )?;
         let thread = std::thread::Builder::new().name("svcmap-io".to_owned());
-        let handle = Mutex::new(Some(thread.spawn(move || node.run())?));
+        let handle = Mutex::new(Some(
+            thread
+                .spawn(move || node.run())
+                .map_err(|reason| StartError::Threads { wanted: 1, reason })?,
+        ));
         Ok(Arc::new(Thread { shared, handle }))
     }
 }

@@ -74,7 +74,9 @@ impl Serving {
         let (assignments, to_handlers) = crossbeam_channel::unbounded();
         let (from_handlers, completions) = crossbeam_channel::unbounded();
         let limit = config.payload_bytes_max;
-        pool::start(config.concurrency, handler, limit, &to_handlers, &from_handlers, waker)?;
+        let wanted = config.concurrency;
+        pool::start(wanted, handler, limit, &to_handlers, &from_handlers, waker)
+            .map_err(|reason| StartError::Threads { wanted, reason })?;
         Ok(Self {
             key: Arc::new(key),
             incarnation,

@@ -31,13 +31,13 @@ impl Step {
         let Self { number, title, started_at } = self;
         let seconds = Clock.now().since(started_at).as_secs_f32();
         let word = if ok { "ok" } else { "FAILED" };
-        print_out(&format!("[{number}/{STEPS}] {title}\n"))?;
-        print_out(&format!("      {result:<58} {seconds:>5.2}s  {word}\n"))?;
+        let line = format!("      {result:<58} {seconds:>5.2}s  {word}\n");
+        let printed = print_out(&format!("[{number}/{STEPS}] {title}\n{line}"));
         if !ok {
             let message = format!("step {number} did not come out as it should: {result}");
             return Err(Failure::failed(message).fix("svcmap demo   (once more)").into());
         }
-        Ok(())
+        printed
     }
 }
 

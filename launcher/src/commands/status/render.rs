@@ -9,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use svcmap_proto::names::Name;
 
 use crate::table::{Cell, Column, render};
+use crate::text::{printable_line, time_ms};
 use svcmap_proto::status::{Dialect, InstanceRow, MapperRow, Report, ServiceRow, Shown};
 
 /// Cells of a full bar.
@@ -26,11 +27,12 @@ pub struct Screen {
     pub bars: bool,
 }
 
-const SERVICES: [Column; 7] = [
+const SERVICES: [Column; 8] = [
     Column::text("SERVICE"),
     Column::number("READY"),
     Column::number("RUNNING"),
     Column::number("QUEUED"),
+    Column::number("PROMISED").leaving(1),
     Column::number("SLOTS").leaving(2),
     Column::text("LOAD"),
     Column::number("AGE").leaving(3),
@@ -46,17 +48,23 @@ pub fn services(report: &Report, screen: Screen) -> String {
         count(report.instances.len(), "instance"),
     );
     push_warnings(&mut text, report);
+    let start = "\nnext: svcmap worker --service echo --builtin echo\n";
     if report.services.is_empty() {
-        text.push_str("\nnext: svcmap worker --service echo --builtin echo\n");
+        text.push_str(start);
         return text;
     }
     let rows: Vec<Vec<Cell>> = report.services.iter().map(|row| service_row(row, screen)).collect();
     text.push('\n');
     text.push_str(&render(&SERVICES, &rows, screen.width));
     push_not_ready(&mut text, report);
-    let first = &report.services[0].service;
-    let _ =
-        writeln!(text, "\nnext: svcmap status {first} (instances) · --json · --wait '{first}>=1'");
+    // Those that have ended come last, and have no instances to show.
+    match report.services.first().filter(|first| first.instances > 0) {
+        None => text.push_str(start),
+        Some(ServiceRow { service, .. }) => {
+            let more = format!("svcmap status {service} (instances)");
+            let _ = writeln!(text, "\nnext: {more} · --json · --wait '{service}>=1'");
+        }
+    }
     text
 }
 
@@ -67,6 +75,7 @@ fn service_row(row: &ServiceRow, screen: Screen) -> Vec<Cell> {
         Cell { text: ready, style: if row.ready < row.instances { WARN } else { Style::new() } },
         row.running.to_string().into(),
         row.queued.to_string().into(),
+        row.promised.to_string().into(),
         row.slots.to_string().into(),
         Cell {
             text: load(row.load, screen.bars),
@@ -76,16 +85,17 @@ fn service_row(row: &ServiceRow, screen: Screen) -> Vec<Cell> {
     ]
 }
 
-const INSTANCES: [Column; 10] = [
+const INSTANCES: [Column; 11] = [
     Column::text("INSTANCE"),
     Column::text("STATE"),
     Column::number("RUN"),
     Column::number("QUEUED"),
-    Column::number("SLOTS").leaving(3),
+    Column::number("PROMISED").leaving(2),
+    Column::number("SLOTS").leaving(4),
     Column::number("LOAD"),
-    Column::number("MEAN").leaving(5),
-    Column::number("AGE").leaving(2),
-    Column::number("PID").leaving(4),
+    Column::number("MEAN").leaving(6),
+    Column::number("AGE").leaving(3),
+    Column::number("PID").leaving(5),
     Column::text("ENDPOINT").leaving(1),
 ];
 
@@ -93,13 +103,14 @@ const INSTANCES: [Column; 10] = [
 pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let Some(total) = report.service(service) else { return String::new() };
     let mut text = format!(
-        "{service} · {} · {} of {} ready\n{} running · {} queued · {} slots · {} done · {} failed · \
-         {} rejected\n",
+        "{service} · {} · {} of {} ready\n{} running · {} queued · {} promised · {} slots · \
+         {} done · {} failed · {} rejected\n",
         mappers(report),
         total.ready,
         count(total.instances, "instance"),
         total.running,
         total.queued,
+        total.promised,
         total.slots,
         total.done,
         total.failed,
@@ -124,12 +135,14 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
         Dialect::Json if count == 0 => "-".into(),
         _ => count.to_string().into(),
     };
-    let mean = if row.done + row.failed == 0 { "-".to_owned() } else { time(row.mean_service_ms) };
+    let mean =
+        if row.done + row.failed == 0 { "-".to_owned() } else { time_ms(row.mean_service_ms) };
     vec![
         row.instance.as_str().into(),
         state(row.state),
         known(row.running),
         known(row.queued),
+        known(row.promised),
         known(row.slots),
         load(row.load, false).into(),
         mean.into(),
@@ -168,7 +181,7 @@ fn mappers(report: &Report) -> String {
 fn push_warnings(text: &mut String, report: &Report) {
     let services = report.services.iter().filter_map(service_warning);
     for warning in report.mappers.iter().filter_map(mapper_warning).chain(services) {
-        let _ = writeln!(text, "{WARN}!{WARN:#} {warning}");
+        let _ = writeln!(text, "{WARN}!{WARN:#} {}", printable_line(&warning));
     }
 }
 
@@ -211,7 +224,7 @@ fn push_not_ready(text: &mut String, report: &Report) {
         shown.iter().map(|row| format!("{}/{}", row.service, row.instance)).collect();
     let width = names.iter().map(String::len).max().unwrap_or(0);
     for (row, name) in shown.iter().zip(names) {
-        let _ = writeln!(text, "{name:<width$}  {}", why_not_ready(row));
+        let _ = writeln!(text, "{name:<width$}  {}", printable_line(&why_not_ready(row)));
     }
     if all.len() > shown.len() {
         let _ = writeln!(text, "and {} more: svcmap status --json", all.len() - shown.len());
@@ -222,7 +235,7 @@ fn why_not_ready(row: &InstanceRow) -> String {
     let jobs = u64::from(row.running) + u64::from(row.queued);
     match (row.state, row.since_finish_ms) {
         (Shown::Stuck, Some(ms)) => {
-            let silence = time(f64::from(ms));
+            let silence = time_ms(f64::from(ms));
             format!("stuck: {} running, no handler finished for {silence}", row.running)
         }
         (Shown::Stuck, None) => {
@@ -250,19 +263,7 @@ fn load(load: f64, bar: bool) -> String {
 
 /// An age: nobody needs it to the millisecond.
 fn age(seconds: f64) -> String {
-    if seconds < 10.0 { format!("{seconds:.1}s") } else { time(seconds * 1000.0) }
-}
-
-/// A time in its best unit, with two or three digits: `380us`, `38ms`, `1.2s`, `41s`, `5m`, `3h`.
-fn time(ms: f64) -> String {
-    match ms {
-        ms if ms < 1.0 => format!("{:.0}us", ms * 1000.0),
-        ms if ms < 1000.0 => format!("{ms:.0}ms"),
-        ms if ms < 10_000.0 => format!("{:.1}s", ms / 1000.0),
-        ms if ms < 120_000.0 => format!("{:.0}s", ms / 1000.0),
-        ms if ms < 7_200_000.0 => format!("{:.0}m", ms / 60_000.0),
-        ms => format!("{:.0}h", ms / 3_600_000.0),
-    }
+    if seconds < 10.0 { format!("{seconds:.1}s") } else { time_ms(seconds * 1000.0) }
 }
 
 /// `1 service`, `4 services`.

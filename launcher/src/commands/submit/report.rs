@@ -1,5 +1,6 @@
 //! What became of each job, for people and as JSON, and the exit code that follows.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use base64::Engine;
@@ -9,6 +10,18 @@ use svcmap_proto::names::Name;
 use svcmap_worker::{Outcome, Reason};
 
 use crate::errors::{Exit, Failure};
+use crate::text::printable_bytes;
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// As `LABEL: result`, one line for each; else untouched.
+    pub with_label: bool,
+    /// Several results of the same input follow each other: each ends its line.
+    pub one_of_many: bool,
+    /// A terminal gets no commands, and each result ends its line.
+    pub on_terminal: bool,
+}
 
 /// One job and what became of it.
 pub struct Record {
@@ -33,17 +46,37 @@ impl Record {
         Self { label, ending: Ending::NotSent(error) }
     }
 
-    /// What goes to stdout: the result as it is, or `LABEL: result` and the end of the line.
-    pub fn line(&self, untouched: bool) -> Vec<u8> {
-        let Ending::Outcome(Outcome::Done(reply)) = &self.ending else { return Vec::new() };
-        if untouched {
-            return reply.payload.clone();
+    /// What goes to stdout, if there is a result.
+    pub fn line(&self, form: Form) -> Option<Vec<u8>> {
+        let Ending::Outcome(Outcome::Done(reply)) = &self.ending else { return None };
+        let mut line = Vec::with_capacity(reply.payload.len() + 1);
+        if form.with_label {
+            let end =
+                reply.payload.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+            line.extend_from_slice(format!("{}: ", self.label).as_bytes());
+            line.extend_from_slice(&reply.payload[..end]);
+        } else {
+            line.extend_from_slice(&reply.payload);
         }
-        let end = reply.payload.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
-        let mut line = format!("{}: ", self.label).into_bytes();
-        line.extend_from_slice(&reply.payload[..end]);
-        line.push(b'\n');
-        line
+        if form.on_terminal {
+            line = printable_bytes(&line).into_bytes();
+        }
+        // On a terminal the prompt would follow on the same line, but nothing stays nothing.
+        let ends = form.with_label || form.one_of_many || (form.on_terminal && !line.is_empty());
+        if ends && line.last() != Some(&b'\n') {
+            line.push(b'\n');
+        }
+        Some(line)
+    }
+
+    /// What it has in common with others that say the same: the reason, without what was measured.
+    pub fn kind(&self) -> String {
+        let label = &self.label;
+        match &self.ending {
+            Ending::NotSent(error) => format!("{label}: {error}"),
+            Ending::Outcome(Outcome::Refused(refusal)) => format!("{label}: {}", refusal.reason),
+            Ending::Outcome(outcome) => format!("{label}: {outcome}"),
+        }
     }
 
     /// What goes to stderr, if it is no result. `after_others`: of other jobs, one found a worker.
@@ -99,6 +132,15 @@ impl Record {
     }
 }
 
+/// What a refusal means for the exit code.
+fn exit_of(reason: Reason) -> Exit {
+    match reason {
+        Reason::NoSuchService | Reason::NoMapper | Reason::Unreachable => Exit::Unavailable,
+        reason if reason.may_pass() => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
 /// What to do about a refusal.
 fn remedy(reason: Reason, service: &Name) -> String {
     match reason {
@@ -131,6 +173,8 @@ pub struct Report {
     accepted: u64,
     not_sent: u64,
     nobody: u64,
+    /// Refusals by what they mean for the exit code.
+    refusals: BTreeSet<Exit>,
 }
 
 impl Report {
@@ -144,6 +188,7 @@ impl Report {
             Ending::Outcome(Outcome::Accepted) => &mut self.accepted,
             Ending::Outcome(Outcome::Refused(refusal)) => {
                 self.nobody += u64::from(refusal.reason == Reason::NoSuchService);
+                self.refusals.insert(exit_of(refusal.reason));
                 &mut self.refused
             }
         } += 1;
@@ -158,17 +203,12 @@ impl Report {
         usize::try_from(settled + self.not_sent).unwrap_or(usize::MAX)
     }
 
-    /// 0 if all are done, 75 if all others were refused (69 if for want of any worker), else 1.
+    /// 0 if all are done; else the worst of what became of the others: 1, then 75, then 69.
     pub fn exit(&self) -> ExitCode {
         if self.failed + self.unknown + self.not_sent > 0 {
-            Exit::Failed.into()
-        } else if self.refused == 0 {
-            ExitCode::SUCCESS
-        } else if self.found_nobody() {
-            Exit::Unavailable.into()
-        } else {
-            Exit::Refused.into()
+            return Exit::Failed.into();
         }
+        self.refusals.last().map_or(ExitCode::SUCCESS, |worst| (*worst).into())
     }
 
     /// Whether every job was refused for want of any worker.
@@ -234,10 +274,26 @@ mod tests {
 
     #[test]
     fn results_are_one_line_each_or_untouched() {
-        assert_eq!(done(b"abc  -\n").line(false), b"f.txt: abc  -\n");
-        assert_eq!(done(b"").line(false), b"f.txt: \n");
-        assert_eq!(done(b"abc\n\n").line(true), b"abc\n\n");
-        assert_eq!(refused(Reason::Full).line(false), b"");
+        let labelled = Form { with_label: true, ..Form::default() };
+        let line = |result: &[u8], form| done(result).line(form).unwrap();
+        assert_eq!(line(b"abc  -\n", labelled), b"f.txt: abc  -\n");
+        assert_eq!(line(b"", labelled), b"f.txt: \n");
+        assert_eq!(line(b"abc\n\n", Form::default()), b"abc\n\n");
+        assert_eq!(line(b"\x1b[m\xff", Form::default()), b"\x1b[m\xff");
+        assert_eq!(refused(Reason::Full).line(labelled), None);
+        let many = Form { one_of_many: true, ..Form::default() };
+        assert_eq!([line(b"a", many), line(b"a\n", many), line(b"", many)].concat(), b"a\na\n\n");
+    }
+
+    #[test]
+    fn results_and_names_command_no_terminal() {
+        let terminal = Form { on_terminal: true, ..Form::default() };
+        let line = |result: &[u8], form| String::from_utf8(done(result).line(form).unwrap());
+        assert_eq!(line(b"\x1b[2J\xff", terminal).unwrap(), "\\u{1b}[2J\\xff\n");
+        assert_eq!(line(b"", terminal).unwrap(), "");
+        let labelled = Form { with_label: true, ..terminal };
+        let evil = Record { label: "\u{7}".to_owned(), ..done(b"a\n") };
+        assert_eq!(evil.line(labelled).unwrap(), b"\\u{7}: a\n");
     }
 
     #[test]
@@ -248,6 +304,12 @@ mod tests {
         assert!(same(exit(vec![refused(Reason::NoSuchService)]), 69));
         let unknown = Record::new("h".to_owned(), Outcome::Unknown(Cause::Deadline));
         assert!(same(exit(vec![refused(Reason::Full), unknown]), 1));
+        // What stays as it is, whatever else may pass.
+        for reason in [Reason::TooLarge, Reason::NotJson] {
+            assert!(same(exit(vec![refused(reason), refused(Reason::Full)]), 1), "{reason}");
+        }
+        assert!(same(exit(vec![refused(Reason::NoMapper), refused(Reason::Unreachable)]), 69));
+        assert!(same(exit(vec![refused(Reason::NoSuchService), refused(Reason::Full)]), 75));
         assert!(same(exit(vec![Record::not_sent("x".to_owned(), "too large".to_owned())]), 1));
     }
 

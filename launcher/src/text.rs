@@ -1,0 +1,150 @@
+//! Values as people read them: text from elsewhere, times, figures.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// Text from elsewhere, as it may be shown on a terminal: what would command the terminal (control
+/// characters) or turn the text around (marks of writing direction) is escaped, so that it can be
+/// seen. Line ends and tabs stay.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    push_printable(&mut shown, text);
+    shown
+}
+
+/// The same for bytes; those that are no UTF-8 are shown as `\xff`.
+pub fn printable_bytes(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        push_printable(&mut shown, chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String does not fail.
+            let _ = write!(shown, "\\x{byte:02x}");
+        }
+    }
+    shown
+}
+
+/// The same as one line.
+pub fn printable_line(text: &str) -> String {
+    printable(text.trim_end()).replace('\n', "\\n")
+}
+
+/// Whether all of it is shown as it is.
+pub fn is_printable(text: &str) -> bool {
+    printable(text) == text
+}
+
+fn push_printable(shown: &mut String, text: &str) {
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            // The line ends of some systems and protocols.
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\n' | '\t' => shown.push(char),
+            _ if char.is_control() || is_direction(char) => shown.extend(char.escape_default()),
+            _ => shown.push(char),
+        }
+    }
+}
+
+/// Marks that change the order in which characters are shown, and line ends that are none of ours:
+/// `Bidi_Control` of Unicode, and U+2028 and U+2029.
+fn is_direction(char: char) -> bool {
+    matches!(char,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A time in its best unit, with two or three digits: `380us`, `38ms`, `1.2s`, `3s`, `41s`, `5m`,
+/// `3h`.
+pub fn time(time: Duration) -> String {
+    time_ms(time.as_secs_f64() * 1e3)
+}
+
+/// The same for milliseconds.
+pub fn time_ms(ms: f64) -> String {
+    match ms {
+        0.0 => "0s".to_owned(),
+        ms if ms < 0.9995 => format!("{:.0}us", ms * 1e3),
+        ms if ms < 999.5 => format!("{ms:.0}ms"),
+        ms if ms < 9_950.0 => {
+            let seconds = format!("{:.1}", ms / 1e3);
+            format!("{}s", seconds.strip_suffix(".0").unwrap_or(&seconds))
+        }
+        ms if ms < 119_500.0 => format!("{:.0}s", ms / 1e3),
+        ms if ms < 7_170_000.0 => format!("{:.0}m", ms / 6e4),
+        ms => format!("{:.0}h", ms / 3.6e6),
+    }
+}
+
+/// A measured figure with the digits that mean something: `0`, `1.4e-5`, `0.9988`, `3.07`, `20.8`,
+/// `1440`.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 0.001 => format!("{value:.1e}").replace(".0e", "e"),
+        size if size < 0.99995 => format!("{value:.4}"),
+        size if size < 9.995 => format!("{value:.2}"),
+        size if size < 99.95 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// The share below which something lies (95 %) that was seen `count` times in `of` tries, if that
+/// is never: the rule of three (Hanley and Lippman-Hand, JAMA 249(13), 1983).
+pub fn below(count: u64, of: u64) -> Option<f64> {
+    (count == 0 && of > 0).then(|| (3.0 / of as f64).min(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_commands_a_terminal_is_shown_and_not_done() {
+        assert_eq!(
+            printable("\u{1b}[31mred\u{7}\u{9b}0m\u{7f}"),
+            r"\u{1b}[31mred\u{7}\u{9b}0m\u{7f}"
+        );
+        assert_eq!(
+            printable("gnp.\u{202e}txt\u{2066}\u{2029}"),
+            r"gnp.\u{202e}txt\u{2066}\u{2029}"
+        );
+        assert_eq!(printable("over\rwritten\r\nnext\tä €\n"), "over\\rwritten\nnext\tä €\n");
+        assert_eq!(printable_bytes(b"a\xff\x1bb\x9b"), r"a\xff\u{1b}b\x9b");
+        assert_eq!(printable_line("one\ntwo\n"), r"one\ntwo");
+        assert!(is_printable("plain\n") && !is_printable("\u{1b}"));
+    }
+
+    #[test]
+    fn times_have_two_or_three_digits() {
+        let us = |us| time(Duration::from_micros(us));
+        for (time_us, shown) in [
+            (0, "0s"),
+            (380, "380us"),
+            (999_600, "1s"),
+            (38_400, "38ms"),
+            (989_101, "989ms"),
+            (1_234_000, "1.2s"),
+            (3_000_000, "3s"),
+            (9_960_000, "10s"),
+            (41_000_000, "41s"),
+            (300_000_000, "5m"),
+            (10_800_000_000, "3h"),
+        ] {
+            assert_eq!(us(time_us), shown);
+        }
+    }
+
+    #[test]
+    fn figures_have_the_digits_that_mean_something() {
+        let values = [0.0, 1e-5, 1.4e-5, 0.001_639, 0.998_812, 0.999_96, 1.239_259, 20.77, 1440.1];
+        let shown = values.map(figure);
+        assert_eq!(
+            shown,
+            ["0", "1e-5", "1.4e-5", "0.0016", "0.9988", "1.00", "1.24", "20.8", "1440"]
+        );
+        assert_eq!(below(0, 86_406).map(figure).as_deref(), Some("3.5e-5"));
+        assert_eq!((below(1, 10), below(0, 0), below(0, 1)), (None, None, Some(1.0)));
+    }
+}
