@@ -30,9 +30,11 @@
 //! | [`registry`] | all decisions: messages and time in, messages out |
 //! | [`leases`] | who was heard when, and who is silent |
 //! | [`revisions`] | what is published of each service, and when |
+//! | [`backlog`] | what connections could not take at once |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod backlog;
 pub mod config;
 mod io;
 mod json;

@@ -57,6 +57,8 @@ pub struct Registry {
     departed: Departed,
     corrections: Throttle,
     lists: Throttle,
+    syncs: Throttle<(Connection, Option<Name>)>,
+    pages: Throttle<(Connection, Option<Name>)>,
     outputs: VecDeque<Output>,
 }
 
@@ -96,6 +98,8 @@ impl Registry {
             departed: Departed::default(),
             corrections: Throttle::corrections(),
             lists: Throttle::lists(),
+            syncs: Throttle::answers(),
+            pages: Throttle::answers(),
             outputs: VecDeque::new(),
             config,
         }
@@ -125,12 +129,16 @@ impl Registry {
             // Remembering a leave from the far future would lock the name.
             ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
             ToMapper::Leave { key, incarnation } => self.leave(now, key, incarnation),
+            // Whoever asks faster than a cache does has the answer, or does not read it.
+            ToMapper::Sync { service }
+                if !self.syncs.admit(now, &(from.clone(), Some(service.clone()))) => {}
             ToMapper::Sync { service } => {
                 for part in self.snapshot(now, &service, self.revisions.revision(&service)) {
                     let service = service.clone();
                     self.reply(from, FromMapper::Snapshot { service, part });
                 }
             }
+            ToMapper::List { after } if !self.pages.admit(now, &(from.clone(), after.clone())) => {}
             ToMapper::List { after } => {
                 let message = self.services_page(after.as_ref());
                 self.reply(from, message);

@@ -42,6 +42,24 @@ pub const ENVELOPE_BYTES_MAX: usize = 512;
 /// the rest is slack for other framings. What has more is read to its end and counted.
 pub const FRAMES_MAX: usize = 8;
 
+/// Most frames of a message whose end has not come: libzmq, as `zmq-sys` builds it, ends the
+/// connection then, or when they have more bytes than a frame may have.
+pub const INCOMPLETE_FRAMES_MAX: usize = 1024;
+
+/// What libzmq's water marks count, as `zmq-sys` builds it: each frame is one unit, and one more for
+/// each so many bytes in it. A plain libzmq counts messages.
+pub const QUEUE_UNIT_BYTES: usize = 1024;
+
+/// What may wait in either direction of a connection, unless more is needed: as much as the kernel
+/// keeps. The message that goes beyond it is taken whole.
+pub const QUEUE_BYTES: usize = 1024 * 1024;
+
+/// So many bytes in the units of libzmq's water marks.
+pub const fn queue(bytes: usize) -> i32 {
+    let units = bytes.div_ceil(QUEUE_UNIT_BYTES);
+    if units > i32::MAX as usize { i32::MAX } else { units as i32 }
+}
+
 /// Most instances that one mapper holds: 65,536 of some 200 bytes are 13 MB.
 pub const INSTANCES_MAX: usize = 65_536;
 

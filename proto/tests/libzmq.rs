@@ -250,8 +250,12 @@ fn a_sender_is_told_that_nobody_takes_its_message() {
 
 #[test]
 fn what_was_sent_last_still_gets_out() {
-    let mut pair = Pair::new();
-    // More than the kernel takes at once, and less than the receiver's queue holds.
+    let queue = svcmap_proto::limits::queue(16 * 1024 * 1024);
+    let mut pair = Pair::with(
+        |router| router.set_rcvhwm(queue).unwrap(),
+        |dealer| dealer.set_sndhwm(queue).unwrap(),
+    );
+    // More than the kernel takes at once, and less than the queues hold.
     let heavy = vec![0; 20_000];
     (0..500).for_each(|_| pair.ask(&[&heavy]));
     pair.ask(&[b"goodbye"]);
@@ -294,4 +298,47 @@ fn a_deadline_ends_a_turn() {
         assert_eq!(turn(&mut event_loop, deadline.since(Clock.now())), []);
         assert!(Clock.now() >= deadline && Clock.now().since(deadline) < LONG);
     }
+}
+
+#[test]
+fn a_turn_ends_in_time_however_long_each_message_takes() {
+    let mut pair = Pair::new();
+    (0..100).for_each(|_| pair.ask(&[b"x"]));
+    let mut came = 0;
+    while came < 100 {
+        let (started, before) = (Clock.now(), came);
+        let deliver = |event: Event<'_>| {
+            if matches!(event, Event::Received(..)) {
+                came += 1;
+                std::thread::park_timeout(Duration::from_millis(4));
+            }
+        };
+        pair.server.turn(Some(Clock.now() + LONG), deliver).unwrap();
+        assert!(came - before <= 16, "{} in one turn", came - before);
+        assert!(Clock.now().since(started) < LONG);
+    }
+}
+
+/// With a plain libzmq a water mark would count messages: eight, however large they are.
+#[test]
+fn water_marks_count_kibibytes() {
+    let mut pair = Pair::with(|router| router.set_rcvhwm(8).unwrap(), |_| {});
+    let large = vec![0; 64 * 1024];
+    let mut sent = 0;
+    // Until the kernel takes no more either.
+    while sent < 2000 && pair.client.send(pair.dealer, &[&large]).is_ok() {
+        sent += 1;
+        turn(&mut pair.client, Duration::ZERO);
+    }
+    assert!((16..400).contains(&sent), "{sent}");
+    find(&mut pair.server, |_| {
+        sent -= 1;
+        if sent == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    // A message of many frames is taken whole, though it goes beyond the mark amid them.
+    let frames = [&large[..1024]; FRAMES_MAX - 1];
+    (0..100).for_each(|_| {
+        pair.ask(&frames);
+        assert_eq!(receive(&mut pair.server).len(), FRAMES_MAX);
+    });
 }

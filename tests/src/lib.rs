@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps for a fixed time: conditions are awaited, with a limit.
 
+pub mod attack;
 pub mod bench;
 pub mod netns;
 pub mod simulator;

@@ -15,6 +15,13 @@ pub const MAPPERS_MAX: usize = 8;
 /// Senders that one worker keeps in mind at once, those that are silent included.
 pub const SENDERS_MAX: usize = 16_384;
 
+/// See [`IntakeConfig::unacknowledged_bytes_max`]: what a fast network carries in some ten
+/// milliseconds, so that nobody waits for an acknowledgement.
+const UNACKNOWLEDGED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Room for what stands around a payload in JSON.
+const JSON_AROUND_BYTES: usize = 4096;
+
 /// Services that one sender follows at once.
 pub const SERVICES_FOLLOWED_MAX: usize = 1024;
 
@@ -99,6 +106,17 @@ impl IntakeConfig {
             }
         }
         Ok(())
+    }
+
+    /// Bytes of results that are sent to one sender before it acknowledges some: of what it does not
+    /// read, libzmq and the kernel keep no more. Senders acknowledge each mebibyte.
+    pub fn unacknowledged_bytes_max(&self) -> usize {
+        UNACKNOWLEDGED_BYTES.max(2 * self.payload_bytes_max)
+    }
+
+    /// Longest JSON of a client, in bytes: the largest payload in base64, and what goes around it.
+    pub fn json_bytes_max(&self) -> usize {
+        self.payload_bytes_max.div_ceil(3) * 4 + JSON_AROUND_BYTES
     }
 
     /// The same with payloads of so many bytes, of which at least one fits everywhere.

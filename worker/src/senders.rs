@@ -14,7 +14,7 @@ use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
-use crate::config::SENDERS_MAX;
+use crate::config::{IntakeConfig, SENDERS_MAX};
 
 /// Outcomes kept for one sender: all that it can have open, and as many again on their way.
 const RETAINED_PER_SENDER_MAX: usize = 2 * limits::OPEN_ATTEMPTS_MAX;
@@ -101,6 +101,8 @@ struct Sender {
     received_jobs: u64,
     last_number: u64,
     next_to_send: u64,
+    /// Of what is retained, the bytes of what was sent on this connection.
+    unacknowledged_bytes: usize,
     retained: VecDeque<Retained>,
     heard_at: Timestamp,
     /// Largest result that it takes.
@@ -124,11 +126,12 @@ pub struct Senders {
     next_order: u64,
     retained_bytes: usize,
     retained_bytes_max: usize,
+    unacknowledged_bytes_max: usize,
 }
 
 impl Senders {
-    /// Nobody yet. Results that wait for their senders take at most `retained_bytes_max`.
-    pub fn new(retained_bytes_max: usize) -> Self {
+    /// Nobody yet.
+    pub fn new(config: &IntakeConfig) -> Self {
         Self {
             senders: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -137,7 +140,8 @@ impl Senders {
             by_age: BTreeMap::new(),
             next_order: 0,
             retained_bytes: 0,
-            retained_bytes_max,
+            retained_bytes_max: config.results_bytes_max,
+            unacknowledged_bytes_max: config.unacknowledged_bytes_max(),
         }
     }
 
@@ -159,6 +163,7 @@ impl Senders {
             received_jobs: 0,
             last_number: 0,
             next_to_send: 1,
+            unacknowledged_bytes: 0,
             retained: VecDeque::new(),
             heard_at: now,
             payload_bytes_max: 0,
@@ -196,6 +201,7 @@ impl Senders {
         };
         sender.next_to_send =
             sender.retained.front().map_or(sender.last_number + 1, |first| first.number);
+        sender.unacknowledged_bytes = 0;
         if !sender.retained.is_empty() {
             self.waiting.insert(hello.sender);
         }
@@ -243,11 +249,15 @@ impl Senders {
             }
             self.retained_bytes -= first.payload.len();
             self.by_age.remove(&first.order);
-            sender.retained.pop_front();
+            sender.forget_first();
         }
         sender.next_to_send = sender.next_to_send.max(number + 1);
         // A sender that outlived a restart of this bookkeeping may be ahead of it.
         sender.last_number = sender.last_number.max(number);
+        // There may be room again for what waits.
+        if !sender.retained.is_empty() && !self.blocked.contains_key(&id) {
+            self.waiting.insert(id);
+        }
     }
 
     /// The highest number of a job that came from that sender.
@@ -296,7 +306,8 @@ impl Senders {
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
         while let Some(id) = self.waiting.first().copied() {
             let sender = self.senders.get_mut(&id);
-            let delivery = sender.and_then(|sender| next_delivery(id, sender));
+            let limit = self.unacknowledged_bytes_max;
+            let delivery = sender.and_then(|sender| sender.next_delivery(id, limit));
             if delivery.is_some() {
                 return delivery;
             }
@@ -308,7 +319,7 @@ impl Senders {
     /// The sender does not read: the delivery is tried again a little later.
     pub fn handle_blocked(&mut self, now: Timestamp, id: SenderId, number: u64) {
         if let Some(sender) = self.senders.get_mut(&id) {
-            sender.next_to_send = sender.next_to_send.min(number);
+            sender.take_back(number);
             self.blocked.insert(id, now + BLOCKED);
             self.waiting.remove(&id);
         }
@@ -317,7 +328,7 @@ impl Senders {
     /// The connection is gone: the delivery waits for the next HELLO.
     pub fn handle_unreachable(&mut self, id: SenderId, number: u64) {
         if let Some(sender) = self.senders.get_mut(&id) {
-            sender.next_to_send = sender.next_to_send.min(number);
+            sender.take_back(number);
             if let Some(gone) = sender.connection.take() {
                 self.connections.remove(&gone);
             }
@@ -379,7 +390,7 @@ impl Senders {
     }
 
     fn forget_oldest_of(&mut self, id: SenderId) {
-        let oldest = self.senders.get_mut(&id).and_then(|sender| sender.retained.pop_front());
+        let oldest = self.senders.get_mut(&id).and_then(Sender::forget_first);
         if let Some(oldest) = oldest {
             self.retained_bytes -= oldest.payload.len();
             self.by_age.remove(&oldest.order);
@@ -404,23 +415,48 @@ impl Senders {
     }
 }
 
-fn next_delivery(id: SenderId, sender: &mut Sender) -> Option<Delivery> {
-    let to = sender.connection.clone()?;
-    let first = sender.retained.front()?.number;
-    let number = sender.next_to_send.max(first);
-    let index = usize::try_from(number - first).ok()?;
-    let retained = sender.retained.get(index)?;
-    sender.next_to_send = number + 1;
-    Some(Delivery {
-        to,
-        sender: id,
-        number,
-        attempt: retained.attempt,
-        verdict: retained.verdict.clone(),
-        here: retained.here,
-        received_jobs: sender.received_jobs,
-        payload: Arc::clone(&retained.payload),
-    })
+impl Sender {
+    /// The next outcome to send, unless what was sent and not acknowledged takes `bytes_max`
+    /// already: of what a peer does not read, libzmq keeps a copy.
+    fn next_delivery(&mut self, id: SenderId, bytes_max: usize) -> Option<Delivery> {
+        let to = self.connection.clone()?;
+        let first = self.retained.front()?.number;
+        let number = self.next_to_send.max(first);
+        let index = usize::try_from(number - first).ok()?;
+        let retained = self.retained.get(index)?;
+        let bytes = self.unacknowledged_bytes + retained.payload.len();
+        if bytes > bytes_max && self.unacknowledged_bytes > 0 {
+            return None;
+        }
+        self.unacknowledged_bytes = bytes;
+        self.next_to_send = number + 1;
+        Some(Delivery {
+            to,
+            sender: id,
+            number,
+            attempt: retained.attempt,
+            verdict: retained.verdict.clone(),
+            here: retained.here,
+            received_jobs: self.received_jobs,
+            payload: Arc::clone(&retained.payload),
+        })
+    }
+
+    /// What is retained from this number on was not sent after all.
+    fn take_back(&mut self, number: u64) {
+        let next = self.next_to_send;
+        let unsent = self.retained.iter().filter(|r| (number..next).contains(&r.number));
+        self.unacknowledged_bytes -= unsent.map(|r| r.payload.len()).sum::<usize>();
+        self.next_to_send = next.min(number);
+    }
+
+    fn forget_first(&mut self) -> Option<Retained> {
+        let first = self.retained.pop_front()?;
+        if first.number < self.next_to_send {
+            self.unacknowledged_bytes -= first.payload.len();
+        }
+        Some(first)
+    }
 }
 
 #[cfg(test)]

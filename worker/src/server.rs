@@ -82,6 +82,7 @@ pub struct Server {
     key: InstanceKey,
     incarnation: Incarnation,
     payload_bytes_max: usize,
+    json_bytes_max: usize,
     intake: Intake,
     credits: Credits,
     /// Slots of other instances.
@@ -109,7 +110,8 @@ impl Server {
             key,
             incarnation,
             payload_bytes_max: config.payload_bytes_max,
-            senders: Senders::new(config.results_bytes_max),
+            json_bytes_max: config.json_bytes_max(),
+            senders: Senders::new(&config),
             credits: Credits::new(&config),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
@@ -216,14 +218,19 @@ impl Server {
     ///
     /// # Errors
     /// What was wrong with it, which the client is told as well.
-    pub fn handle_request(
+    pub fn handle_request<'a>(
         &mut self,
         now: Timestamp,
         from: Envelope,
-        body: Result<&[u8], JsonError>,
+        body: Result<&'a [u8], JsonError>,
     ) -> Result<(), JsonError> {
         let body = if from.is_short() { body } else { Err(JsonError::new("a long envelope")) };
-        match body.and_then(json::read) {
+        // Before it is read: reading is what costs.
+        let short = |body: &'a [u8]| match body.len() <= self.json_bytes_max {
+            true => Ok(body),
+            false => Err(JsonError::new(format_args!("larger than {} bytes", self.json_bytes_max))),
+        };
+        match body.and_then(short).and_then(json::read) {
             Ok(request) => {
                 self.handle_json_job(now, from, &request);
                 Ok(())

@@ -22,9 +22,9 @@ const BIND_DEFAULT: &str = "tcp://127.0.0.1:5555";
 /// Where it publishes unless somebody says otherwise.
 const PUBLISH_DEFAULT: &str = "tcp://127.0.0.1:5556";
 
-/// Publications that wait for a subscriber who does not read, before it misses some: one of each
-/// service, twice. Their bytes are shared by all subscribers.
-const PUBLISH_QUEUE: i32 = 2 * limits::SERVICES_MAX as i32;
+/// Bytes of publications that wait for a subscriber who does not read, before it misses some: a
+/// snapshot of as many instances as a mapper holds.
+const PUBLISH_QUEUE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a mapper did not start.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +124,10 @@ impl MapperBuilder {
         config.validate()?;
 
         let mut event_loop = EventLoop::new(&[])?;
-        let publish_settings =
-            SocketSettings { send_queue: PUBLISH_QUEUE, ..SocketSettings::default() };
+        let publish_settings = SocketSettings {
+            send_queue: limits::queue(PUBLISH_QUEUE_BYTES),
+            ..SocketSettings::default()
+        };
         let router = proto_io::router(event_loop.context(), SocketSettings::default())?;
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
         let publisher = proto_io::publisher(event_loop.context(), publish_settings)?;

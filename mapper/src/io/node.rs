@@ -1,5 +1,6 @@
 //! The I/O thread: it carries messages between the sockets and the registry, and nothing more.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,12 @@ use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 use zmq::Message;
 
+use crate::backlog::Backlog;
 use crate::registry::{Connection, Event, Output, Registry};
+
+/// What came is handled for at most so long before what is due gets its turn: beats and publications
+/// wait for no flood.
+const TURN: Duration = Duration::from_millis(10);
 
 /// After a suspension, what waits is read for at most so long before any lease ends.
 const CATCH_UP: Duration = Duration::from_millis(50);
@@ -48,8 +54,10 @@ pub(super) struct Node {
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
     stop: Arc<AtomicBool>,
-    /// What one turn of the loop read: bounded by the loop's budget.
-    inbox: Vec<Received>,
+    /// What one turn of the loop read: bounded by the loop's budget. Nothing is read until it was
+    /// handled.
+    inbox: VecDeque<Received>,
+    backlog: Backlog,
     bad_messages: Refusals,
     refused: Refusals<RegistrationError>,
     undelivered: Refusals<SendError>,
@@ -75,7 +83,8 @@ impl Node {
             registry,
             suspension: beat,
             stop,
-            inbox: Vec::new(),
+            inbox: VecDeque::new(),
+            backlog: Backlog::default(),
             bad_messages: Refusals::default(),
             refused: Refusals::default(),
             undelivered: Refusals::default(),
@@ -98,7 +107,8 @@ impl Node {
     fn turns(&mut self) -> io::Result<()> {
         while !self.stop.load(Ordering::Acquire) {
             let registry_at = self.registry.poll_timeout();
-            self.turn(earliest(registry_at, self.summaries_at()))?;
+            let due_at = earliest(registry_at, self.summaries_at());
+            self.turn(earliest(due_at, self.backlog.poll_timeout()))?;
             // The pulse is always due some time, so a process that stood still shows here, be it
             // in its sleep or amid its work.
             let due_at = registry_at.unwrap_or_else(|| Clock.now());
@@ -110,17 +120,36 @@ impl Node {
                 self.registry.handle_timeout(now);
                 self.act();
             }
+            self.try_again(now);
             self.summarise(now);
         }
         Ok(())
     }
 
-    /// One turn of the loop. Returns how many messages it read.
+    /// One turn of the loop. Returns how many messages it handled.
     fn turn(&mut self, deadline: Option<Timestamp>) -> io::Result<usize> {
+        if self.inbox.is_empty() {
+            self.read(deadline)?;
+        }
+        let until = Clock.now() + TURN;
+        let mut count = 0;
+        while let Some(received) = self.inbox.pop_front() {
+            self.handle(received);
+            // Before the next: a short question can have a long answer.
+            self.act();
+            count += 1;
+            if Clock.now() >= until {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    fn read(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
         let (inbox, bad_messages) = (&mut self.inbox, &mut self.bad_messages);
         self.event_loop.turn(deadline, |event| match event {
             IoEvent::Received(_, frames) => match receive(frames) {
-                Ok(received) => inbox.push(received),
+                Ok(received) => inbox.push_back(received),
                 Err(reason) => bad_messages.count(reason),
             },
             IoEvent::TooManyFrames(_, frames) => match json::open(frames) {
@@ -128,37 +157,31 @@ impl Node {
                 Some((from, _)) => {
                     let error = JsonError::new("too many frames: one JSON object is expected");
                     let said = Said::Json(from, Err(error));
-                    inbox.push(Received { observed: String::new(), said });
+                    inbox.push_back(Received { observed: String::new(), said });
                 }
                 None => bad_messages.count(BadMessage::FrameCount),
             },
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
             }
-        })?;
-        let mut inbox = std::mem::take(&mut self.inbox);
-        let count = inbox.len();
+        })
+    }
+
+    fn handle(&mut self, Received { observed, said }: Received) {
         let (now, unix_us) = (Clock.now(), Clock.unix_us());
-        for Received { observed, said } in inbox.drain(..) {
-            match said {
-                Said::Native(from, Ok(message)) => {
-                    self.registry.handle_message(now, unix_us, &from, &observed, message);
-                }
-                Said::Native(from, Err(error)) => self.handle_undecoded(&from, error),
-                Said::Json(from, body) => {
-                    let body = body.as_deref().map_err(Clone::clone);
-                    let answered =
-                        self.registry.handle_request(now, unix_us, from, &observed, body);
-                    if answered.is_err() {
-                        self.bad_messages.count(BadMessage::Json);
-                    }
+        match said {
+            Said::Native(from, Ok(message)) => {
+                self.registry.handle_message(now, unix_us, &from, &observed, message);
+            }
+            Said::Native(from, Err(error)) => self.handle_undecoded(&from, error),
+            Said::Json(from, body) => {
+                let body = body.as_deref().map_err(Clone::clone);
+                let answered = self.registry.handle_request(now, unix_us, from, &observed, body);
+                if answered.is_err() {
+                    self.bad_messages.count(BadMessage::Json);
                 }
             }
-            // Before the next: a short question can have a long answer.
-            self.act();
         }
-        self.inbox = inbox;
-        Ok(count)
     }
 
     fn handle_undecoded(&mut self, from: &Connection, error: DecodeError) {
@@ -206,8 +229,26 @@ impl Node {
 
     fn reply(&mut self, to: &Connection, message: &FromMapper) {
         let frame = codec::encode(message);
-        let sent = self.event_loop.send(self.router, &[to.as_bytes(), &frame]);
-        self.count_undelivered(sent);
+        let is_waiting = self.backlog.holds(to);
+        let sent = match is_waiting {
+            true => Err(SendError::Full),
+            false => self.event_loop.send(self.router, &[to.as_bytes(), &frame]),
+        };
+        match sent {
+            Err(SendError::Full) => self.backlog.push(Clock.now(), to.clone(), frame),
+            sent => self.count_undelivered(sent),
+        }
+    }
+
+    /// Sends what connections could not take before.
+    fn try_again(&mut self, now: Timestamp) {
+        while let Some((to, frame)) = self.backlog.poll(now) {
+            match self.event_loop.send(self.router, &[to.as_bytes(), frame]) {
+                Ok(()) => self.backlog.handle_sent(now, &to),
+                Err(SendError::Full) => self.backlog.handle_full(now, &to),
+                Err(SendError::Unreachable) => self.backlog.forget(&to),
+            }
+        }
     }
 
     /// A peer that is gone or does not read: ordinary life. Whoever needs an answer asks again.

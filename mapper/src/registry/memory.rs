@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::limits;
-use svcmap_proto::names::{Incarnation, InstanceKey};
+use svcmap_proto::names::{Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::Connection;
@@ -27,6 +27,13 @@ const LIST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Connections that are sent one within that interval: each is megabytes at the limit of instances.
 const LISTS_MAX: usize = 16;
+
+/// How often one connection is told the same, be it the state of a service or a page of names: half
+/// of the time that a cache lets pass.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Such answers within that interval: 20,000 caches that each ask for one service, in a second.
+const ANSWERS_MAX: usize = 1024;
 
 /// Who left, so that nothing of them that arrives late brings them back.
 #[derive(Debug, Default)]
@@ -64,21 +71,24 @@ impl Departed {
 }
 
 /// Who was lately told something that is not to be said to one connection, or to too many, at once.
+/// A key is a connection, and what it asked if that matters.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(super) struct Throttle<K = Connection> {
     interval: Duration,
-    connections_max: usize,
-    told: BTreeSet<Connection>,
+    keys_max: usize,
+    told: BTreeSet<K>,
     /// The same, in the order of telling.
-    order: VecDeque<(Timestamp, Connection)>,
+    order: VecDeque<(Timestamp, K)>,
+}
+
+impl Throttle<(Connection, Option<Name>)> {
+    /// For the states of services, and for pages of their names.
+    pub(super) fn answers() -> Self {
+        Self::new(ANSWER_INTERVAL, ANSWERS_MAX)
+    }
 }
 
 impl Throttle {
-    /// Each connection once in that interval, and so many of them.
-    pub(super) fn new(interval: Duration, connections_max: usize) -> Self {
-        Self { interval, connections_max, told: BTreeSet::new(), order: VecDeque::new() }
-    }
-
     /// For corrections of what workers believe.
     pub(super) fn corrections() -> Self {
         Self::new(CORRECTION_INTERVAL, CORRECTIONS_MAX)
@@ -88,19 +98,25 @@ impl Throttle {
     pub(super) fn lists() -> Self {
         Self::new(LIST_INTERVAL, LISTS_MAX)
     }
+}
 
-    /// Whether to tell that connection now.
-    pub(super) fn admit(&mut self, now: Timestamp, connection: &Connection) -> bool {
+impl<K: Ord + Clone> Throttle<K> {
+    /// Each key once in that interval, and so many of them.
+    pub(super) fn new(interval: Duration, keys_max: usize) -> Self {
+        Self { interval, keys_max, told: BTreeSet::new(), order: VecDeque::new() }
+    }
+
+    /// Whether to tell that one now.
+    pub(super) fn admit(&mut self, now: Timestamp, key: &K) -> bool {
         while let Some((told_at, _)) = self.order.front()
             && now.since(*told_at) >= self.interval
             && let Some((_, earliest)) = self.order.pop_front()
         {
             self.told.remove(&earliest);
         }
-        let admitted =
-            self.told.len() < self.connections_max && self.told.insert(connection.clone());
+        let admitted = self.told.len() < self.keys_max && self.told.insert(key.clone());
         if admitted {
-            self.order.push_back((now, connection.clone()));
+            self.order.push_back((now, key.clone()));
         }
         admitted
     }

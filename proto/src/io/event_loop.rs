@@ -23,6 +23,12 @@ use crate::time::Timestamp;
 /// Messages that one socket may deliver before the others get their turn.
 const BUDGET: usize = 256;
 
+/// Time that their delivery may take, whatever they are: deadlines and beats wait no longer.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Messages between two looks at the clock.
+const LOOK: usize = 4;
+
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const FIRST_SOCKET: usize = 2;
@@ -293,6 +299,7 @@ impl EventLoop {
 /// Delivers what a socket has, and returns whether there may be more.
 fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Event<'_>)) -> bool {
     let mut left = BUDGET;
+    let until = Clock.now() + TURN;
     loop {
         // Looking at the events is what makes the next signal possible, so it comes last as well.
         let Ok(events) = retry_interrupted(|| slot.socket.get_events()) else { return false };
@@ -304,6 +311,9 @@ fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Eve
                 Received::Nothing => break,
             }
             left -= 1;
+            if left.is_multiple_of(LOOK) && Clock.now() >= until {
+                left = 0;
+            }
         }
         frames.clear();
         if left == 0 {

@@ -20,15 +20,17 @@ pub struct SocketSettings {
     /// Largest frame that a peer may send, in bytes. libzmq's own limit is set to twice that, so
     /// that what is a little too large still gets an answer.
     pub frame_bytes_max: usize,
-    /// Messages that wait for a peer that does not read, before a send says so.
+    /// What may wait for a peer that does not read, before a send says so: see
+    /// [`limits::QUEUE_UNIT_BYTES`].
     pub send_queue: i32,
-    /// Messages that wait for this process.
+    /// What may wait for this process, in the same units; then a peer's connection is read no more.
     pub receive_queue: i32,
 }
 
 impl Default for SocketSettings {
     fn default() -> Self {
-        Self { frame_bytes_max: limits::CONTROL_BYTES_MAX, send_queue: 1000, receive_queue: 1000 }
+        let queue = limits::queue(limits::QUEUE_BYTES);
+        Self { frame_bytes_max: limits::CONTROL_BYTES_MAX, send_queue: queue, receive_queue: queue }
     }
 }
 

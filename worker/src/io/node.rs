@@ -425,8 +425,7 @@ impl State {
     }
 
     fn connect(&mut self, link: u64, endpoint: &Endpoint, event_loop: &mut EventLoop) {
-        let payload_bytes_max = self.shared.config.payload_bytes_max;
-        match sockets::dial_worker(event_loop, endpoint, payload_bytes_max) {
+        match sockets::dial_worker(event_loop, endpoint, &self.shared.config) {
             Ok(socket) => {
                 self.link_numbers.insert(socket, link);
                 self.links.insert(link, socket);

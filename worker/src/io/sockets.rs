@@ -5,17 +5,17 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
 use super::builder::StartError;
-use crate::config::IntakeConfig;
+use crate::config::{IntakeConfig, OutboxConfig};
 
-/// Messages that may wait in a connection's queue: more than can ever be open on it, so that a
-/// connection that takes nothing is one that is gone, not one that is full.
+/// Messages that may wait on a connection beside the payloads: more than can ever be open on it.
 const LINK_QUEUE: i32 = 2 * limits::OPEN_ATTEMPTS_MAX as i32 + 64;
 
 /// Reports that may wait for a mapper: an old one is worth nothing, the next beat brings another.
 const CONTROL_QUEUE: i32 = 64;
 
-/// Publications that may wait for this process, until some are dropped and a snapshot mends it.
-const SUBSCRIPTION_QUEUE: i32 = 10_000;
+/// Bytes of publications that may wait for this process, until some are dropped and a snapshot
+/// mends it.
+const SUBSCRIPTION_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Where a worker listens for jobs.
 pub(super) struct Listener {
@@ -31,8 +31,9 @@ pub(super) fn listen(
 ) -> Result<Listener, StartError> {
     let settings = SocketSettings {
         frame_bytes_max: config.payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
-        send_queue: LINK_QUEUE,
-        receive_queue: LINK_QUEUE,
+        // Outcomes that were not acknowledged, headers included, and answers.
+        send_queue: LINK_QUEUE + limits::queue(config.unacknowledged_bytes_max()),
+        ..SocketSettings::default()
     };
     let socket = io::router(event_loop.context(), settings)?;
     let endpoint = io::bind(&socket, endpoint)?;
@@ -60,7 +61,7 @@ pub(super) fn subscribe<'a>(
 ) -> Result<SocketKey, StartError> {
     // Subscriptions are messages to the publisher: beyond the send queue they are dropped.
     let settings = SocketSettings {
-        receive_queue: SUBSCRIPTION_QUEUE,
+        receive_queue: limits::queue(SUBSCRIPTION_QUEUE_BYTES),
         send_queue: 0,
         ..SocketSettings::default()
     };
@@ -76,12 +77,14 @@ pub(super) fn subscribe<'a>(
 pub(super) fn dial_worker(
     event_loop: &mut EventLoop,
     worker: &Endpoint,
-    payload_bytes_max: usize,
+    config: &OutboxConfig,
 ) -> Result<SocketKey, StartError> {
     let settings = SocketSettings {
-        frame_bytes_max: payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
-        send_queue: LINK_QUEUE,
-        receive_queue: LINK_QUEUE,
+        frame_bytes_max: config.payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
+        // All jobs of this process, headers included: a connection that takes nothing is one that
+        // is gone, not one that is full.
+        send_queue: (2 * LINK_QUEUE).saturating_add(limits::queue(config.jobs_bytes_max)),
+        ..SocketSettings::default()
     };
     let socket = io::dealer(event_loop.context(), settings)?;
     io::connect(&socket, worker)?;

@@ -5,6 +5,10 @@ fn hello(connection: u32, received_outcomes: u64) -> SenderHello {
     SenderHello { connection, received_outcomes, ..crate::testing::hello() }
 }
 
+fn config(results_bytes_max: usize) -> IntakeConfig {
+    IntakeConfig { results_bytes_max, payload_bytes_max: 1 << 20, ..IntakeConfig::default() }
+}
+
 fn greet(senders: &mut Senders, hello: &SenderHello) {
     let from = Connection(vec![1]);
     assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_some());
@@ -17,7 +21,7 @@ fn end(senders: &mut Senders, job: u64, bytes: usize) {
 
 #[test]
 fn the_newest_result_is_sent_however_large_it_is() {
-    let mut senders = Senders::new(100);
+    let mut senders = Senders::new(&config(100));
     greet(&mut senders, &hello(1, 0));
     for job in 1..=2 {
         end(&mut senders, job, 500);
@@ -29,7 +33,7 @@ fn the_newest_result_is_sent_however_large_it_is() {
 
 #[test]
 fn a_sender_that_acknowledges_more_than_anybody_can_have_sent_is_served() {
-    let mut senders = Senders::new(100);
+    let mut senders = Senders::new(&config(100));
     greet(&mut senders, &hello(1, u64::MAX));
     for job in 1..=2 {
         end(&mut senders, job, 1);
@@ -37,4 +41,33 @@ fn a_sender_that_acknowledges_more_than_anybody_can_have_sent_is_served() {
         senders.acknowledge(SENDER, u64::MAX);
     }
     greet(&mut senders, &hello(2, u64::MAX));
+}
+
+#[test]
+fn a_sender_is_sent_no_more_than_it_acknowledges_within_a_window() {
+    let mut senders = Senders::new(&config(1 << 26));
+    let hello = |connection, received_outcomes| SenderHello {
+        payload_bytes_max: 8 << 20,
+        ..hello(connection, received_outcomes)
+    };
+    greet(&mut senders, &hello(1, 0));
+    (1..=10).for_each(|job| end(&mut senders, job, 1 << 20));
+    let sent = |senders: &mut Senders| -> Vec<u64> {
+        std::iter::from_fn(|| senders.poll_delivery()).map(|sent| sent.number).collect()
+    };
+    assert_eq!(sent(&mut senders), [1, 2, 3, 4]);
+    // One that could not be sent after all makes room for itself.
+    senders.handle_blocked(at(0), SENDER, 4);
+    assert!(sent(&mut senders).is_empty());
+    senders.handle_timeout(at(20));
+    assert_eq!(sent(&mut senders), [4]);
+    senders.acknowledge(SENDER, 3);
+    assert_eq!(sent(&mut senders), [5, 6, 7]);
+    // After a reset all of it goes out again, as far as the window goes.
+    greet(&mut senders, &hello(2, 5));
+    assert_eq!(sent(&mut senders), [6, 7, 8, 9]);
+    senders.acknowledge(SENDER, 10);
+    assert!(sent(&mut senders).is_empty() && senders.is_flushed());
+    end(&mut senders, 11, 5 << 20);
+    assert_eq!(sent(&mut senders), [11], "one is sent, however large");
 }

@@ -125,3 +125,18 @@ fn a_drain_finishes_first_what_nobody_would_send_again() {
     let report = server.drained().unwrap();
     assert_eq!((report.handed_back, report.abandoned, report.dropped), (2, 1, 2));
 }
+
+#[test]
+fn what_is_too_large_to_hold_a_payload_is_not_read() {
+    let mut server = server(1, 1);
+    let limit = IntakeConfig::default().json_bytes_max();
+    let no_json = "{".repeat(limit);
+    assert!(ask(&mut server, 1, &no_json).unwrap_err().to_string().contains("key must be"));
+    let error = ask(&mut server, 2, &format!("{no_json}{{")).unwrap_err().to_string();
+    assert_eq!(error, format!("larger than {limit} bytes"));
+    let (replies, _) = outputs(&mut server, at(0));
+    assert!(replies[1].1.contains("larger than"), "{replies:?}");
+    // The largest payload passes, in base64 as well.
+    let text = "A".repeat(limit - 4096);
+    ask(&mut server, 3, &submit(&format!(r#"{{"body_base64":"{text}"}}"#))).unwrap();
+}

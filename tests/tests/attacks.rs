@@ -1,0 +1,250 @@
+//! Peers that mean harm, or are broken: what they make others keep is bounded, nobody is expired
+//! over them, and others are served. `docs/limits.md` states the bounds.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::control::ToMapper;
+use svcmap_proto::io::Clock;
+use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, SenderHello, ToWorker};
+use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
+use svcmap_tests::attack::{Attack, Expiries, Peak, Raw, frame, median, p99, times};
+use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
+
+/// Attacks load the machine, so one after another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+const NAPS: &[&str] = &["--builtin", "sleep", "--concurrency", "4"];
+
+/// A mapper and a worker under attack.
+struct Stage {
+    deployment: Deployment,
+    worker: String,
+    expiries: Expiries,
+    _alone: std::sync::MutexGuard<'static, ()>,
+}
+
+impl Stage {
+    fn new(service: &str, flags: &[&str]) -> Self {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let deployment = deployment_of(service, 1, flags);
+        let worker = endpoint_of(&deployment, "w-1");
+        let expiries = Expiries::of(&deployment);
+        Self { deployment, worker, expiries, _alone: alone }
+    }
+
+    fn mapper(&self) -> &str {
+        self.deployment.mapper().as_str()
+    }
+
+    fn peak(&self, name: &str) -> Peak {
+        Peak::of(self.deployment.pid(name).unwrap())
+    }
+
+    /// Nobody was expired, and jobs are done within two seconds.
+    fn assert_served(&self, service: &str, job: &[u8]) {
+        let ended = Clock.now();
+        let client = self.deployment.client().unwrap();
+        let outcome = client.submit(service, job.to_vec()).unwrap().wait();
+        assert!(matches!(outcome, svcmap_worker::Outcome::Done(_)), "{outcome}");
+        let took = Clock.now().since(ended);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(self.expiries.names(), Vec::<String>::new(), "expired");
+    }
+
+    /// Which life of the worker is listed.
+    fn incarnation(&self) -> Incarnation {
+        let mappers = std::slice::from_ref(self.deployment.mapper());
+        let patience = svcmap_tests::PATIENCE;
+        let report = svcmap::commands::status::ask(mappers, None, patience).unwrap();
+        let row = report.instances.iter().find(|row| row.instance.as_str() == "w-1").unwrap();
+        Incarnation(row.incarnation)
+    }
+}
+
+#[test]
+fn frames_without_an_end_end_their_connection() {
+    let stage = Stage::new("nap", NAPS);
+    for (name, endpoint) in [(MAPPER, stage.mapper()), ("w-1", &stage.worker)] {
+        let peak = stage.peak(name);
+        let before_kb = peak.kb();
+        let mut peer = Raw::connect(endpoint).unwrap();
+        // 24 MiB, three bytes for each frame.
+        let many = frame(true, b"x").repeat(8 * 1024);
+        let sent = (0..1024).take_while(|_| peer.write(&many).is_ok()).count();
+        assert!(peer.is_closed(), "{name} goes on after {sent} x 24 KiB");
+        let grown_kb = peak.kb() - before_kb;
+        assert!(grown_kb < 16 * 1024, "{name} grew by {grown_kb} kB");
+    }
+    // A few large frames are no better than many small ones.
+    let peak = stage.peak("w-1");
+    let before_kb = peak.kb();
+    let mut peer = Raw::connect(&stage.worker).unwrap();
+    let large = frame(true, &vec![0; 1024 * 1024]);
+    let sent = (0..64).take_while(|_| peer.write(&large).is_ok()).count();
+    assert!(peer.is_closed(), "goes on after {sent} MiB");
+    assert!(peak.kb() - before_kb < 16 * 1024, "{} kB", peak.kb() - before_kb);
+    stage.assert_served("nap", b"1ms");
+}
+
+#[test]
+fn json_that_is_too_large_is_not_read_and_does_not_pile_up() {
+    let stage = Stage::new("nap", NAPS);
+    let body = format!("{{\"task\":[0{}]}}", ",0".repeat(900 * 1024));
+    let peak = stage.peak("w-1");
+    let before_kb = peak.kb();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut peer = Raw::connect(&stage.worker).unwrap();
+                let message = [frame(true, b""), frame(false, body.as_bytes())].concat();
+                (0..60).take_while(|_| peer.write(&message).is_ok()).count();
+            });
+        }
+    });
+    stage.assert_served("nap", b"1ms");
+    // For each: a mebibyte, and three messages of 2 MiB.
+    let grown_kb = peak.kb() - before_kb;
+    assert!(grown_kb < 4 * 7 * 1024 + 16 * 1024, "grew by {grown_kb} kB");
+}
+
+#[test]
+fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
+    let stage = Stage::new("echo", &["--builtin", "echo", "--queue", "60"]);
+    let key = InstanceKey { service: "echo".parse().unwrap(), instance: "w-1".parse().unwrap() };
+    let hello = ToWorker::Hello(SenderHello {
+        oldest: codec::VERSION_OLDEST,
+        newest: codec::VERSION,
+        sender: SenderId(7),
+        connection: 1,
+        key,
+        incarnation: stage.incarnation(),
+        received_outcomes: 0,
+        payload_bytes_max: 1 << 20,
+        takes_credits: false,
+        open: Vec::new(),
+    });
+    let peak = stage.peak("w-1");
+    let before_kb = peak.kb();
+    let mut peer = Raw::connect(&stage.worker).unwrap();
+    peer.send(&[&codec::encode(&hello)]).unwrap();
+    let payload = vec![7; 512 * 1024];
+    for number in 1..=600 {
+        let job = ToWorker::Job(JobHeader {
+            number,
+            attempt: AttemptId { job: number, attempt: 1 },
+            deadline_ms: 60_000,
+            received_outcomes: 0,
+            claim: Claim::Nothing,
+            moves_left: 0,
+            waited_us: 0,
+            share: 0,
+        });
+        if peer.send(&[&codec::encode(&job), &payload]).is_err() {
+            break;
+        }
+    }
+    stage.assert_served("echo", b"x");
+    // Results that are kept until they are acknowledged, what libzmq holds of them, and jobs.
+    let grown_kb = peak.kb() - before_kb;
+    assert!(grown_kb < (64 + 5 + 16) * 1024, "grew by {grown_kb} kB");
+}
+
+#[test]
+fn whoever_asks_and_does_not_read_makes_a_mapper_keep_little() {
+    let stage = Stage::new("nap", NAPS);
+    // A list of some 50 KiB.
+    for client in 0..10 {
+        let socket = svcmap_tests::dealer(stage.mapper());
+        for number in 0..30 {
+            let payload = format!(
+                r#"{{"name":"j-{client}-{number}","address":"tcp://10.1.2.3:7000","pid":1,
+                    "service":"many","expiry_s":60}}"#
+            );
+            let body = format!(r#"{{"command":"REGISTER","payload":{payload}}}"#);
+            socket.send_multipart([b"".to_vec(), body.into_bytes()], 0).unwrap();
+            let reply = socket.recv_multipart(0).unwrap();
+            assert!(reply[1].starts_with(br#"{"status":"ok""#), "{reply:?}");
+        }
+    }
+    let peak = stage.peak(MAPPER);
+    let before_kb = peak.kb();
+    let sync = codec::encode(&ToMapper::Sync { service: "many".parse().unwrap() });
+    let list = codec::encode(&ToMapper::List { after: None });
+    let status = [frame(true, b""), frame(false, br#"{"command":"STATUS"}"#)].concat();
+    std::thread::scope(|scope| {
+        for peer in 0..20 {
+            let question = match peer % 4 {
+                0 => status.clone(),
+                1 => frame(false, &list),
+                _ => frame(false, &sync),
+            };
+            let mapper = stage.mapper();
+            scope.spawn(move || {
+                let mut peer = Raw::connect(mapper).unwrap();
+                // Slow enough that each is a question of its own.
+                for _ in 0..100 {
+                    if peer.write(&question.repeat(40)).is_err() {
+                        break;
+                    }
+                    svcmap::io::pause_until(Clock.now() + Duration::from_millis(5));
+                }
+            });
+        }
+    });
+    stage.assert_served("nap", b"1ms");
+    // Each may leave a mebibyte and one answer unread; what is kept beyond that is 32 MiB for all.
+    let grown_kb = peak.kb() - before_kb;
+    assert!(grown_kb < (20 * 2 + 32) * 1024, "grew by {grown_kb} kB");
+}
+
+/// Jobs of 10 ms during and between the pulses of an attack, so that both meet the same machine:
+/// the median over the pulses of their 99th percentiles.
+#[test]
+fn jobs_of_others_are_done_in_time_during_an_attack() {
+    let stage = Stage::new("nap", NAPS);
+    let client = stage.deployment.client().unwrap();
+    let body = format!("{{\"task\":[0{}]}}", ",0".repeat(900 * 1024));
+    let json = [frame(true, b""), frame(false, body.as_bytes())].concat();
+    let endless = frame(true, b"x").repeat(8 * 1024);
+    let sync = codec::encode(&ToMapper::Sync { service: "nap".parse().unwrap() });
+    let sync = frame(false, &sync).repeat(200);
+    let attack = |endpoint: &str, message: Vec<u8>| -> Box<dyn FnMut() + Send> {
+        let endpoint = endpoint.to_owned();
+        let mut peer = None;
+        Box::new(move || {
+            let connected = peer.take().or_else(|| Raw::connect(&endpoint).ok());
+            peer = connected.and_then(|mut peer| peer.write(&message).is_ok().then_some(peer));
+            svcmap::io::pause_until(Clock.now() + Duration::from_millis(2));
+        })
+    };
+    let attack = Attack::new(vec![
+        attack(&stage.worker, json.clone()),
+        attack(&stage.worker, json),
+        attack(&stage.worker, endless.clone()),
+        attack(stage.mapper(), endless),
+        attack(stage.mapper(), sync),
+    ]);
+    let pulse = Duration::from_millis(700);
+    times(&client, "nap", pulse);
+    let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        quiet.push(p99(&times(&client, "nap", pulse)));
+        attack.set(true);
+        attacked.push(p99(&times(&client, "nap", pulse)));
+        attack.set(false);
+    }
+    drop(attack);
+    let (quiet, attacked) = (median(quiet), median(attacked));
+    assert!(attacked < 4 * quiet, "{attacked:?} during the attack, {quiet:?} without");
+    // All is as before within two seconds.
+    let mut after = quiet * 3;
+    let deadline = Clock.now() + Duration::from_secs(2);
+    while after > 2 * quiet {
+        assert!(Clock.now() < deadline, "{after:?} after the attack, {quiet:?} before");
+        after = p99(&times(&client, "nap", pulse / 2));
+    }
+    eventually("no word of an expiry", || stage.expiries.names().is_empty());
+    stage.assert_served("nap", b"1ms");
+}
