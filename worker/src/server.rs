@@ -121,6 +121,11 @@ impl Server {
         }
     }
 
+    /// Names what it offers from this random number on, so that nobody can guess it.
+    pub fn seed(&mut self, seed: u64) {
+        self.credits.seed(seed);
+    }
+
     /// A sender said something. A job's payload is its second frame; all others have none.
     pub fn handle_message(
         &mut self,
@@ -371,6 +376,7 @@ impl Server {
         }
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
+        self.reclaim(now);
         self.advance_drain(now);
         self.promise(now);
     }

@@ -102,6 +102,7 @@ impl Serving {
         });
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
+        server.seed(fastrand::u64(..));
         let bound = &self.listener.endpoint;
         let registration = Registration {
             key,

@@ -37,6 +37,20 @@ impl Server {
         self.promise(now);
     }
 
+    /// Who does not give back what was called back stands still, or is no sender of ours. It may
+    /// believe in its credits all the same: before anything else it is to say HELLO.
+    pub(super) fn reclaim(&mut self, now: Timestamp) {
+        while let Some(sender) = self.credits.poll_unreturned(now) {
+            match self.senders.connection(sender).cloned() {
+                Some(to) => {
+                    self.handle_gone(now, &to);
+                    self.answer(to, FromWorker::HelloWanted);
+                }
+                None => self.void(now, sender),
+            }
+        }
+    }
+
     /// Grants what can be granted.
     pub(super) fn promise(&mut self, now: Timestamp) {
         self.credits.grant(now, self.intake.occupancy());
