@@ -27,7 +27,7 @@ use crate::handover::Offers;
 use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
-use crate::senders::{Connection, Delivery, Ended, Senders};
+use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome};
 use drain::Drain;
 pub use drain::DrainReport;
 
@@ -175,8 +175,14 @@ impl Server {
             return;
         }
         let here: BTreeSet<_> = self.intake.attempts_of(hello.sender).collect();
-        let Some(answer) = self.senders.handle_hello(now, from.clone(), hello, &here) else {
-            return;
+        let answer = self.senders.handle_hello(now, from.clone(), hello, &here);
+        while let Some(parted) = self.senders.poll_parted() {
+            self.void(now, parted);
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Unwelcome::Late) => return,
+            Err(Unwelcome::TurnedAway) => return self.answer(from, FromWorker::TurnedAway),
         };
         self.void(now, hello.sender);
         let welcome = FromWorker::Welcome {
@@ -334,7 +340,8 @@ impl Server {
 
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
-        self.intake.load(now, self.credits.promised())
+        let load = self.intake.load(now, self.credits.promised());
+        Load { turned_away: self.senders.turned_away(), ..load }
     }
 
     /// What to do next; ask until there is nothing.

@@ -352,7 +352,8 @@ impl State {
         }
         loop {
             let (serving, sender) = (&mut self.serving, &mut self.sender);
-            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender));
+            let refusals = &mut self.refusals;
+            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender, refusals));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
             if let Some(load) = &load {
                 self.mappers.handle_load(now, load);

@@ -13,6 +13,7 @@ use svcmap_proto::jobs::{FromWorker, OfferId};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
+use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::builder::StartError;
@@ -203,6 +204,7 @@ impl Serving {
         &mut self,
         event_loop: &mut EventLoop,
         sender: &mut crate::sender::Sender,
+        refusals: &mut Refusals,
     ) -> bool {
         let mut now = Clock.now();
         let mut acted = false;
@@ -230,6 +232,9 @@ impl Serving {
                     }
                 }
                 ServerOutput::Answer { to, message } => {
+                    if message == FromWorker::TurnedAway {
+                        refusals.count(BadMessage::Senders);
+                    }
                     self.answer(event_loop, now, &to, &message);
                 }
                 ServerOutput::Offer { slot, blind } => {

@@ -7,7 +7,7 @@ fn hello(connection: u32, received_outcomes: u64) -> SenderHello {
 
 fn greet(senders: &mut Senders, hello: &SenderHello) {
     let from = Connection(vec![1]);
-    assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_some());
+    assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_ok());
 }
 
 fn end(senders: &mut Senders, job: u64, bytes: usize) {
