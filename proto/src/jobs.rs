@@ -331,6 +331,9 @@ pub enum Reason {
     /// something.
     #[error("cannot start")]
     CannotStart,
+    /// Its sender has jobs without an outcome for so many services that there is no room for one more.
+    #[error("too many services")]
+    TooManyServices,
 }
 
 impl Reason {
@@ -348,7 +351,8 @@ impl Reason {
             | Reason::TooLarge
             | Reason::NoSuchService
             | Reason::NotJson
-            | Reason::NoMapper => false,
+            | Reason::NoMapper
+            | Reason::TooManyServices => false,
         }
     }
 }

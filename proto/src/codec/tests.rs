@@ -301,7 +301,7 @@ fn the_wire_format_stays_as_it_is() {
     assert_eq!(
         variants::<Reason>(),
         "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson \
-         Unreachable NoMapper CannotStart"
+         Unreachable NoMapper CannotStart TooManyServices"
     );
     assert_eq!(variants::<RegistrationError>(), "RegistryFull IncarnationAhead Endpoints");
 }

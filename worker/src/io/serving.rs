@@ -28,9 +28,13 @@ use crate::server::{DrainReport, Server, ServerOutput};
 /// heard.
 const LOOKS_MAX: u32 = 256;
 
+/// Those who are to be told that they have to wait, or have spoken in vain, until the end of a turn:
+/// more than come in one, but after a suspension.
+pub(super) const UNANSWERED_MAX: usize = 4096;
+
 /// See the module.
 pub(super) struct Serving {
-    key: Arc<InstanceKey>,
+    pub(super) key: Arc<InstanceKey>,
     incarnation: Option<Incarnation>,
     pub(super) listener: Listener,
     advertise: Vec<Endpoint>,
@@ -141,7 +145,9 @@ impl Serving {
         match &mut self.server {
             Some(server) => server.handle_request(now, from, body),
             None => {
-                self.early.push(from);
+                if self.early.len() < UNANSWERED_MAX && from.is_short() {
+                    self.early.push(from);
+                }
                 body.map(|_| ())
             }
         }

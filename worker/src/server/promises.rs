@@ -31,6 +31,15 @@ impl Server {
         }
     }
 
+    /// A peer offers a slot of somebody who is not known, or not to be believed.
+    pub fn decline(&mut self, now: Timestamp, from: Connection, offer: OfferId) {
+        let message = match self.senders.sender(now, &from) {
+            Some(_) => FromWorker::Declined(offer),
+            None => FromWorker::HelloWanted,
+        };
+        self.answer(from, message);
+    }
+
     /// A sender says HELLO before it can use any promise: others may have them.
     pub(super) fn void(&mut self, now: Timestamp, sender: SenderId) {
         self.credits.void(sender);
