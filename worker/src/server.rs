@@ -174,7 +174,10 @@ impl Server {
             self.answer(from, FromWorker::NotHere { key, incarnation });
             return;
         }
-        let here: BTreeSet<_> = self.intake.attempts_of(hello.sender).collect();
+        // A look at all that is here, so only where it can find something.
+        let asks_of_jobs = !hello.open.is_empty() && self.senders.has_jobs(hello.sender);
+        let here = asks_of_jobs.then(|| self.intake.attempts_of(hello.sender));
+        let here: BTreeSet<_> = here.into_iter().flatten().collect();
         let answer = self.senders.handle_hello(now, from.clone(), hello, &here);
         while let Some(parted) = self.senders.poll_parted() {
             self.void(now, parted);

@@ -27,6 +27,11 @@ impl Senders {
         self.idle.set(id, is_idle.then_some(place))
     }
 
+    /// Whether a sender has jobs here without an outcome.
+    pub fn has_jobs(&self, id: SenderId) -> bool {
+        self.senders.get(&id).is_some_and(|sender| sender.here > 0)
+    }
+
     fn forget(&mut self, id: SenderId) {
         self.idle.set(id, None);
         self.blocked.remove(&id);
