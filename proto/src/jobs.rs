@@ -39,7 +39,8 @@ impl fmt::Display for AttemptId {
 /// What a sender says to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Opens each connection. Answered by [`FromWorker::Welcome`] or [`FromWorker::NotHere`].
+    /// Opens each connection. Answered by [`FromWorker::Welcome`], [`FromWorker::NotHere`] or
+    /// [`FromWorker::TurnedAway`].
     Hello(SenderHello),
     /// A job; its payload is the second frame. Answered by [`FromWorker::Outcome`], once.
     Job(JobHeader),
@@ -236,6 +237,9 @@ pub enum FromWorker {
     Recall,
     /// What was offered to this worker is not needed.
     Declined(OfferId),
+    /// Answers [`ToWorker::Hello`] of a sender that the worker does not know: too many others have
+    /// something there, or this connection has spoken for too many. Go elsewhere, and come again later.
+    TurnedAway,
 }
 
 /// What precedes a result or an error.
@@ -327,6 +331,9 @@ pub enum Reason {
     /// something.
     #[error("cannot start")]
     CannotStart,
+    /// Its sender has jobs without an outcome for so many services that there is no room for one more.
+    #[error("too many services")]
+    TooManyServices,
 }
 
 impl Reason {
@@ -344,7 +351,8 @@ impl Reason {
             | Reason::TooLarge
             | Reason::NoSuchService
             | Reason::NotJson
-            | Reason::NoMapper => false,
+            | Reason::NoMapper
+            | Reason::TooManyServices => false,
         }
     }
 
@@ -358,7 +366,8 @@ impl Reason {
             | Reason::Expired
             | Reason::Cancelled
             | Reason::NotHere
-            | Reason::CannotStart => true,
+            | Reason::CannotStart
+            | Reason::TooManyServices => true,
             Reason::TooLarge
             | Reason::NoSuchService
             | Reason::NotJson

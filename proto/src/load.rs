@@ -47,6 +47,8 @@ pub struct Load {
     pub failed: u64,
     /// Attempts that were rejected.
     pub rejected: u64,
+    /// HELLOs of senders for which there was no room.
+    pub turned_away: u64,
     /// How long the oldest queued job has waited, in milliseconds.
     pub oldest_queued_ms: u32,
     /// Time since a handler last finished a job, in milliseconds; `None` before the first.

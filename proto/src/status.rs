@@ -78,6 +78,8 @@ pub struct ServiceRow {
     pub failed: u64,
     /// Attempts rejected.
     pub rejected: u64,
+    /// Senders turned away, as too many others had something there.
+    pub turned_away: u64,
 }
 
 /// An instance.
@@ -123,6 +125,8 @@ pub struct InstanceRow {
     pub failed: u64,
     /// Attempts rejected.
     pub rejected: u64,
+    /// Senders turned away, as too many others had something there.
+    pub turned_away: u64,
     /// How long the oldest queued job has waited.
     pub oldest_queued_ms: u32,
     /// Time since a handler last finished; `null` before the first.
@@ -261,6 +265,7 @@ impl ServiceRow {
             row.done = row.done.saturating_add(instance.done);
             row.failed = row.failed.saturating_add(instance.failed);
             row.rejected = row.rejected.saturating_add(instance.rejected);
+            row.turned_away = row.turned_away.saturating_add(instance.turned_away);
         }
         row.age = seconds(row.age_ms);
         let (sum, weights) = instances.iter().fold((0.0, 0.0), |(sum, weights), instance| {
@@ -312,6 +317,7 @@ impl InstanceRow {
             done: load.done,
             failed: load.failed,
             rejected: load.rejected,
+            turned_away: load.turned_away,
             oldest_queued_ms: load.oldest_queued_ms,
             since_finish_ms: load.since_finish_ms,
         }

@@ -135,7 +135,7 @@ impl IntakeConfig {
 pub struct OutboxConfig {
     /// Jobs without an outcome, at once. Default 16,384.
     pub jobs_max: usize,
-    /// Payloads of those jobs together, in bytes. Default 256 MiB.
+    /// Payloads of those jobs together, in bytes; one of the largest size must fit. Default 256 MiB.
     pub jobs_bytes_max: usize,
     /// Largest payload, in bytes. A worker may take less. Default 1 MiB.
     pub payload_bytes_max: usize,
@@ -184,10 +184,20 @@ impl OutboxConfig {
             ("attempts_max", self.attempts_max as usize),
             ("active_peers_max", self.active_peers_max),
         ];
-        match positive.iter().find(|(_, value)| *value == 0) {
-            Some((name, _)) => Err(ConfigError::Zero(name)),
-            None => Ok(()),
+        if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Zero(name));
         }
+        // Or a job of the largest size waits for room that there never is.
+        if self.jobs_bytes_max < self.payload_bytes_max {
+            return Err(ConfigError::BelowPayload("jobs_bytes_max"));
+        }
+        Ok(())
+    }
+
+    /// The same with payloads of so many bytes, of which at least one fits.
+    pub fn with_payload_bytes_max(self, bytes: usize) -> Self {
+        let jobs_bytes_max = self.jobs_bytes_max.max(bytes);
+        Self { payload_bytes_max: bytes, jobs_bytes_max, ..self }
     }
 }
 
@@ -196,4 +206,31 @@ fn validate_payload_limit(bytes: usize) -> Result<(), ConfigError> {
         return Err(ConfigError::PayloadLimit);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_of_the_largest_size_must_fit_or_it_would_wait_for_ever() {
+        let below = ConfigError::BelowPayload("jobs_bytes_max");
+        let outbox = OutboxConfig { payload_bytes_max: 1001, ..OutboxConfig::default() };
+        assert_eq!(OutboxConfig { jobs_bytes_max: 1001, ..outbox.clone() }.validate(), Ok(()));
+        let outbox = OutboxConfig { jobs_bytes_max: 1000, ..outbox };
+        assert_eq!(outbox.validate(), Err(below.clone()));
+        let intake = IntakeConfig { jobs_bytes_max: 1000, ..IntakeConfig::default() };
+        assert_eq!(intake.validate(), Err(below));
+        let (outbox, intake) =
+            (outbox.with_payload_bytes_max(2000), intake.with_payload_bytes_max(2000));
+        assert_eq!((outbox.validate(), intake.validate()), (Ok(()), Ok(())));
+        assert_eq!((outbox.payload_bytes_max, outbox.jobs_bytes_max), (2000, 2000));
+    }
+
+    #[test]
+    fn whatever_the_wire_allows_can_be_set() {
+        let most = limits::PAYLOAD_BYTES_MAX;
+        assert_eq!(OutboxConfig::default().with_payload_bytes_max(most).validate(), Ok(()));
+        assert_eq!(IntakeConfig::default().with_payload_bytes_max(most).validate(), Ok(()));
+    }
 }

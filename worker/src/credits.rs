@@ -10,7 +10,11 @@
 //!   needs no question.
 //!
 //! Credits that *stand*, as nobody asked for them or they were not used for a while, are called back when
-//! others need the slot.
+//! others need the slot. Who does not answer that in time is to say HELLO again, which makes them void
+//! at both ends.
+//!
+//! No sender has more than half of the slots in unused credits, and who asks for many is to use them
+//! soon: so one that asks for everything, and then stands still, holds up nobody for long.
 //!
 //! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
 //! clock, later than by that of its sender, who therefore never claims one in vain unless its
@@ -40,6 +44,17 @@ const LIFETIME_MIN: Duration = Duration::from_secs(1);
 
 /// Longest lifetime of a credit: for so long a sender that died unnoticed can lock a slot.
 const LIFETIME_MAX: Duration = Duration::from_secs(60);
+
+/// Of so many slots a sender may have one in unused credits for as long as it pleases: who has or wants
+/// more is to use them within [`LIFETIME_MIN`].
+const PATIENT_SHARE: u32 = 8;
+
+/// So many are no more than one job and the next, however few slots there are.
+const PATIENT_MIN: u32 = 2;
+
+/// Time in which a credit that is called back is to be given back, on top of what a promise is kept
+/// longer than its owner knows: far beyond what a message and a sleepy process take.
+const RECALL_LIMIT: Duration = Duration::from_secs(1);
 
 /// Least time by which a promise is kept longer than its owner knows of.
 const MARGIN: Duration = Duration::from_millis(100);
@@ -84,8 +99,10 @@ pub struct Credits {
     unused: Unused,
     /// Slots that are offered to peers, and until when they are kept.
     reservations: BTreeMap<OfferId, Timestamp>,
-    /// The number of the next credit or offer.
+    /// The number of the next credit.
     next: u64,
+    /// Names offers so that nobody can guess one.
+    random: fastrand::Rng,
     recalls: VecDeque<SenderId>,
     way: Duration,
     /// For how long after a grant its job is to be expected, as it was at the last one.
@@ -109,11 +126,17 @@ impl Credits {
             unused: Unused::default(),
             reservations: BTreeMap::new(),
             next: 0,
+            random: fastrand::Rng::with_seed(0),
             recalls: VecDeque::new(),
             way: WAY_FIRST,
             expected_within: unused::STANDS,
             draining: false,
         }
+    }
+
+    /// Offers get their names from this random number on; until then anybody can guess them.
+    pub fn seed(&mut self, seed: u64) {
+        self.random = fastrand::Rng::with_seed(seed);
     }
 
     /// What is promised.
@@ -177,9 +200,9 @@ impl Credits {
     /// A sender says how many credits it wants: in all, or beside those that it has not used yet.
     pub fn handle_demand(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
         let since = now.before(Duration::from_micros(demand.waited_us));
-        let (slots, draining) = (self.slots, self.draining);
+        let most = if self.draining { 0 } else { self.most_wanted(sender, demand.payload_bytes) };
         self.accounts.change(sender, |account| {
-            account.wanted = if draining { 0 } else { demand.share.min(slots) };
+            account.wanted = demand.share.min(most);
             account.since = since;
             account.bytes = demand.payload_bytes;
             account.pinned = demand.pinned;
@@ -188,9 +211,17 @@ impl Credits {
 
     /// A sender says, with a job, how many credits it wants for the next ones.
     pub fn handle_share(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
-        let unused = count(self.accounts.unused(sender).count());
-        let share = demand.share.saturating_sub(unused);
+        let share = demand.share.saturating_sub(self.accounts.unused_of(sender));
         self.handle_demand(now, sender, Demand { share, ..demand });
+    }
+
+    /// How many more credits a sender can want: with those that it has not used, half of the slots; but
+    /// one if none of these is enough for its job.
+    fn most_wanted(&self, sender: SenderId, bytes: u32) -> u32 {
+        let most = self.slots.div_ceil(2).saturating_sub(self.accounts.unused_of(sender));
+        let is_enough = |number| self.unused.get(number).is_some_and(|c| c.bytes >= bytes);
+        let has_enough = || self.accounts.unused(sender).any(is_enough);
+        if most == 0 && !has_enough() { 1 } else { most }
     }
 
     /// A promise is not needed.
@@ -213,7 +244,7 @@ impl Credits {
         for number in numbers {
             self.remove(number);
         }
-        self.accounts.change(sender, |account| (account.wanted, account.untold) = (0, 0));
+        self.accounts.change(sender, |account| account.wanted = 0);
     }
 
     /// From now on nothing is promised, and what was is void.
@@ -239,7 +270,7 @@ impl Credits {
             let pinned = account.pinned;
             let bytes = account.bytes.clamp(self.slot_bytes, self.payload_bytes_max);
             if !self.has_room(here, self.slots, bytes) {
-                self.recall();
+                self.recall(now);
                 return;
             }
             if !pinned && here.jobs + fresh >= self.depth(here) {
@@ -268,11 +299,13 @@ impl Credits {
         let untold = self.accounts.untold(sender).filter_map(|number| self.unused.get(number));
         let mut untold = untold.peekable();
         let first = *untold.peek()?;
-        // Those of another size go into a message of their own.
-        let credits = count(untold.take_while(|credit| credit.bytes == first.bytes).count());
+        // Those of another size go into a message of their own, and those that last longer or shorter.
+        let last = first.expires_at..=first.expires_at + MARGIN;
+        let alike = |c: &&Credit| c.bytes == first.bytes && last.contains(&c.expires_at);
+        let credits = count(untold.take_while(alike).count());
         let lifetime_ms = wire_ms(first.expires_at.since(now + self.margin()));
         let grant = Grant { credits, lifetime_ms, payload_bytes_max: first.bytes };
-        self.accounts.change(sender, |account| account.untold -= credits);
+        self.accounts.tell(sender, credits);
         Some(grant)
     }
 
@@ -286,6 +319,12 @@ impl Credits {
         self.recalls.pop_front()
     }
 
+    /// The next sender that has not given back in time what was called back: it is to say HELLO again,
+    /// as it may still believe in its credits.
+    pub fn poll_unreturned(&mut self, now: Timestamp) -> Option<SenderId> {
+        self.unused.poll_unreturned(now)
+    }
+
     /// Reserves a slot to be offered to a peer, if a handler here has nothing to do and nobody
     /// waits for it. One at a time.
     pub fn offer(&mut self, now: Timestamp, here: Occupancy) -> Option<(OfferId, Duration)> {
@@ -296,8 +335,7 @@ impl Credits {
         if self.draining || !is_idle || !is_free || !has_room {
             return None;
         }
-        let offer = OfferId(self.next);
-        self.next += 1;
+        let offer = OfferId(self.random.u64(..));
         let lifetime = handover::keep(here, self.way) + handover::CLAIM;
         self.reservations.insert(offer, now + lifetime + self.margin());
         Some((offer, lifetime))
@@ -346,7 +384,8 @@ impl Credits {
         let reserved = self.reservations.values().min().copied();
         let change = self.unused.next_change(self.expected_within);
         let change = change.filter(|_| self.accounts.wanted() > 0);
-        earliest(earliest(self.unused.next_expiry(), reserved), change)
+        let unused = earliest(self.unused.next_expiry(), self.unused.next_unreturned());
+        earliest(earliest(unused, reserved), change)
     }
 
     /// How many jobs, with those that are to be expected, are enough here: what runs at once, what
@@ -392,15 +431,22 @@ impl Credits {
         let number = self.next;
         self.next += 1;
         let mean = here.mean_service.unwrap_or_default();
-        let lifetime = mean.saturating_mul(LIFETIME_SERVICES).clamp(LIFETIME_MIN, LIFETIME_MAX);
+        let lifetime_max = if self.is_patient(sender) { LIFETIME_MAX } else { LIFETIME_MIN };
+        let lifetime = mean.saturating_mul(LIFETIME_SERVICES).clamp(LIFETIME_MIN, lifetime_max);
         let expires_at = now + lifetime + self.margin();
         self.accounts.add(sender, number);
         (number, Credit { sender, granted_at: now, expires_at, bytes, recalled: false })
     }
 
+    /// Whether a sender has and wants so few credits that they may stand for long.
+    fn is_patient(&self, sender: SenderId) -> bool {
+        self.accounts.due(sender) <= (self.slots / PATIENT_SHARE).max(PATIENT_MIN)
+    }
+
     /// Calls back as many standing credits as are wanted, each once.
-    fn recall(&mut self) {
-        while let Some(sender) = self.unused.recall(self.accounts.wanted()) {
+    fn recall(&mut self, now: Timestamp) {
+        let until = now + RECALL_LIMIT + self.margin();
+        while let Some(sender) = self.unused.recall(until, self.accounts.wanted()) {
             self.recalls.push_back(sender);
         }
     }

@@ -23,6 +23,10 @@ const LONG_WAYS: u32 = 400;
 /// Most offers that are kept at once: more peers than that have no business with this one.
 const OFFERS_MAX: usize = 64;
 
+/// Most of them from one connection: a peer offers one at a time, and the next one may cross the word
+/// that the one before was not needed.
+const OFFERS_OF_ONE_MAX: usize = 2;
+
 /// Shortest time between two offers that find nobody.
 const RETRY_MIN: Duration = Duration::from_millis(5);
 
@@ -99,9 +103,10 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// A peer offers a slot. `false` if there are too many.
+    /// A peer offers a slot. `false` if there are too many, or too many of that peer.
     pub fn add(&mut self, now: Timestamp, from: Connection, slot: OfferedSlot) -> bool {
-        if self.offers.len() == OFFERS_MAX {
+        let of_one = self.offers.iter().filter(|offer| offer.from == from).count();
+        if self.offers.len() == OFFERS_MAX || of_one == OFFERS_OF_ONE_MAX {
             return false;
         }
         let claimed_until = now + Duration::from_millis(u64::from(slot.lifetime_ms));
@@ -253,18 +258,31 @@ mod tests {
     #[test]
     fn more_offers_than_anybody_needs_are_not_taken() {
         let mut offers = Offers::default();
-        assert!((0..64).all(|offer| offers.add(at(0), peer(), slot(offer, 150))));
-        assert!(!offers.add(at(0), peer(), slot(64, 150)));
+        let add = |offers: &mut Offers, of: u8, offer| {
+            offers.add(at(0), Connection(vec![of]), slot(offer, 150))
+        };
+        assert!((0..64).all(|offer| add(&mut offers, offer as u8 / 2, offer)));
+        assert!(!add(&mut offers, 32, 64));
         offers.remove_first();
-        assert!(offers.add(at(0), peer(), slot(64, 150)));
+        assert!(add(&mut offers, 32, 64));
+    }
+
+    #[test]
+    fn one_peer_leaves_room_for_the_offers_of_others() {
+        let mut offers = Offers::default();
+        let taken = (0..64).filter(|offer| offers.add(at(0), peer(), slot(*offer, 150)));
+        assert_eq!(taken.collect::<Vec<_>>(), [0, 1]);
+        assert!(offers.add(at(0), Connection(vec![2]), slot(64, 150)));
+        offers.remove_first();
+        assert!(offers.add(at(0), peer(), slot(65, 150)));
     }
 
     #[test]
     fn once_none_is_of_use_all_are_given_back() {
         let mut offers = Offers::default();
-        (1..=3).for_each(|offer| assert!(offers.add(at(0), peer(), slot(offer, 150))));
+        (1..=2).for_each(|offer| assert!(offers.add(at(0), peer(), slot(offer, 150))));
         offers.clear();
         assert_eq!(offers.first(at(0)), None);
-        assert_eq!(unused(&mut offers, at(0)), [1, 2, 3]);
+        assert_eq!(unused(&mut offers, at(0)), [1, 2]);
     }
 }

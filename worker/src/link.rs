@@ -271,6 +271,7 @@ impl Link {
             }
             FromWorker::NotHere { .. } => self.close(Closing::Gone, Cause::PeerEnded),
             FromWorker::WrongVersion { .. } => self.close(Closing::Unreachable, Cause::PeerEnded),
+            FromWorker::TurnedAway => self.handle_turned_away(),
             FromWorker::HelloWanted => {
                 if self.phase == Phase::Ready {
                     self.greet(now);
@@ -395,6 +396,14 @@ impl Link {
         }
         self.window.continue_after(received_jobs);
         self.window.reflect_all();
+    }
+
+    /// The worker does not know this sender, so nothing of it ever came that is still open.
+    fn handle_turned_away(&mut self) {
+        if matches!(self.phase, Phase::Greeting(_)) {
+            self.reconcile(0, &[]);
+            self.close(Closing::TurnedAway, Cause::PeerSilent);
+        }
     }
 
     fn flush(&mut self, now: Timestamp) {

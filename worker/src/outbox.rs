@@ -1,6 +1,7 @@
 //! The jobs of a sender, from `submit` to the one outcome of each.
 
 mod job;
+mod offers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +42,9 @@ struct Job {
     tries: u32,
     /// How often it was handed over.
     moves: u8,
+    /// Whether its current attempt claims a slot that was passed on, and how often there was none.
+    is_passed_on: bool,
+    vain_offers: u8,
     rejected: Option<Reason>,
     place: Place,
     cancelled: bool,
@@ -97,6 +101,8 @@ impl Outbox {
             attempts: 0,
             tries: 0,
             moves: 0,
+            is_passed_on: false,
+            vain_offers: 0,
             rejected: None,
             place: Place::Waiting,
             cancelled: false,
@@ -171,6 +177,17 @@ impl Outbox {
         self.under_way.get(service).copied().unwrap_or(0)
     }
 
+    /// Whether a job of a service has no outcome yet.
+    pub fn needs(&self, service: &Name) -> bool {
+        self.under_way(service) > 0 || lanes_of(&self.waiting, service).next().is_some()
+    }
+
+    /// Nothing is to be known of a service any more.
+    pub fn forget(&mut self, service: &Name) {
+        self.holds.remove(service);
+        self.under_way.remove(service);
+    }
+
     /// When a job that has no outcome yet was submitted.
     pub fn submitted_at(&self, id: JobId) -> Option<Timestamp> {
         self.jobs.get(&id).map(|job| job.submitted_at)
@@ -195,6 +212,7 @@ impl Outbox {
         }
         let job = self.jobs.get_mut(&id)?;
         job.attempts += 1;
+        job.is_passed_on = false;
         job.place = Place::At(link);
         match self.under_way.get_mut(&lane.service) {
             Some(under_way) => *under_way += 1,
@@ -237,6 +255,11 @@ impl Outbox {
             Verdict::HandedOver(_) if job.cancelled => self.refuse(now, id, Reason::Cancelled),
             Verdict::HandedOver(_) => {
                 job.moves = MOVES_MAX.min(job.moves + 1);
+                self.wait_again(now, id);
+            }
+            // Whoever passed it on knew better, or lied: that is not the job's fault.
+            Verdict::Rejected(Reason::Full) if job.is_passed_on && !job.cancelled => {
+                job.vain_offers += 1;
                 self.wait_again(now, id);
             }
             &Verdict::Rejected(reason) => {

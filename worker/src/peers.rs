@@ -25,6 +25,8 @@ use view::{Update, View};
 pub enum PeersOutput {
     /// Subscribe to this service at every mapper.
     Subscribe(Name),
+    /// It is not followed any more.
+    Unsubscribe(Name),
     /// Ask that mapper for a snapshot of the service.
     Sync {
         /// Which mapper.
@@ -87,7 +89,8 @@ impl Peers {
 
     /// Keeps track of this service from now on. `false` if that would be too many.
     pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
-        if self.services.contains_key(service) {
+        if let Some(known) = self.services.get_mut(service) {
+            known.wanted_at = now;
             return true;
         }
         if self.services.len() >= SERVICES_FOLLOWED_MAX {
@@ -98,8 +101,32 @@ impl Peers {
         for (mapper, _) in self.epochs.iter().enumerate().filter(|(_, epoch)| epoch.is_some()) {
             self.outputs.push_back(PeersOutput::Sync { mapper, service: service.clone() });
         }
-        self.services.insert(service.clone(), Service::new(views));
+        self.services.insert(service.clone(), Service::new(now, views));
         true
+    }
+
+    /// Whether it keeps track of a service.
+    pub fn follows(&self, service: &Name) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Which service is to make room for one more that is wanted, if none is left: of those that are
+    /// not `needed`, one that nobody serves, else any; the one that was not wanted for longest.
+    pub fn first_to_go(&self, wanted: &Name, needed: impl Fn(&Name) -> bool) -> Option<Name> {
+        if self.services.len() < SERVICES_FOLLOWED_MAX || self.follows(wanted) {
+            return None;
+        }
+        let idle = self.services.iter().filter(|(name, _)| !needed(name));
+        let first =
+            idle.min_by_key(|(_, service)| (!service.members.is_empty(), service.wanted_at));
+        first.map(|(name, _)| name.clone())
+    }
+
+    /// Keeps track of a service no more.
+    pub fn unfollow(&mut self, service: &Name) {
+        if self.services.remove(service).is_some() {
+            self.outputs.push_back(PeersOutput::Unsubscribe(service.clone()));
+        }
     }
 
     /// A mapper said WELCOME: only its messages of that epoch are believed.

@@ -12,6 +12,7 @@ mod guess;
 mod links;
 mod pace;
 mod roster;
+mod services;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub enum SenderOutput {
     },
     /// Subscribe to this service at every mapper.
     Subscribe(Name),
+    /// That is of no use any more.
+    Unsubscribe(Name),
     /// Ask that mapper for a snapshot of the service.
     Sync {
         /// Which mapper.
@@ -189,18 +192,13 @@ impl Sender {
         self.outbox.is_empty()
     }
 
-    /// Keeps the cache of a service warm before the first job.
-    pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
-        self.peers.follow(now, service)
-    }
-
     /// A job was submitted.
     pub fn handle_submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
         self.statistics.submitted += 1;
-        let followed = self.peers.follow(now, &spec.service);
+        let followed = self.follow(now, &spec.service);
         self.outbox.submit(now, id, spec);
         if !followed {
-            self.outbox.refuse(now, id, Reason::NoSuchService);
+            self.outbox.refuse(now, id, Reason::TooManyServices);
         }
     }
 
@@ -405,6 +403,9 @@ impl Sender {
                 PeersOutput::Subscribe(service) => {
                     self.outputs.push_back(SenderOutput::Subscribe(service));
                 }
+                PeersOutput::Unsubscribe(service) => {
+                    self.outputs.push_back(SenderOutput::Unsubscribe(service));
+                }
                 PeersOutput::Sync { mapper, service } => {
                     self.outputs.push_back(SenderOutput::Sync { mapper, service });
                 }
@@ -442,3 +443,5 @@ mod guess_tests;
 mod handover_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod services_tests;

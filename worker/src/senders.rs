@@ -5,6 +5,10 @@
 //! after the next HELLO the worker sends again what did not get through, and the sender learns
 //! which of its jobs never came.
 
+mod idle;
+mod room;
+mod speakers;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +19,11 @@ use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
 use crate::config::{IntakeConfig, SENDERS_MAX};
+use idle::Idle;
+use speakers::Speakers;
 
 /// Outcomes kept for one sender: all that it can have open, and as many again on their way.
 const RETAINED_PER_SENDER_MAX: usize = 2 * limits::OPEN_ATTEMPTS_MAX;
-
-/// A sender that is silent for so long, with nothing left here, is forgotten.
-const SENDER_IDLE: Duration = Duration::from_secs(600);
 
 /// Beyond its deadline nobody asks for an outcome; this much for clocks and the way.
 const RETAIN_SLACK: Duration = Duration::from_secs(2);
@@ -39,6 +42,15 @@ pub struct HelloAnswer {
     pub received_jobs: u64,
     /// Open attempts that came, but whose fate is no longer known.
     pub forgotten: Vec<AttemptId>,
+}
+
+/// Why a HELLO is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// A later one of that sender came before.
+    Late,
+    /// There is no room for one more sender, or its connection has spoken for too many.
+    TurnedAway,
 }
 
 /// An outcome on its way to its sender.
@@ -99,6 +111,8 @@ struct Sender {
     connection: Option<Connection>,
     connection_number: u32,
     received_jobs: u64,
+    /// Jobs of it that came and that have no outcome yet.
+    here: u32,
     last_number: u64,
     next_to_send: u64,
     /// Of what is retained, the bytes of what was sent on this connection.
@@ -116,7 +130,13 @@ struct Sender {
 #[derive(Debug)]
 pub struct Senders {
     senders: BTreeMap<SenderId, Sender>,
-    connections: BTreeMap<Connection, SenderId>,
+    connections: Speakers,
+    /// Who can be forgotten.
+    idle: Idle,
+    /// Who has lost its connection to another sender, or was forgotten, and nobody was told.
+    parted: VecDeque<SenderId>,
+    turned_away: u64,
+    senders_max: usize,
     /// Who has something to send.
     waiting: BTreeSet<SenderId>,
     /// Who does not read now, and when to try again.
@@ -134,7 +154,11 @@ impl Senders {
     pub fn new(config: &IntakeConfig) -> Self {
         Self {
             senders: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            connections: Speakers::default(),
+            idle: Idle::default(),
+            parted: VecDeque::new(),
+            turned_away: 0,
+            senders_max: SENDERS_MAX,
             waiting: BTreeSet::new(),
             blocked: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -145,22 +169,27 @@ impl Senders {
         }
     }
 
-    /// A sender opens a connection. `here` holds the attempts of it that wait or run. `None` if
-    /// there is no room for one more sender, or a later HELLO of it came before.
+    /// A sender opens a connection. `here` holds the attempts of it that wait or run.
+    ///
+    /// # Errors
+    /// See [`Unwelcome`].
     pub fn handle_hello(
         &mut self,
         now: Timestamp,
         from: Connection,
         hello: &SenderHello,
         here: &BTreeSet<AttemptId>,
-    ) -> Option<HelloAnswer> {
-        if !self.senders.contains_key(&hello.sender) && !self.make_room(now) {
-            return None;
+    ) -> Result<HelloAnswer, Unwelcome> {
+        let may_speak = self.connections.may_claim(now, &from, hello.sender);
+        if !may_speak || !(self.senders.contains_key(&hello.sender) || self.make_room(now)) {
+            self.turned_away += 1;
+            return Err(Unwelcome::TurnedAway);
         }
         let sender = self.senders.entry(hello.sender).or_insert_with(|| Sender {
             connection: None,
             connection_number: 0,
             received_jobs: 0,
+            here: 0,
             last_number: 0,
             next_to_send: 1,
             unacknowledged_bytes: 0,
@@ -171,9 +200,9 @@ impl Senders {
             wants_promises: false,
         });
         if hello.connection < sender.connection_number {
-            return None;
+            return Err(Unwelcome::Late);
         }
-        if let Some(old) = sender.connection.replace(from.clone()) {
+        if let Some(old) = sender.connection.replace(from.clone()).filter(|old| *old != from) {
             self.connections.remove(&old);
         }
         sender.connection_number = hello.connection;
@@ -181,17 +210,9 @@ impl Senders {
         sender.takes_credits = hello.takes_credits;
         sender.payload_bytes_max = usize::try_from(hello.payload_bytes_max).unwrap_or(usize::MAX);
         self.blocked.remove(&hello.sender);
-        self.claim(from, hello.sender);
+        self.claim(now, from, hello.sender);
         self.acknowledge(hello.sender, hello.received_outcomes);
-        Some(self.reconcile(hello, here))
-    }
-
-    /// A connection speaks for one sender at a time.
-    fn claim(&mut self, connection: Connection, id: SenderId) {
-        let former = self.connections.insert(connection, id).filter(|former| *former != id);
-        if let Some(sender) = former.and_then(|former| self.senders.get_mut(&former)) {
-            sender.connection = None;
-        }
+        Ok(self.reconcile(hello, here))
     }
 
     /// Decides what becomes of each attempt that is open at the sender.
@@ -219,7 +240,7 @@ impl Senders {
 
     /// Whose connection this is; `None` if it has not said HELLO.
     pub fn sender(&mut self, now: Timestamp, from: &Connection) -> Option<SenderId> {
-        let id = *self.connections.get(from)?;
+        let id = self.connections.sender(from)?;
         if let Some(sender) = self.senders.get_mut(&id) {
             sender.heard_at = now;
         }
@@ -232,7 +253,9 @@ impl Senders {
         match self.senders.get_mut(&id) {
             Some(sender) if header.number > sender.received_jobs => {
                 sender.received_jobs = header.number;
+                sender.here += 1;
                 sender.wants_promises = header.claim != Claim::Nothing || header.share > 0;
+                self.index(id);
                 true
             }
             _ => false,
@@ -258,6 +281,7 @@ impl Senders {
         if !sender.retained.is_empty() && !self.blocked.contains_key(&id) {
             self.waiting.insert(id);
         }
+        self.index(id);
     }
 
     /// The highest number of a job that came from that sender.
@@ -270,6 +294,7 @@ impl Senders {
     pub fn push(&mut self, id: SenderId, attempt: AttemptId, ended: Ended) {
         let Ended { mut verdict, here, mut payload, deadline } = ended;
         let Some(sender) = self.senders.get_mut(&id) else { return };
+        sender.here = sender.here.saturating_sub(1);
         if payload.len() > sender.payload_bytes_max {
             // Its libzmq would close the connection over it.
             let (bytes, limit) = (payload.len(), sender.payload_bytes_max);
@@ -289,14 +314,15 @@ impl Senders {
         });
         self.next_order += 1;
         if sender.retained.len() > RETAINED_PER_SENDER_MAX {
-            self.forget_oldest_of(id);
+            self.drop_oldest_of(id);
         }
         while self.retained_bytes > self.retained_bytes_max
             && self.by_age.len() > 1
             && let Some((_, &(oldest, _))) = self.by_age.first_key_value()
         {
-            self.forget_oldest_of(oldest);
+            self.drop_oldest_of(oldest);
         }
+        self.index(id);
         if !self.blocked.contains_key(&id) {
             self.waiting.insert(id);
         }
@@ -332,6 +358,7 @@ impl Senders {
             if let Some(gone) = sender.connection.take() {
                 self.connections.remove(&gone);
             }
+            self.index(id);
         }
     }
 
@@ -340,6 +367,7 @@ impl Senders {
     pub fn handle_gone(&mut self, connection: &Connection) -> Option<SenderId> {
         let id = self.connections.remove(connection)?;
         self.senders.get_mut(&id)?.connection = None;
+        self.index(id);
         Some(id)
     }
 
@@ -357,7 +385,7 @@ impl Senders {
 
     /// Connections of all senders that are there, for what concerns everybody.
     pub fn connections(&self) -> impl Iterator<Item = (&Connection, SenderId)> {
-        self.connections.iter().map(|(connection, id)| (connection, *id))
+        self.connections.iter()
     }
 
     /// Whether nothing is left that a sender has not acknowledged.
@@ -386,6 +414,7 @@ impl Senders {
                 break;
             }
             self.forget_oldest_of(id);
+            self.index(id);
         }
     }
 
@@ -395,23 +424,6 @@ impl Senders {
             self.retained_bytes -= oldest.payload.len();
             self.by_age.remove(&oldest.order);
         }
-    }
-
-    /// Makes room for one more sender, if necessary at the cost of the longest silent idle one.
-    fn make_room(&mut self, now: Timestamp) -> bool {
-        if self.senders.len() < SENDERS_MAX {
-            return true;
-        }
-        let idle = self.senders.iter().filter(|(_, sender)| {
-            sender.retained.is_empty() && now.since(sender.heard_at) > SENDER_IDLE
-        });
-        let Some(id) = idle.min_by_key(|(_, sender)| sender.heard_at).map(|(id, _)| *id) else {
-            return false;
-        };
-        if let Some(connection) = self.senders.remove(&id).and_then(|sender| sender.connection) {
-            self.connections.remove(&connection);
-        }
-        true
     }
 }
 
@@ -459,5 +471,9 @@ impl Sender {
     }
 }
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod room_tests;
 #[cfg(test)]
 mod tests;

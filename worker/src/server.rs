@@ -27,7 +27,7 @@ use crate::handover::Offers;
 use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
-use crate::senders::{Connection, Delivery, Ended, Senders};
+use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome};
 use drain::Drain;
 pub use drain::DrainReport;
 
@@ -126,6 +126,11 @@ impl Server {
         }
     }
 
+    /// Names what it offers from this random number on, so that nobody can guess it.
+    pub fn seed(&mut self, seed: u64) {
+        self.credits.seed(seed);
+    }
+
     /// A sender said something. A job's payload is its second frame; all others have none.
     pub fn handle_message(
         &mut self,
@@ -174,9 +179,18 @@ impl Server {
             self.answer(from, FromWorker::NotHere { key, incarnation });
             return;
         }
-        let here: BTreeSet<_> = self.intake.attempts_of(hello.sender).collect();
-        let Some(answer) = self.senders.handle_hello(now, from.clone(), hello, &here) else {
-            return;
+        // A look at all that is here, so only where it can find something.
+        let asks_of_jobs = !hello.open.is_empty() && self.senders.has_jobs(hello.sender);
+        let here = asks_of_jobs.then(|| self.intake.attempts_of(hello.sender));
+        let here: BTreeSet<_> = here.into_iter().flatten().collect();
+        let answer = self.senders.handle_hello(now, from.clone(), hello, &here);
+        while let Some(parted) = self.senders.poll_parted() {
+            self.void(now, parted);
+        }
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Unwelcome::Late) => return,
+            Err(Unwelcome::TurnedAway) => return self.answer(from, FromWorker::TurnedAway),
         };
         self.void(now, hello.sender);
         let welcome = FromWorker::Welcome {
@@ -342,7 +356,8 @@ impl Server {
 
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
-        self.intake.load(now, self.credits.promised())
+        let load = self.intake.load(now, self.credits.promised());
+        Load { turned_away: self.senders.turned_away(), ..load }
     }
 
     /// What to do next; ask until there is nothing.
@@ -384,6 +399,7 @@ impl Server {
         }
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
+        self.reclaim(now);
         self.advance_drain(now);
         self.promise(now);
     }

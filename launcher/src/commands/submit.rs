@@ -37,7 +37,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     raise_open_files_limit();
     let client = Client::builder()
         .mappers(mappers.iter().map(Endpoint::as_str))
-        .outbox(OutboxConfig { payload_bytes_max: args.payload_max, ..OutboxConfig::default() })
+        .outbox(OutboxConfig::default().with_payload_bytes_max(args.payload_max))
         .logger(log.clone())
         .start()
         .map_err(Failure::failed)?;

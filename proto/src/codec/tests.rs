@@ -48,7 +48,7 @@ impl Filling {
             queued: f.small(), running: f.small(), promised: f.small(), slots: f.small(),
             concurrency: f.small(), mean_service_us: f.number(), accepted: f.number(),
             done: f.number(), failed: f.number(), rejected: f.number(),
-            oldest_queued_ms: f.small(), since_finish_ms: f.full.then(|| f.small()),
+            turned_away: f.number(), oldest_queued_ms: f.small(), since_finish_ms: f.full.then(|| f.small()),
             share: f.full.then(|| Share::new(0.5).unwrap()),
         };
         load
@@ -167,6 +167,7 @@ const FROM_WORKER: &[Golden<FromWorker>] = &[
     (|f| FromWorker::Offered(f.slot()), "01 07 slot 01 02 03"),
     (|_| FromWorker::Recall, "01 08"),
     (|f| FromWorker::Declined(OfferId(f.number())), "01 09 01"),
+    (|_| FromWorker::TurnedAway, "01 0a"),
 ];
 
 #[rustfmt::skip]
@@ -236,7 +237,7 @@ fn bytes(golden: &str) -> Vec<u8> {
         ("key", _) => bytes("'resize 'a-1"),
         ("life", _) => bytes("b4 24"),
         ("load", _) => {
-            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 01 0d 01 00 00 00 00 00 00 e0 3f")
+            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 01 0e 01 00 00 00 00 00 00 e0 3f")
         }
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         ("slot", _) => bytes("'a-1 life"),
@@ -300,7 +301,7 @@ fn the_wire_format_stays_as_it_is() {
     assert_eq!(
         variants::<Reason>(),
         "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson \
-         Unreachable NoMapper CannotStart"
+         Unreachable NoMapper CannotStart TooManyServices"
     );
     assert_eq!(variants::<RegistrationError>(), "RegistryFull IncarnationAhead Endpoints");
 }

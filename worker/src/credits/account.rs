@@ -1,7 +1,7 @@
 //! What a worker knows of each sender that has jobs or unused credits here or waits for some, and in
 //! which order they get theirs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
@@ -9,10 +9,10 @@ use svcmap_proto::time::Timestamp;
 /// One sender's.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Account {
-    /// Numbers of its unused credits, oldest first.
-    unused: VecDeque<u64>,
-    /// Of these, so many of the newest it was not told of.
-    pub(super) untold: u32,
+    /// Numbers of its unused credits that it was told of; lower ones are older.
+    told: BTreeSet<u64>,
+    /// And of those that it was not told of, which are newer than all of these.
+    untold: BTreeSet<u64>,
     /// Credits that it wants and has not got.
     pub(super) wanted: u32,
     /// Since when.
@@ -28,12 +28,17 @@ pub(super) struct Account {
 impl Account {
     /// Its place among those who wait: fewest jobs and unused credits here, then longest waiting.
     fn place(&self, sender: SenderId) -> Option<Place> {
-        let here = self.jobs + super::count(self.unused.len());
+        let here = self.jobs + self.unused();
         (self.wanted > 0).then_some((here, self.since, sender))
     }
 
+    /// How many unused credits it has.
+    pub(super) fn unused(&self) -> u32 {
+        super::count(self.told.len() + self.untold.len())
+    }
+
     fn is_empty(&self) -> bool {
-        self.jobs == 0 && self.wanted == 0 && self.unused.is_empty()
+        self.jobs == 0 && self.wanted == 0 && self.unused() == 0
     }
 }
 
@@ -61,16 +66,33 @@ impl Accounts {
         Some((*sender, self.by_sender.get(sender)?))
     }
 
-    /// The numbers of a sender's unused credits, oldest first.
+    /// How many unused credits a sender has.
+    pub(super) fn unused_of(&self, sender: SenderId) -> u32 {
+        self.by_sender.get(&sender).map_or(0, Account::unused)
+    }
+
+    /// How many it has and wants.
+    pub(super) fn due(&self, sender: SenderId) -> u32 {
+        self.by_sender.get(&sender).map_or(0, |account| account.unused() + account.wanted)
+    }
+
+    /// Their numbers, oldest first.
     pub(super) fn unused(&self, sender: SenderId) -> impl Iterator<Item = u64> {
-        self.by_sender.get(&sender).into_iter().flat_map(|account| &account.unused).copied()
+        let account = self.by_sender.get(&sender).into_iter();
+        account.flat_map(|account| account.told.iter().chain(&account.untold)).copied()
     }
 
     /// Of these, those that it was not told of.
     pub(super) fn untold(&self, sender: SenderId) -> impl Iterator<Item = u64> {
-        let account = self.by_sender.get(&sender);
-        let told = account.map_or(0, |a| a.unused.len().saturating_sub(a.untold as usize));
-        self.unused(sender).skip(told)
+        self.by_sender.get(&sender).into_iter().flat_map(|account| &account.untold).copied()
+    }
+
+    /// The sender is told of so many of them, the oldest.
+    pub(super) fn tell(&mut self, sender: SenderId, credits: u32) {
+        self.change(sender, |account| {
+            let told = (0..credits).map_while(|_| account.untold.pop_first());
+            account.told.extend(told);
+        });
     }
 
     /// A sender that was not told of all its credits.
@@ -86,16 +108,14 @@ impl Accounts {
     /// A sender has one more unused credit, and was not told.
     pub(super) fn add(&mut self, sender: SenderId, number: u64) {
         self.change(sender, |account| {
-            account.unused.push_back(number);
-            account.untold += 1;
+            account.untold.insert(number);
         });
     }
 
     /// A sender has an unused credit less.
     pub(super) fn remove(&mut self, sender: SenderId, number: u64) {
         self.change(sender, |account| {
-            account.unused.retain(|unused| *unused != number);
-            account.untold = account.untold.min(super::count(account.unused.len()));
+            let _ = account.told.remove(&number) || account.untold.remove(&number);
         });
     }
 
@@ -105,7 +125,7 @@ impl Accounts {
         let (place, wanted) = (account.place(sender), account.wanted);
         change(account);
         let (new_place, new_wanted) = (account.place(sender), account.wanted);
-        let (has_untold, is_empty) = (account.untold > 0, account.is_empty());
+        let (has_untold, is_empty) = (!account.untold.is_empty(), account.is_empty());
         if place != new_place {
             place.map(|place| self.waiting.remove(&place));
             new_place.map(|place| self.waiting.insert(place));

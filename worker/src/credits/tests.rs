@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::*;
 
+mod greed;
 mod model;
 mod offers;
 mod standing;
@@ -93,8 +94,8 @@ fn who_asks_for_less_or_whose_job_ends_keeps_its_place() {
 }
 
 #[test]
-fn a_demand_replaces_the_one_before_and_is_cut_at_the_slots() {
-    let mut credits = credits(1, 4);
+fn a_demand_replaces_the_one_before_and_is_cut_at_half_of_the_slots() {
+    let mut credits = credits(1, 8);
     credits.handle_demand(at(0), A, want(u32::MAX));
     credits.handle_demand(at(0), B, want(3));
     assert_eq!(credits.wanted(), 8);
@@ -343,10 +344,11 @@ fn what_was_granted_is_told_once_and_by_size() {
     credits.handle_demand(at(0), B, want(1));
     credits.grant(at(0), here(0));
     let grant =
-        |credits, payload_bytes_max| Grant { credits, lifetime_ms: 1200, payload_bytes_max };
+        |credits, lifetime_ms, payload_bytes_max| Grant { credits, lifetime_ms, payload_bytes_max };
+    // The third is one too many to stand for long.
     assert_eq!(
         told(&mut credits, at(0)),
-        [(A, grant(2, 200)), (A, grant(1, 900)), (B, grant(1, 200))]
+        [(A, grant(2, 1200, 200)), (A, grant(1, 1000, 900)), (B, grant(1, 1200, 200))]
     );
     assert_eq!(credits.take_untold(at(0), A), None);
     assert_eq!(credits.promised().slots, 4);
@@ -367,7 +369,7 @@ fn a_claim_before_the_word_of_it_leaves_nothing_to_tell() {
 #[test]
 fn without_a_queue_what_runs_is_all_that_is_promised() {
     let mut credits = credits(2, 0);
-    credits.handle_demand(at(0), A, want(5));
+    [A, B].into_iter().for_each(|sender| credits.handle_demand(at(0), sender, want(1)));
     credits.grant(at(0), here(2));
     assert_eq!(credits.promised().slots, 0);
     credits.grant(at(0), here(0));

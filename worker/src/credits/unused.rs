@@ -1,6 +1,6 @@
 //! Credits that were granted and not used yet: when each lapses, and which of them can be called back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::names::SenderId;
@@ -37,6 +37,8 @@ pub(super) struct Unused {
     standing: BTreeSet<u64>,
     /// How many were recalled.
     recalled: u32,
+    /// Until when each of these, and of some that are no more, is to be given back.
+    recalls: VecDeque<(Timestamp, u64)>,
     /// Payloads that all of them stand for.
     bytes: usize,
 }
@@ -112,22 +114,43 @@ impl Unused {
         numbers.first().and_then(|number| self.get(*number)).map(|credit| credit.granted_at + age)
     }
 
-    /// Calls back a standing credit, the oldest, if fewer than so many were called back already.
-    /// Returns whose it is.
-    pub(super) fn recall(&mut self, most: u32) -> Option<SenderId> {
+    /// Calls back a standing credit, the oldest, if fewer than so many were called back already. It is
+    /// to be given back by `until`. Returns whose it is.
+    pub(super) fn recall(&mut self, until: Timestamp, most: u32) -> Option<SenderId> {
         if self.recalled >= most {
             return None;
         }
-        let credit = self.credits.get_mut(&self.standing.pop_first()?)?;
+        let number = self.standing.pop_first()?;
+        let credit = self.credits.get_mut(&number)?;
         credit.recalled = true;
         self.recalled += 1;
+        self.recalls.push_back((until, number));
         Some(credit.sender)
+    }
+
+    /// The owner of a credit that was called back and that it neither used nor gave back in time.
+    pub(super) fn poll_unreturned(&mut self, now: Timestamp) -> Option<SenderId> {
+        while let Some(&(until, number)) = self.recalls.front()
+            && until <= now
+        {
+            self.recalls.pop_front();
+            if let Some(credit) = self.credits.get(&number) {
+                return Some(credit.sender);
+            }
+        }
+        None
+    }
+
+    /// When there may be one.
+    pub(super) fn next_unreturned(&self) -> Option<Timestamp> {
+        self.recalls.front().map(|(until, _)| *until)
     }
 
     /// All of them last longer by that.
     pub(super) fn extend(&mut self, gap: Duration) {
         self.credits.values_mut().for_each(|credit| credit.expires_at = credit.expires_at + gap);
         self.expiries = self.expiries.iter().map(|(at, number)| (*at + gap, *number)).collect();
+        self.recalls.iter_mut().for_each(|(until, _)| *until = *until + gap);
     }
 
     /// One that nobody has claimed in time.

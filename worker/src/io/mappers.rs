@@ -331,6 +331,18 @@ impl Mappers {
         }
     }
 
+    /// Listens to that no more.
+    pub(super) fn unfollow(&mut self, service: &Name, event_loop: &mut EventLoop) {
+        self.followed.remove(service);
+        let topic = control::topic(service);
+        for mapper in &self.mappers {
+            if let Some(socket) = mapper.subscription.and_then(|key| event_loop.socket(key)) {
+                // What comes all the same is of no service that is known.
+                let _ = socket.set_unsubscribe(&topic);
+            }
+        }
+    }
+
     /// Sends this to a mapper.
     pub(super) fn tell(&self, index: usize, message: &ToMapper, event_loop: &mut EventLoop) {
         // A mapper that is away is told at the next beat after its return.

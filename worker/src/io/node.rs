@@ -17,7 +17,7 @@ use svcmap_proto::time::{Timestamp, earliest};
 
 use super::builder::{LINGER, Notify, Observer, StartError};
 use super::mappers::Mappers;
-use super::serving::Serving;
+use super::serving::{Serving, UNANSWERED_MAX};
 use super::shared::{Command, Shared};
 use super::sockets;
 use super::ticket::Settler;
@@ -287,14 +287,17 @@ impl State {
         let [from, frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
         let from = Connection(from.to_vec());
         let message = codec::decode::<ToWorker>(frame).inspect_err(|error| {
-            if matches!(error, DecodeError::Version(_)) {
+            let is_full = self.wrong_version.len() >= UNANSWERED_MAX;
+            if matches!(error, DecodeError::Version(_)) && !is_full {
                 self.wrong_version.push(from.clone());
             }
         })?;
-        let Some(server) = self.serving.as_mut().and_then(|serving| serving.server.as_mut()) else {
-            return Ok(());
-        };
+        let Some(serving) = &mut self.serving else { return Ok(()) };
+        let (own, Some(server)) = (&serving.key, &mut serving.server) else { return Ok(()) };
         match (&message, payload) {
+            (ToWorker::Offer(slot), []) if !self.sender.believes(now, own, slot) => {
+                server.decline(now, from, slot.offer);
+            }
             (ToWorker::Job(_), [payload]) => server.handle_message(now, from, message, payload),
             (ToWorker::Job(_), _) => return Err(BadMessage::FrameCount),
             (_, []) => server.handle_message(now, from, message, &[]),
@@ -353,7 +356,8 @@ impl State {
         }
         loop {
             let (serving, sender) = (&mut self.serving, &mut self.sender);
-            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender));
+            let refusals = &mut self.refusals;
+            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender, refusals));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
             if let Some(load) = &load {
                 self.mappers.handle_load(now, load);
@@ -400,6 +404,7 @@ impl State {
                     }
                 }
                 SenderOutput::Subscribe(service) => self.mappers.follow(&service, event_loop),
+                SenderOutput::Unsubscribe(service) => self.mappers.unfollow(&service, event_loop),
                 SenderOutput::Sync { mapper, service } => {
                     self.mappers.tell(mapper, &ToMapper::Sync { service }, event_loop);
                 }

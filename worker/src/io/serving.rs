@@ -14,6 +14,7 @@ use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
+use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::builder::StartError;
@@ -29,9 +30,13 @@ use crate::session::Observed;
 /// heard.
 const LOOKS_MAX: u32 = 256;
 
+/// Those who are to be told that they have to wait, or have spoken in vain, until the end of a turn:
+/// more than come in one, but after a suspension.
+pub(super) const UNANSWERED_MAX: usize = 4096;
+
 /// See the module.
 pub(super) struct Serving {
-    key: Arc<InstanceKey>,
+    pub(super) key: Arc<InstanceKey>,
     incarnation: Option<Incarnation>,
     pub(super) listener: Listener,
     advertise: Vec<Endpoint>,
@@ -135,6 +140,7 @@ impl Serving {
         });
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
+        server.seed(fastrand::u64(..));
         let load = server.load(Clock.now());
         self.server = Some(server);
         let (host, pid) = (io::host_id(), std::process::id());
@@ -165,7 +171,9 @@ impl Serving {
         match &mut self.server {
             Some(server) => server.handle_request(now, from, body),
             None => {
-                self.early.push(from);
+                if self.early.len() < UNANSWERED_MAX && from.is_short() {
+                    self.early.push(from);
+                }
                 body.map(|_| ())
             }
         }
@@ -228,6 +236,7 @@ impl Serving {
         &mut self,
         event_loop: &mut EventLoop,
         sender: &mut crate::sender::Sender,
+        refusals: &mut Refusals,
     ) -> bool {
         let mut now = Clock.now();
         let mut acted = false;
@@ -255,6 +264,9 @@ impl Serving {
                     }
                 }
                 ServerOutput::Answer { to, message } => {
+                    if message == FromWorker::TurnedAway {
+                        refusals.count(BadMessage::Senders);
+                    }
                     self.answer(event_loop, now, &to, &message);
                 }
                 ServerOutput::Offer { slot, blind, way } => {

@@ -143,6 +143,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_turned_away_goes_elsewhere_as_nothing_of_it_can_be_there() {
+        let mut link = welcomed();
+        link.assign(at(2), unclaimed(attempt(1), at(9000), 0));
+        link.handle_message(at(3), FromWorker::HelloWanted, &[]);
+        link.assign(at(3), unclaimed(attempt(2), at(9000), 0));
+        while link.poll_output().is_some() {}
+        link.handle_message(at(4), FromWorker::TurnedAway, &[]);
+        let outputs: Vec<_> = std::iter::from_fn(|| link.poll_output()).collect();
+        let expected = [
+            LinkOutput::NeverSeen(attempt(1)),
+            LinkOutput::NeverSeen(attempt(2)),
+            LinkOutput::Closed(Closing::TurnedAway),
+        ];
+        assert_eq!(outputs, expected);
+        assert!(link.is_closed());
+    }
+
+    #[test]
     fn what_was_heard_after_a_suspension_is_not_in_the_future() {
         let mut link = welcomed();
         link.assign(at(2), unclaimed(attempt(1), at(90_000), 0));

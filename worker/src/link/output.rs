@@ -84,4 +84,6 @@ pub enum Closing {
     Gone,
     /// It could not be reached, or does not answer any more.
     Unreachable,
+    /// The worker has no room for one more sender.
+    TurnedAway,
 }

@@ -232,3 +232,31 @@ fn a_stop_leaves_nobody_without_an_outcome() {
     assert!(matches!(&outcomes[1], (JobId(2), Outcome::Refused(_))));
     assert!(outbox.is_empty());
 }
+
+#[test]
+fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
+    let mut outbox = Outbox::new(TRIES_MAX);
+    outbox.submit(at(0), JobId(1), spec(5000, 5000, false));
+    let key = crate::testing::key();
+    let reject = |outbox: &mut Outbox, is_passed_on| {
+        let attempt = outbox.assign(&lane(), 1).unwrap().attempt;
+        if is_passed_on {
+            outbox.handle_passed_on(attempt);
+        }
+        let full = Verdict::Rejected(Reason::Full);
+        outbox.handle_ended(at(1), attempt, &full, &key, Vec::new());
+    };
+    for _ in 0..3 {
+        assert!(outbox.takes_offers(JobId(1)));
+        reject(&mut outbox, true);
+    }
+    // Whoever is fooled three times goes by what it knows itself.
+    assert!(!outbox.takes_offers(JobId(1)));
+    for _ in 0..TRIES_MAX - 1 {
+        reject(&mut outbox, false);
+    }
+    assert_eq!(settled(&mut outbox), []);
+    reject(&mut outbox, false);
+    let [(JobId(1), Outcome::Refused(refusal))] = &settled(&mut outbox)[..] else { panic!() };
+    assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, TRIES_MAX));
+}

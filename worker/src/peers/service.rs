@@ -55,6 +55,8 @@ pub(super) struct Service {
     pub(super) told_at: Option<Timestamp>,
     /// Who is there.
     pub(super) members: BTreeMap<Name, Member>,
+    /// When it was last wanted.
+    pub(super) wanted_at: Timestamp,
     /// The newest (incarnation, sequence) of who was removed, and when.
     removed: BTreeMap<Name, (Incarnation, u64, Timestamp)>,
     /// Counts changes of membership.
@@ -126,10 +128,11 @@ impl Member {
 
 impl Service {
     /// Nobody yet.
-    pub(super) fn new(views: Vec<View>) -> Self {
+    pub(super) fn new(now: Timestamp, views: Vec<View>) -> Self {
         let (members, removed) = (BTreeMap::new(), BTreeMap::new());
         let (has_unlisted, doubt_at, told_at) = (false, None, None);
-        Self { views, told_at, members, removed, membership: 0, has_unlisted, doubt_at }
+        let wanted_at = now;
+        Self { views, told_at, members, wanted_at, removed, membership: 0, has_unlisted, doubt_at }
     }
 
     /// A mapper told something. Returns the lives that are over by that.

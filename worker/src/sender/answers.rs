@@ -149,7 +149,10 @@ impl Sender {
     }
 
     /// Learns something about the pace of a service.
-    fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut Pace)) {
+    pub(super) fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut Pace)) {
+        if !self.peers.follows(service) {
+            return;
+        }
         let pace = match self.paces.get_mut(service) {
             Some(pace) => pace,
             None => self.paces.entry(service.clone()).or_default(),

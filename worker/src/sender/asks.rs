@@ -118,6 +118,22 @@ impl Asks {
         }
     }
 
+    /// Nothing of that service is asked for any more. Returns who was.
+    pub(super) fn forget_service(&mut self, service: &Name) -> Vec<u64> {
+        let lanes: Vec<_> =
+            lanes_of(&self.by_lane, service).map(|(lane, _)| lane.clone()).collect();
+        let mut all = Vec::new();
+        for lane in lanes {
+            let links = self.links(&lane);
+            for link in &links {
+                self.set(&lane, *link, 0);
+            }
+            self.by_lane.remove(&lane);
+            all.extend(links);
+        }
+        all
+    }
+
     /// Jobs of that lane wait, for credits that were asked for or for outcomes: another worker is to be
     /// asked if none comes for `patience`, or twice as long as the last time.
     pub(super) fn wait(&mut self, now: Timestamp, lane: &Lane, patience: Duration) {

@@ -307,7 +307,8 @@ impl Sender {
         let lane = Lane::any(service);
         let key = InstanceKey { service: service.clone(), instance: slot.instance.clone() };
         let first = self.outbox.first(&lane);
-        let is_wanted = first.is_some() && job.is_none_or(|job| first == Some(job));
+        let is_wanted = first.is_some_and(|id| self.outbox.takes_offers(id))
+            && job.is_none_or(|job| first == Some(job));
         let bytes = first.and_then(|id| self.outbox.payload(id)).map_or(0, |p| p.len());
         let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
         let is_there = self.peers.is_member(&key, slot.incarnation);
@@ -340,7 +341,7 @@ impl Sender {
         slot: OfferedSlot,
         (blind, way): (bool, Duration),
     ) -> bool {
-        self.peers.follow(now, &own.service);
+        self.follow(now, &own.service);
         let peers = self.friends.instances(&self.peers, &own.service);
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));

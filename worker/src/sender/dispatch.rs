@@ -103,6 +103,9 @@ impl Sender {
         let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
         let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
+        if matches!(claim, Claim::Offer(_)) {
+            self.outbox.handle_passed_on(attempt);
+        }
         if let Some(state) = self.links.get_mut(number) {
             let id = attempt;
             let attempt = Attempt {

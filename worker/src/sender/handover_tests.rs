@@ -263,6 +263,50 @@ fn every_job_has_one_outcome_while_workers_hand_over_what_waits() {
 }
 
 #[test]
+fn offers_of_slots_that_nobody_has_promised_cost_a_hop_but_no_outcome() {
+    let mut world = World::new(4, 3, 4);
+    let (first, forger) = (world.nodes.len(), world.senders.len() - 1);
+    let from = |worker| connection(forger, 200 + worker as u64);
+    let tell = |world: &mut World, worker: usize, message| {
+        let mail = Mail::ToWorker { worker, from: from(worker), message, payload: Vec::new() };
+        world.mail.push_back((world.now, mail));
+    };
+    for worker in 0..first {
+        let (sender, key) = (SenderId(99), worker_key(worker as u16));
+        let hello = svcmap_proto::jobs::SenderHello { sender, key, incarnation: LIFE, ..hello() };
+        tell(&mut world, worker, ToWorker::Hello(hello));
+    }
+    let mut submitted = 0;
+    for step in 1..=4000_u64 {
+        if step < 2500 && world.random.u8(..4) == 0 {
+            let sender = world.random.usize(first..forger);
+            world.senders[sender].handle_submit(world.now, JobId(submitted), spec(b"1"));
+            submitted += 1;
+        }
+        for worker in 0..first {
+            let other = worker_key(world.random.usize(..first) as u16).instance;
+            let (offer, lifetime_ms) = (OfferId(world.random.u64(..)), 1000);
+            let (incarnation, payload_bytes_max) = (LIFE, 1000);
+            let slot =
+                OfferedSlot { instance: other, incarnation, offer, lifetime_ms, payload_bytes_max };
+            tell(&mut world, worker, ToWorker::Offer(slot));
+        }
+        if step % 20 == 0 {
+            world.publish(step);
+        }
+        world.step();
+    }
+    let tallies = world.senders.iter().flat_map(|sender| sender.statistics().instances.values());
+    let in_vain: u64 = tallies.map(|tally| tally.stale).sum();
+    assert!(in_vain > 50, "{in_vain} of {submitted}");
+    let is_full =
+        |outcome: &&Outcome| matches!(outcome, Outcome::Refused(r) if r.reason == Reason::Full);
+    assert_eq!(world.outcomes.values().filter(is_full).count(), 0, "{:?}", world.outcomes);
+    let done = world.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Done(_)));
+    assert_eq!((done.count() as u64, world.started), (submitted, submitted));
+}
+
+#[test]
 fn short_jobs_go_without_a_promise_and_fill_nobody() {
     let mut world = World::new(4, 20, 3);
     world.way = ms(60);

@@ -81,12 +81,13 @@ impl LinkState {
         self.link.reflect(received_jobs);
     }
 
-    /// The link closed: an unreachable worker is tried at its next address, in a while.
+    /// The link closed: an unreachable worker is tried at its next address, in a while, and one that
+    /// has no room for this sender where it is.
     pub(super) fn handle_closed(&mut self, now: Timestamp, closing: Closing) {
-        if closing == Closing::Unreachable {
+        if matches!(closing, Closing::Unreachable | Closing::TurnedAway) {
             let wait = RETRY_FIRST * 2u32.saturating_pow(self.failures.min(10));
             self.failures += 1;
-            self.endpoint += 1;
+            self.endpoint += usize::from(closing == Closing::Unreachable);
             self.retry_at = Some(now + wait.min(RETRY_MAX));
         }
     }

@@ -53,6 +53,11 @@ impl Rosters {
         Arc::clone(&roster.instances)
     }
 
+    /// Nothing is to be known of a service any more.
+    pub(super) fn forget(&mut self, service: &Name) {
+        self.by_service.remove(service);
+    }
+
     /// Those that speak the JSON dialect.
     pub(super) fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
         self.by_service.get(service).map(|roster| Arc::clone(&roster.json)).unwrap_or_default()

@@ -5,13 +5,13 @@ fn hello(connection: u32, received_outcomes: u64) -> SenderHello {
     SenderHello { connection, received_outcomes, ..crate::testing::hello() }
 }
 
-fn config(results_bytes_max: usize) -> IntakeConfig {
+pub(super) fn config(results_bytes_max: usize) -> IntakeConfig {
     IntakeConfig { results_bytes_max, payload_bytes_max: 1 << 20, ..IntakeConfig::default() }
 }
 
 fn greet(senders: &mut Senders, hello: &SenderHello) {
     let from = Connection(vec![1]);
-    assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_some());
+    assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_ok());
 }
 
 fn end(senders: &mut Senders, job: u64, bytes: usize) {

@@ -138,29 +138,27 @@ fn slot(offer: u64) -> OfferedSlot {
 }
 
 #[test]
-fn who_asks_is_granted_what_there_is_room_for() {
-    let mut scene = Scene::experienced(1, 3);
+fn who_asks_is_granted_what_there_is_room_for_but_half_of_the_slots_at_most() {
+    let mut scene = Scene::experienced(1, 4);
     scene.greet(at(0), 1);
-    scene.ask(at(0), 1, 3);
+    scene.ask(at(0), 1, 4);
     assert_eq!(scene.see(at(0)).granted, [(1, 3, false)]);
     scene.greet(at(0), 2);
     scene.ask(at(0), 2, 3);
-    assert_eq!(scene.see(at(0)).granted, [(2, 1, false)]);
+    assert_eq!(scene.see(at(0)).granted, [(2, 2, false)]);
 }
 
 #[test]
 fn a_promised_slot_is_free_for_who_has_the_promise_and_for_nobody_else() {
-    let mut scene = Scene::experienced(1, 1);
+    let mut scene = Scene::experienced(1, 0);
     [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
-    scene.ask(at(0), 1, 2);
-    assert_eq!(scene.see(at(0)).granted, [(1, 2, false)]);
+    scene.ask(at(0), 1, 1);
+    assert_eq!(scene.see(at(0)).granted, [(1, 1, false)]);
     scene.job(at(1), 2, |_| {});
     scene.job(at(1), 2, |job| job.claim = Claim::Credit);
     let full = Verdict::Rejected(Reason::Full);
     assert_eq!(scene.see(at(1)).ended, [(2, 1, full.clone()), (2, 2, full.clone())]);
-    for _ in 0..2 {
-        scene.job(at(1), 1, |job| job.claim = Claim::Credit);
-    }
+    scene.job(at(1), 1, |job| job.claim = Claim::Credit);
     let seen = scene.see(at(1));
     assert_eq!((seen.started.len(), seen.ended), (1, vec![]));
 }
@@ -239,16 +237,16 @@ fn who_takes_no_credits_gets_none_that_it_has_not_asked_for() {
 
 #[test]
 fn a_hello_and_a_lost_connection_make_void_what_was_promised() {
-    let mut scene = Scene::experienced(1, 1);
+    let mut scene = Scene::experienced(1, 0);
     [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
-    scene.ask(at(0), 1, 2);
+    scene.ask(at(0), 1, 1);
     scene.see(at(0));
     scene.ask(at(1), 2, 1);
     assert_eq!(scene.see(at(1)).granted, []);
     scene.greet(at(2), 1);
     assert_eq!(scene.see(at(2)).granted, [(2, 1, false)]);
-    scene.ask(at(3), 1, 2);
-    assert_eq!(scene.see(at(3)).granted, [(1, 1, false)]);
+    scene.ask(at(3), 1, 1);
+    assert_eq!(scene.see(at(3)).granted, []);
     scene.server.handle_gone(at(4), &Connection(vec![2]));
     assert_eq!(scene.see(at(4)).granted, [(1, 1, false)]);
 }
@@ -256,14 +254,14 @@ fn a_hello_and_a_lost_connection_make_void_what_was_promised() {
 #[test]
 fn a_promise_that_cannot_be_told_goes_to_the_next() {
     let scene = || {
-        let mut scene = Scene::experienced(1, 1);
+        let mut scene = Scene::experienced(1, 0);
         [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
-        scene.ask(at(0), 1, 2);
+        scene.ask(at(0), 1, 1);
         scene.ask(at(1), 2, 1);
-        assert_eq!(scene.see(at(1)).granted, [(1, 2, false)]);
+        assert_eq!(scene.see(at(1)).granted, [(1, 1, false)]);
         scene
     };
-    let grant = Grant { credits: 2, lifetime_ms: 1000, payload_bytes_max: 1 };
+    let grant = Grant { credits: 1, lifetime_ms: 1000, payload_bytes_max: 1 };
     let grant = FromWorker::Grant { grant, received_jobs: 0, load: Load::default() };
     let received = FromWorker::Declined(OfferId(1));
     for (message, granted) in [(grant, true), (FromWorker::Recall, true), (received, false)] {
@@ -365,4 +363,42 @@ fn a_credit_for_the_next_job_is_enough_for_one_as_large_as_this() {
     });
     let sizes: Vec<_> = granted.map(|grant| grant.payload_bytes_max).collect();
     assert_eq!(sizes, [300], "a tenth of all would be 100");
+}
+
+#[test]
+fn who_asks_for_everything_and_stands_still_holds_up_nobody_for_long() {
+    let mut scene = Scene::new(1, 1);
+    (1..=3).for_each(|who| scene.greet(at(0), who));
+    [1, 2].into_iter().for_each(|who| scene.ask(at(0), who, 2));
+    assert_eq!(scene.see(at(0)).granted, [(1, 1, false), (2, 1, false)]);
+    scene.ask(at(200), 3, 1);
+    assert_eq!(scene.see(at(200)).recalled, [1]);
+    let due = scene.server.poll_timeout().unwrap();
+    assert!(due <= at(1310), "{due:?}");
+    scene.server.handle_timeout(due);
+    assert_eq!(scene.see(due).granted, [(3, 1, false)]);
+}
+
+#[test]
+fn a_promise_that_was_reclaimed_is_no_rejection_for_who_still_believes_in_it() {
+    let mut scene = Scene::experienced(1, 0);
+    [1, 2].into_iter().for_each(|who| scene.greet(at(100), who));
+    scene.ask(at(100), 1, 1);
+    assert_eq!(scene.see(at(100)).granted, [(1, 1, false)]);
+    scene.ask(at(300), 2, 1);
+    assert_eq!(scene.see(at(300)).recalled, [1]);
+    scene.server.handle_timeout(at(1400));
+    let answers = |scene: &mut Scene, now| {
+        let outputs = std::iter::from_fn(|| scene.server.poll_output(now));
+        let answers = outputs.filter_map(|output| match output {
+            ServerOutput::Answer { to, message } => Some((to.0[0], message)),
+            _ => None,
+        });
+        answers.map(|(to, message)| (to, message == FromWorker::HelloWanted)).collect::<Vec<_>>()
+    };
+    assert_eq!(answers(&mut scene, at(1400)), [(1, true), (2, false)]);
+    // Its job on that credit is not seen at all: HELLO tells, and it goes elsewhere.
+    scene.job(at(1401), 1, |job| job.claim = Claim::Credit);
+    assert_eq!(answers(&mut scene, at(1401)), [(1, true)]);
+    assert!(scene.server.intake().is_empty());
 }

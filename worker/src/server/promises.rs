@@ -31,10 +31,33 @@ impl Server {
         }
     }
 
+    /// A peer offers a slot of somebody who is not known, or not to be believed.
+    pub fn decline(&mut self, now: Timestamp, from: Connection, offer: OfferId) {
+        let message = match self.senders.sender(now, &from) {
+            Some(_) => FromWorker::Declined(offer),
+            None => FromWorker::HelloWanted,
+        };
+        self.answer(from, message);
+    }
+
     /// A sender says HELLO before it can use any promise: others may have them.
     pub(super) fn void(&mut self, now: Timestamp, sender: SenderId) {
         self.credits.void(sender);
         self.promise(now);
+    }
+
+    /// Who does not give back what was called back stands still, or is no sender of ours. It may
+    /// believe in its credits all the same: before anything else it is to say HELLO.
+    pub(super) fn reclaim(&mut self, now: Timestamp) {
+        while let Some(sender) = self.credits.poll_unreturned(now) {
+            match self.senders.connection(sender).cloned() {
+                Some(to) => {
+                    self.handle_gone(now, &to);
+                    self.answer(to, FromWorker::HelloWanted);
+                }
+                None => self.void(now, sender),
+            }
+        }
     }
 
     /// Grants what can be granted.

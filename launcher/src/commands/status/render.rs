@@ -104,7 +104,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let Some(total) = report.service(service) else { return String::new() };
     let mut text = format!(
         "{service} · {} · {} of {} ready\n{} running · {} queued · {} promised · {} slots · \
-         {} done · {} failed · {} rejected\n",
+         {} done · {} failed · {} rejected{}\n",
         mappers(report),
         total.ready,
         count(total.instances, "instance"),
@@ -115,6 +115,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         total.done,
         total.failed,
         total.rejected,
+        turned_away(total.turned_away),
     );
     push_warnings(&mut text, report);
     let rows: Vec<Vec<Cell>> = report.instances.iter().map(instance_row).collect();
@@ -125,6 +126,11 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         "\nnext: svcmap submit {service} --data TEXT · svcmap status {service} --json"
     );
     text
+}
+
+/// Worth a word only where it happens.
+fn turned_away(senders: u64) -> String {
+    if senders > 0 { format!(" · {senders} senders turned away") } else { String::new() }
 }
 
 fn instance_row(row: &InstanceRow) -> Vec<Cell> {

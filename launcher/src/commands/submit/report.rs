@@ -154,6 +154,7 @@ fn remedy(reason: Reason, service: &Name) -> String {
         }
         Reason::NoMapper => "svcmap mapper, or name the one that runs: --mapper".to_owned(),
         Reason::CannotStart => format!("look at the workers' logs: svcmap status {service}"),
+        Reason::TooManyServices => "wait for the outcomes of others first".to_owned(),
         Reason::Draining
         | Reason::NotHere
         | Reason::NoSuchService

@@ -10,7 +10,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let list = |before: &str, item: &str, after: &str| {
         [bytes(before), encode(&n).split_off(1), bytes(item).repeat(n), bytes(after)].concat()
     };
-    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load}"), format!("0 0 {load} 0"));
     [
         error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0", "")),

@@ -112,6 +112,7 @@ impl Outgoing {
                 SenderOutput::Declined(offer) => declined.push(offer),
                 // Everybody subscribes to the one service; none is of the JSON dialect.
                 SenderOutput::Subscribe(_)
+                | SenderOutput::Unsubscribe(_)
                 | SenderOutput::Silent { .. }
                 | SenderOutput::Request { .. } => {}
             }

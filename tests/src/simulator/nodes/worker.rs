@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use svcmap_proto::control::{FromMapper, Registration};
-use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::names::{Incarnation, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 use svcmap_worker::choice::Policy;
@@ -85,6 +85,11 @@ impl WorkerNode {
                 self.session.handle_message(now, FromMapper::Snapshot { service, part });
             }
             (_, Message::FromMapper(message)) => self.session.handle_message(now, message),
+            (_, Message::ToWorker(line, ToWorker::Offer(slot)))
+                if !self.outgoing.sender.believes(now, &worker_key(self.number), &slot) =>
+            {
+                self.server.decline(now, connection(from, line), slot.offer);
+            }
             (_, Message::ToWorker(line, message)) => {
                 self.server.handle_message(now, connection(from, line), message, &[]);
             }

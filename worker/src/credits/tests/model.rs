@@ -85,6 +85,15 @@ impl Model {
         Occupancy { jobs: self.jobs.len() as u32, bytes, mean_service: Some(self.mean) }
     }
 
+    /// Half of the slots, or one that is large enough.
+    fn most_wanted(&self, whose: usize, bytes: usize) -> u32 {
+        let kept = &self.peers[whose].kept;
+        match self.slots.div_ceil(2).saturating_sub(kept.len() as u32) {
+            0 => u32::from(kept.iter().all(|credit| credit.bytes < bytes)),
+            most => most,
+        }
+    }
+
     fn wanted(&self) -> u32 {
         self.peers.iter().map(|peer| peer.wanted).sum()
     }
@@ -132,7 +141,7 @@ impl Model {
             Step::Demand { sender: whose, share, bytes, pinned } => {
                 let demand = Demand { share, waited_us: 0, payload_bytes: bytes, pinned };
                 self.credits.handle_demand(now, sender(whose), demand);
-                self.peers[whose].wanted = share.min(self.slots);
+                self.peers[whose].wanted = share.min(self.most_wanted(whose, bytes as usize));
             }
             Step::Job { sender: whose, bytes, share, waited } => {
                 let peer = &mut self.peers[whose];
@@ -150,8 +159,8 @@ impl Model {
                     "promised, but there is no room"
                 );
                 self.credits.handle_share(now, sender(whose), want(share));
-                let peer = &mut self.peers[whose];
-                peer.wanted = share.saturating_sub(peer.kept.len() as u32).min(self.slots);
+                let wanted = share.saturating_sub(self.peers[whose].kept.len() as u32);
+                self.peers[whose].wanted = wanted.min(self.most_wanted(whose, 0));
             }
             Step::End { which } => {
                 if which < self.jobs.len() {

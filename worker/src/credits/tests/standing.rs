@@ -57,12 +57,13 @@ fn standing_credits_are_recalled_once_each_and_as_many_as_are_wanted() {
 fn nothing_is_recalled_while_a_slot_is_left() {
     let mut credits = credits(1, 3);
     credits.grant_standing(at(0), here(0), A);
-    credits.handle_demand(at(1), B, want(3));
+    credits.handle_demand(at(1), B, want(2));
+    credits.handle_demand(at(1), C, want(1));
     credits.grant(at(1), here(0));
     assert_eq!(recalls(&mut credits), []);
     assert_eq!((credits.promised().slots, credits.wanted()), (4, 0));
-    // Those of B are on their way there, or their jobs are on theirs.
-    credits.handle_demand(at(1), C, want(4));
+    // Those of B and C are on their way there, or their jobs are on theirs.
+    credits.handle_demand(at(1), D, want(4));
     credits.grant(at(1), here(0));
     assert_eq!(recalls(&mut credits), [A]);
 }
@@ -70,14 +71,44 @@ fn nothing_is_recalled_while_a_slot_is_left() {
 #[test]
 fn what_was_asked_for_and_not_used_for_a_while_is_recalled_like_the_rest() {
     let mut credits = credits(1, 2);
-    credits.handle_demand(at(0), A, want(3));
-    credits.grant(at(0), here(0));
-    credits.handle_demand(at(0), B, want(1));
-    credits.grant(at(0), here(0));
+    for sender in [A, B, C, D] {
+        credits.handle_demand(at(0), sender, want(1));
+        credits.grant(at(0), here(0));
+    }
     assert_eq!(recalls(&mut credits), []);
     credits.grant(at(99), here(0));
     assert_eq!(recalls(&mut credits), [], "its job may still come");
     assert_eq!(credits.poll_timeout(), Some(at(100)));
     credits.grant(at(100), here(0));
     assert_eq!(recalls(&mut credits), [A]);
+}
+
+#[test]
+fn one_that_is_not_given_back_in_time_shows_that_its_owner_stands_still() {
+    let mut credits = credits(1, 2);
+    [A, B, C].into_iter().for_each(|sender| credits.grant_standing(at(0), here(0), sender));
+    credits.handle_demand(at(10), D, want(2));
+    credits.grant(at(10), here(1));
+    assert_eq!(recalls(&mut credits), [A, B]);
+    credits.handle_return(B, Claim::Credit);
+    let due = at(1110);
+    assert_eq!(credits.poll_timeout(), Some(due));
+    assert_eq!(credits.poll_unreturned(due.before(ms(1))), None);
+    assert_eq!((credits.poll_unreturned(due), credits.poll_unreturned(due)), (Some(A), None));
+    credits.void(A);
+    credits.grant(due, here(1));
+    assert_eq!(credits.promised().slots, 2);
+}
+
+#[test]
+fn the_time_that_this_process_stood_still_does_not_count_against_who_was_asked() {
+    let mut credits = credits(1, 0);
+    credits.handle_demand(at(0), A, want(1));
+    credits.grant(at(0), here(0));
+    credits.handle_demand(at(0), B, want(1));
+    credits.grant(at(100), here(0));
+    assert_eq!(recalls(&mut credits), [A]);
+    credits.handle_suspension(ms(5000));
+    assert_eq!(credits.poll_unreturned(at(6199)), None);
+    assert_eq!(credits.poll_unreturned(at(6200)), Some(A));
 }

@@ -1,0 +1,22 @@
+//! Slots that others pass on for a job: whoever does so may err, or lie.
+
+use svcmap_proto::jobs::AttemptId;
+
+use super::{JobId, Outbox};
+
+/// Slots passed on for one job that turn out not to be there, until it takes no more of them.
+const VAIN_OFFERS_MAX: u8 = 3;
+
+impl Outbox {
+    /// An attempt claims a slot that was passed on.
+    pub fn handle_passed_on(&mut self, attempt: AttemptId) {
+        if let Some((_, job)) = self.current(attempt) {
+            job.is_passed_on = true;
+        }
+    }
+
+    /// Whether a job is to take a slot that was passed on: not if that was in vain too often.
+    pub fn takes_offers(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.vain_offers < VAIN_OFFERS_MAX)
+    }
+}
