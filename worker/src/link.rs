@@ -176,9 +176,13 @@ impl Link {
         self.pending.len() < before
     }
 
-    /// Tells the worker that nobody waits for an attempt any more.
+    /// Tells the worker that nobody waits for an attempt any more: at once, and with each HELLO
+    /// until it has its outcome.
     pub fn cancel(&mut self, attempt: AttemptId) {
-        self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+        self.window.cancel(attempt);
+        if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+        }
     }
 
     /// The socket has a connection.

@@ -174,6 +174,10 @@ impl Server {
             return;
         };
         self.void(now, hello.sender);
+        for open in hello.open.iter().filter(|open| open.cancelled) {
+            let (sender, attempt) = (hello.sender, open.attempt);
+            self.handle_cancel(now, Origin::Sender { sender, attempt });
+        }
         let welcome = FromWorker::Welcome {
             connection: hello.connection,
             received_jobs: answer.received_jobs,

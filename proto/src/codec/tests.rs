@@ -130,8 +130,10 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         oldest: f.byte(), newest: f.byte(), sender: SenderId(f.number().into()),
         connection: f.small(), key: f.key.clone(), incarnation: f.life,
         received_outcomes: f.number(), payload_bytes_max: f.small(), takes_credits: f.full,
-        open: f.list(|f| OpenAttempt { number: f.number(), attempt: f.attempt() }),
-    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09"),
+        open: f.list(|f| OpenAttempt {
+            number: f.number(), attempt: f.attempt(), cancelled: f.full,
+        }),
+    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
     (|f| ToWorker::Job(JobHeader {
         number: f.number(), attempt: f.attempt(), deadline_ms: f.small(),
         received_outcomes: f.number(), claim: Claim::Credit, moves_left: f.byte(),

@@ -215,3 +215,19 @@ fn it_says_goodbye_to_a_mapper_that_answers() {
     away.leave();
     assert_eq!(sent(&mut away), [""; 0]);
 }
+
+#[test]
+fn it_says_goodbye_on_a_connection_that_was_made_again_a_moment_ago() {
+    let mut session = listed();
+    session.handle_disconnected();
+    session.handle_connected(at(1));
+    assert_eq!(sent(&mut session), ["hello"]);
+    session.leave();
+    assert_eq!(sent(&mut session), ["leave"]);
+    let mut away = Session::new(Some(key()));
+    away.handle_connected(at(0));
+    assert_eq!(sent(&mut away), ["hello"]);
+    // Nobody can have listed it.
+    away.leave();
+    assert_eq!(sent(&mut away), [""; 0]);
+}
