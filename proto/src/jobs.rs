@@ -75,6 +75,8 @@ pub enum ToWorker {
         received_outcomes: u64,
     },
     /// Outcomes up to this number came; for a sender that has no job to say so with. Not answered.
+    /// A sender that has attempts open and nothing else to say says this each beat: who is silent
+    /// for an expiry is taken for gone, and what it has waiting here is dropped.
     Received {
         /// The highest number of an outcome that came.
         outcomes: u64,
@@ -85,6 +87,9 @@ pub enum ToWorker {
     Return(Claim),
     /// A slot of another instance of the service, to be passed on to whoever has a job waiting.
     Offer(OfferedSlot),
+    /// The sender ends, or has no use for this connection any more. What it has here and is not
+    /// detached is dropped: jobs, outcomes, promises. The worker forgets it. Not answered.
+    Goodbye,
 }
 
 /// Jobs that wait at a sender, as far as it asks this worker for credits.
@@ -198,6 +203,8 @@ pub struct JobHeader {
     /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
     /// that it has and does not use: what counts is how many it has then. 0: none are wanted.
     pub share: u32,
+    /// Whether it is to be done even if its sender is gone.
+    pub detached: bool,
 }
 
 /// What a worker answers.

@@ -5,6 +5,8 @@
 //! after the next HELLO the worker sends again what did not get through, and the sender learns
 //! which of its jobs never came.
 
+mod absence;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,7 @@
 //! It puts [`Intake`], [`Credits`], [`Senders`] and [`Clients`] together and adds the conversation:
 //! HELLO, cancel, ping, deadlines, promises and the drain.
 
+mod absence;
 mod drain;
 mod promises;
 
@@ -28,6 +29,7 @@ use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
 use crate::senders::{Connection, Delivery, Ended, Senders};
+use absence::Absence;
 use drain::Drain;
 pub use drain::DrainReport;
 
@@ -91,6 +93,7 @@ pub struct Server {
     /// Whether senders here let their jobs be handed over: those of the peers will, too.
     has_movable: bool,
     senders: Senders,
+    absence: Absence,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
@@ -107,6 +110,7 @@ impl Server {
             incarnation,
             payload_bytes_max: config.payload_bytes_max,
             senders: Senders::new(config.results_bytes_max),
+            absence: Absence::default(),
             credits: Credits::new(&config),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
@@ -147,6 +151,7 @@ impl Server {
             ToWorker::Cancel { attempt } => {
                 self.handle_cancel(now, Origin::Sender { sender, attempt });
             }
+            ToWorker::Goodbye => self.handle_goodbye(now, sender),
             ToWorker::Received { outcomes } => self.senders.acknowledge(sender, outcomes),
             ToWorker::Ping { received_outcomes } => {
                 self.senders.acknowledge(sender, received_outcomes);
@@ -173,6 +178,7 @@ impl Server {
         let Some(answer) = self.senders.handle_hello(now, from.clone(), hello, &here) else {
             return;
         };
+        self.drop_omitted(hello);
         self.void(now, hello.sender);
         for open in hello.open.iter().filter(|open| open.cancelled) {
             let (sender, attempt) = (hello.sender, open.attempt);
@@ -196,8 +202,10 @@ impl Server {
         let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
         let waited = Duration::from_micros(header.waited_us);
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
-        let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
-        self.has_movable |= header.moves_left > 0;
+        let JobHeader { moves_left, detached, .. } = *header;
+        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
+        self.has_movable |= moves_left > 0;
+        self.absence.handle_job(now);
         match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
@@ -237,7 +245,8 @@ impl Server {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let deadline = now + request.deadline;
-        let arrival = Arrival { origin, payload: &request.payload, deadline, moves_left: 0 };
+        let (payload, moves_left, detached) = (&request.payload[..], 0, false);
+        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
         let body = match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
@@ -355,6 +364,7 @@ impl Server {
         let promises = earliest(self.credits.poll_timeout(), self.offers.poll_timeout());
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
+        let jobs = earliest(jobs, self.absence.poll_timeout());
         earliest(self.drain_timeout(), earliest(promises, jobs))
     }
 
@@ -373,14 +383,16 @@ impl Server {
                 _ => self.end_queued(now, origin, Reason::Expired),
             }
         }
+        self.drop_unattended(now);
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
         self.advance_drain(now);
         self.promise(now);
     }
 
-    /// This process was suspended for so long: nobody could claim what was promised.
-    pub fn handle_suspension(&mut self, gap: Duration) {
+    /// This process was suspended for so long: nobody could claim what was promised, nor be heard.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.senders.handle_suspension(now, gap);
         self.credits.handle_suspension(gap);
     }
 
@@ -433,6 +445,10 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+mod absence_tests;
+#[cfg(test)]
+mod drain_tests;
 #[cfg(test)]
 mod json_tests;
 #[cfg(test)]

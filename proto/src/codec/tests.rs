@@ -137,8 +137,8 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     (|f| ToWorker::Job(JobHeader {
         number: f.number(), attempt: f.attempt(), deadline_ms: f.small(),
         received_outcomes: f.number(), claim: Claim::Credit, moves_left: f.byte(),
-        waited_us: f.number(), share: f.small(),
-    }), "01 01 01 02 03 04 05 01 06 07 08"),
+        waited_us: f.number(), share: f.small(), detached: f.full,
+    }), "01 01 01 02 03 04 05 01 06 07 08 01"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "01 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "01 03 01"),
     (|f| ToWorker::Received { outcomes: f.number() }, "01 04 01"),
@@ -147,6 +147,7 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     }), "01 05 01 02 03 01"),
     (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "01 06 02 01"),
     (|f| ToWorker::Offer(f.slot()), "01 07 slot 01 02 03"),
+    (|_| ToWorker::Goodbye, "01 08"),
 ];
 
 #[rustfmt::skip]

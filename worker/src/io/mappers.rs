@@ -161,7 +161,7 @@ impl Mappers {
                         self.subscribe(index, &welcome, event_loop);
                         sender.handle_welcome(now, index, &welcome);
                         if let Some(serving) = &mut serving {
-                            let registration = serving.registration(&welcome);
+                            let registration = serving.registration(now, &welcome);
                             self.mappers[index].session.register(now, registration);
                         }
                     }

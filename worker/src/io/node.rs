@@ -131,7 +131,7 @@ impl Node {
         }
         self.state.sender.handle_suspension(Clock.now(), late);
         if let Some(serving) = &mut self.state.serving {
-            serving.handle_suspension(late);
+            serving.handle_suspension(Clock.now(), late);
         }
     }
 

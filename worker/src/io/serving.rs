@@ -92,7 +92,15 @@ impl Serving {
     }
 
     /// What to register with. Decided once, at the first WELCOME, and the same for every mapper.
-    pub(super) fn registration(&mut self, welcome: &Welcome) -> Registration {
+    pub(super) fn registration(&mut self, now: Timestamp, welcome: &Welcome) -> Registration {
+        let registration = self.decided(now, welcome);
+        if let Some(server) = &mut self.server {
+            server.set_expiry(now, Duration::from_millis(u64::from(welcome.expiry_ms)));
+        }
+        registration
+    }
+
+    fn decided(&mut self, now: Timestamp, welcome: &Welcome) -> Registration {
         if let Some(registration) = &self.registration {
             return registration.clone();
         }
@@ -109,7 +117,7 @@ impl Serving {
             endpoints: sockets::endpoints(bound, &self.advertise, &welcome.observed),
             host: io::host_id(),
             pid: std::process::id(),
-            load: server.load(Clock.now()),
+            load: server.load(now),
         };
         self.server = Some(server);
         self.registration.insert(registration).clone()
@@ -155,6 +163,16 @@ impl Serving {
         }
         if let Some(server) = &mut self.server {
             server.drain(now, grace);
+        }
+    }
+
+    /// A drain leaves what waits to others, as soon as one is known.
+    fn hand_back(&mut self, now: Timestamp, sender: &mut crate::sender::Sender) {
+        if let Some(server) = self.server.as_mut().filter(|server| server.is_draining()) {
+            sender.follow(now, &self.key.service);
+            if sender.has_ready_peer(now, &self.key) {
+                server.handle_peer_ready(now);
+            }
         }
     }
 
@@ -205,6 +223,7 @@ impl Serving {
     ) -> bool {
         let mut now = Clock.now();
         let mut acted = false;
+        self.hand_back(now, sender);
         for to in std::mem::take(&mut self.early) {
             let body = json::error("this worker is not registered yet: try again in a moment");
             self.reply(event_loop, &to, &body);
@@ -266,9 +285,9 @@ impl Serving {
     }
 
     /// This process was suspended for so long.
-    pub(super) fn handle_suspension(&mut self, gap: Duration) {
+    pub(super) fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         if let Some(server) = &mut self.server {
-            server.handle_suspension(gap);
+            server.handle_suspension(now, gap);
         }
     }
 

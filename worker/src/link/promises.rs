@@ -145,13 +145,6 @@ impl Link {
         }
     }
 
-    /// No job here has use for any promise of the worker.
-    pub(super) fn return_promises(&mut self, now: Timestamp) {
-        self.ask(Demand::default());
-        let unused = self.credits(now, 0, None).0;
-        (0..unused).for_each(|_| self.handle_recall(now));
-    }
-
     /// No job here has use for what was passed on.
     pub fn return_offer(&mut self, offer: OfferId) {
         if self.phase == Phase::Ready {

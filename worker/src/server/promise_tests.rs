@@ -296,7 +296,7 @@ fn who_was_suspended_keeps_its_promises_for_as_long() {
     [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
     scene.ask(at(0), 1, 1);
     scene.see(at(0));
-    scene.server.handle_suspension(ms(50_000));
+    scene.server.handle_suspension(at(50_000), ms(50_000));
     scene.server.handle_timeout(at(50_999));
     scene.job(at(50_999), 2, |_| {});
     scene.job(at(50_999), 1, |job| job.claim = Claim::Credit);

@@ -14,6 +14,13 @@ use crate::testing::*;
 const LIFE: Incarnation = Incarnation(11);
 const TIMING: Timing = Timing { beat: ms(100), expiry: ms(300), idle: ms(60_000) };
 
+/// One that has the timing of the link.
+fn server_of(config: IntakeConfig) -> Server {
+    let mut server = Server::new(key(), LIFE, config);
+    server.set_expiry(at(0), TIMING.expiry);
+    server
+}
+
 /// What the link said of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
@@ -50,7 +57,7 @@ impl World {
         let mut world = Self {
             now: at(0),
             link: Link::new(at(0), identity, key(), LIFE, TIMING),
-            server: Server::new(key(), LIFE, config),
+            server: server_of(config),
             to_worker: VecDeque::new(),
             to_sender: VecDeque::new(),
             connection: None,
