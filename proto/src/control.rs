@@ -2,6 +2,20 @@
 //!
 //! On the ROUTER each message is one frame. On PUB it is two: the topic, then the message.
 //!
+//! # What is told once
+//! A message may be lost with its connection, and PUB may drop any. None of it matters for long:
+//!
+//! | message | if it gets lost |
+//! | --- | --- |
+//! | `Hello`, `Register` | repeated each second until answered; so their answers need not be repeated |
+//! | `Report` | the next one says it, a beat later at the latest |
+//! | `Leave` | the lease ends after an expiry; a supervisor tells the same |
+//! | `Sync`, `List` | whoever asks asks again |
+//! | `Reregister`, `Replaced` | each report of an instance that is not listed is answered so, once a second |
+//! | `RegistrationRefused` | each registration is answered |
+//! | changes, `Left` and `Expired` among them | a gap in the revisions makes the cache ask for a snapshot |
+//! | snapshots, the pulse | the next one comes within a beat (every 5 beats above 256 instances) |
+//!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 //! [`Hello`], [`Registration`] and [`FromMapper::WrongVersion`] never change their form.
 

@@ -11,6 +11,26 @@
 //! [`ToWorker::Offer`], which passes it on to a sender. A promise has a lifetime and is void once the
 //! sender says HELLO. Nothing that concerns promises is numbered: what gets lost lapses.
 //!
+//! # What is told once
+//! A message is lost only with its connection, and the next one begins with HELLO. So what is told
+//! once is told again with HELLO, or mends itself:
+//!
+//! | message | if it gets lost |
+//! | --- | --- |
+//! | `Hello` | repeated each second until WELCOME |
+//! | `Job`, `Outcome` (hand-overs, too) | numbered: WELCOME and HELLO tell what is missing |
+//! | `Cancel` | each HELLO repeats it while the attempt is open |
+//! | `Ping` | repeated each beat, and after the expiry the worker is given up |
+//! | `Received` | every job, PING and HELLO says the same; the worker forgets an outcome 2 s after its deadline in any case |
+//! | `Ask` | repeated with HELLO, and others are asked |
+//! | `Return`, `Recall` | HELLO voids the credit; without one it lapses, within 60 s |
+//! | `Offer`, `Offered`, `Declined` | the offer lapses, within 1.2 s or six ways and a margin |
+//! | `Goodbye` | silence says it after an expiry |
+//! | `Welcome`, `NotHere`, `WrongVersion` | each HELLO is answered |
+//! | `HelloWanted` | the next message, a PING a beat later at the latest, is answered with it |
+//! | `Pong` of a drain | WELCOME and every other answer carry the load, and a mapper tells |
+//! | `Grant` | HELLO voids it, and asks again |
+//!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
 use std::fmt;
@@ -44,7 +64,7 @@ pub enum ToWorker {
     Hello(SenderHello),
     /// A job; its payload is the second frame. Answered by [`FromWorker::Outcome`], once.
     Job(JobHeader),
-    /// The sender no longer wants that attempt. Its outcome comes all the same.
+    /// The sender no longer wants that attempt. Its outcome comes all the same. HELLO repeats it.
     Cancel {
         /// Which one.
         attempt: AttemptId,
@@ -56,6 +76,8 @@ pub enum ToWorker {
         received_outcomes: u64,
     },
     /// Outcomes up to this number came; for a sender that has no job to say so with. Not answered.
+    /// A sender that has attempts open and nothing else to say says this each beat: who is silent
+    /// for an expiry is taken for gone, and what it has waiting here is dropped.
     Received {
         /// The highest number of an outcome that came.
         outcomes: u64,
@@ -66,6 +88,9 @@ pub enum ToWorker {
     Return(Claim),
     /// A slot of another instance of the service, to be passed on to whoever has a job waiting.
     Offer(OfferedSlot),
+    /// The sender ends, or has no use for this connection any more. What it has here and is not
+    /// detached is dropped: jobs, outcomes, promises. The worker forgets it. Not answered.
+    Goodbye,
 }
 
 /// Jobs that wait at a sender, as far as it asks this worker for credits.
@@ -155,6 +180,8 @@ pub struct OpenAttempt {
     pub number: u64,
     /// Which attempt.
     pub attempt: AttemptId,
+    /// Whether the sender has cancelled it: a [`ToWorker::Cancel`] may have got lost.
+    pub cancelled: bool,
 }
 
 /// What precedes a job's payload.
@@ -177,6 +204,8 @@ pub struct JobHeader {
     /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
     /// that it has and does not use: what counts is how many it has then. 0: none are wanted.
     pub share: u32,
+    /// Whether it is to be done even if its sender is gone.
+    pub detached: bool,
 }
 
 /// What a worker answers.

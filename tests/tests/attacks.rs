@@ -140,6 +140,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             moves_left: 0,
             waited_us: 0,
             share: 0,
+            detached: false,
         });
         if peer.send(&[&codec::encode(&job), &payload]).is_err() {
             break;

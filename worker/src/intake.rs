@@ -2,6 +2,8 @@
 //!
 //! `running + queued + promised <= slots`, always; what does not fit is rejected at once.
 
+mod given_up;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -59,6 +61,8 @@ pub struct Task {
     pub arrived_at: Timestamp,
     /// How often it may still be handed over.
     pub moves_left: u8,
+    /// Whether it is to be done even if its sender is gone.
+    pub detached: bool,
 }
 
 /// A job as it comes.
@@ -72,6 +76,8 @@ pub struct Arrival<'a> {
     pub deadline: Timestamp,
     /// How often it may be handed over.
     pub moves_left: u8,
+    /// Whether it is to be done even if its sender is gone: then it stays here.
+    pub detached: bool,
 }
 
 /// What is promised to jobs that have not come yet.
@@ -121,6 +127,7 @@ struct Running {
     deadline: Timestamp,
     arrived_at: Timestamp,
     started_at: Timestamp,
+    detached: bool,
 }
 
 /// See the module.
@@ -170,7 +177,7 @@ impl Intake {
         arrival: Arrival<'_>,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
-        let Arrival { origin, payload, deadline, moves_left } = arrival;
+        let Arrival { origin, payload, deadline, moves_left, detached } = arrival;
         if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
@@ -184,7 +191,10 @@ impl Intake {
         self.load.accepted += 1;
         self.deadlines.insert((deadline, id));
         let payload = payload.to_vec();
-        let task = Task { id, origin, payload, deadline, arrived_at: now, moves_left };
+        // Handed back to a sender that is gone it would be lost.
+        let moves_left = if detached { 0 } else { moves_left };
+        let arrived_at = now;
+        let task = Task { id, origin, payload, deadline, arrived_at, moves_left, detached };
         self.queue.push_back(task);
         Ok(id)
     }
@@ -223,6 +233,7 @@ impl Intake {
             deadline: task.deadline,
             arrived_at: task.arrived_at,
             started_at: now,
+            detached: task.detached,
         };
         self.running.insert(task.id, running);
         Some(task)

@@ -61,6 +61,8 @@ pub struct Attempt {
     pub submitted_at: Timestamp,
     /// Credits that are wanted for other jobs, those included that are there and not used.
     pub share: u32,
+    /// Whether it is to be done even if its sender is gone.
+    pub detached: bool,
 }
 
 /// See the module.
@@ -78,10 +80,14 @@ pub struct Link {
     promises: Promises,
     receipts: Receipts,
     heard_at: Timestamp,
+    /// When it last said something that the worker is sure to hear.
+    spoke_at: Timestamp,
     pings: u32,
     pinged_at: Timestamp,
     /// Largest payload that the worker takes, as its WELCOME says.
     payload_bytes_max: usize,
+    /// The worker said that it drains. It never takes that back.
+    draining: bool,
     /// The worker's life is over, somebody said: until when its last words may still come.
     ended_at: Option<Timestamp>,
     outputs: VecDeque<LinkOutput>,
@@ -108,9 +114,11 @@ impl Link {
             promises: Promises::default(),
             receipts: Receipts::default(),
             heard_at: now,
+            spoke_at: now,
             pings: 0,
             pinged_at: now,
             payload_bytes_max: usize::MAX,
+            draining: false,
             ended_at: None,
             outputs: VecDeque::new(),
         }
@@ -146,6 +154,7 @@ impl Link {
     pub fn is_usable(&self) -> bool {
         !matches!(self.phase, Phase::Away | Phase::Closed)
             && self.ended_at.is_none()
+            && !self.draining
             && self.pings < 2
             && self.window.len() + self.pending.len() < limits::OPEN_ATTEMPTS_MAX
     }
@@ -153,6 +162,11 @@ impl Link {
     /// Whether the worker takes payloads of so many bytes, as far as it has said.
     pub fn takes(&self, bytes: usize) -> bool {
         bytes <= self.payload_bytes_max
+    }
+
+    /// Whether its worker takes nothing new any more, by its own word.
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     /// Whether it is closed, and not all of that has been told yet.
@@ -176,9 +190,13 @@ impl Link {
         self.pending.len() < before
     }
 
-    /// Tells the worker that nobody waits for an attempt any more.
+    /// Tells the worker that nobody waits for an attempt any more: at once, and with each HELLO
+    /// until it has its outcome.
     pub fn cancel(&mut self, attempt: AttemptId) {
-        self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+        self.window.cancel(attempt);
+        if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+        }
     }
 
     /// The socket has a connection.
@@ -321,6 +339,7 @@ impl Link {
         self.outputs.push_back(LinkOutput::Load { load, received_jobs });
         if load.state == State::Draining {
             // It waits for this before it leaves: no job follows, and no outcome is missing.
+            self.draining = true;
             self.release_pending();
             self.void_promises();
             self.receipts.hurry(now);
@@ -332,12 +351,17 @@ impl Link {
         self.outputs.pop_front()
     }
 
-    /// This process stops sending: the worker need not keep what has come, nor what it promised.
-    pub fn stop(&mut self, now: Timestamp) {
-        self.return_promises(now);
-        if self.receipts.due_at().is_some() {
-            self.receipts.hurry(now);
-            self.acknowledge(now);
+    /// This process stops sending: the worker is to drop what it has of it. One that is not told,
+    /// as there is no connection, notices the silence.
+    pub fn stop(&mut self) {
+        self.say_goodbye();
+        self.close(Closing::Idle, Cause::Stopped);
+    }
+
+    /// Tells the worker that nothing follows, if there is a connection.
+    fn say_goodbye(&mut self) {
+        if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Goodbye));
         }
     }
 
@@ -345,6 +369,7 @@ impl Link {
     fn acknowledge(&mut self, now: Timestamp) {
         if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
             let outcomes = self.receipts.acknowledge();
+            self.spoke_at = now;
             self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
         }
     }
@@ -366,6 +391,7 @@ impl Link {
 
     fn greet(&mut self, now: Timestamp) {
         self.phase = Phase::Greeting(now);
+        self.spoke_at = now;
         self.connections += 1;
         let received_outcomes = self.receipts.acknowledge();
         let hello = SenderHello {
@@ -437,7 +463,9 @@ impl Link {
                 moves_left: attempt.moves_left,
                 waited_us: wire_us(now.since(attempt.submitted_at)),
                 share: attempt.share,
+                detached: attempt.detached,
             };
+            self.spoke_at = now;
             self.outputs.push_back(LinkOutput::Send(ToWorker::Job(header)));
         }
     }

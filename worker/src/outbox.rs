@@ -227,6 +227,7 @@ impl Outbox {
             submitted_at: job.submitted_at,
             moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
+            detached: job.spec.detached,
         };
         self.set_timer(id, assigned.deadline + DEADLINE_TICK);
         Some(assigned)
@@ -264,7 +265,8 @@ impl Outbox {
             }
             &Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
-                job.tries += 1;
+                // Who drains says so once, and is not asked again: the job has not tried its luck.
+                job.tries += u32::from(reason != Reason::Draining);
                 let again = reason.is_of_one_instance() && job.tries < tries_max && !job.cancelled;
                 if again {
                     self.wait_again(now, id);

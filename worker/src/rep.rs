@@ -97,7 +97,8 @@ impl RepWorker {
             | ToWorker::Received { .. }
             | ToWorker::Ask(_)
             | ToWorker::Return(_)
-            | ToWorker::Offer(_) => None,
+            | ToWorker::Offer(_)
+            | ToWorker::Goodbye => None,
         }
     }
 

@@ -341,7 +341,7 @@ impl Sender {
     /// Sends no more: what waits is refused, what is under way is unknown.
     pub fn stop(&mut self, now: Timestamp) {
         self.outbox.stop(now);
-        self.links.iter_mut().for_each(|state| state.link.stop(now));
+        self.links.iter_mut().for_each(|state| state.link.stop());
         self.settle();
     }
 

@@ -5,6 +5,7 @@
 //! after the next HELLO the worker sends again what did not get through, and the sender learns
 //! which of its jobs never came.
 
+mod absence;
 mod idle;
 mod room;
 mod speakers;

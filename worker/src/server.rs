@@ -3,6 +3,7 @@
 //! It puts [`Intake`], [`Credits`], [`Senders`] and [`Clients`] together and adds the conversation:
 //! HELLO, cancel, ping, deadlines, promises and the drain.
 
+mod absence;
 mod drain;
 mod promises;
 
@@ -28,6 +29,7 @@ use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
 use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome};
+use absence::Absence;
 use drain::Drain;
 pub use drain::DrainReport;
 
@@ -95,6 +97,7 @@ pub struct Server {
     /// the first job.
     has_movable: Option<bool>,
     senders: Senders,
+    absence: Absence,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
@@ -112,6 +115,7 @@ impl Server {
             payload_bytes_max: config.payload_bytes_max,
             json_bytes_max: config.json_bytes_max(),
             senders: Senders::new(&config),
+            absence: Absence::default(),
             credits: Credits::new(&config),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
@@ -157,6 +161,7 @@ impl Server {
             ToWorker::Cancel { attempt } => {
                 self.handle_cancel(now, Origin::Sender { sender, attempt });
             }
+            ToWorker::Goodbye => self.handle_goodbye(now, sender),
             ToWorker::Received { outcomes } => self.senders.acknowledge(sender, outcomes),
             ToWorker::Ping { received_outcomes } => {
                 self.senders.acknowledge(sender, received_outcomes);
@@ -192,7 +197,12 @@ impl Server {
             Err(Unwelcome::Late) => return,
             Err(Unwelcome::TurnedAway) => return self.answer(from, FromWorker::TurnedAway),
         };
+        self.drop_omitted(hello);
         self.void(now, hello.sender);
+        for open in hello.open.iter().filter(|open| open.cancelled) {
+            let (sender, attempt) = (hello.sender, open.attempt);
+            self.handle_cancel(now, Origin::Sender { sender, attempt });
+        }
         let welcome = FromWorker::Welcome {
             connection: hello.connection,
             received_jobs: answer.received_jobs,
@@ -211,11 +221,12 @@ impl Server {
         let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
         let waited = Duration::from_micros(header.waited_us);
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
-        let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
+        let JobHeader { moves_left, detached, .. } = *header;
+        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
-        let is_movable =
-            header.moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
+        let is_movable = moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
+        self.absence.handle_job(now);
         match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
@@ -260,7 +271,8 @@ impl Server {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let deadline = now + request.deadline;
-        let arrival = Arrival { origin, payload: &request.payload, deadline, moves_left: 0 };
+        let (payload, moves_left, detached) = (&request.payload[..], 0, false);
+        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
         let body = match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
@@ -379,6 +391,7 @@ impl Server {
         let promises = earliest(self.credits.poll_timeout(), self.offers.poll_timeout());
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
+        let jobs = earliest(jobs, self.absence.poll_timeout());
         earliest(self.drain_timeout(), earliest(promises, jobs))
     }
 
@@ -397,6 +410,7 @@ impl Server {
                 _ => self.end_queued(now, origin, Reason::Expired),
             }
         }
+        self.drop_unattended(now);
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
         self.reclaim(now);
@@ -404,8 +418,9 @@ impl Server {
         self.promise(now);
     }
 
-    /// This process was suspended for so long: nobody could claim what was promised.
-    pub fn handle_suspension(&mut self, gap: Duration) {
+    /// This process was suspended for so long: nobody could claim what was promised, nor be heard.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.senders.handle_suspension(now, gap);
         self.credits.handle_suspension(gap);
     }
 
@@ -458,6 +473,10 @@ impl Server {
     }
 }
 
+#[cfg(test)]
+mod absence_tests;
+#[cfg(test)]
+mod drain_tests;
 #[cfg(test)]
 mod json_tests;
 #[cfg(test)]

@@ -275,10 +275,12 @@ impl Session {
         self.handle_timeout(now);
     }
 
-    /// Says goodbye, if the mapper lists this instance.
+    /// Says goodbye, if there is a connection and the mapper may list this instance. It is told
+    /// once: a mapper that does not hear it expires the instance.
     pub fn leave(&mut self) {
+        // On a connection that was made again, WELCOME may be on its way.
         if let Some(registration) = &self.registration
-            && self.is_welcomed()
+            && (self.is_welcomed() || matches!(self.phase, Phase::Greeting(_)))
         {
             let (key, incarnation) = (registration.key.clone(), registration.incarnation);
             self.outputs.push_back(SessionOutput::Send(ToMapper::Leave { key, incarnation }));

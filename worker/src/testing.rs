@@ -36,8 +36,18 @@ pub fn attempt(job: u64) -> AttemptId {
 /// That attempt, on its way without a claim.
 pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> Attempt {
     let (claim, claimed_until, submitted_at) = (Claim::Nothing, None, Timestamp::default());
-    let (moves_left, share) = (0, 0);
-    Attempt { id, deadline, payload_bytes, claim, claimed_until, moves_left, submitted_at, share }
+    let (moves_left, share, detached) = (0, 0, false);
+    Attempt {
+        id,
+        deadline,
+        payload_bytes,
+        claim,
+        claimed_until,
+        moves_left,
+        submitted_at,
+        share,
+        detached,
+    }
 }
 
 /// What precedes the payload of an attempt without a claim.
@@ -51,6 +61,7 @@ pub fn header(number: u64, attempt: AttemptId, deadline_ms: u32) -> JobHeader {
         moves_left: 0,
         waited_us: 0,
         share: 0,
+        detached: false,
     }
 }
 

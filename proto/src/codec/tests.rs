@@ -130,13 +130,15 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         oldest: f.byte(), newest: f.byte(), sender: SenderId(f.number().into()),
         connection: f.small(), key: f.key.clone(), incarnation: f.life,
         received_outcomes: f.number(), payload_bytes_max: f.small(), takes_credits: f.full,
-        open: f.list(|f| OpenAttempt { number: f.number(), attempt: f.attempt() }),
-    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09"),
+        open: f.list(|f| OpenAttempt {
+            number: f.number(), attempt: f.attempt(), cancelled: f.full,
+        }),
+    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
     (|f| ToWorker::Job(JobHeader {
         number: f.number(), attempt: f.attempt(), deadline_ms: f.small(),
         received_outcomes: f.number(), claim: Claim::Credit, moves_left: f.byte(),
-        waited_us: f.number(), share: f.small(),
-    }), "01 01 01 02 03 04 05 01 06 07 08"),
+        waited_us: f.number(), share: f.small(), detached: f.full,
+    }), "01 01 01 02 03 04 05 01 06 07 08 01"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "01 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "01 03 01"),
     (|f| ToWorker::Received { outcomes: f.number() }, "01 04 01"),
@@ -145,6 +147,7 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     }), "01 05 01 02 03 01"),
     (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "01 06 02 01"),
     (|f| ToWorker::Offer(f.slot()), "01 07 slot 01 02 03"),
+    (|_| ToWorker::Goodbye, "01 08"),
 ];
 
 #[rustfmt::skip]

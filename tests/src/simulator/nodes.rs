@@ -141,6 +141,7 @@ pub fn job(scenario: &Scenario, payload: &Arc<Vec<u8>>) -> JobSpec {
         deadline: DEADLINE,
         hold: scenario.hold,
         idempotent: false,
+        detached: false,
     }
 }
 

@@ -8,7 +8,7 @@ fn origin(job: u64) -> Origin {
 }
 
 fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival<'_> {
-    Arrival { origin, payload, deadline, moves_left: 3 }
+    Arrival { origin, payload, deadline, moves_left: 3, detached: false }
 }
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {

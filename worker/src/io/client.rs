@@ -39,7 +39,9 @@ pub enum SubmitError {
     Stopped,
 }
 
-/// Sends jobs. Cheap to clone; all clones are one sender. When the last is dropped it stops.
+/// Sends jobs. Cheap to clone; all clones are one sender. When the last is dropped it stops, and takes
+/// back what was not started; handlers that run for it see [`Job::is_cancelled`](crate::Job::is_cancelled).
+/// [`JobBuilder::detached`] makes an exception.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(super) shared: Arc<Shared>,
@@ -99,6 +101,7 @@ impl Client {
             deadline: config.deadline,
             hold: config.hold,
             idempotent: false,
+            detached: false,
         }
     }
 
@@ -134,6 +137,7 @@ pub struct JobBuilder<'a> {
     deadline: Duration,
     hold: Option<Duration>,
     idempotent: bool,
+    detached: bool,
 }
 
 impl JobBuilder<'_> {
@@ -153,6 +157,17 @@ impl JobBuilder<'_> {
     /// It may run more than once: it is tried again when nobody knows whether it ran.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
+        self
+    }
+
+    /// It is to be done even if this sender ends or is gone: a worker that has it keeps it, and
+    /// nobody learns of its outcome. Otherwise workers drop what they have not started, and tell
+    /// handlers that run. A job that no worker has yet ends with its sender all the same.
+    ///
+    /// That is another thing than to drop the [`Ticket`], which only means that the outcome is not
+    /// delivered: while its sender lives, such a job is done in any case.
+    pub fn detached(mut self) -> Self {
+        self.detached = true;
         self
     }
 
@@ -199,6 +214,7 @@ impl JobBuilder<'_> {
             deadline: self.deadline,
             hold: self.hold,
             idempotent: self.idempotent,
+            detached: self.detached,
         };
         if !shared.command(Command::Submit(id, spec, settler)) {
             return Err(SubmitError::Stopped);

@@ -182,7 +182,7 @@ impl Mappers {
                         self.handle_welcome(index, &welcome, event_loop);
                         sender.handle_welcome(now, index, &welcome);
                         if let Some(serving) = &mut serving {
-                            self.register(now, serving.registration(index, &welcome));
+                            self.register(now, serving.registration(now, index, &welcome));
                         }
                     }
                     SessionOutput::Reconnect => self.dial_again(index, event_loop),

@@ -132,7 +132,7 @@ impl Node {
         self.state.mappers.handle_suspension(Clock.now(), late);
         self.state.sender.handle_suspension(Clock.now(), late);
         if let Some(serving) = &mut self.state.serving {
-            serving.handle_suspension(late);
+            serving.handle_suspension(Clock.now(), late);
         }
     }
 

@@ -108,17 +108,25 @@ impl Serving {
     /// What to register with, now that this mapper said WELCOME; the same for every mapper. Decided
     /// at the first one, but for the addresses, which may change, and for a life that no mapper takes
     /// because it began while this machine's clock was wrong.
-    pub(super) fn registration(&mut self, mapper: usize, welcome: &Welcome) -> &Registration {
+    pub(super) fn registration(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        welcome: &Welcome,
+    ) -> &Registration {
         let observed = self.observed.handle_welcome(mapper, &welcome.observed);
         let endpoints = sockets::endpoints(&self.listener.endpoint, &self.advertise, observed);
         let newest = Clock.unix_us().saturating_add(limits::INCARNATION_AHEAD_US_MAX);
         let registration = match self.registration.take() {
             Some(known) if self.may_begin_anew() && known.incarnation.0 > newest => {
-                self.first_registration(welcome, endpoints)
+                self.first_registration(now, welcome, endpoints)
             }
             Some(known) => Registration { endpoints, ..known },
-            None => self.first_registration(welcome, endpoints),
+            None => self.first_registration(now, welcome, endpoints),
         };
+        if let Some(server) = &mut self.server {
+            server.set_expiry(now, Duration::from_millis(u64::from(welcome.expiry_ms)));
+        }
         self.registration.insert(registration)
     }
 
@@ -133,7 +141,12 @@ impl Serving {
         self.incarnation.is_none() && !self.is_known && is_idle
     }
 
-    fn first_registration(&mut self, welcome: &Welcome, endpoints: Vec<Endpoint>) -> Registration {
+    fn first_registration(
+        &mut self,
+        now: Timestamp,
+        welcome: &Welcome,
+        endpoints: Vec<Endpoint>,
+    ) -> Registration {
         let incarnation = self.incarnation.unwrap_or_else(|| {
             let above = welcome.highest.map_or(0, |highest| highest.0.saturating_add(1));
             Incarnation(Clock.unix_us().max(above))
@@ -141,7 +154,7 @@ impl Serving {
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
         server.seed(fastrand::u64(..));
-        let load = server.load(Clock.now());
+        let load = server.load(now);
         self.server = Some(server);
         let (host, pid) = (io::host_id(), std::process::id());
         Registration { key, incarnation, endpoints, host, pid, load }
@@ -189,6 +202,16 @@ impl Serving {
         }
         if let Some(server) = &mut self.server {
             server.drain(now, grace);
+        }
+    }
+
+    /// A drain leaves what waits to others, as soon as one is known.
+    fn hand_back(&mut self, now: Timestamp, sender: &mut crate::sender::Sender) {
+        if let Some(server) = self.server.as_mut().filter(|server| server.is_draining()) {
+            sender.follow(now, &self.key.service);
+            if sender.has_ready_peer(now, &self.key) {
+                server.handle_peer_ready(now);
+            }
         }
     }
 
@@ -240,6 +263,7 @@ impl Serving {
     ) -> bool {
         let mut now = Clock.now();
         let mut acted = false;
+        self.hand_back(now, sender);
         for to in std::mem::take(&mut self.early) {
             let body = json::error("this worker is not registered yet: try again in a moment");
             self.reply(event_loop, &to, &body);
@@ -304,9 +328,9 @@ impl Serving {
     }
 
     /// This process was suspended for so long.
-    pub(super) fn handle_suspension(&mut self, gap: Duration) {
+    pub(super) fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         if let Some(server) = &mut self.server {
-            server.handle_suspension(gap);
+            server.handle_suspension(now, gap);
         }
     }
 

@@ -12,7 +12,9 @@ use crate::outcome::{Cause, Outcome};
 
 /// A claim on the outcome of a job. It can be waited for or awaited, on any runtime.
 ///
-/// Dropping it detaches: the job goes on, and its outcome is only counted.
+/// Dropping it lets go of the outcome: the job goes on while its sender lives, and its outcome is only
+/// counted. To have it done even if the sender ends is
+/// [`JobBuilder::detached`](crate::JobBuilder::detached).
 #[derive(Debug)]
 pub struct Ticket {
     id: JobId,

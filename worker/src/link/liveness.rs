@@ -20,7 +20,7 @@ impl Link {
             Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
             Phase::Away => self.heard_at + self.timing.expiry,
             Phase::Ready if self.window.is_empty() => self.heard_at + self.timing.idle,
-            Phase::Ready => self.next_ping_at(),
+            Phase::Ready => self.next_ping_at().min(self.next_word_at()),
         };
         // Without a connection nothing can be acknowledged, and HELLO does it anyway.
         let receipts = self.receipts.due_at().filter(|_| self.phase == Phase::Ready);
@@ -31,6 +31,12 @@ impl Link {
     fn next_ping_at(&self) -> Timestamp {
         let last = if self.pings == 0 { self.heard_at } else { self.pinged_at };
         last + self.timing.beat
+    }
+
+    /// When the worker is to hear something again, be it that this sender waits: else it takes it
+    /// for gone, and drops what it has not started.
+    fn next_word_at(&self) -> Timestamp {
+        self.spoke_at + self.timing.beat
     }
 
     /// Acts on every deadline that has passed.
@@ -79,10 +85,13 @@ impl Link {
     fn handle_silence(&mut self, now: Timestamp) {
         if self.window.is_empty() {
             if self.heard_at + self.timing.idle <= now {
+                self.say_goodbye();
                 self.close(Closing::Idle, Cause::PeerSilent);
             }
         } else if self.next_ping_at() <= now {
             self.ping(now);
+        } else if self.next_word_at() <= now {
+            self.receipts.hurry(now);
         }
     }
 
@@ -92,7 +101,7 @@ impl Link {
             return;
         }
         self.pings += 1;
-        self.pinged_at = now;
+        (self.pinged_at, self.spoke_at) = (now, now);
         let received_outcomes = self.receipts.acknowledge();
         self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
     }
@@ -101,7 +110,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use svcmap_proto::jobs::FromWorker;
-    use svcmap_proto::load::Load;
+    use svcmap_proto::load::{Load, State};
     use svcmap_proto::names::Incarnation;
 
     use super::super::{Identity, Timing};
@@ -161,6 +170,53 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_hears_each_beat_from_a_sender_that_waits_however_much_it_says_itself() {
+        let mut link = welcomed();
+        link.assign(at(0), unclaimed(attempt(1), at(90_000), 0));
+        while link.poll_output().is_some() {}
+        let mut heard = Vec::new();
+        for now in 1..=350 {
+            // Grants, say, for jobs that wait at this sender.
+            if now % 30 == 0 {
+                let pong = FromWorker::Pong { received_jobs: 1, load: Load::default() };
+                link.handle_message(at(now), pong, &[]);
+            }
+            if link.poll_timeout().is_some_and(|due| due <= at(now)) {
+                link.handle_timeout(at(now));
+            }
+            while let Some(output) = link.poll_output() {
+                if output == LinkOutput::Send(ToWorker::Received { outcomes: 0 }) {
+                    heard.push(now);
+                }
+            }
+        }
+        assert_eq!(heard, [100, 200, 300]);
+    }
+
+    #[test]
+    fn a_worker_that_drains_gets_no_more_jobs_in_this_life() {
+        let mut link = welcomed();
+        assert!(link.is_usable());
+        let draining = Load { state: State::Draining, ..Load::default() };
+        link.handle_message(at(2), FromWorker::Pong { received_jobs: 0, load: draining }, &[]);
+        assert!(!link.is_usable() && link.is_draining());
+        link.close(Closing::Idle, Cause::PeerSilent);
+        link.reopen(at(3));
+        assert!(!link.is_usable());
+    }
+
+    #[test]
+    fn who_has_nothing_open_says_goodbye_and_nothing_else() {
+        let mut link = welcomed();
+        while link.poll_output().is_some() {}
+        assert_eq!(link.poll_timeout(), Some(at(60_001)));
+        link.handle_timeout(at(60_001));
+        let said: Vec<_> = std::iter::from_fn(|| link.poll_output()).collect();
+        let closed = LinkOutput::Closed(Closing::Idle);
+        assert_eq!(said, [LinkOutput::Send(ToWorker::Goodbye), closed]);
+    }
+
+    #[test]
     fn what_was_heard_after_a_suspension_is_not_in_the_future() {
         let mut link = welcomed();
         link.assign(at(2), unclaimed(attempt(1), at(90_000), 0));
@@ -171,6 +227,8 @@ mod tests {
             &[],
         );
         link.handle_suspension(at(50_000), ms(49_900));
+        // The worker has not heard it for so long.
+        link.handle_timeout(at(50_000));
         assert_eq!(link.poll_timeout(), Some(at(50_100)));
     }
 }

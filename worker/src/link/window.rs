@@ -17,6 +17,8 @@ const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
 struct Open {
     attempt: AttemptId,
     sent_at: Timestamp,
+    /// Whether the worker is to know that nobody waits for it.
+    cancelled: bool,
 }
 
 /// See the module.
@@ -44,7 +46,7 @@ impl Window {
     /// An attempt is sent. Returns the number that it goes under.
     pub(super) fn send(&mut self, now: Timestamp, attempt: AttemptId) -> u64 {
         self.last_number += 1;
-        self.by_number.insert(self.last_number, Open { attempt, sent_at: now });
+        self.by_number.insert(self.last_number, Open { attempt, sent_at: now, cancelled: false });
         self.numbers.insert(attempt, self.last_number);
         self.last_number
     }
@@ -53,6 +55,14 @@ impl Window {
     pub(super) fn settle(&mut self, attempt: AttemptId) -> Option<Timestamp> {
         let number = self.numbers.remove(&attempt)?;
         self.by_number.remove(&number).map(|open| open.sent_at)
+    }
+
+    /// Nobody waits for an attempt any more: each HELLO says so until it has its outcome.
+    pub(super) fn cancel(&mut self, attempt: AttemptId) {
+        let number = self.numbers.get(&attempt);
+        if let Some(open) = number.and_then(|number| self.by_number.get_mut(number)) {
+            open.cancelled = true;
+        }
     }
 
     /// Takes out the attempts that never arrived, as the worker has jobs up to that number only.
@@ -73,8 +83,11 @@ impl Window {
 
     /// What HELLO tells of them.
     pub(super) fn attempts(&self) -> Vec<OpenAttempt> {
-        let open = self.by_number.iter();
-        open.map(|(&number, open)| OpenAttempt { number, attempt: open.attempt }).collect()
+        let open = self.by_number.iter().map(|(&number, open)| {
+            let Open { attempt, cancelled, .. } = *open;
+            OpenAttempt { number, attempt, cancelled }
+        });
+        open.collect()
     }
 
     /// How many of them the worker's newest load does not count. What has ended since takes no

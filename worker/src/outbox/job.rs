@@ -27,6 +27,8 @@ pub struct JobSpec {
     pub hold: Option<Duration>,
     /// It may run more than once, so it is tried again when nobody knows whether it ran.
     pub idempotent: bool,
+    /// It is to be done even if its sender is gone: a worker that has it keeps it.
+    pub detached: bool,
 }
 
 /// Jobs that wait for the same: any instance of a service, or one.
@@ -58,4 +60,6 @@ pub struct Assigned {
     pub moves_left: u8,
     /// Size of its payload.
     pub payload_bytes: usize,
+    /// Whether it is to be done even if its sender is gone.
+    pub detached: bool,
 }

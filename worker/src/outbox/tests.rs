@@ -15,6 +15,7 @@ fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
         deadline: ms(deadline_ms),
         hold: Some(ms(hold_ms)),
         idempotent,
+        detached: false,
     }
 }
 
@@ -202,6 +203,21 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
     }
     let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
     assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, TRIES_MAX));
+}
+
+#[test]
+fn whoever_drains_does_not_use_up_a_jobs_tries() {
+    let mut outbox = Outbox::new(TRIES_MAX);
+    outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
+    for _ in 0..3 * TRIES_MAX {
+        let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
+        let rejected = Verdict::Rejected(Reason::Draining);
+        outbox.handle_ended(at(1), attempt, &rejected, &key(), Vec::new());
+        assert_eq!(settled(&mut outbox), []);
+    }
+    let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
+    outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Vec::new());
+    assert!(matches!(settled(&mut outbox)[..], [(JobId(1), Outcome::Done(_))]));
 }
 
 #[test]

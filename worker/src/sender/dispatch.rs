@@ -101,7 +101,8 @@ impl Sender {
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
-        let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
+        let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes, detached } =
+            assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
@@ -117,6 +118,7 @@ impl Sender {
                 moves_left,
                 submitted_at,
                 share,
+                detached,
             };
             state.link.assign(now, attempt);
         }

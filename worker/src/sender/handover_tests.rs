@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::control::Entry;
 use svcmap_proto::jobs::{Claim, Grant, JobHeader, OfferedSlot, OutcomeHeader, Verdict};
-use svcmap_proto::load::Load;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 
 use super::*;
@@ -59,6 +59,7 @@ pub(super) fn spec(payload: &[u8]) -> JobSpec {
         deadline: ms(60_000),
         hold: None,
         idempotent: false,
+        detached: false,
     }
 }
 
@@ -491,4 +492,54 @@ fn without_a_hold_what_finds_no_slot_is_refused_at_once() {
     let unseen = |outcome: &&Outcome| matches!(outcome, Outcome::Refused(r) if r.attempts == 0);
     assert_eq!(world.outcomes.values().filter(unseen).count(), 2, "{:?}", world.outcomes);
     assert_eq!(world.started, 3);
+}
+
+#[test]
+fn a_ready_peer_is_another_native_instance_that_was_heard_of_lately() {
+    let mut sender = new_sender(1);
+    let own = worker_key(1);
+    let draining = Load { state: State::Draining, ..Load::default() };
+    let share = svcmap_proto::load::Share::new(0.5);
+    let json = Load { share, ..Load::default() };
+    publish(
+        &mut sender,
+        at(0),
+        1,
+        vec![entry(1, Load::default()), entry(2, draining), entry(3, json)],
+    );
+    assert!(!sender.has_ready_peer(at(0), &own));
+    publish(&mut sender, at(1), 2, vec![entry(1, Load::default()), entry(4, Load::default())]);
+    assert!(sender.has_ready_peer(at(3000), &own));
+    assert!(!sender.has_ready_peer(at(3002), &own), "nobody has said so for an expiry");
+}
+
+#[test]
+fn a_sender_that_ends_says_goodbye_to_every_worker_that_it_has_a_connection_to() {
+    let mut sender = new_sender(1);
+    publish(&mut sender, at(0), 1, vec![entry(1, Load::default()), entry(2, Load::default())]);
+    for worker in [1, 2] {
+        let instance = Some(worker_key(worker).instance);
+        let job = JobId(worker.into());
+        sender.handle_submit(at(0), job, JobSpec { instance, ..spec(b"1") });
+    }
+    let links: Vec<_> = std::iter::from_fn(|| sender.poll_output(at(0)))
+        .filter_map(|output| match output {
+            SenderOutput::Connect { link, .. } => Some(link),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(links.len(), 2);
+    sender.handle_link_writable(at(1), links[0]);
+    while sender.poll_output(at(1)).is_some() {}
+    sender.stop(at(2));
+    let mut goodbyes = Vec::new();
+    let mut settled = 0;
+    while let Some(output) = sender.poll_output(at(2)) {
+        match output {
+            SenderOutput::Send { link, message, .. } => goodbyes.push((link, message)),
+            SenderOutput::Settled { .. } => settled += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((goodbyes, settled), (vec![(links[0], ToWorker::Goodbye)], 2));
 }

@@ -72,6 +72,7 @@ impl Scene {
             deadline: ms(2000),
             hold: Some(ms(500)),
             idempotent: false,
+            detached: false,
         };
         self.0.handle_submit(now, JobId(job), spec);
     }
@@ -366,6 +367,7 @@ fn one_that_a_job_is_meant_for_gets_it_however_many_there_are() {
             deadline: ms(2000),
             hold: None,
             idempotent: false,
+            detached: false,
         };
         scene.0.handle_submit(at(0), JobId(number), spec);
     }

@@ -108,7 +108,7 @@ impl LinkState {
     /// How many jobs its load does not count yet, and how many there are in all; `None` if it
     /// cannot be used now.
     fn jobs(&mut self, member: &Member) -> Option<(u32, u32)> {
-        if self.retry_at.is_some() || self.link.is_closing() {
+        if self.retry_at.is_some() || self.link.is_closing() || self.link.is_draining() {
             return None;
         }
         if member.load.sequence > self.load_sequence {

@@ -28,7 +28,7 @@ impl Sender {
         for number in of_use {
             // What is promised there is of use to others.
             if let Some(state) = self.links.get_mut(number) {
-                state.link.stop(now);
+                state.link.return_promises(now);
             }
         }
         self.peers.unfollow(service);

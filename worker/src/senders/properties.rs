@@ -94,7 +94,11 @@ impl Model {
             connection: peer.connections,
             received_outcomes: peer.received_outcomes,
             open: open
-                .map(|(&number, &(attempt, _))| svcmap_proto::jobs::OpenAttempt { number, attempt })
+                .map(|(&number, &(attempt, _))| svcmap_proto::jobs::OpenAttempt {
+                    number,
+                    attempt,
+                    cancelled: false,
+                })
                 .collect(),
             ..crate::testing::hello()
         };

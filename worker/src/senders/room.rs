@@ -32,7 +32,7 @@ impl Senders {
         self.senders.get(&id).is_some_and(|sender| sender.here > 0)
     }
 
-    fn forget(&mut self, id: SenderId) {
+    pub(super) fn forget(&mut self, id: SenderId) {
         self.idle.set(id, None);
         self.blocked.remove(&id);
         self.waiting.remove(&id);

@@ -1,5 +1,5 @@
-//! How a worker stops: it takes nothing new, finishes what is here within a grace, hands back the
-//! rest, and waits until its senders have their outcomes.
+//! How a worker stops: it takes nothing new, hands back what others can do, finishes what is here
+//! within a grace, hands back the rest, and waits until its senders have their outcomes.
 
 use std::time::Duration;
 
@@ -57,6 +57,20 @@ impl Server {
         for (to, received_jobs) in everybody {
             self.unheard.insert(to.clone());
             self.answer(to, FromWorker::Pong { received_jobs, load });
+        }
+    }
+
+    /// Another instance of the service takes jobs: what waits here goes back to its senders at once,
+    /// for them to try it there. What can go nowhere else is finished here: what is pinned or
+    /// detached, and the jobs of clients of the JSON dialect.
+    pub fn handle_peer_ready(&mut self, now: Timestamp) {
+        if !matches!(self.drain, Drain::Until(_)) {
+            return;
+        }
+        for task in self.intake.take_queued(|task| task.moves_left > 0) {
+            self.drained.handed_back += 1;
+            self.leave(task.origin);
+            self.end(now, task.origin, Ended::rejected(Reason::Draining, task.deadline));
         }
     }
 

@@ -14,6 +14,13 @@ use crate::testing::*;
 const LIFE: Incarnation = Incarnation(11);
 const TIMING: Timing = Timing { beat: ms(100), expiry: ms(300), idle: ms(60_000) };
 
+/// One that has the timing of the link.
+fn server_of(config: IntakeConfig) -> Server {
+    let mut server = Server::new(key(), LIFE, config);
+    server.set_expiry(at(0), TIMING.expiry);
+    server
+}
+
 /// What the link said of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
@@ -36,6 +43,9 @@ struct World {
     started: BTreeSet<AttemptId>,
     assigned: u64,
     told: BTreeMap<AttemptId, Told>,
+    cancelled: BTreeSet<AttemptId>,
+    /// Whose handlers were told that nobody waits.
+    stopped: BTreeSet<AttemptId>,
     /// The link had a reason to give up the worker at least once.
     given_up: bool,
     newest_state: Option<State>,
@@ -47,7 +57,7 @@ impl World {
         let mut world = Self {
             now: at(0),
             link: Link::new(at(0), identity, key(), LIFE, TIMING),
-            server: Server::new(key(), LIFE, config),
+            server: server_of(config),
             to_worker: VecDeque::new(),
             to_sender: VecDeque::new(),
             connection: None,
@@ -56,6 +66,8 @@ impl World {
             started: BTreeSet::new(),
             assigned: 0,
             told: BTreeMap::new(),
+            cancelled: BTreeSet::new(),
+            stopped: BTreeSet::new(),
             given_up: false,
             newest_state: None,
         };
@@ -128,6 +140,11 @@ impl World {
 
     /// Everything gets where it is going, and every job that was started ends.
     fn quiesce(&mut self) {
+        self.settle(true);
+    }
+
+    /// Everything gets where it is going; jobs end, or none does.
+    fn settle(&mut self, jobs_end: bool) {
         for _ in 0..100 {
             self.connect();
             for round in 0.. {
@@ -138,7 +155,9 @@ impl World {
                 self.deliver_to_worker();
                 self.deliver_to_sender();
             }
-            self.finish(0);
+            if jobs_end {
+                self.finish(0);
+            }
             self.pass(ms(20));
         }
     }
@@ -174,9 +193,11 @@ impl World {
                     assert!(!again, "{} was started twice", attempt_of(task.origin));
                     self.running.push(task);
                 }
-                ServerOutput::Cancel(_)
-                | ServerOutput::Reply { .. }
-                | ServerOutput::Offer { .. } => {}
+                ServerOutput::Cancel(task) => {
+                    let task = self.running.iter().find(|running| running.id == task);
+                    self.stopped.extend(task.map(|task| attempt_of(task.origin)));
+                }
+                ServerOutput::Reply { .. } | ServerOutput::Offer { .. } => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));
@@ -230,8 +251,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..150)
 }
 
-/// Lets them happen, and then everything come to its end.
-fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
+/// Lets them happen.
+fn play(config: IntakeConfig, steps: Vec<Step>) -> World {
     let mut world = World::new(config);
     for step in steps {
         match step {
@@ -241,8 +262,14 @@ fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
             Step::Finish(which) => world.finish(which),
             Step::Cancel(job) => {
                 if job <= world.assigned && !world.told.contains_key(&attempt(job)) {
-                    world.link.cancel(attempt(job));
-                    world.act();
+                    // What was not sent is taken back instead, as its sender does it.
+                    if !world.link.withdraw(attempt(job)) {
+                        world.cancelled.insert(attempt(job));
+                        world.link.cancel(attempt(job));
+                        world.act();
+                    } else {
+                        world.tell(attempt(job), Told::NeverSeen);
+                    }
                 }
             }
             Step::Reset => world.reset(),
@@ -255,6 +282,12 @@ fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
             Step::Pass(time) => world.pass(ms(time)),
         }
     }
+    world
+}
+
+/// Lets them happen, and then everything come to its end.
+fn world_after(config: IntakeConfig, steps: Vec<Step>) -> World {
+    let mut world = play(config, steps);
     world.quiesce();
     // Whatever happened, the next job is done.
     world.assign();
@@ -301,6 +334,17 @@ proptest! {
                 Told::Ended(..) | Told::NeverSeen => prop_assert!(!started, "{attempt} {told:?}"),
                 Told::Lost => {}
             }
+        }
+    }
+
+    #[test]
+    fn a_cancel_gets_there_whatever_the_connection_does(steps in steps()) {
+        let config = IntakeConfig { concurrency: 2, queue: 2, ..IntakeConfig::default() };
+        let mut world = play(config, steps);
+        world.settle(false);
+        for attempt in &world.cancelled {
+            let is_stopped = world.stopped.contains(attempt);
+            prop_assert!(world.told.contains_key(attempt) || is_stopped, "{attempt}");
         }
     }
 

@@ -434,3 +434,19 @@ fn a_changed_address_is_registered_at_once_and_the_same_one_is_not() {
     session.handle_message(at(30), FromMapper::Welcome(seen.clone()));
     assert_eq!(session.poll_output(), Some(SessionOutput::Welcomed(seen)));
 }
+
+#[test]
+fn it_says_goodbye_on_a_connection_that_was_made_again_a_moment_ago() {
+    let mut session = listed();
+    session.handle_disconnected(at(1));
+    session.handle_connected(at(1));
+    assert_eq!(sent(&mut session), ["hello"]);
+    session.leave();
+    assert_eq!(sent(&mut session), ["leave"]);
+    let mut away = Session::new(at(0), Some(key()), 1);
+    away.handle_connected(at(0));
+    assert_eq!(sent(&mut away), ["hello"]);
+    // Nobody can have listed it.
+    away.leave();
+    assert_eq!(sent(&mut away), [""; 0]);
+}

@@ -13,7 +13,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load}"), format!("0 0 {load} 0"));
     [
-        error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0", "")),
+        error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("1 1 1 2 3 {load}"), "0 0", "")),
         error::<ToMapper>(list("1 1 key life", "'tcp://h:1", &of_registration)),
         error::<FromMapper>(list("1 7", "'a", "0")),
@@ -92,10 +92,10 @@ fn what_our_limits_allow_fits_into_a_frame() {
     let surroundings = encode(&FromMapper::Snapshot { service: longest, part }).len() + 2;
     assert!(PART_BYTES_MAX + surroundings <= CONTROL_BYTES_MAX, "{surroundings} bytes more");
     assert!(encode(&filling.entry()).len() < PART_BYTES_MAX);
-    // 14 bytes for each open attempt: numbers far beyond what a sender reaches in years.
+    // 15 bytes for each open attempt: numbers far beyond what a sender reaches in years.
     let (number, attempt) = ((1 << 42) - 1, AttemptId { job: (1 << 42) - 1, attempt: 9999 });
     let ToWorker::Hello(hello) = TO_WORKER[0].0(&mut filling) else { unreachable!() };
-    let open = vec![OpenAttempt { number, attempt }; OPEN_ATTEMPTS_MAX];
+    let open = vec![OpenAttempt { number, attempt, cancelled: true }; OPEN_ATTEMPTS_MAX];
     let hello = encode(&ToWorker::Hello(SenderHello { open, ..hello }));
     assert!(decode::<ToWorker>(&hello).is_ok(), "{} bytes", hello.len());
 }

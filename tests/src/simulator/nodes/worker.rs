@@ -37,7 +37,9 @@ impl WorkerNode {
         let (concurrency, queue) = (scenario.concurrency, scenario.queue(number));
         let config = IntakeConfig { concurrency, queue, ..IntakeConfig::default() };
         let key = worker_key(number);
-        let server = Server::new(key.clone(), incarnation(process), config);
+        let mut server = Server::new(key.clone(), incarnation(process), config);
+        // As its mapper, if there is one, will dictate.
+        server.set_expiry(Timestamp::default(), 3 * scenario.beat);
         let id = SenderId(1 << 64 | process as u128);
         let seed = scenario.seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(process as u64);
         let choice = Policy::Svcmap.choice();
@@ -123,7 +125,7 @@ impl WorkerNode {
     /// It was suspended for so long, and has read what came meanwhile.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         self.session.handle_suspension(now, gap);
-        self.server.handle_suspension(gap);
+        self.server.handle_suspension(now, gap);
         self.outgoing.sender.handle_suspension(now, gap);
     }
 

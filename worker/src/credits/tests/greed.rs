@@ -51,7 +51,7 @@ fn who_has_no_credit_that_is_large_enough_gets_one_all_the_same() {
 
 #[test]
 fn who_wants_more_than_an_eighth_of_the_slots_is_to_use_them_soon() {
-    for (share, lifetime_ms) in [(8, 3000), (9, 1000), (64, 1000)] {
+    for (share, lifetime_ms) in [(8, 1200), (9, 1000), (64, 1000)] {
         let mut credits = credits(4, 60);
         credits.handle_demand(at(0), A, pinned(share));
         credits.grant(at(0), here(0));
@@ -69,7 +69,7 @@ fn credits_that_last_longer_than_others_are_told_apart() {
     }
     let told = told(&mut credits, at(0)).into_iter();
     let told: Vec<_> = told.map(|(_, grant)| (grant.credits, grant.lifetime_ms)).collect();
-    assert_eq!(told, [(1, 3000), (2, 1000)]);
+    assert_eq!(told, [(1, 1200), (2, 1000)]);
 }
 
 #[test]

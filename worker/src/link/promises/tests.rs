@@ -163,22 +163,6 @@ fn what_is_asked_before_there_is_a_connection_follows_the_greeting_once() {
 }
 
 #[test]
-fn who_sends_no_more_gives_back_what_it_was_promised() {
-    let mut link = ready();
-    link.stop(at(0));
-    assert_eq!(sent(&mut link), []);
-    link.ask(want(3));
-    grant(&mut link, at(0), 2, 50);
-    sent(&mut link);
-    link.stop(at(1));
-    assert_eq!(sent(&mut link), [ToWorker::Ask(want(0)), RETURN, RETURN]);
-    let mut late = ready();
-    grant(&mut late, at(0), 2, 50);
-    late.stop(at(1000));
-    assert_eq!(sent(&mut late), [], "they have lapsed");
-}
-
-#[test]
 fn nothing_is_cancelled_that_was_not_asked_for_or_has_been_granted() {
     let mut link = ready();
     link.ask(want(0));
