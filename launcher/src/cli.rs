@@ -291,6 +291,9 @@ pub struct ExecChildArgs {
     /// Who started it; if that process is gone there is nothing to do
     #[arg(long, value_name = "PID")]
     pub parent: u32,
+    /// What precedes the error if the program cannot be started
+    #[arg(long)]
+    pub token: String,
     /// The program and its arguments
     #[arg(required = true, last = true)]
     pub argv: Vec<OsString>,

@@ -109,7 +109,7 @@ fn own_executable() -> PathBuf {
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The system could not start another process. The next job may fare better.
+    /// The program, or any process, could not be started: nothing of it has run.
     #[error("the program could not be started: {0}")]
     Start(std::io::Error),
     /// The pipes to the program failed; it was killed.

@@ -42,6 +42,8 @@ struct Job {
     /// How often it was handed over.
     moves: u8,
     rejected: Option<Reason>,
+    /// Instances that could not start it.
+    unable: Vec<Name>,
     place: Place,
     cancelled: bool,
     timer: Timestamp,
@@ -98,6 +100,7 @@ impl Outbox {
             tries: 0,
             moves: 0,
             rejected: None,
+            unable: Vec::new(),
             place: Place::Waiting,
             cancelled: false,
             timer,
@@ -176,6 +179,11 @@ impl Outbox {
         self.jobs.get(&id).is_some_and(|job| job.spec.hold == Some(Duration::ZERO))
     }
 
+    /// Instances that could not start a job; `None` if it met no such one.
+    pub fn unable(&self, id: JobId) -> Option<&[Name]> {
+        self.jobs.get(&id).map(|job| job.unable.as_slice()).filter(|unable| !unable.is_empty())
+    }
+
     /// The payload of a job that has no outcome yet.
     pub fn payload(&self, id: JobId) -> Option<&Arc<Vec<u8>>> {
         self.jobs.get(&id).map(|job| &job.spec.payload)
@@ -236,6 +244,9 @@ impl Outbox {
             }
             &Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
+                if reason == Reason::CannotStart {
+                    job.unable.push(by.instance);
+                }
                 job.tries += 1;
                 let again = reason.is_of_one_instance() && job.tries < tries_max && !job.cancelled;
                 if again {

@@ -19,11 +19,13 @@ use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
-use svcmap_proto::names::{Endpoint, HostId, Name, SenderId};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
+use crate::health;
 use crate::link::{Identity, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Outbox};
@@ -185,6 +187,20 @@ impl Sender {
     /// Keeps the cache of a service warm before the first job.
     pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
         self.peers.follow(now, service)
+    }
+
+    /// What the cache says of the failures of this process's own worker, which has that load: see
+    /// [`judge`](health::judge).
+    pub fn judge(&mut self, now: Timestamp, own: &InstanceKey, load: &Load) -> health::Verdict {
+        self.peers.follow(now, &own.service);
+        let members = self.peers.members(&own.service);
+        let mut peers = members.filter(|(name, _)| **name != own.instance).peekable();
+        // It has only begun to listen.
+        if peers.peek().is_none() && self.peers.knowledge(&own.service) == Knowledge::None {
+            return health::Verdict::Unknown;
+        }
+        let peers = peers.map(|(name, member)| (name, &member.load));
+        health::judge((&own.instance, load), peers)
     }
 
     /// A job was submitted.
@@ -430,3 +446,5 @@ mod guess_tests;
 mod handover_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod unable_tests;

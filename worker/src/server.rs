@@ -3,6 +3,7 @@
 //! It puts [`Intake`], [`Credits`], [`Senders`] and [`Clients`] together and adds the conversation:
 //! HELLO, cancel, ping, deadlines, promises and the drain.
 
+mod aside;
 mod drain;
 mod promises;
 
@@ -24,6 +25,7 @@ use crate::clients::{Client, Clients};
 use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
+use crate::health::Health;
 use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
@@ -72,6 +74,15 @@ pub enum ServerOutput {
         /// Whether it may go to a peer of which nothing is known.
         blind: bool,
     },
+    /// People want to know: this instance takes no jobs for so long, as they fail here.
+    SetAside {
+        /// What the last one failed of.
+        error: String,
+        /// How long that is.
+        pause: Duration,
+    },
+    /// People want to know: a job was done, so this instance takes jobs again.
+    Trusted,
 }
 
 /// See the module.
@@ -82,6 +93,7 @@ pub struct Server {
     payload_bytes_max: usize,
     intake: Intake,
     credits: Credits,
+    health: Health,
     /// Slots of other instances.
     offers: Offers,
     /// When a slot here may be offered to others next.
@@ -108,6 +120,7 @@ impl Server {
             payload_bytes_max: config.payload_bytes_max,
             senders: Senders::new(config.results_bytes_max),
             credits: Credits::new(&config),
+            health: Health::new(incarnation.0),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
             offered: false,
@@ -194,7 +207,7 @@ impl Server {
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
         let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
         self.has_movable |= header.moves_left > 0;
-        match self.intake.admit(now, arrival, self.credits.promised()) {
+        match self.admit(now, arrival) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
         }
@@ -234,7 +247,7 @@ impl Server {
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let deadline = now + request.deadline;
         let arrival = Arrival { origin, payload: &request.payload, deadline, moves_left: 0 };
-        let body = match self.intake.admit(now, arrival, self.credits.promised()) {
+        let body = match self.admit(now, arrival) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
                 return self.clients.insert(origin, client);
@@ -262,9 +275,13 @@ impl Server {
         payload: Vec<u8>,
     ) {
         let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
-        let verdict = match ending {
-            Ending::Done => Verdict::Done,
-            Ending::Failed => Verdict::Failed,
+        if !finished.was_stopped {
+            self.handle_health(ending, &payload);
+        }
+        let (verdict, payload) = match ending {
+            Ending::Done => (Verdict::Done, payload),
+            Ending::Failed => (Verdict::Failed, payload),
+            Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Vec::new()),
         };
         if self.is_draining() {
             self.drained.finished += 1;
@@ -329,7 +346,9 @@ impl Server {
 
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
-        self.intake.load(now, self.credits.promised())
+        let mut load = self.intake.load(now, self.credits.promised());
+        self.health.tell(&mut load);
+        load
     }
 
     /// What to do next; ask until there is nothing.
@@ -351,7 +370,11 @@ impl Server {
         let promises = earliest(self.credits.poll_timeout(), self.offers.poll_timeout());
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
-        earliest(self.drain_timeout(), earliest(promises, jobs))
+        let state = match self.drain_timeout() {
+            None => self.health.poll_timeout(),
+            drain => drain,
+        };
+        earliest(state, earliest(promises, jobs))
     }
 
     /// Acts on every deadline that has passed.
@@ -371,6 +394,7 @@ impl Server {
         }
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
+        self.let_one_through(now);
         self.advance_drain(now);
         self.promise(now);
     }

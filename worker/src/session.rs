@@ -212,6 +212,19 @@ impl Session {
         self.handle_timeout(now);
     }
 
+    /// This is what the instance says of its failures from now on: the mapper is told, if it lists it.
+    pub fn handle_error(&mut self, error: Option<&str>) {
+        let Some(registration) = &mut self.registration else { return };
+        if registration.error.as_deref() == error {
+            return;
+        }
+        registration.error = error.map(str::to_owned);
+        if matches!(self.phase, Phase::Registering(_) | Phase::Registered) {
+            let registration = Registration { load: self.load, ..registration.clone() };
+            self.outputs.push_back(SessionOutput::Send(ToMapper::Register(registration)));
+        }
+    }
+
     /// Says goodbye, if the mapper lists this instance.
     pub fn leave(&mut self) {
         if let Some(registration) = &self.registration

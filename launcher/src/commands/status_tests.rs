@@ -35,6 +35,7 @@ fn view(mappers: Vec<MapperAnswer>, instances: &[(&str, &str, Load, u32)]) -> Vi
             endpoints: vec![Endpoint::tcp("127.0.0.1", 40_000 + number).unwrap()],
             host: HostId(1),
             pid: 4000 + u32::from(number),
+            error: None,
             load: *load,
             age_ms: *age_ms,
         };

@@ -14,7 +14,7 @@ use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder
 use super::soak;
 use crate::cli::{Builtin, WorkerArgs};
 use crate::errors::{Error, Exit, Failure, print_out};
-use crate::exec::{self, Program};
+use crate::exec::{self, ExecError, Program};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until};
 use crate::parse;
 
@@ -122,7 +122,11 @@ fn run_program(
 ) -> Result<Vec<u8>, HandlerError> {
     let deadline = Clock.now() + job.time_left();
     let is_cancelled = || job.is_cancelled();
-    Ok(exec::run(program, job.payload(), result_bytes_max, deadline, &is_cancelled)?)
+    let result = exec::run(program, job.payload(), result_bytes_max, deadline, &is_cancelled);
+    result.map_err(|error| match error {
+        ExecError::Start(_) => HandlerError::cannot_start(error),
+        error => HandlerError::new(error),
+    })
 }
 
 /// Spends the time that the payload says, in steps short enough to notice a cancellation.

@@ -20,7 +20,8 @@ pub fn become_program(args: &ExecChildArgs) -> ExitCode {
         return ExitCode::from(CANNOT_START);
     };
     let error = Command::new(program).args(rest).exec();
-    // This stderr becomes the text of the job's error.
-    let _ = writeln!(std::io::stderr(), "svcmap: cannot start {}: {error}", program.display());
+    // Only the worker and this process know the token, so no program can say that of itself.
+    let (token, program) = (&args.token, program.display());
+    let _ = writeln!(std::io::stderr(), "{token}cannot start {program}: {error}");
     ExitCode::from(CANNOT_START)
 }

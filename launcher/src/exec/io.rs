@@ -57,6 +57,8 @@ pub fn run(
 /// A program at work. Dropping it kills what is left of its process group.
 struct Running {
     child: Child,
+    /// What precedes the starter's own error.
+    token: String,
     exit: Option<OwnedFd>,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
@@ -68,8 +70,10 @@ struct Running {
 
 impl Running {
     fn start(program: &Program, result_bytes_max: usize) -> Result<Self, ExecError> {
+        let token = format!("{:016x}:", fastrand::u64(..));
         let mut child = Command::new(&program.starter)
-            .args(["exec-child", "--parent", &std::process::id().to_string(), "--"])
+            .args(["exec-child", "--parent", &std::process::id().to_string()])
+            .args(["--token", &token, "--"])
             .args(&program.argv)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -83,6 +87,7 @@ impl Running {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
             child,
+            token,
             result: Vec::new(),
             result_bytes_max,
             tail: Tail::default(),
@@ -150,7 +155,11 @@ impl Running {
         if status.success() {
             return Ok(std::mem::take(&mut self.result));
         }
-        Err(ExecError::Ended { status, stderr: self.tail.text() })
+        let stderr = self.tail.text();
+        if let Some(error) = stderr.strip_prefix(&self.token) {
+            return Err(ExecError::Start(std::io::Error::other(error.trim_end())));
+        }
+        Err(ExecError::Ended { status, stderr })
     }
 
     /// Kills the whole group. The child has not been waited for, so its number is still its own.

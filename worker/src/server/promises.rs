@@ -24,7 +24,11 @@ impl Server {
     pub(super) fn handle_offer(&mut self, now: Timestamp, from: Connection, slot: OfferedSlot) {
         let offer = slot.offer;
         let is_own = slot.instance == self.key.instance;
-        if is_own || self.is_draining() || !self.offers.add(now, from.clone(), slot) {
+        if is_own
+            || self.is_draining()
+            || !self.health.is_trusted()
+            || !self.offers.add(now, from.clone(), slot)
+        {
             self.answer(from, FromWorker::Declined(offer));
         } else {
             self.serve_offers(now);
@@ -137,7 +141,8 @@ impl Server {
         let here = self.intake.occupancy();
         let is_free = self.intake.len() < self.concurrency() && !self.credits.has_offered();
         let is_worth_it = self.has_movable && handover::is_worth_it(here, self.credits.way());
-        (is_free && is_worth_it && !self.is_draining()).then_some(self.offer_at)
+        (is_free && is_worth_it && !self.is_draining() && self.health.is_trusted())
+            .then_some(self.offer_at)
     }
 
     fn concurrency(&self) -> usize {

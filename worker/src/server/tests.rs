@@ -176,7 +176,9 @@ impl World {
                 }
                 ServerOutput::Cancel(_)
                 | ServerOutput::Reply { .. }
-                | ServerOutput::Offer { .. } => {}
+                | ServerOutput::Offer { .. }
+                | ServerOutput::SetAside { .. }
+                | ServerOutput::Trusted => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));
