@@ -292,7 +292,7 @@ pub struct ExecChildArgs {
     #[arg(long, value_name = "PID")]
     pub parent: u32,
     /// What precedes the error if the program cannot be started
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     pub token: String,
     /// The program and its arguments
     #[arg(required = true, last = true)]

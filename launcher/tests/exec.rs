@@ -65,8 +65,23 @@ fn failures_carry_status_and_last_words() {
     assert_eq!(error("sh -c 'exit 3'"), "exit status 3");
     assert_eq!(error("sh -c 'echo no model >&2; exit 4'"), "exit status 4: no model");
     assert_eq!(error("sh -c 'kill -9 $$'"), "killed by signal 9");
-    let missing = error("/nowhere/program");
-    assert!(missing.starts_with("exit status 127: svcmap: cannot start /nowhere/program"));
+}
+
+#[test]
+fn what_cannot_be_started_is_told_from_every_exit_of_a_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text");
+    std::fs::write(&text, "no program").unwrap();
+    for command in ["/nowhere/program", &text.display().to_string()] {
+        let ended = result(command, b"");
+        assert!(matches!(ended, Err(ExecError::Start(_))), "{ended:?}");
+        let start = format!("the program could not be started: cannot start {command}: ");
+        assert!(error(command).starts_with(&start), "{}", error(command));
+    }
+    for exit in [126, 127] {
+        let ended = error(&format!("sh -c 'echo cannot start x >&2; exit {exit}'"));
+        assert_eq!(ended, format!("exit status {exit}: cannot start x"));
+    }
 }
 
 #[test]
