@@ -24,6 +24,7 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
         endpoints: vec![endpoint(7)],
         host: HostId(1),
         pid: 1,
+        error: None,
         load: Load { sequence, ..Load::default() },
         age_ms: 0,
     }

@@ -54,6 +54,22 @@ fn failures_carry_status_and_last_words() {
 }
 
 #[test]
+fn what_cannot_be_started_is_told_from_every_exit_of_a_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = directory.path().join("text");
+    std::fs::write(&text, "no program").unwrap();
+    for command in ["/nowhere/program", &text.display().to_string()] {
+        let ended = result(command, b"");
+        assert!(matches!(ended, Err(ExecError::Start(_))), "{ended:?}");
+        assert!(error(command).starts_with("the program could not be started: "), "{command}");
+    }
+    for exit in [126, 127] {
+        let ended = error(&format!("sh -c 'echo cannot start x >&2; exit {exit}'"));
+        assert_eq!(ended, format!("exit status {exit}: cannot start x"));
+    }
+}
+
+#[test]
 fn a_program_that_reads_nothing_is_no_error() {
     let payload = vec![b'x'; 900_000];
     assert_eq!(result("true", &payload).unwrap(), b"");

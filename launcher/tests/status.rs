@@ -93,6 +93,7 @@ fn snapshot(service: Name, count: u16) -> FromMapper {
         endpoints: vec![Endpoint::tcp("127.0.0.1", 4000 + number).unwrap()],
         host: HostId(1),
         pid: 7,
+        error: None,
         load: Load { slots: 11, concurrency: 1, ..Load::default() },
         age_ms: 20,
     };

@@ -101,6 +101,7 @@ fn registration(instance: &str, incarnation: u64) -> Registration {
         endpoints: vec!["tcp://127.0.0.1:7000".parse().unwrap()],
         host: HostId(1),
         pid: 42,
+        error: None,
         load: Load { sequence: 1, slots: 4, ..Load::default() },
     }
 }

@@ -80,6 +80,7 @@ fn a_stopped_mapper_expires_nobody_when_it_goes_on() {
         endpoints: vec!["tcp://127.0.0.1:7000".parse().unwrap()],
         host: HostId(1),
         pid: 1,
+        error: None,
         load: Load::default(),
     };
     worker.send(codec::encode(&ToMapper::Register(registration)), 0).unwrap();

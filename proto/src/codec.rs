@@ -154,5 +154,16 @@ where
     deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
 }
 
+/// Reads an error of at most [`limits::ERROR_BYTES_MAX`], if there is one.
+pub(crate) fn bounded_error<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    let error = Option::<String>::deserialize(deserializer)?;
+    if error.as_ref().is_some_and(|error| error.len() > limits::ERROR_BYTES_MAX) {
+        return Err(serde::de::Error::custom("error too long"));
+    }
+    Ok(error)
+}
+
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::bounded_list;
+use crate::codec::{bounded_error, bounded_list};
 use crate::load::Load;
 use crate::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
 
@@ -87,6 +87,10 @@ pub struct Registration {
     pub pid: u32,
     /// Its load now.
     pub load: Load,
+    /// Why its last job failed, while it is set aside for that; at most
+    /// [`crate::limits::ERROR_BYTES_MAX`]. Text from elsewhere: whoever shows it makes it harmless.
+    #[serde(deserialize_with = "bounded_error")]
+    pub error: Option<String>,
 }
 
 /// What a mapper answers.
@@ -194,6 +198,9 @@ pub struct Entry {
     pub load: Load,
     /// How long ago the mapper heard that, in milliseconds.
     pub age_ms: u32,
+    /// What its registration says.
+    #[serde(deserialize_with = "bounded_error")]
+    pub error: Option<String>,
 }
 
 /// What a mapper publishes.

@@ -6,6 +6,10 @@
 /// Longest service or instance name, in bytes: longer than any DNS label or `host-pid-random`.
 pub const NAME_BYTES_MAX: usize = 64;
 
+/// Longest error that an instance tells of itself, in bytes: a line or two for people, so that a
+/// snapshot of instances that all fail is at most twice as large.
+pub const ERROR_BYTES_MAX: usize = 200;
+
 /// Longest endpoint, in bytes: `tcp://`, a DNS name of 253 bytes, and a port.
 pub const ENDPOINT_BYTES_MAX: usize = 268;
 

@@ -16,6 +16,8 @@ pub enum State {
     Ready,
     /// Finishes what it has and takes nothing new.
     Draining,
+    /// Takes nothing for now: its jobs fail while those of its peers do not, or cannot be started.
+    Failing,
 }
 
 /// What an instance says of itself, on every report and every answer.
@@ -56,6 +58,8 @@ pub struct Load {
     /// What a worker of the JSON dialect says of itself, in place of all counts; `None` for a
     /// native one, so that this also tells them apart.
     pub share: Option<Share>,
+    /// Of its last jobs, so many in a thousand failed or could not be started; 0 if nothing is known.
+    pub failing: u16,
 }
 
 /// Share of a worker's room that is taken: 0.0 to 1.0.

@@ -131,6 +131,10 @@ pub struct InstanceRow {
     pub oldest_queued_ms: u32,
     /// Time since a handler last finished; `null` before the first.
     pub since_finish_ms: Option<u32>,
+    /// Of its last jobs, so many in a thousand failed or could not be started.
+    pub failing: u16,
+    /// What the last one failed of, while the instance is failing. Text from elsewhere.
+    pub error: Option<String>,
 }
 
 /// What an instance speaks.
@@ -149,6 +153,8 @@ pub enum Dialect {
 pub enum Shown {
     /// Its process is alive, but its handlers finish nothing.
     Stuck,
+    /// Its jobs fail while those of its peers do not, or cannot be started: it takes few or none.
+    Failing,
     /// It takes nothing new.
     Draining,
     /// It has no slot left. That is a state, not absence.
@@ -171,6 +177,8 @@ impl Shown {
             Shown::Stuck
         } else if load.state == State::Draining {
             Shown::Draining
+        } else if load.state == State::Failing {
+            Shown::Failing
         } else if load.is_full() {
             Shown::Full
         } else {
@@ -187,6 +195,7 @@ impl Shown {
     pub fn word(self) -> &'static str {
         match self {
             Shown::Stuck => "stuck",
+            Shown::Failing => "failing",
             Shown::Draining => "draining",
             Shown::Full => "full",
             Shown::Ready => "ready",
@@ -296,13 +305,18 @@ impl ServiceRow {
 impl InstanceRow {
     fn new(key: &InstanceKey, entry: &Entry) -> Self {
         let load = &entry.load;
+        let state = match Shown::of(load) {
+            // It takes one job, to see, and others only once that is done.
+            Shown::Ready | Shown::Full if entry.error.is_some() => Shown::Failing,
+            state => state,
+        };
         Self {
             service: key.service.clone(),
             instance: key.instance.clone(),
             endpoint: entry.endpoints.first().cloned(),
             pid: entry.pid,
             incarnation: entry.incarnation.0,
-            state: Shown::of(load),
+            state,
             dialect: if load.share.is_some() { Dialect::Json } else { Dialect::Native },
             queued: load.queued,
             running: load.running,
@@ -320,6 +334,8 @@ impl InstanceRow {
             turned_away: load.turned_away,
             oldest_queued_ms: load.oldest_queued_ms,
             since_finish_ms: load.since_finish_ms,
+            failing: load.failing,
+            error: entry.error.clone(),
         }
     }
 }

@@ -41,3 +41,8 @@ fn where_jobs_are_short() {
 fn when_things_go_wrong() {
     all_met(&goals::faults(200_000));
 }
+
+#[test]
+fn when_jobs_fail_at_some_workers() {
+    all_met(&goals::failing());
+}

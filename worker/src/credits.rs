@@ -90,6 +90,8 @@ pub struct Occupancy {
 #[derive(Debug)]
 pub struct Credits {
     slots: u32,
+    /// Jobs and promises that there may be for now.
+    slots_max: u32,
     concurrency: u32,
     bytes_max: usize,
     payload_bytes_max: u32,
@@ -118,6 +120,7 @@ impl Credits {
         let as_u32 = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         Self {
             slots,
+            slots_max: slots,
             concurrency: config.concurrency,
             bytes_max: config.jobs_bytes_max,
             payload_bytes_max: as_u32(limit),
@@ -200,7 +203,8 @@ impl Credits {
     /// A sender says how many credits it wants: in all, or beside those that it has not used yet.
     pub fn handle_demand(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
         let since = now.before(Duration::from_micros(demand.waited_us));
-        let most = if self.draining { 0 } else { self.most_wanted(sender, demand.payload_bytes) };
+        let takes_none = self.draining || self.slots_max == 0;
+        let most = if takes_none { 0 } else { self.most_wanted(sender, demand.payload_bytes) };
         self.accounts.change(sender, |account| {
             account.wanted = demand.share.min(most);
             account.since = since;
@@ -250,13 +254,21 @@ impl Credits {
     /// From now on nothing is promised, and what was is void.
     pub fn drain(&mut self) {
         self.draining = true;
-        for sender in self.accounts.senders() {
-            self.void(sender);
-        }
-        let offers: Vec<_> = self.reservations.keys().copied().collect();
-        offers.into_iter().for_each(|offer| {
-            self.cancel_offer(offer);
-        });
+        self.void_all();
+    }
+
+    /// All that was promised is void, and nobody wants anything. Returns who has jobs here or had to
+    /// do with promises.
+    pub fn void_all(&mut self) -> Vec<SenderId> {
+        let senders = self.accounts.senders();
+        senders.iter().for_each(|sender| self.void(*sender));
+        self.reservations.clear();
+        senders
+    }
+
+    /// For now there may be so many jobs and promises at most; `None`: as many as there are slots.
+    pub fn set_slots_max(&mut self, slots_max: Option<u32>) {
+        self.slots_max = slots_max.unwrap_or(self.slots);
     }
 
     /// Promises slots to those who wait for them, fewest jobs and unused credits here first, then
@@ -416,7 +428,7 @@ impl Credits {
 
     fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {
         let promised = self.promised();
-        here.jobs + promised.slots < slots
+        here.jobs + promised.slots < slots.min(self.slots_max)
             && here.bytes + promised.bytes + bytes as usize <= self.bytes_max
     }
 

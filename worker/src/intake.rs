@@ -98,6 +98,8 @@ pub struct Finished {
     pub deadline: Timestamp,
     /// How long it was here.
     pub here: Duration,
+    /// Whether its handler was told to stop: how it ended says nothing of the handler.
+    pub was_stopped: bool,
 }
 
 /// How a handler ended.
@@ -107,6 +109,8 @@ pub enum Ending {
     Done,
     /// With an error or a panic.
     Failed,
+    /// It could not even start on the job, which can be tried elsewhere.
+    NotStarted,
 }
 
 /// What became of a request to cancel.
@@ -128,6 +132,7 @@ struct Running {
     arrived_at: Timestamp,
     started_at: Timestamp,
     detached: bool,
+    was_stopped: bool,
 }
 
 /// See the module.
@@ -234,6 +239,7 @@ impl Intake {
             arrived_at: task.arrived_at,
             started_at: now,
             detached: task.detached,
+            was_stopped: false,
         };
         self.running.insert(task.id, running);
         Some(task)
@@ -250,14 +256,18 @@ impl Intake {
         self.deadlines.remove(&(running.deadline, id));
         self.bytes -= running.bytes;
         match ending {
-            Ending::Done => self.load.done += 1,
+            Ending::Done => {
+                self.load.done += 1;
+                // How soon a job fails does not tell how long the next one takes.
+                self.learn(now.since(running.started_at));
+                self.after_pause = false;
+            }
             Ending::Failed => self.load.failed += 1,
+            Ending::NotStarted => self.load.rejected += 1,
         }
         self.finished_at = Some(now);
-        self.after_pause = false;
-        self.learn(now.since(running.started_at));
-        let Running { origin, deadline, arrived_at, .. } = running;
-        Some(Finished { origin, deadline, here: now.since(arrived_at) })
+        let Running { origin, deadline, arrived_at, was_stopped, .. } = running;
+        Some(Finished { origin, deadline, here: now.since(arrived_at), was_stopped })
     }
 
     /// Takes the first job that waits, from that place in the queue on, and can go to another
@@ -273,6 +283,21 @@ impl Intake {
         self.bytes -= task.payload.len();
         self.deadlines.remove(&(task.deadline, task.id));
         Some(task)
+    }
+
+    /// Takes every job that waits and can go to another instance out of the queue.
+    pub fn give_back(&mut self) -> Vec<Origin> {
+        let back = |task: &Task| task.moves_left > 0;
+        let origins: Vec<_> = self.queue.iter().filter(|t| back(t)).map(|t| t.origin).collect();
+        for origin in &origins {
+            self.cancel(*origin);
+        }
+        origins
+    }
+
+    /// A job is not even looked at.
+    pub fn count_rejected(&mut self) {
+        self.load.rejected += 1;
     }
 
     /// Jobs that run at once.
@@ -326,8 +351,11 @@ impl Intake {
             self.remove_queued(index);
             return Cancelled::Removed;
         }
-        match self.running.iter().find(|(_, running)| running.origin == origin) {
-            Some((id, _)) => Cancelled::Running(*id),
+        match self.running.iter_mut().find(|(_, running)| running.origin == origin) {
+            Some((id, running)) => {
+                running.was_stopped = true;
+                Cancelled::Running(*id)
+            }
             None => Cancelled::NotFound,
         }
     }
@@ -341,7 +369,8 @@ impl Intake {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(running) = self.running.get(&id) {
+            if let Some(running) = self.running.get_mut(&id) {
+                running.was_stopped = true;
                 expired.push((running.origin, Cancelled::Running(id)));
             } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
                 expired.push((self.queue[index].origin, Cancelled::Removed));

@@ -45,6 +45,7 @@
 //! | [`peers`] | the cache: who is there, and how loaded |
 //! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
 //! | [`server`] | the serving half: [`intake`], [`credits`], [`handover`], [`senders`], [`clients`] |
+//! | [`health`] | whether this instance sets itself aside, as its jobs fail |
 //! | [`json`] | what clients of the JSON dialect say, and what they are told |
 //! | [`observation`] | a sender's decisions one by one, for those who measure |
 //! | [`outcome`] | how a job ends |
@@ -59,6 +60,7 @@ pub mod clients;
 pub mod config;
 pub mod credits;
 pub mod handover;
+pub mod health;
 pub mod intake;
 mod io;
 pub mod json;

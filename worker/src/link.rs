@@ -337,11 +337,13 @@ impl Link {
     fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
         self.handle_received(received_jobs);
         self.outputs.push_back(LinkOutput::Load { load, received_jobs });
-        if load.state == State::Draining {
-            // It waits for this before it leaves: no job follows, and no outcome is missing.
-            self.draining = true;
+        self.draining |= load.state == State::Draining;
+        if load.state != State::Ready {
             self.release_pending();
             self.void_promises();
+        }
+        if load.state == State::Draining {
+            // It waits for this before it leaves: no job follows, and no outcome is missing.
             self.receipts.hurry(now);
         }
     }

@@ -46,6 +46,8 @@ struct Job {
     is_passed_on: bool,
     vain_offers: u8,
     rejected: Option<Reason>,
+    /// Instances that could not start it.
+    unable: Vec<Name>,
     place: Place,
     cancelled: bool,
     timer: Timestamp,
@@ -104,6 +106,7 @@ impl Outbox {
             is_passed_on: false,
             vain_offers: 0,
             rejected: None,
+            unable: Vec::new(),
             place: Place::Waiting,
             cancelled: false,
             timer,
@@ -198,6 +201,11 @@ impl Outbox {
         self.jobs.get(&id).is_some_and(|job| job.spec.hold == Some(Duration::ZERO))
     }
 
+    /// Instances that could not start a job; `None` if it met no such one.
+    pub fn unable(&self, id: JobId) -> Option<&[Name]> {
+        self.jobs.get(&id).map(|job| job.unable.as_slice()).filter(|unable| !unable.is_empty())
+    }
+
     /// The payload of a job that has no outcome yet.
     pub fn payload(&self, id: JobId) -> Option<&Arc<Vec<u8>>> {
         self.jobs.get(&id).map(|job| &job.spec.payload)
@@ -265,6 +273,9 @@ impl Outbox {
             }
             &Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
+                if reason == Reason::CannotStart {
+                    job.unable.push(by.instance);
+                }
                 // Who drains says so once, and is not asked again: the job has not tried its luck.
                 job.tries += u32::from(reason != Reason::Draining);
                 let again = reason.is_of_one_instance() && job.tries < tries_max && !job.cancelled;

@@ -4,6 +4,7 @@
 //! HELLO, cancel, ping, deadlines, promises and the drain.
 
 mod absence;
+mod aside;
 mod drain;
 mod promises;
 
@@ -25,6 +26,7 @@ use crate::clients::{Client, Clients};
 use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
+use crate::health::Health;
 use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
@@ -76,6 +78,15 @@ pub enum ServerOutput {
         /// The time of one message, as far as this worker knows.
         way: Duration,
     },
+    /// People want to know: this instance takes no jobs for so long, as they fail here.
+    SetAside {
+        /// What the last one failed of.
+        error: String,
+        /// How long that is.
+        pause: Duration,
+    },
+    /// People want to know: a job was done, so this instance takes jobs again.
+    Trusted,
 }
 
 /// See the module.
@@ -87,6 +98,7 @@ pub struct Server {
     json_bytes_max: usize,
     intake: Intake,
     credits: Credits,
+    health: Health,
     /// Slots of other instances.
     offers: Offers,
     /// When a slot here may be offered to others next.
@@ -117,6 +129,7 @@ impl Server {
             senders: Senders::new(&config),
             absence: Absence::default(),
             credits: Credits::new(&config),
+            health: Health::new(incarnation.0),
             offers: Offers::default(),
             offer_at: Timestamp::default(),
             offered: 0,
@@ -227,7 +240,7 @@ impl Server {
         let is_movable = moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
         self.absence.handle_job(now);
-        match self.intake.admit(now, arrival, self.credits.promised()) {
+        match self.admit(now, arrival) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
         }
@@ -273,7 +286,7 @@ impl Server {
         let deadline = now + request.deadline;
         let (payload, moves_left, detached) = (&request.payload[..], 0, false);
         let arrival = Arrival { origin, payload, deadline, moves_left, detached };
-        let body = match self.intake.admit(now, arrival, self.credits.promised()) {
+        let body = match self.admit(now, arrival) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
                 return self.clients.insert(origin, client);
@@ -301,9 +314,13 @@ impl Server {
         payload: Vec<u8>,
     ) {
         let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
-        let verdict = match ending {
-            Ending::Done => Verdict::Done,
-            Ending::Failed => Verdict::Failed,
+        if !finished.was_stopped {
+            self.handle_health(ending, &payload);
+        }
+        let (verdict, payload) = match ending {
+            Ending::Done => (Verdict::Done, payload),
+            Ending::Failed => (Verdict::Failed, payload),
+            Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Vec::new()),
         };
         if self.is_draining() {
             self.drained.finished += 1;
@@ -369,7 +386,9 @@ impl Server {
     /// What the instance says of itself now.
     pub fn load(&mut self, now: Timestamp) -> Load {
         let load = self.intake.load(now, self.credits.promised());
-        Load { turned_away: self.senders.turned_away(), ..load }
+        let mut load = Load { turned_away: self.senders.turned_away(), ..load };
+        self.health.tell(&mut load);
+        load
     }
 
     /// What to do next; ask until there is nothing.
@@ -392,7 +411,11 @@ impl Server {
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
         let jobs = earliest(jobs, self.absence.poll_timeout());
-        earliest(self.drain_timeout(), earliest(promises, jobs))
+        let state = match self.drain_timeout() {
+            None => self.health.poll_timeout(),
+            drain => drain,
+        };
+        earliest(state, earliest(promises, jobs))
     }
 
     /// Acts on every deadline that has passed.
@@ -414,6 +437,7 @@ impl Server {
         self.senders.handle_timeout(now);
         self.credits.handle_timeout(now);
         self.reclaim(now);
+        self.let_one_through(now);
         self.advance_drain(now);
         self.promise(now);
     }

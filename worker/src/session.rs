@@ -275,6 +275,19 @@ impl Session {
         self.handle_timeout(now);
     }
 
+    /// This is what the instance says of its failures from now on: the mapper is told, if it lists it.
+    pub fn handle_error(&mut self, error: Option<&str>) {
+        let Some(registration) = &mut self.registration else { return };
+        if registration.error.as_deref() == error {
+            return;
+        }
+        registration.error = error.map(str::to_owned);
+        if matches!(self.phase, Phase::Registering(_) | Phase::Registered) {
+            let registration = Registration { load: self.load, ..registration.clone() };
+            self.outputs.push_back(SessionOutput::Send(ToMapper::Register(registration)));
+        }
+    }
+
     /// Says goodbye, if there is a connection and the mapper may list this instance. It is told
     /// once: a mapper that does not hear it expires the instance.
     pub fn leave(&mut self) {

@@ -35,6 +35,7 @@ fn view(mappers: Vec<MapperAnswer>, instances: &[(&str, &str, Load, u32)]) -> Vi
             endpoints: vec![Endpoint::tcp("127.0.0.1", 40_000 + number).unwrap()],
             host: HostId(1),
             pid: 4000 + u32::from(number),
+            error: None,
             load: *load,
             age_ms: *age_ms,
         };
@@ -87,6 +88,33 @@ next: svcmap status resize (instances) · --json · --wait 'resize>=1'
 "
     );
     assert!(text.lines().all(|line| line.chars().count() <= 80));
+}
+
+#[test]
+fn who_is_set_aside_is_shown_with_its_last_error_until_it_has_done_a_job() {
+    let aside = Load { state: State::Failing, failing: 1000, ..load(0, 0, 11) };
+    let mut view = view(
+        vec![mapper(5555, COMPLETE)],
+        &[("a", "a-1", load(0, 0, 11), 0), ("a", "a-2", aside, 0), ("a", "a-3", load(0, 0, 11), 0)],
+    );
+    for (number, entry) in view.instances.values_mut().enumerate().skip(1) {
+        entry.error = Some(format!("gone {number}\u{1b}[2J\n"));
+    }
+    let report = report(view, None);
+    let text = plain(&services(&report, TERMINAL));
+    assert!(text.contains("\na            1/3 ") || text.contains("\na          1/3 "), "{text}");
+    assert!(text.contains("\na/a-2  failing: gone 1 [2J\na/a-3  failing: gone 2 [2J\n"), "{text}");
+    let text = instances(&report, &name("a"), PLAIN);
+    assert!(plain(&text).contains("\na-2  failing: gone 1 [2J\n"), "{text}");
+    assert!(plain(&text).contains("✗ failing"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    let rows = json["instances"].as_array().unwrap();
+    let states: Vec<_> = rows.iter().map(|row| row["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["failing", "failing", "ready"]);
+    assert_eq!(
+        (&rows[0]["failing"], &rows[0]["error"]),
+        (&1000.into(), &"gone 1\u{1b}[2J\n".into())
+    );
 }
 
 #[test]

@@ -141,11 +141,13 @@ fn run_program(
 ) -> Result<Vec<u8>, HandlerError> {
     let deadline = Clock.now() + job.time_left();
     let is_cancelled = || job.is_cancelled();
-    match runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled) {
+    let result = runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled);
+    result.map_err(|error| match error {
+        ExecError::Start(_) => HandlerError::cannot_start(error),
         // The worker cancels what runs at its deadline, and may be the first to notice.
-        Err(ExecError::Cancelled) if job.time_left().is_zero() => Err(ExecError::Deadline.into()),
-        result => Ok(result?),
-    }
+        ExecError::Cancelled if job.time_left().is_zero() => ExecError::Deadline.into(),
+        error => error.into(),
+    })
 }
 
 /// Spends the time that the payload says, in steps short enough to notice a cancellation.

@@ -109,6 +109,7 @@ impl Instance {
             pid: registration.pid,
             load: registration.load,
             age_ms: wire_ms(now.since(self.load_at)),
+            error: registration.error.clone(),
         }
     }
 }

@@ -112,6 +112,7 @@ impl Registry {
             host: if is_here { self.identity.host } else { HostId::default() },
             pid: worker.pid,
             load,
+            error: None,
         };
         let contact = Contact::Json(Listing {
             name: worker.name.clone(),

@@ -241,6 +241,7 @@ impl Scene {
                     endpoints: vec![Endpoint::tcp("h", port).unwrap()],
                     host: HostId(1),
                     pid: 1,
+                    error: None,
                     load: Load { sequence: load, slots: 8, ..Load::default() },
                 }));
             }

@@ -26,6 +26,7 @@ pub(super) fn registration(text: &str, incarnation: u64) -> Registration {
         endpoints: vec!["tcp://10.0.0.1:7000".parse().unwrap()],
         host: HostId(1),
         pid: 2,
+        error: None,
         load: load(1, 0),
     }
 }

@@ -49,7 +49,7 @@ impl Filling {
             concurrency: f.small(), mean_service_us: f.number(), accepted: f.number(),
             done: f.number(), failed: f.number(), rejected: f.number(),
             turned_away: f.number(), oldest_queued_ms: f.small(), since_finish_ms: f.full.then(|| f.small()),
-            share: f.full.then(|| Share::new(0.5).unwrap()),
+            share: f.full.then(|| Share::new(0.5).unwrap()), failing: f.small() as u16,
         };
         load
     }
@@ -110,6 +110,7 @@ impl Filling {
             pid: self.small(),
             load: self.load(),
             age_ms: self.small(),
+            error: self.full.then(|| "gone".to_owned()),
         }
     }
 }
@@ -181,7 +182,8 @@ const TO_MAPPER: &[Golden<ToMapper>] = &[
     (|f| ToMapper::Register(Registration {
         key: f.key.clone(), incarnation: f.life, endpoints: vec![f.endpoint.clone()],
         host: HostId(f.number().into()), pid: f.small(), load: f.load(),
-    }), "01 01 key life 01 'tcp://h:1 01 02 load"),
+        error: f.full.then(|| "gone".to_owned()),
+    }), "01 01 key life 01 'tcp://h:1 01 02 load 01 'gone"),
     (|f| ToMapper::Report { key: f.key.clone(), incarnation: f.life, load: f.load() },
         "01 02 key life load"),
     (|f| ToMapper::Leave { key: f.key.clone(), incarnation: f.life }, "01 03 key life"),
@@ -204,7 +206,7 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     }, "01 04 key life 01"),
     (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "01 05 02"),
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
-        "01 06 'resize 01 02 01 03 04 01 entry 05 06 load 07"),
+        "01 06 'resize 01 02 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full },
         "01 07 01 'resize 01"),
 ];
@@ -212,18 +214,18 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
 #[rustfmt::skip]
 const PUBLICATION: &[Golden<Publication>] = &[
     (|f| Publication::Pulse { epoch: Epoch(f.number()), instances: f.small() }, "01 00 01 02"),
-    (|f| Publication::Snapshot(f.snapshot_part()), "01 01 01 02 01 03 04 01 entry 05 06 load 07"),
+    (|f| Publication::Snapshot(f.snapshot_part()), "01 01 01 02 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| Publication::Changes(ChangesPart {
         epoch: Epoch(f.number()), previous: f.number(), revision: f.number(),
         part: f.small() as u16, parts: f.small() as u16,
         changes: CHANGE.iter().map(|(change, _)| change(f)).collect(),
     }), "01 02 01 02 03 04 05 04 \
-         00 entry 06 07 load 08 01 'a-1 life load 09 02 'a-1 life 03 'a-1 life"),
+         00 entry 06 07 load 08 01 'gone 01 'a-1 life load 09 02 'a-1 life 03 'a-1 life"),
 ];
 
 #[rustfmt::skip]
 const CHANGE: &[Golden<Change>] = &[
-    (|f| Change::Put(f.entry()), "01 00 entry 01 02 load 03"),
+    (|f| Change::Put(f.entry()), "01 00 entry 01 02 load 03 01 'gone"),
     (|f| Change::Load {
         instance: f.key.instance.clone(), incarnation: f.life, load: f.load(), age_ms: f.small(),
     }, "01 01 'a-1 life load 01"),
@@ -240,7 +242,7 @@ fn bytes(golden: &str) -> Vec<u8> {
         ("key", _) => bytes("'resize 'a-1"),
         ("life", _) => bytes("b4 24"),
         ("load", _) => {
-            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 01 0e 01 00 00 00 00 00 00 e0 3f")
+            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 01 0e 01 00 00 00 00 00 00 e0 3f 0f")
         }
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         ("slot", _) => bytes("'a-1 life"),
@@ -298,7 +300,7 @@ fn the_wire_format_stays_as_it_is() {
     check(PUBLICATION);
     check(CHANGE);
     // The byte of what carries nothing else is its place here.
-    assert_eq!(variants::<State>(), "Ready Draining");
+    assert_eq!(variants::<State>(), "Ready Draining Failing");
     assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted HandedOver");
     assert_eq!(variants::<Claim>(), "Nothing Credit Offer");
     assert_eq!(

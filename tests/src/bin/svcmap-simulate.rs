@@ -12,7 +12,7 @@ use svcmap::parse;
 use svcmap::soak::render;
 use svcmap::text::figure;
 use svcmap_proto::io::Clock;
-use svcmap_tests::simulator::scenario::Faults;
+use svcmap_tests::simulator::scenario::{Failing, Faults};
 use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
 use svcmap_tests::simulator::{agreement, charts, gates, goals, starts, sweep, table, variants};
 
@@ -130,6 +130,9 @@ struct RunArgs {
     /// Mean time between two ends of a sender's process
     #[arg(long, value_parser = parse::duration_nonzero)]
     sender_crash: Option<Duration>,
+    /// Workers whose jobs all fail within a millisecond
+    #[arg(long, default_value = "0")]
+    failing: usize,
     /// Time that a job occupies its handler beyond its own
     #[arg(long, default_value = "0", value_parser = parse::duration)]
     handling: Duration,
@@ -254,6 +257,11 @@ fn run(args: &RunArgs) -> Result<(), String> {
             publication_loss: args.publication_loss,
             connection_loss: args.connection_loss,
             sender_crash: args.sender_crash,
+            failing: (args.failing > 0).then_some(Failing {
+                workers: args.failing,
+                from: None,
+                takes: Duration::from_millis(1),
+            }),
             ..Faults::default()
         },
         handling: args.handling,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use svcmap_worker::choice::Policy;
 
 use super::measured::{Pair, SERVICE_TIME, SHORT, base_of, far, loaded};
-use super::scenario::{Faults, Span};
+use super::scenario::{Failing, Faults, Span};
 use super::{Findings, Rule, Scenario, World};
 
 /// One goal, and what was measured for it.
@@ -61,6 +61,7 @@ pub fn all(jobs: u64) -> Vec<Goal> {
     goals.extend(larger(jobs));
     goals.extend(short(jobs));
     goals.extend(faults(jobs));
+    goals.extend(failing());
     goals
 }
 
@@ -210,6 +211,49 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
             &[run(heavy.with_jobs(jobs)).done_others],
             0.99,
             0.997,
+        ),
+    ]
+}
+
+/// Workers whose jobs all fail at once, beside an oracle that has only the others, at nearly their
+/// capacity and beyond it.
+pub fn failing() -> Vec<Goal> {
+    // Probes grow rarer: what is measured is the beginning, which is the worst.
+    let jobs = 10_000;
+    let ratios = |workers, bad, from| -> Vec<f64> {
+        let points = [0.95, 1.2].into_iter().flat_map(|load| [1, 2, 3].map(|seed| (load, seed)));
+        let ratio = |(load, seed)| {
+            let rest = loaded(&Scenario { workers: workers - bad, seed, ..start() }, load);
+            let failing = Failing { workers: bad, from, takes: Duration::from_millis(1) };
+            let faults = Faults { failing: Some(failing), ..Faults::default() };
+            let utilisation = load * (workers - bad) as f64 / workers as f64;
+            // Those that always fail are new.
+            let warm_up = if from.is_none() && load < 1.0 { Duration::ZERO } else { rest.warm_up };
+            let scenario = Scenario { workers, utilisation, faults, warm_up, ..rest.clone() };
+            Pair::of(scenario.with_jobs(jobs), ideal(rest.with_jobs(jobs))).goodput()
+        };
+        points.map(ratio).collect()
+    };
+    let from = Some(Duration::from_secs(2));
+    vec![
+        Goal::at_least("1 of 4 always fails: goodput / the rest's", &ratios(4, 1, None), 0.95, 1.0),
+        Goal::at_least(
+            "1 of 4 begins to fail: goodput / the rest's",
+            &ratios(4, 1, from),
+            0.95,
+            1.0,
+        ),
+        Goal::at_least(
+            "2 of 16 always fail: goodput / the rest's",
+            &ratios(16, 2, None),
+            0.95,
+            1.0,
+        ),
+        Goal::at_least(
+            "2 of 16 begin to fail: goodput / the rest's",
+            &ratios(16, 2, from),
+            0.95,
+            1.0,
         ),
     ]
 }

@@ -77,6 +77,17 @@ pub struct Late {
     pub after: Duration,
 }
 
+/// Workers whose jobs all fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// How many: the first ones.
+    pub workers: usize,
+    /// From when on, after the start of the measurement; `None`: always.
+    pub from: Option<Duration>,
+    /// How long each job takes until it fails.
+    pub takes: Duration,
+}
+
 /// What goes wrong.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Faults {
@@ -96,6 +107,8 @@ pub struct Faults {
     /// Mean time between two ends of a sender's process, whichever it is; another one takes over
     /// what comes from then on.
     pub sender_crash: Option<Duration>,
+    /// Workers whose jobs fail, while those of the others do not.
+    pub failing: Option<Failing>,
 }
 
 /// See the module. Times are real ones; the theory counts in mean service times.

@@ -16,7 +16,7 @@ use svcmap_proto::jobs::ToWorker;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::choice::Policy;
-use svcmap_worker::intake::{Origin, Task, TaskId};
+use svcmap_worker::intake::{Ending, Origin, Task, TaskId};
 use svcmap_worker::outbox::JobId;
 
 use super::ledger::{Findings, Ledger};
@@ -65,6 +65,7 @@ enum Event {
     Finish {
         worker: usize,
         task: TaskId,
+        ending: Ending,
     },
     /// The board is renewed.
     Board,
@@ -262,8 +263,8 @@ impl World {
             }
             Event::Deliver { from, to, message } => return self.deliver(from, to, *message),
             Event::Published { to, publication } => self.show(&to, &publication),
-            Event::Finish { worker, task } => {
-                self.workers[worker].handle_finished(now, task);
+            Event::Finish { worker, task, ending } => {
+                self.workers[worker].handle_finished(now, task, ending);
                 return Some(Node::Worker(worker));
             }
             Event::Board => self.renew_board(),
@@ -417,6 +418,7 @@ impl World {
                 endpoints: registered.endpoints,
                 host: registered.host,
                 pid: registered.pid,
+                error: registered.error,
                 load: registered.load,
                 age_ms: 0,
             });
@@ -459,8 +461,12 @@ impl World {
             return;
         };
         let service_time = self.ledger.start(self.now, attempt);
-        let speed = self.speeds[self.workers[worker].number()];
-        let time = service_time.div_f64(speed) + self.scenario.handling;
-        self.queue.push(self.now + time, Event::Finish { worker, task: task.id });
+        let number = self.workers[worker].number();
+        let (time, ending) = match self.failing_time(number) {
+            Some(time) => (time, Ending::Failed),
+            None => (service_time.div_f64(self.speeds[number]), Ending::Done),
+        };
+        let at = self.now + time + self.scenario.handling;
+        self.queue.push(at, Event::Finish { worker, task: task.id, ending });
     }
 }

@@ -27,7 +27,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let ending = prop_oneof![Just(Ending::Done), Just(Ending::Failed)];
+    let ending = prop_oneof![Just(Ending::Done), Just(Ending::Failed), Just(Ending::NotStarted)];
     prop_oneof![
         8 => (0usize..60, 0u64..200)
             .prop_map(|(bytes, deadline_ms)| Step::Admit { bytes, deadline_ms }),
@@ -129,6 +129,7 @@ proptest! {
                         *match ending {
                             Ending::Done => &mut model.done,
                             Ending::Failed => &mut model.failed,
+                            Ending::NotStarted => &mut model.rejected,
                         } += 1;
                     }
                 }
@@ -244,6 +245,52 @@ fn the_mean_follows_the_service_times() {
     }
     let mean = run(200_000, 200_016);
     assert!((16_000..16_010).contains(&mean), "{mean}");
+}
+
+#[test]
+fn what_fails_or_was_not_started_teaches_no_service_time() {
+    let mut intake = Intake::new(config(1, 0));
+    let mut run = |from, to, ending| {
+        intake
+            .admit(at(from), arrival(origin(from), at(1_000_000), b""), Promised::default())
+            .unwrap();
+        let task = intake.start_next(at(from)).unwrap();
+        intake.handle_finished(at(to), task.id, ending);
+        intake.load(at(to), Promised::default()).mean_service_us
+    };
+    assert_eq!(run(0, 1, Ending::Failed), 0);
+    assert_eq!(run(10, 90, Ending::Done), 80_000);
+    assert_eq!(run(100, 101, Ending::Failed), 80_000);
+    assert_eq!(run(110, 110, Ending::NotStarted), 80_000);
+}
+
+#[test]
+fn how_a_job_ends_that_was_told_to_stop_says_nothing_of_its_handler() {
+    let mut intake = Intake::new(config(3, 0));
+    for (job, deadline) in [(1, 50), (2, 1000), (3, 1000)] {
+        intake.admit(at(0), arrival(origin(job), at(deadline), b""), Promised::default()).unwrap();
+    }
+    let tasks: Vec<_> = std::iter::from_fn(|| intake.start_next(at(0))).collect();
+    intake.expire(at(60));
+    assert_eq!(intake.cancel(origin(2)), Cancelled::Running(tasks[1].id));
+    let was_stopped = tasks.iter().map(|task| {
+        intake.handle_finished(at(70), task.id, Ending::Failed).map(|ended| ended.was_stopped)
+    });
+    assert_eq!(was_stopped.collect::<Vec<_>>(), [Some(true), Some(true), Some(false)]);
+}
+
+#[test]
+fn what_waits_and_can_go_elsewhere_is_given_back() {
+    let mut intake = Intake::new(config(1, 5));
+    for job in 1..=4 {
+        let moves_left = if job == 3 { 0 } else { 3 };
+        let arrival = Arrival { moves_left, ..arrival(origin(job), at(1000), b"x") };
+        intake.admit(at(0), arrival, Promised::default()).unwrap();
+    }
+    intake.start_next(at(0)).unwrap();
+    assert_eq!(intake.give_back(), [origin(2), origin(4)]);
+    let load = intake.load(at(0), Promised::default());
+    assert_eq!((load.running, load.queued, load.rejected), (1, 1, 2));
 }
 
 #[test]

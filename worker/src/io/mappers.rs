@@ -144,6 +144,10 @@ impl Mappers {
         self.mappers.iter_mut().for_each(|mapper| mapper.session.handle_load(now, load));
     }
 
+    pub(super) fn handle_error(&mut self, error: Option<&str>) {
+        self.mappers.iter_mut().for_each(|mapper| mapper.session.handle_error(error));
+    }
+
     /// Says goodbye to all of them.
     pub(super) fn leave(&mut self, event_loop: &mut EventLoop) {
         for index in 0..self.mappers.len() {

@@ -24,7 +24,7 @@ use super::ticket::Settler;
 use crate::outbox::JobId;
 use crate::sender::{Sender, SenderOutput};
 use crate::senders::Connection;
-use crate::server::DrainReport;
+use crate::server::{DrainReport, Server};
 
 /// A turn that comes so much later than it was due means that this process was suspended.
 const SUSPENSION: Duration = Duration::from_secs(1);
@@ -356,12 +356,14 @@ impl State {
         }
         loop {
             let (serving, sender) = (&mut self.serving, &mut self.sender);
-            let refusals = &mut self.refusals;
-            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender, refusals));
+            let (refusals, log) = (&mut self.refusals, &self.log);
+            let served = serving.as_mut().is_some_and(|s| s.act(event_loop, sender, refusals, log));
             let load = self.serving.as_mut().and_then(|serving| serving.load(now));
             if let Some(load) = &load {
                 self.mappers.handle_load(now, load);
             }
+            let server = self.serving.as_ref().and_then(|serving| serving.server.as_ref());
+            self.mappers.handle_error(server.and_then(Server::error));
             let serving = self.serving.as_mut();
             let talked = self.mappers.act(now, event_loop, &mut self.sender, serving);
             if !(self.act_sender(now, event_loop) || served || talked) {

@@ -69,12 +69,22 @@ impl Job {
 
 /// A handler's error, as its sender will read it. Made from any error by `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandlerError(String);
+pub struct HandlerError {
+    text: String,
+    was_started: bool,
+}
 
 impl HandlerError {
     /// An error with this text.
     pub fn new(text: impl fmt::Display) -> Self {
-        Self(text.to_string())
+        Self { text: text.to_string(), was_started: true }
+    }
+
+    /// What would run the job could not be started, and nothing of it has run: a program that is
+    /// gone, a device that is busy. The job is tried at another instance, and this one's log and
+    /// `svcmap status` show the text.
+    pub fn cannot_start(text: impl fmt::Display) -> Self {
+        Self { text: text.to_string(), was_started: false }
     }
 }
 
@@ -127,7 +137,7 @@ fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Vec<u
     let result = catch_unwind(AssertUnwindSafe(|| handler(job))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(HandlerError(format!("the handler panicked: {}", text.unwrap_or("no message"))))
+        Err(HandlerError::new(format!("the handler panicked: {}", text.unwrap_or("no message"))))
     });
     match result {
         Ok(result) if result.len() <= payload_bytes_max => (Ending::Done, result),
@@ -136,10 +146,10 @@ fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Vec<u
             let error = format!("the result has {bytes} bytes, the limit is {payload_bytes_max}");
             (Ending::Failed, error.into())
         }
-        Err(HandlerError(error)) => {
-            let mut error = error.into_bytes();
+        Err(HandlerError { text, was_started }) => {
+            let mut error = text.into_bytes();
             error.truncate(ERROR_BYTES_MAX);
-            (Ending::Failed, error)
+            (if was_started { Ending::Failed } else { Ending::NotStarted }, error)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
+use slog::{Logger, info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::{Registration, Welcome};
 use svcmap_proto::io::{self, Clock, EventLoop, SendError, Waker};
@@ -157,7 +158,7 @@ impl Serving {
         let load = server.load(now);
         self.server = Some(server);
         let (host, pid) = (io::host_id(), std::process::id());
-        Registration { key, incarnation, endpoints, host, pid, load }
+        Registration { key, incarnation, endpoints, host, pid, load, error: None }
     }
 
     /// Takes what handlers have finished, at the start of a turn.
@@ -260,6 +261,7 @@ impl Serving {
         event_loop: &mut EventLoop,
         sender: &mut crate::sender::Sender,
         refusals: &mut Refusals,
+        log: &Logger,
     ) -> bool {
         let mut now = Clock.now();
         let mut acted = false;
@@ -275,6 +277,7 @@ impl Serving {
                 now = Clock.now();
                 self.take_completions(now);
             }
+            self.look_at_peers(now, sender);
             let Some(output) = self.server.as_mut().and_then(|server| server.poll_output(now))
             else {
                 break;
@@ -282,6 +285,11 @@ impl Serving {
             acted = true;
             match output {
                 ServerOutput::Start(task) => self.start(task),
+                ServerOutput::SetAside { error, pause } => {
+                    warn!(log, "takes no jobs for a while: they fail here, or cannot be started";
+                        "error" => error, "for_ms" => pause.as_millis());
+                }
+                ServerOutput::Trusted => info!(log, "takes jobs again: one was done"),
                 ServerOutput::Cancel(task) => {
                     if let Some(flag) = self.cancelled.get(&task) {
                         flag.store(true, Ordering::Relaxed);
@@ -318,6 +326,16 @@ impl Serving {
             }
         }
         acted
+    }
+
+    /// What has just failed here is compared with how peers fare.
+    fn look_at_peers(&mut self, now: Timestamp, sender: &mut crate::sender::Sender) {
+        if let Some(server) = &mut self.server
+            && server.wants_verdict(now)
+        {
+            let verdict = sender.judge(now, &self.key, &server.load(now));
+            server.handle_verdict(now, verdict);
+        }
     }
 
     /// No peer has use for a slot that was offered.

@@ -20,6 +20,7 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
         endpoints: vec!["tcp://10.0.0.1:1".parse().unwrap()],
         host: HostId(1),
         pid: 1,
+        error: None,
         load: Load { sequence, slots: 4, ..Load::default() },
         age_ms: 0,
     }

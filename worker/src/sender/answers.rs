@@ -40,7 +40,7 @@ impl Sender {
             LinkOutput::Load { .. } if state.rep.is_some() => {}
             LinkOutput::Load { load, received_jobs } => {
                 state.handle_answer();
-                if load.state == State::Draining {
+                if load.state != State::Ready {
                     self.asks.forget(&key.service, number);
                 }
                 self.learn(&key.service, |pace| pace.learn_load(&load));

@@ -44,7 +44,9 @@ impl Sender {
     /// Gives the jobs of a lane to workers that have promised slots.
     pub(super) fn spend(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         while let Some(id) = self.outbox.first(lane) {
-            let found = self.best_promise(now, lane, id);
+            let able = self.able(now, id, instances);
+            let instances = able.as_deref().unwrap_or(instances);
+            let found = self.best_promise(now, lane, id, able.as_deref());
             let found = found.filter(|found| self.is_worth_it(now, id, found, instances));
             let Some(found) = found.or_else(|| self.without_promise(now, lane, id, instances))
             else {
@@ -65,9 +67,18 @@ impl Sender {
     }
 
     /// Where a job would be done first, of those that have promised a slot for it.
-    fn best_promise(&mut self, now: Timestamp, lane: &Lane, id: JobId) -> Option<Found> {
+    fn best_promise(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        id: JobId,
+        able: Option<&[InstanceKey]>,
+    ) -> Option<Found> {
         let bytes = self.outbox.payload(id)?.len();
-        let of_lane = |key: &InstanceKey| lane.instance.as_ref().is_none_or(|i| *i == key.instance);
+        let of_lane = |key: &InstanceKey| {
+            lane.instance.as_ref().is_none_or(|instance| *instance == key.instance)
+                && able.is_none_or(|able| able.contains(key))
+        };
         let credited = self.links.credited(&lane.service);
         let credited = credited.map(|(_, state)| &state.link);
         let credited = credited.filter(|link| link.has_credit_for(now, bytes) && link.is_usable());
@@ -232,6 +243,10 @@ impl Sender {
             }
             let (candidate, finish) = self.look(now, key)?;
             let load = candidate.load.unwrap_or_default();
+            // A word of that kind is outdated soon, unlike that of one who leaves.
+            if load.state == State::Failing {
+                return None;
+            }
             (load.expected_wait(pace.jobs(&candidate)) < jobs).then_some(finish)
         })?;
         instances.get(index).cloned()

@@ -69,7 +69,9 @@ impl Sender {
             return;
         }
         while let Some(id) = self.outbox.first(lane) {
-            let Some((key, age)) = self.choose(now, &instances, id) else {
+            let able = self.able(now, id, &instances);
+            let instances = able.as_deref().unwrap_or(&instances);
+            let Some((key, age)) = self.choose(now, instances, id) else {
                 if self.is_misdirected(lane, id) {
                     self.outbox.refuse(now, id, Reason::NotJson);
                     continue;
@@ -93,6 +95,24 @@ impl Sender {
                 Arc::new([InstanceKey { service, instance }])
             }
         }
+    }
+
+    /// The instances that a job may go to, if these are not all: one that could not start it is not
+    /// asked again as long as there is another one.
+    pub(super) fn able(
+        &mut self,
+        now: Timestamp,
+        id: JobId,
+        instances: &[InstanceKey],
+    ) -> Option<Vec<InstanceKey>> {
+        let unable = self.outbox.unable(id)?;
+        let others = instances.iter().filter(|key| !unable.contains(&key.instance));
+        let others: Vec<_> = others.cloned().collect();
+        let takes_jobs = |key: &InstanceKey| {
+            let candidate = self.candidate(now, key);
+            candidate.is_some_and(|known| known.load.is_none_or(|l| l.state == State::Ready))
+        };
+        others.iter().any(takes_jobs).then_some(others)
     }
 
     /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.

@@ -32,6 +32,7 @@ pub(super) fn entry(worker: u16, load: Load) -> Entry {
         endpoints: vec![format!("tcp://10.0.0.1:{}", 6000 + worker).parse().unwrap()],
         host: HostId(9),
         pid: 7,
+        error: None,
         load,
         age_ms: 0,
     }
@@ -188,7 +189,10 @@ impl World {
                         node.server.handle_no_taker(offer);
                     }
                 }
-                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => {}
+                ServerOutput::Cancel(_)
+                | ServerOutput::Reply { .. }
+                | ServerOutput::SetAside { .. }
+                | ServerOutput::Trusted => {}
             }
         }
     }

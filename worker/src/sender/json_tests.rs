@@ -18,6 +18,7 @@ fn entry(instance: &str, sequence: u64, share: Option<f64>) -> Entry {
         endpoints: vec!["tcp://10.0.0.1:6001".parse().unwrap()],
         host: HostId(9),
         pid: 7,
+        error: None,
         load: match share {
             Some(share) => Load { slots: 0, share: Share::new(share), ..load },
             None => load,

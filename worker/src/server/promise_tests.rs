@@ -8,6 +8,7 @@ use svcmap_proto::load::State;
 use super::*;
 use crate::testing::*;
 
+mod aside;
 mod offers;
 
 const LIFE: Incarnation = Incarnation(11);
@@ -28,6 +29,8 @@ struct Seen {
     declined: Vec<(u8, OfferId)>,
     offers: Vec<(OfferedSlot, bool)>,
     states: Vec<State>,
+    /// Why it was set aside.
+    errors: Vec<String>,
 }
 
 /// A worker, and senders by number.
@@ -118,7 +121,8 @@ impl Scene {
                     }
                 }
                 ServerOutput::Offer { slot, blind, .. } => seen.offers.push((slot, blind)),
-                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } => {}
+                ServerOutput::SetAside { error, .. } => seen.errors.push(error),
+                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } | ServerOutput::Trusted => {}
             }
             let load = self.server.load(now);
             assert!(load.busy() <= load.slots, "{load:?}");

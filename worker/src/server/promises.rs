@@ -24,7 +24,11 @@ impl Server {
     pub(super) fn handle_offer(&mut self, now: Timestamp, from: Connection, slot: OfferedSlot) {
         let offer = slot.offer;
         let is_own = slot.instance == self.key.instance;
-        if is_own || self.is_draining() || !self.offers.add(now, from.clone(), slot) {
+        if is_own
+            || self.is_draining()
+            || !self.health.is_trusted()
+            || !self.offers.add(now, from.clone(), slot)
+        {
             self.answer(from, FromWorker::Declined(offer));
         } else {
             self.serve_offers(now);
@@ -158,7 +162,8 @@ impl Server {
     /// When a slot is offered next; `None` while none is free, or a peer could do nothing with it.
     pub(super) fn offer_timeout(&self) -> Option<Timestamp> {
         let is_free = self.intake.len() < self.concurrency() && !self.credits.has_offered();
-        let is_wanted = self.has_movable != Some(false) && !self.is_draining();
+        let is_wanted =
+            self.has_movable != Some(false) && !self.is_draining() && self.health.is_trusted();
         let is_worth_it = handover::is_worth_it(self.intake.last_mean(), self.credits.way());
         // What has so little to do elsewhere is done before it has come here, while jobs are as they
         // were.

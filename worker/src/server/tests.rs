@@ -197,7 +197,10 @@ impl World {
                     let task = self.running.iter().find(|running| running.id == task);
                     self.stopped.extend(task.map(|task| attempt_of(task.origin)));
                 }
-                ServerOutput::Reply { .. } | ServerOutput::Offer { .. } => {}
+                ServerOutput::Reply { .. }
+                | ServerOutput::Offer { .. }
+                | ServerOutput::SetAside { .. }
+                | ServerOutput::Trusted => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back((message, Vec::new()));

@@ -12,6 +12,7 @@ fn registration() -> Registration {
         endpoints: vec!["tcp://10.0.0.1:1".parse().unwrap()],
         host: HostId(1),
         pid: 1,
+        error: None,
         load: Load::default(),
     }
 }
@@ -449,4 +450,31 @@ fn it_says_goodbye_on_a_connection_that_was_made_again_a_moment_ago() {
     // Nobody can have listed it.
     away.leave();
     assert_eq!(sent(&mut away), [""; 0]);
+}
+
+#[test]
+fn what_jobs_fail_of_is_told_when_it_changes_and_only_then() {
+    let mut session = listed();
+    let told = |session: &mut Session| -> Vec<_> {
+        let register = |output| match output {
+            SessionOutput::Send(ToMapper::Register(registration)) => Some(registration.error),
+            _ => None,
+        };
+        std::iter::from_fn(|| session.poll_output()).filter_map(register).collect()
+    };
+    session.handle_error(None);
+    assert_eq!(told(&mut session), []);
+    session.handle_error(Some("gone"));
+    session.handle_error(Some("gone"));
+    assert_eq!(told(&mut session), [Some("gone".to_owned())]);
+    assert!(session.is_registered());
+    // A mapper that is away is told when it is back.
+    session.handle_disconnected(at(1));
+    session.handle_error(Some("worse"));
+    assert_eq!(told(&mut session), []);
+    session.handle_connected(at(1));
+    session.handle_message(at(1), welcome(1));
+    assert_eq!(told(&mut session), [Some("worse".to_owned())]);
+    session.handle_error(None);
+    assert_eq!(told(&mut session), [None]);
 }

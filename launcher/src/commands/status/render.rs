@@ -121,6 +121,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let rows: Vec<Vec<Cell>> = report.instances.iter().map(instance_row).collect();
     text.push('\n');
     text.push_str(&render(&INSTANCES, &rows, screen.width));
+    push_failing(&mut text, report);
     let _ = writeln!(
         text,
         "\nnext: svcmap submit {service} --data TEXT · svcmap status {service} --json"
@@ -164,7 +165,7 @@ const BAD: Style = AnsiColor::Red.on_default();
 
 fn state(state: Shown) -> Cell {
     let (glyph, style) = match state {
-        Shown::Stuck => ("✗", BAD),
+        Shown::Stuck | Shown::Failing => ("✗", BAD),
         Shown::Draining => ("◐", WARN),
         Shown::Full => ("■", WARN),
         Shown::Ready => ("●", OK),
@@ -237,6 +238,15 @@ fn push_not_ready(text: &mut String, report: &Report) {
     }
 }
 
+/// What the jobs of those fail of that are set aside for it.
+fn push_failing(text: &mut String, report: &Report) {
+    let failing = report.instances.iter().filter(|row| row.state == Shown::Failing);
+    for (place, row) in failing.take(NOT_READY_MAX).enumerate() {
+        let gap = if place == 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{gap}{}  {}", row.instance, why_not_ready(row));
+    }
+}
+
 fn why_not_ready(row: &InstanceRow) -> String {
     let jobs = u64::from(row.running) + u64::from(row.queued);
     match (row.state, row.since_finish_ms) {
@@ -246,6 +256,11 @@ fn why_not_ready(row: &InstanceRow) -> String {
         }
         (Shown::Stuck, None) => {
             format!("stuck: {} running, no handler has ever finished", row.running)
+        }
+        (Shown::Failing, _) => {
+            // An error is text from elsewhere: nothing of it may move the cursor.
+            let error = row.error.as_deref().unwrap_or_default().replace(char::is_control, " ");
+            format!("failing: {}", error.trim())
         }
         (state, _) => format!("{}, {} left", state.word(), count(jobs, "job")),
     }

@@ -10,8 +10,8 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let list = |before: &str, item: &str, after: &str| {
         [bytes(before), encode(&n).split_off(1), bytes(item).repeat(n), bytes(after)].concat()
     };
-    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
-    let (of_registration, of_entry) = (format!("0 0 {load}"), format!("0 0 {load} 0"));
+    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+    let (of_registration, of_entry) = (format!("0 0 {load} 0"), format!("0 0 {load} 0 0"));
     [
         error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("1 1 1 2 3 {load}"), "0 0", "")),
@@ -58,6 +58,17 @@ fn a_list_takes_the_room_of_what_came_and_not_of_what_was_announced() {
     assert_eq!(left, LIST_MAX - 1, "it is not read to its end");
     let of_names = [bytes("01 07"), encode(&u64::MAX).split_off(1)].concat();
     assert_eq!(decode::<FromMapper>(&of_names), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn an_error_that_is_told_has_its_limit() {
+    let mut filling = Filling::golden();
+    let mut put = |bytes| {
+        let entry = Entry { error: Some("x".repeat(bytes)), ..filling.entry() };
+        decode::<Change>(&encode(&Change::Put(entry))).map(|_| ())
+    };
+    assert_eq!(put(ERROR_BYTES_MAX), Ok(()));
+    assert_eq!(put(ERROR_BYTES_MAX + 1), Err(DecodeError::Malformed));
 }
 
 #[test]

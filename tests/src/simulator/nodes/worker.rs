@@ -67,6 +67,7 @@ impl WorkerNode {
             endpoints: vec![endpoint(self.process)],
             host: HOST,
             pid: 1,
+            error: None,
             load: self.server.load(now),
         }
     }
@@ -112,8 +113,8 @@ impl WorkerNode {
     }
 
     /// A handler ended.
-    pub fn handle_finished(&mut self, now: Timestamp, task: TaskId) {
-        self.server.handle_finished(now, task, Ending::Done, Vec::new());
+    pub fn handle_finished(&mut self, now: Timestamp, task: TaskId, ending: Ending) {
+        self.server.handle_finished(now, task, ending, Vec::new());
     }
 
     /// When something is due next.
@@ -137,6 +138,11 @@ impl WorkerNode {
         self.session.handle_timeout(now);
         if self.outgoing.sender.poll_timeout().is_some_and(|at| at <= now) {
             self.outgoing.sender.handle_timeout(now);
+        }
+        if self.server.wants_verdict(now) {
+            let (key, load) = (worker_key(self.number), self.server.load(now));
+            let verdict = self.outgoing.sender.judge(now, &key, &load);
+            self.server.handle_verdict(now, verdict);
         }
         for offer in self.outgoing.poll(now, effects) {
             self.server.handle_no_taker(offer);
@@ -176,7 +182,10 @@ impl WorkerNode {
                     }
                 }
                 // No client speaks JSON here, and handlers do not look at the flag.
-                ServerOutput::Reply { .. } | ServerOutput::Cancel(_) => {}
+                ServerOutput::Reply { .. }
+                | ServerOutput::Cancel(_)
+                | ServerOutput::SetAside { .. }
+                | ServerOutput::Trusted => {}
             }
         }
     }
@@ -185,6 +194,7 @@ impl WorkerNode {
         let load = self.server.load(now);
         assert!(load.busy() <= load.slots, "no slot is promised twice: {load:?}");
         self.session.handle_load(now, &load);
+        self.session.handle_error(self.server.error());
         while let Some(output) = self.session.poll_output() {
             match output {
                 SessionOutput::Send(message) => {

@@ -1,0 +1,75 @@
+//! How a worker sets itself aside, as its jobs fail while those of its peers do not, and comes back.
+
+use svcmap_proto::jobs::{FromWorker, Reason};
+use svcmap_proto::time::Timestamp;
+
+use super::{Server, ServerOutput};
+use crate::health::Verdict;
+use crate::intake::{Arrival, Ending, TaskId};
+
+impl Server {
+    /// Whether what the peers' loads say of this instance matters now: then
+    /// [`Server::handle_verdict`] is due before anything else.
+    pub fn wants_verdict(&self, now: Timestamp) -> bool {
+        !self.is_draining() && self.health.wants_verdict(now)
+    }
+
+    /// What the peers' loads say: see [`judge`](crate::health::judge).
+    pub fn handle_verdict(&mut self, now: Timestamp, verdict: Verdict) {
+        if self.health.handle_verdict(now, verdict) {
+            self.stand_aside(now);
+        }
+        self.credits.set_slots_max(self.health.slots_max());
+        self.promise(now);
+    }
+
+    /// What the last job failed of, while this instance does not take all jobs because of that.
+    pub fn error(&self) -> Option<&str> {
+        self.health.error()
+    }
+
+    /// A handler ended by itself.
+    pub(super) fn handle_health(&mut self, ending: Ending, error: &[u8]) {
+        if self.health.handle_ended(ending, error) {
+            self.answers.push_back(ServerOutput::Trusted);
+        }
+        self.credits.set_slots_max(self.health.slots_max());
+    }
+
+    /// Lets one job through, if it is time.
+    pub(super) fn let_one_through(&mut self, now: Timestamp) {
+        if self.health.handle_timeout(now) {
+            self.credits.set_slots_max(self.health.slots_max());
+        }
+    }
+
+    /// Takes a job, if there is room. One that comes while this instance is set aside was on its way:
+    /// it goes elsewhere, if it can.
+    pub(super) fn admit(&mut self, now: Timestamp, arrival: Arrival<'_>) -> Result<TaskId, Reason> {
+        if self.health.is_aside() && arrival.moves_left > 0 && !self.is_draining() {
+            self.intake.count_rejected();
+            return Err(Reason::NoCredit);
+        }
+        self.intake.admit(now, arrival, self.credits.promised())
+    }
+
+    /// Gives back what waits and can go elsewhere, and tells those who counted on promises. What runs
+    /// here goes on.
+    fn stand_aside(&mut self, now: Timestamp) {
+        for origin in self.intake.give_back() {
+            self.end_queued(now, origin, Reason::NoCredit);
+        }
+        self.offers.clear();
+        let senders = self.credits.void_all();
+        let load = self.load(now);
+        for sender in senders {
+            if let Some(to) = self.senders.connection(sender).cloned() {
+                let received_jobs = self.senders.received_jobs(sender);
+                self.answer(to, FromWorker::Pong { received_jobs, load });
+            }
+        }
+        let (error, pause) =
+            (self.health.error().unwrap_or_default().to_owned(), self.health.pause());
+        self.answers.push_back(ServerOutput::SetAside { error, pause });
+    }
+}
