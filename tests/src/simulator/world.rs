@@ -59,6 +59,11 @@ enum Event {
         to: Vec<Node>,
         publication: Rc<Publication>,
     },
+    /// A sender's user takes a job back.
+    Cancel {
+        sender: usize,
+        job: u64,
+    },
     /// A handler ends.
     Finish {
         worker: usize,
@@ -87,9 +92,9 @@ impl Event {
             }
             Event::Wake(node) | Event::Deliver { to: node, .. } => Some(*node),
             Event::Finish { worker, .. } => Some(Node::Worker(*worker)),
-            Event::Submit { sender, .. } | Event::Fault(Fault::Break { sender, .. }) => {
-                Some(Node::Sender(*sender))
-            }
+            Event::Submit { sender, .. }
+            | Event::Cancel { sender, .. }
+            | Event::Fault(Fault::Break { sender, .. }) => Some(Node::Sender(*sender)),
             _ => None,
         }
     }
@@ -225,13 +230,16 @@ impl World {
             Event::Arrival(stream) => {
                 let service_time = self.workload.service_time(stream);
                 let job = self.ledger.submit(now, stream, service_time);
-                self.happen(Event::Submit { sender: self.processes[stream], job });
+                let sender = self.processes[stream];
+                self.plan_cancel(sender, job);
+                self.happen(Event::Submit { sender, job });
                 let next = self.workload.next_arrival(stream);
                 if next < self.ends_at {
                     self.queue.push(next, Event::Arrival(stream));
                 }
             }
             Event::Submit { sender, job } => return self.submit(sender, job),
+            Event::Cancel { sender, job } => return self.cancel(sender, job),
             Event::Wake(node) => {
                 let wake_at = self.wake_at.of(node);
                 if *wake_at == Some(now) {
