@@ -1,6 +1,7 @@
 //! No work for nobody: jobs whose sender is gone, and the queue of a worker that drains, with real
 //! processes.
 
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -14,8 +15,6 @@ use svcmap_tests::{Count, PATIENCE, deployment, executable};
 use svcmap_worker::config::IntakeConfig;
 use svcmap_worker::{Client, HandlerError, Job, Outcome, Ticket, Worker};
 
-const SENDER: &str = "sender";
-
 /// A mapper with that beat, and one worker `w-1` of the service `nap`.
 fn deployment_with(beat: &str, flags: &[&str]) -> Deployment {
     let supervisor = Supervisor::with_executable(executable());
@@ -26,11 +25,37 @@ fn deployment_with(beat: &str, flags: &[&str]) -> Deployment {
     deployment
 }
 
-/// `submit` of so many jobs to `w-1`, as a process of its own.
-fn start_sender(deployment: &mut Deployment, data: &str, count: &str) {
-    let jobs = ["nap", "--instance", "w-1", "--data", data, "--count", count, "--hold", "60s"];
-    let jobs = [&jobs[..], &["--deadline", "60s"]].concat();
-    deployment.start_command(SENDER, "submit", &jobs).expect("it starts");
+/// `submit` of jobs to `w-1`, as a process of its own.
+struct Sender(Child);
+
+impl Sender {
+    fn start(deployment: &Deployment, data: &str, count: &str) -> Self {
+        let child = Command::new(executable())
+            .args(["submit", "nap", "--instance", "w-1", "--data", data, "--count", count])
+            .args(["--hold", "60s", "--deadline", "60s"])
+            .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("it starts"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.expect("a process"), signal).expect("it can be signalled");
+    }
+
+    /// Waits until it has ended by itself. Returns whether all of its jobs were done.
+    fn is_content(&mut self) -> bool {
+        self.0.wait().expect("it ends").success()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // One that has ended needs no signal.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn wait_for(deployment: &Deployment, what: &str, wanted: impl Fn(&InstanceRow) -> bool) {
@@ -38,20 +63,15 @@ fn wait_for(deployment: &Deployment, what: &str, wanted: impl Fn(&InstanceRow) -
     deployment.wait_for(what, is_it).expect(what);
 }
 
-fn signal(deployment: &Deployment, name: &str, signal: Signal) {
-    let pid = deployment.pid(name).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    kill_process(pid.expect("it runs"), signal).expect("it can be signalled");
-}
-
 #[test]
 fn the_queue_of_a_killed_sender_is_dropped_within_an_expiry() {
     let folder = tempfile::tempdir().unwrap();
     let marker = folder.path().join("ran");
     let exec = format!("sh -c 'echo ran >> {}; sleep 0.05'", marker.display());
-    let mut deployment = deployment_with("200ms", &["--queue", "511", "--exec", &exec]);
-    start_sender(&mut deployment, "x", "511");
+    let deployment = deployment_with("200ms", &["--queue", "511", "--exec", &exec]);
+    let sender = Sender::start(&deployment, "x", "511");
     wait_for(&deployment, "some of its jobs to be done", |row| row.done > 5 && row.queued > 300);
-    deployment.kill(SENDER).unwrap();
+    drop(sender);
     // That takes three beats, and all of them would take 25 seconds.
     wait_for(&deployment, "its queue to be empty", |row| row.queued + row.running == 0);
     let ran = || std::fs::read_to_string(&marker).unwrap().lines().count();
@@ -65,26 +85,26 @@ fn the_queue_of_a_killed_sender_is_dropped_within_an_expiry() {
 
 #[test]
 fn a_sender_that_stands_still_for_less_than_an_expiry_loses_nothing() {
-    let mut deployment = deployment_with("2s", &["--builtin", "sleep", "--queue", "40"]);
-    start_sender(&mut deployment, "100ms", "40");
+    let deployment = deployment_with("2s", &["--builtin", "sleep", "--queue", "40"]);
+    let mut sender = Sender::start(&deployment, "100ms", "40");
     wait_for(&deployment, "its jobs to be there", |row| row.accepted == 40 && row.queued > 5);
-    signal(&deployment, SENDER, Signal::STOP);
+    sender.signal(Signal::STOP);
     // All of them take four seconds, and the expiry is six.
     wait_for(&deployment, "all to be done", |row| row.done == 40);
-    signal(&deployment, SENDER, Signal::CONT);
-    assert!(deployment.wait_end(SENDER).unwrap().status.success());
+    sender.signal(Signal::CONT);
+    assert!(sender.is_content());
 }
 
 #[test]
 fn a_sender_that_stood_still_for_longer_gets_its_jobs_done_all_the_same() {
-    let mut deployment = deployment_with("300ms", &["--builtin", "sleep", "--queue", "40"]);
-    start_sender(&mut deployment, "100ms", "40");
+    let deployment = deployment_with("300ms", &["--builtin", "sleep", "--queue", "40"]);
+    let mut sender = Sender::start(&deployment, "100ms", "40");
     wait_for(&deployment, "its jobs to be there", |row| row.accepted == 40 && row.queued > 20);
-    signal(&deployment, SENDER, Signal::STOP);
+    sender.signal(Signal::STOP);
     wait_for(&deployment, "its queue to be empty", |row| row.queued + row.running == 0);
     wait_for(&deployment, "not all to be done", |row| row.done < 35);
-    signal(&deployment, SENDER, Signal::CONT);
-    assert!(deployment.wait_end(SENDER).unwrap().status.success());
+    sender.signal(Signal::CONT);
+    assert!(sender.is_content());
     wait_for(&deployment, "all to be done once", |row| row.done == 40);
 }
 
