@@ -4,7 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
+use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 use svcmap::commands::status::Report;
@@ -13,7 +13,7 @@ use svcmap::supervisor::Supervisor;
 use svcmap_proto::status::{InstanceRow, Shown};
 use svcmap_tests::{Count, PATIENCE, deployment, executable};
 use svcmap_worker::config::IntakeConfig;
-use svcmap_worker::{Client, HandlerError, Job, Outcome, Ticket, Worker};
+use svcmap_worker::{Client, DrainReport, HandlerError, Job, Outcome, Ticket, Worker};
 
 /// A mapper with that beat, and one worker `w-1` of the service `nap`.
 fn deployment_with(beat: &str, flags: &[&str]) -> Deployment {
@@ -163,6 +163,11 @@ impl Held {
     }
 }
 
+fn start_drain(worker: Worker) -> JoinHandle<DrainReport> {
+    let drain = move || worker.drain(2 * PATIENCE).unwrap();
+    Builder::new().name("drain".to_owned()).spawn(drain).unwrap()
+}
+
 #[test]
 fn a_drain_leaves_its_queue_to_others_at_once_and_starts_nothing_more() {
     let mut deployment = deployment();
@@ -172,13 +177,13 @@ fn a_drain_leaves_its_queue_to_others_at_once_and_starts_nothing_more() {
     deployment.start_worker("nap", "other", &["--builtin", "echo"]).unwrap();
     deployment.wait_ready(&[("nap", 2)]).unwrap();
     let Held { worker, started, release } = held;
-    let drain = thread::spawn(move || worker.drain(2 * PATIENCE));
+    let drain = start_drain(worker);
     // While its handler goes on with the first.
     let others = tickets.split_off(1);
     assert_eq!(Count::of(others).done, 2);
     assert_eq!(started.load(Ordering::Relaxed), 1);
     release.send(()).unwrap();
-    let report = drain.join().unwrap().unwrap();
+    let report = drain.join().unwrap();
     assert_eq!((report.finished, report.handed_back, report.abandoned), (1, 2, 0), "{report:?}");
     assert_eq!(Count::of(tickets).done, 1);
 }
@@ -190,10 +195,10 @@ fn a_drain_without_others_finishes_its_queue() {
     let client = deployment.client().unwrap();
     let tickets = held.fill(&deployment, &client);
     let Held { worker, started, release } = held;
-    let drain = thread::spawn(move || worker.drain(2 * PATIENCE));
+    let drain = start_drain(worker);
     wait_for(&deployment, "it to say so", |row| row.state == Shown::Draining);
     (0..3).for_each(|_| release.send(()).unwrap());
-    let report = drain.join().unwrap().unwrap();
+    let report = drain.join().unwrap();
     assert_eq!((report.finished, report.handed_back), (3, 0), "{report:?}");
     assert_eq!((started.load(Ordering::Relaxed), Count::of(tickets).done), (3, 3));
 }
