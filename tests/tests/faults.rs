@@ -22,7 +22,8 @@ fn run(scenario: Scenario) -> Findings {
     let (report, damage) = (&findings.report, findings.damage);
     assert!(report.submitted > 7500, "{report:?}");
     assert_eq!(report.outcomes.all() + damage.jobs_ended, report.submitted, "{findings:?}");
-    assert_eq!((damage.jobs_hung, damage.contradictions), (0, 0), "{findings:?}");
+    let wrong = (damage.jobs_hung, damage.contradictions, damage.jobs_for_nobody);
+    assert_eq!(wrong, (0, 0, 0), "{findings:?}");
     findings
 }
 
@@ -130,6 +131,31 @@ fn what_one_sender_gets_is_told_apart() {
     let all = 0.4 * findings.done_first + 0.6 * findings.done_others;
     assert!((all - share_done(&findings)).abs() < 0.01, "{findings:?}");
     assert_ne!(findings.done_first, findings.done_others);
+}
+
+/// Jobs so long, and beats so short, that some wait at workers for longer than an expiry.
+fn long_jobs(faults: Faults) -> Scenario {
+    let (service_time, beat) = (ms(200), ms(50));
+    Scenario { service_time, beat, utilisation: 0.95, faults, ..base() }
+}
+
+#[test]
+fn nobody_works_for_a_sender_that_ended_an_expiry_ago() {
+    // Without credits the queues of workers are long.
+    for policy in [Policy::NoCredits, Policy::Svcmap] {
+        let faults = Faults { sender_crash: Some(ms(500)), ..Faults::default() };
+        let findings = run(long_jobs(faults).with_rule(Rule::Shipped(policy)));
+        assert!(findings.damage.jobs_ended > 100, "{findings:?}");
+    }
+}
+
+#[test]
+fn a_cancelled_job_is_not_started_whatever_its_connection_did() {
+    let connection_loss = Some(ms(100));
+    let faults = Faults { cancelled: 0.2, connection_loss, ..Faults::default() };
+    let findings = run(long_jobs(faults).with_rule(Rule::Shipped(Policy::NoCredits)));
+    assert!(findings.damage.jobs_cancelled > 500, "{findings:?}");
+    assert!(findings.damage.connections_lost > 1000, "{findings:?}");
 }
 
 #[test]

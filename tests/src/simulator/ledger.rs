@@ -27,8 +27,18 @@ struct Job {
     /// When its current worker was chosen, and whether that was full.
     chosen_at: Timestamp,
     was_full: bool,
+    /// When its user took it back.
+    cancelled_at: Option<Timestamp>,
     /// Whether it came within the time that is measured.
     counts: bool,
+}
+
+/// A job that nobody waits for any more.
+#[derive(Clone, Copy, Debug)]
+struct Orphan {
+    service_time: Duration,
+    /// Until when it may be started: its sender's process has ended, and workers notice that.
+    until: Option<Timestamp>,
 }
 
 /// What went wrong, and what that did.
@@ -41,6 +51,11 @@ pub struct Damage {
     /// Jobs within the time that is measured that had no outcome when their sender's process ended.
     /// All others have one.
     pub jobs_ended: u64,
+    /// Jobs that were started an expiry after their sender's process had ended, or a beat after they
+    /// had been cancelled, or later: there must be none.
+    pub jobs_for_nobody: u64,
+    /// Jobs that were cancelled.
+    pub jobs_cancelled: u64,
     /// Most jobs that were at a worker while that stood still, or on their way there.
     pub jobs_trapped: u64,
     /// Jobs of which nobody heard until their deadline, which is an hour: there must be none.
@@ -78,10 +93,12 @@ pub struct Ledger {
     jobs: VecDeque<Option<Job>>,
     first_job: u64,
     open: usize,
-    /// How long jobs take that nobody waits for any more, and that may still be started.
-    orphans: BTreeMap<u64, Duration>,
+    /// Jobs that nobody waits for any more, and that may still be started.
+    orphans: BTreeMap<u64, Orphan>,
     /// What went wrong so far.
     pub damage: Damage,
+    /// A cancel has come by then, whatever the connection did.
+    beat: Duration,
     /// How long a job takes to its worker, at least.
     delay: Duration,
     truth: Arc<Truth>,
@@ -101,6 +118,7 @@ impl Ledger {
             open: 0,
             orphans: BTreeMap::new(),
             damage: Damage::default(),
+            beat: scenario.beat,
             delay: scenario.delay,
             truth: Arc::clone(truth),
             measurement: Measurement::new(measured_at, length, scenario.workers, interval),
@@ -129,7 +147,16 @@ impl Ledger {
         self.open += 1;
         let (due_at, chosen_at) = (now, now);
         let (was_started, was_full) = (false, false);
-        let job = Job { stream, due_at, service_time, was_started, chosen_at, was_full, counts };
+        let job = Job {
+            stream,
+            due_at,
+            service_time,
+            was_started,
+            chosen_at,
+            was_full,
+            cancelled_at: None,
+            counts,
+        };
         self.jobs.push_back(Some(job));
         self.first_job + self.jobs.len() as u64 - 1
     }
@@ -139,15 +166,27 @@ impl Ledger {
         let Some(job) = self.job(attempt) else {
             let orphan = self.orphans.remove(&attempt.job);
             self.damage.contradictions += u64::from(orphan.is_none());
-            return orphan.unwrap_or_default();
+            let late = orphan.and_then(|orphan| orphan.until).is_some_and(|until| until <= now);
+            self.damage.jobs_for_nobody += u64::from(late);
+            return orphan.map_or(Duration::ZERO, |orphan| orphan.service_time);
         };
         let again = std::mem::replace(&mut job.was_started, true);
         let job = *job;
         self.damage.contradictions += u64::from(again);
+        let late = job.cancelled_at.is_some_and(|at| now.since(at) > self.beat);
+        self.damage.jobs_for_nobody += u64::from(late);
         if job.counts {
             self.measurement.start(now.since(job.due_at).saturating_sub(self.delay));
         }
         job.service_time
+    }
+
+    /// Its user takes a job back. `false` if it has its outcome, or ended with its sender.
+    pub fn cancel(&mut self, now: Timestamp, number: u64) -> bool {
+        let Some(job) = self.job(AttemptId { job: number, attempt: 1 }) else { return false };
+        job.cancelled_at = Some(now);
+        self.damage.jobs_cancelled += 1;
+        true
     }
 
     /// A sender decided something, or met a full worker.
@@ -183,7 +222,7 @@ impl Ledger {
         match outcome {
             Outcome::Unknown(cause) => {
                 self.damage.jobs_hung += u64::from(*cause == Cause::Deadline);
-                self.leave(id.0, &job);
+                self.leave(id.0, &job, None);
             }
             Outcome::Refused(_) => self.damage.contradictions += u64::from(job.was_started),
             _ => {}
@@ -203,14 +242,14 @@ impl Ledger {
         self.measurement.end(ending, now.since(job.due_at));
     }
 
-    /// The process ends that has the open jobs of a stream.
-    pub fn end_sender(&mut self, stream: usize) {
+    /// The process ends that has the open jobs of a stream. Workers may start them until then.
+    pub fn end_sender(&mut self, stream: usize, until: Timestamp) {
         let mut ended = Vec::new();
         for (number, place) in (self.first_job..).zip(&mut self.jobs) {
             ended.extend(place.take_if(|job| job.stream == stream).map(|job| (number, job)));
         }
         for (number, job) in &ended {
-            self.leave(*number, job);
+            self.leave(*number, job, Some(until));
             self.damage.jobs_ended += u64::from(job.counts);
         }
         self.damage.senders_ended += 1;
@@ -218,9 +257,9 @@ impl Ledger {
     }
 
     /// Nobody waits for a job any more, but a worker may have it.
-    fn leave(&mut self, number: u64, job: &Job) {
+    fn leave(&mut self, number: u64, job: &Job, until: Option<Timestamp>) {
         if !job.was_started {
-            self.orphans.insert(number, job.service_time);
+            self.orphans.insert(number, Orphan { service_time: job.service_time, until });
         }
     }
 

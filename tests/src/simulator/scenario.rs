@@ -104,6 +104,8 @@ pub struct Faults {
     /// Mean time until a connection of a sender to a worker breaks, with all that is under way on
     /// it.
     pub connection_loss: Option<Duration>,
+    /// Share of the jobs that their user takes back, two service times after submission in the mean.
+    pub cancelled: f64,
     /// Mean time between two ends of a sender's process, whichever it is; another one takes over
     /// what comes from then on.
     pub sender_crash: Option<Duration>,

@@ -61,6 +61,11 @@ enum Event {
         to: Vec<Node>,
         publication: Rc<Publication>,
     },
+    /// A sender's user takes a job back.
+    Cancel {
+        sender: usize,
+        job: u64,
+    },
     /// A handler ends.
     Finish {
         worker: usize,
@@ -90,9 +95,9 @@ impl Event {
             }
             Event::Wake(node) | Event::Deliver { to: node, .. } => Some(*node),
             Event::Finish { worker, .. } => Some(Node::Worker(*worker)),
-            Event::Submit { sender, .. } | Event::Fault(Fault::Break { sender, .. }) => {
-                Some(Node::Sender(*sender))
-            }
+            Event::Submit { sender, .. }
+            | Event::Cancel { sender, .. }
+            | Event::Fault(Fault::Break { sender, .. }) => Some(Node::Sender(*sender)),
             _ => None,
         }
     }
@@ -244,7 +249,9 @@ impl World {
             Event::Arrival(stream) => {
                 let service_time = self.workload.service_time(stream);
                 let job = self.ledger.submit(now, stream, service_time);
-                self.happen(Event::Submit { sender: self.processes[stream], job });
+                let sender = self.processes[stream];
+                self.plan_cancel(sender, job);
+                self.happen(Event::Submit { sender, job });
                 self.plan_arrival(stream);
             }
             Event::Burst(stream) => {
@@ -254,6 +261,7 @@ impl World {
                 self.happen(Event::Submit { sender: self.processes[stream], job });
             }
             Event::Submit { sender, job } => return self.submit(sender, job),
+            Event::Cancel { sender, job } => return self.cancel(sender, job),
             Event::Wake(node) => {
                 let wake_at = self.wake_at.of(node);
                 if *wake_at == Some(now) {

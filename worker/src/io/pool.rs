@@ -60,8 +60,8 @@ impl Job {
         self.deadline.since(Clock.now())
     }
 
-    /// Whether nobody waits for it any more: it was cancelled, its deadline passed, or the grace of
-    /// a drain is over. A long-running handler looks here from time to time and returns early.
+    /// Whether nobody waits for it any more: it was cancelled, its deadline passed, its sender has
+    /// ended in order or has given it up, or the grace of a drain is over. A long-running handler looks here from time to time and returns early.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

@@ -79,8 +79,9 @@ impl Worker {
         self.thread.shared.status.wait(limit, |status| status.ended)
     }
 
-    /// Takes no more jobs, says so, finishes those that are here within `grace`, hands back what
-    /// was not started by then, and leaves.
+    /// Takes no more jobs, says so, and hands back what waits and can go elsewhere if another
+    /// instance is ready; finishes what is left within `grace`, hands back what was not started by
+    /// then, and leaves.
     ///
     /// # Errors
     /// If its thread had ended before.

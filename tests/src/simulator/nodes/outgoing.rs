@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use svcmap_proto::control::{Publication, ToMapper};
 use svcmap_proto::jobs::OfferId;
 use svcmap_proto::time::Timestamp;
+use svcmap_worker::outbox::JobId;
 use svcmap_worker::sender::{Sender, SenderOutput};
 
 use super::{Effect, Line, Message, Node, service};
@@ -74,6 +75,11 @@ impl Outgoing {
         let (worker, generation) = (wire.worker, wire.generation);
         self.sender.handle_link_unwritable(now, line.link);
         Some((worker, Line { generation, ..line }))
+    }
+
+    /// A user takes a job back.
+    pub fn cancel(&mut self, now: Timestamp, job: JobId) {
+        self.sender.handle_cancel(now, job);
     }
 
     /// Does what the sender wants done. Returns the offers for which there is no taker.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use svcmap::distribution::exponential;
 use svcmap_proto::control::{Registration, ToMapper};
+use svcmap_worker::outbox::JobId;
 
 use super::{Event, World};
 use crate::simulator::nodes::{Line, Message, Node};
@@ -150,7 +151,9 @@ impl World {
         let number = self.processes[stream];
         let node = Node::Sender(number);
         self.stopped.insert(node, Stop::Ended);
-        self.ledger.end_sender(stream);
+        // What it sent last is on its way.
+        let until = self.now + 3 * self.scenario.beat + 2 * self.scenario.delay;
+        self.ledger.end_sender(stream, until);
         let lines: Vec<_> = self.senders[number].outgoing.lines().collect();
         for (worker, line) in lines {
             self.send(node, Node::Worker(worker), Box::new(Message::Gone(line)));
@@ -181,6 +184,25 @@ impl World {
         if let Some(time) = crash.back_after {
             self.queue.push(self.now + time, Event::Fault(Fault::WorkerStarts(0)));
         }
+    }
+
+    /// A job comes: its user may take it back some time.
+    pub(super) fn plan_cancel(&mut self, sender: usize, job: u64) {
+        let share = self.scenario.faults.cancelled;
+        if share > 0.0 && self.luck.f64() < share {
+            let mean = 2 * self.scenario.service_time;
+            let at = self.now + mean.mul_f64(exponential(&mut self.luck));
+            self.queue.push(at, Event::Cancel { sender, job });
+        }
+    }
+
+    /// A user takes a job back, if it has no outcome yet.
+    pub(super) fn cancel(&mut self, sender: usize, job: u64) -> Option<Node> {
+        if !self.ledger.cancel(self.now, job) {
+            return None;
+        }
+        self.senders[sender].outgoing.cancel(self.now, JobId(job));
+        Some(Node::Sender(sender))
     }
 
     /// A process goes on: it reads all that waits before it does anything.
