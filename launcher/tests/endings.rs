@@ -1,6 +1,7 @@
 //! What a program starts ends with its job, however it tries to get away.
 
 use std::cell::Cell;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -251,10 +252,16 @@ fn what_cannot_be_started_was_not_begun_and_harms_nobody() {
     for _ in 0..2 {
         let error = run(&runner).unwrap_err();
         assert!(matches!(error, ExecError::Start(_)), "{error}");
-        assert!(error.to_string().contains("No such file"), "{error}");
+        assert!(error.to_string().contains("program: No such file"), "{error}");
     }
     std::fs::copy("/bin/true", &file).unwrap();
     assert!(becomes_true(|| run(&runner).is_ok()));
+    let script = directory.path().join("script");
+    std::fs::write(&script, "echo $1").unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = Program::parse(&format!("{} hi", script.display())).unwrap();
+    let runner = Runner::new(script.started_by(env!("CARGO_BIN_EXE_svcmap")));
+    assert_eq!(run(&runner).unwrap(), b"hi\n", "a script without an interpreter");
     // Nobody can be a keeper either.
     let nobody = Program::parse("true").unwrap().started_by("/nowhere/svcmap");
     assert!(matches!(run(&Runner::new(nobody)), Err(ExecError::Start(_))));

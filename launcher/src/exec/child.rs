@@ -16,6 +16,7 @@ use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{Signal, WaitOptions, kill_process_group};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -119,7 +120,7 @@ impl Keeper {
             let received = recvmsg(&self.worker, &mut into, &mut along, receive_flags());
             let bytes = match received {
                 Ok(message) => message.bytes,
-                Err(rustix::io::Errno::INTR) => continue,
+                Err(Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
             if bytes == 0 {
@@ -140,17 +141,17 @@ impl Keeper {
     }
 
     /// The one place where it is known that a program cannot be started.
-    fn start(&self, [stdin, stdout, stderr]: Stdio) -> std::io::Result<Child> {
+    fn start(&self, stdio: Stdio) -> std::io::Result<Child> {
         let Some((program, rest)) = self.orders.argv.split_first() else {
             return Err(std::io::ErrorKind::InvalidInput.into());
         };
-        Command::new(program)
-            .args(rest)
-            .stdin(stdin)
-            .stdout(stdout)
-            .stderr(stderr)
-            .process_group(0)
-            .spawn()
+        match spawn(Command::new(program).args(rest), &stdio) {
+            // A script that names no interpreter, as every shell starts it.
+            Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+                spawn(Command::new("/bin/sh").arg(program).args(rest), &stdio)
+            }
+            started => started,
+        }
     }
 
     /// Returns when what is left has to be killed: the program has ended, or was asked to and has
@@ -212,6 +213,15 @@ impl Keeper {
     }
 }
 
+fn spawn(command: &mut Command, [stdin, stdout, stderr]: &Stdio) -> std::io::Result<Child> {
+    command
+        .stdin(stdin.try_clone()?)
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .process_group(0)
+        .spawn()
+}
+
 impl Running {
     /// Takes note of whoever has ended. Returns whether there is anybody left.
     fn collect(&mut self) -> bool {
@@ -227,7 +237,7 @@ impl Running {
                 Ok(Some((pid, status))) if Some(pid) == number => {
                     self.status = Some(status.as_raw());
                 }
-                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) => return true,
                 Err(_) => return false,
             }

@@ -74,6 +74,7 @@ impl Runner {
         let mut keeper = self.keeper_of(&stdio).map_err(ExecError::Start)?;
         drop(stdio);
         let result = job.follow(payload, &mut keeper, deadline, is_cancelled);
+        let result = result.map_err(|error| self.named(error));
         if !keeper.is_idle() {
             let limit = self.program.kill_after + KILLED_WITHIN + KEEPER_PATIENCE;
             job.end(&mut keeper, Clock.now() + limit);
@@ -82,6 +83,17 @@ impl Runner {
             self.state().idle.push(keeper);
         }
         result
+    }
+
+    /// Says which program could not be started.
+    fn named(&self, error: ExecError) -> ExecError {
+        match (error, self.program.argv.first()) {
+            (ExecError::Start(error), Some(name)) => ExecError::Start(std::io::Error::new(
+                error.kind(),
+                format!("cannot start {name}: {error}"),
+            )),
+            (error, _) => error,
+        }
     }
 
     /// A keeper that was handed a job with these files.
@@ -98,8 +110,8 @@ impl Runner {
         Ok(keeper)
     }
 
-    /// Waits until no program runs, at most so much longer than ending one takes, and then ends
-    /// all keepers. To be called when every job was cancelled.
+    /// Waits until no program runs, no longer than ending one may take, and then ends all keepers.
+    /// To be called when every job was cancelled.
     pub fn finish(&self) {
         let limit = self.program.kill_after + KEEPER_PATIENCE + KILLED_WITHIN;
         let waited = self.one_ended.wait_timeout_while(self.state(), limit, |s| s.running > 0);
