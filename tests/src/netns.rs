@@ -3,6 +3,7 @@
 //!
 //! It takes root and `ip` and `ss` from iproute2.
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -76,6 +77,7 @@ impl Drop for Network {
         for namespace in hosts.chain([&self.switch]) {
             // What is missing was not made.
             let _ = Command::new("ip").args(["netns", "del", namespace]).output();
+            let _ = std::fs::remove_dir_all(names(namespace));
         }
     }
 }
@@ -92,6 +94,20 @@ impl Host {
         ip(&["-n", &self.namespace, "address", "flush", "dev", "eth0"]);
         self.add_address(number);
         self.address = address(number);
+    }
+
+    /// Lets that name mean that address for the processes that are started there, those that run
+    /// included if the name meant another one before.
+    pub fn set_name(&self, name: &str, address: &str) {
+        let folder = names(&self.namespace);
+        std::fs::create_dir_all(&folder).expect("root may do that");
+        // In place: `ip netns exec` puts this file over that of the machine.
+        std::fs::write(folder.join("hosts"), format!("{address} {name}\n")).expect("likewise");
+    }
+
+    /// Takes its network away. Nobody who is connected is told.
+    pub fn unplug(&self) {
+        ip(&["-n", &self.namespace, "link", "set", "eth0", "down"]);
     }
 
     /// Starts the command under test there. Its log goes to `log`.
@@ -182,6 +198,11 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Where `ip netns exec` looks for files of a namespace's own.
+fn names(namespace: &str) -> PathBuf {
+    ["/etc/netns", namespace].iter().collect()
 }
 
 /// Runs `ip`, which must succeed, and returns what it says.

@@ -82,7 +82,7 @@ fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
         .unwrap();
     let (lines, log) = mpsc::channel();
     let stderr = BufReader::new(worker.stderr.take().unwrap());
-    let reader = std::thread::spawn(move || {
+    let reader = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
         stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)).ok()
     });
     let wait_line = |words: &[&str]| {
@@ -110,7 +110,7 @@ fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
         process.kill().unwrap();
         process.wait().unwrap();
     }
-    reader.join().unwrap();
+    reader.unwrap().join().unwrap();
 }
 
 /// A mapper that welcomes everybody and has no room for the first registrations.

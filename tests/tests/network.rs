@@ -4,6 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use svcmap::commands::status::Report;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, Name};
 use svcmap_proto::time::Timestamp;
@@ -18,6 +19,13 @@ const EXPIRY: Duration = BEAT.saturating_mul(3);
 const CONTROL: u16 = 5555;
 const PUBLISH: u16 = 5556;
 
+fn start_mapper(host: &Host) -> (Process, Endpoint) {
+    let [bind, publish] = [CONTROL, PUBLISH].map(|port| format!("tcp://{}:{port}", host.address));
+    let beat = format!("{}ms", BEAT.as_millis());
+    let args = ["mapper", "--bind", &bind, "--publish", &publish, "--beat", &beat];
+    (host.start(&args, Stdio::null()), bind.parse().unwrap())
+}
+
 /// A mapper on the first host, a worker on the second and a sender on the third.
 struct Scene {
     client: Client,
@@ -31,11 +39,7 @@ impl Scene {
     /// `None` where there can be no namespaces.
     fn new() -> Option<Self> {
         let network = Network::new(3)?;
-        let mapper: Endpoint = format!("tcp://{}:{CONTROL}", address(1)).parse().unwrap();
-        let publish = format!("tcp://{}:{PUBLISH}", address(1));
-        let beat = format!("{}ms", BEAT.as_millis());
-        let args = ["mapper", "--bind", mapper.as_str(), "--publish", &publish, "--beat", &beat];
-        let running = network.hosts[0].start(&args, Stdio::null());
+        let (running, mapper) = start_mapper(&network.hosts[0]);
         let client = network.hosts[2].run(|| Client::connect([mapper.as_str()]).unwrap());
         let mut scene = Self { client, _processes: vec![running], mapper, network };
         scene.start_worker("a");
@@ -164,6 +168,25 @@ fn a_sender_that_gets_no_publications_any_more_asks_and_subscribes_anew() {
     eventually("news", || scene.age() < 2 * BEAT);
     assert_eq!(scene.sender_host().connections_to(CONTROL), control, "the other one lives");
     scene.finish_jobs(5);
+}
+
+#[test]
+fn a_mapper_whose_name_leads_elsewhere_by_now_is_found_there() {
+    let Some(network) = Network::new(3) else { return };
+    let [first, host, second] = &network.hosts[..] else { return };
+    host.set_name("mapper.test", &first.address);
+    let (_first, at_first) = start_mapper(first);
+    let (_second, at_second) = start_mapper(second);
+    let args = ["worker", "--service", "echo", "--builtin", "echo", "--mapper"];
+    let worker = host.start(&[&args[..], &["tcp://mapper.test:5555"]].concat(), Stdio::null());
+    let is_listed = |report: &Report| report.instances.len() == 1;
+    first.wait_for(&at_first, "the worker", is_listed);
+    host.set_name("mapper.test", &second.address);
+    first.unplug();
+    let lost_at = Clock.now();
+    let took = second.wait_for(&at_second, "the worker", is_listed).since(lost_at);
+    assert!(took < 2 * EXPIRY, "{took:?}");
+    drop(worker);
 }
 
 impl Scene {

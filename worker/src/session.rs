@@ -249,12 +249,13 @@ impl Session {
         self.epoch = Some(welcome.epoch);
         self.observed.clone_from(&welcome.observed);
         self.beat = Duration::from_millis(u64::from(welcome.beat_ms.max(1)));
-        if self.key.is_none() {
-            self.refusals.reset();
-        }
         self.expiry = Duration::from_millis(u64::from(welcome.expiry_ms)).max(self.beat);
         self.publish = Duration::from_millis(u64::from(welcome.publish_ms.max(1)));
         self.outputs.push_back(SessionOutput::Welcomed(welcome));
+        if self.key.is_none() {
+            // Nothing else can be refused.
+            self.refusals.reset();
+        }
         self.send_registration(now);
     }
 
