@@ -209,7 +209,7 @@ fn waiting_ends_when_the_condition_holds_or_the_time_is_over() {
     assert_eq!(output.status.code(), Some(69));
     assert_eq!(
         text(&output.stderr),
-        "error: still not resize>=3 after 0.5s: 1 ready\n  fix: svcmap status resize\n"
+        "error: still not resize>=3 after 500ms: 1 ready\n  fix: svcmap status resize\n"
     );
 }
 
