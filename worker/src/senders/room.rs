@@ -27,6 +27,14 @@ impl Senders {
         self.idle.set(id, is_idle.then_some(place))
     }
 
+    /// A job of a sender is gone that waits for no outcome.
+    pub fn handle_dropped(&mut self, id: SenderId) {
+        if let Some(sender) = self.senders.get_mut(&id) {
+            sender.here = sender.here.saturating_sub(1);
+            self.index(id);
+        }
+    }
+
     /// Whether a sender has jobs here without an outcome.
     pub fn has_jobs(&self, id: SenderId) -> bool {
         self.senders.get(&id).is_some_and(|sender| sender.here > 0)

@@ -92,6 +92,7 @@ impl Server {
         };
         for task in self.intake.take_queued(is_other) {
             self.leave(task.origin);
+            self.senders.handle_dropped(whose);
         }
         let running = self.intake.attached_of(whose);
         let running = running.filter(|(_, attempt)| !open.contains(attempt));

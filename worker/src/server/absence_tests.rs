@@ -126,6 +126,19 @@ fn what_hello_names_no_more_is_dropped_at_once() {
 }
 
 #[test]
+fn who_has_given_up_all_it_had_here_makes_room_for_others() {
+    let mut scene = Scene::new();
+    scene.say(at(10), ToWorker::Hello(SenderHello { connection: 2, ..hello() }));
+    for now in [11, 12] {
+        assert!(scene.server.senders.has_jobs(SENDER), "one runs, and one is detached");
+        let task = scene.running.take().expect("it runs");
+        scene.server.handle_finished(at(now), task, Ending::Done, Vec::new());
+        scene.act(at(now));
+    }
+    assert!(!scene.server.senders.has_jobs(SENDER));
+}
+
+#[test]
 fn who_says_goodbye_is_forgotten_with_all_that_is_not_detached() {
     let mut scene = Scene::new();
     scene.say(at(10), ToWorker::Goodbye);
