@@ -42,6 +42,8 @@ struct Job {
     /// How often it was handed over.
     moves: u8,
     rejected: Option<Reason>,
+    /// Why nobody knows how far an earlier attempt got: from then on the job may have run.
+    lost: Option<Cause>,
     place: Place,
     cancelled: bool,
     timer: Timestamp,
@@ -98,6 +100,7 @@ impl Outbox {
             tries: 0,
             moves: 0,
             rejected: None,
+            lost: None,
             place: Place::Waiting,
             cancelled: false,
             timer,
@@ -262,6 +265,7 @@ impl Outbox {
         let tries_max = self.tries_max;
         let Some((id, job)) = self.current(attempt) else { return };
         job.tries += 1;
+        job.lost = Some(cause);
         let again = job.spec.idempotent && !job.cancelled && job.tries < tries_max;
         if again && job.deadline() > now {
             self.wait_again(now, id);
@@ -283,7 +287,7 @@ impl Outbox {
         }
     }
 
-    /// Refuses a job that waits.
+    /// Refuses a job that waits; one that may have run is not told so, see [`truly`].
     pub fn refuse(&mut self, now: Timestamp, id: JobId, reason: Reason) {
         let Some(job) = self.jobs.get(&id) else { return };
         let waited = now.since(job.submitted_at);
@@ -423,7 +427,16 @@ impl Outbox {
         } else {
             self.handle_back(&job.spec.service);
         }
-        self.settled.push_back((id, outcome));
+        self.settled.push_back((id, truly(outcome, job.lost)));
+    }
+}
+
+/// How a job ended, in view of an attempt that was lost. `Refused` says that no handler started it,
+/// which nobody knows any more, whatever became of it afterwards.
+fn truly(outcome: Outcome, lost: Option<Cause>) -> Outcome {
+    match (outcome, lost) {
+        (Outcome::Refused(_), Some(cause)) => Outcome::Unknown(cause),
+        (outcome, _) => outcome,
     }
 }
 

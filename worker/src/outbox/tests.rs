@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use svcmap_proto::jobs::{OfferId, OfferedSlot};
+use svcmap_proto::names::Incarnation;
 
 use super::*;
 use crate::testing::*;
@@ -32,13 +34,19 @@ fn settled(outbox: &mut Outbox) -> Vec<(JobId, Outcome)> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { deadline_ms: u64, hold_ms: u64, idempotent: bool },
+    Submit {
+        deadline_ms: u64,
+        hold_ms: u64,
+        idempotent: bool,
+    },
     Assign,
     Ended(usize, Verdict),
     NeverSeen(usize),
     Lost(usize),
     Cancel(u64),
-    Pass(u64),
+    Refuse(u64),
+    /// So much time passes; what is with workers could be taken back from a link, or not.
+    Pass(u64, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -48,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Verdict::Abandoned),
         Just(Verdict::Rejected(Reason::Full)),
         Just(Verdict::Rejected(Reason::Cancelled)),
+        Just(Verdict::Rejected(Reason::TooLarge)),
+        Just(Verdict::HandedOver(slot())),
     ];
     prop_oneof![
         4 => (1u64..400, 0u64..400, any::<bool>()).prop_map(|(deadline_ms, hold_ms, idempotent)| {
@@ -58,7 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..4).prop_map(Step::NeverSeen),
         2 => (0usize..4).prop_map(Step::Lost),
         1 => (1u64..20).prop_map(Step::Cancel),
-        4 => (1u64..120).prop_map(Step::Pass),
+        1 => (1u64..20).prop_map(Step::Refuse),
+        4 => (1u64..120, any::<bool>()).prop_map(|(time, unsent)| Step::Pass(time, unsent)),
     ]
 }
 
@@ -68,25 +79,47 @@ struct Submitted {
     idempotent: bool,
     tries: u32,
     cancelled: bool,
+    /// An attempt of it was lost, and nobody knows how far it got.
+    may_have_run: bool,
+}
+
+fn slot() -> OfferedSlot {
+    OfferedSlot {
+        instance: name("b-1"),
+        incarnation: Incarnation(1),
+        offer: OfferId(1),
+        lifetime_ms: 100,
+        payload_bytes_max: 100,
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_job_is_settled_once_and_in_time(steps in prop::collection::vec(step(), 1..120)) {
+    fn every_job_is_settled_once_in_time_and_truly(
+        steps in prop::collection::vec(step(), 1..120),
+        stops in any::<bool>(),
+    ) {
         let mut outbox = Outbox::new(TRIES_MAX);
         let mut submitted: BTreeMap<JobId, Submitted> = BTreeMap::new();
         let mut outcomes: BTreeMap<JobId, Outcome> = BTreeMap::new();
         let mut under_way: Vec<AttemptId> = Vec::new();
         let mut now = at(0);
-        let end = std::iter::once(Step::Pass(1000));
-        for step in steps.into_iter().chain(end) {
+        let end = std::iter::once(Step::Pass(1000, false));
+        let last = steps.len() - 1;
+        for (index, step) in steps.into_iter().chain(end).enumerate() {
             match step {
                 Step::Submit { deadline_ms, hold_ms, idempotent } => {
                     let id = JobId(submitted.len() as u64 + 1);
                     let deadline = now + ms(deadline_ms);
-                    let job = Submitted { deadline, idempotent, tries: 0, cancelled: false };
+                    let job = Submitted {
+                        deadline,
+                        idempotent,
+                        tries: 0,
+                        cancelled: false,
+                        may_have_run: false,
+                    };
                     submitted.insert(id, job);
                     outbox.submit(now, id, spec(deadline_ms, hold_ms, idempotent));
                 }
@@ -102,7 +135,8 @@ proptest! {
                         let attempt = under_way.remove(which);
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         if !outcomes.contains_key(&JobId(attempt.job)) {
-                            job.tries += 1;
+                            job.tries += u32::from(!matches!(verdict, Verdict::HandedOver(_)));
+                            job.may_have_run |= *verdict == Verdict::Abandoned;
                         }
                         outbox.handle_ended(now, attempt, verdict, &key(), Vec::new());
                     }
@@ -118,12 +152,15 @@ proptest! {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         if !outcomes.contains_key(&JobId(attempt.job)) {
                             job.tries += 1;
+                            job.may_have_run = true;
                         }
                         outbox.handle_lost(now, attempt, Cause::PeerEnded);
-                        if !job.idempotent {
-                            // It may have run, so nobody else gets it.
-                            prop_assert!(outbox.waiting(&lane()).all(|id| id.0 != attempt.job));
-                        }
+                        // Only a job that may run twice gets another chance, and it does.
+                        let id = JobId(attempt.job);
+                        let has_chance = job.tries < TRIES_MAX && job.deadline > now;
+                        let again = job.idempotent && has_chance && !job.cancelled;
+                        let waits = outbox.waiting(&lane()).any(|waiting| waiting == id);
+                        prop_assert_eq!(waits, again && !outcomes.contains_key(&id));
                     }
                 }
                 Step::Cancel(job) => {
@@ -132,24 +169,35 @@ proptest! {
                     }
                     outbox.cancel(now, JobId(job));
                 }
-                Step::Pass(time) => {
-                    now = now + ms(time);
-                    outbox.handle_timeout(now, full, |_, _| false);
+                Step::Refuse(job) => {
+                    if outbox.waiting(&lane()).any(|id| id == JobId(job)) {
+                        outbox.refuse(now, JobId(job), Reason::NotJson);
+                    }
                 }
+                Step::Pass(time, unsent) => {
+                    now = now + ms(time);
+                    let mut withdrawn = Vec::new();
+                    outbox.handle_timeout(now, full, |attempt, _| {
+                        withdrawn.extend(unsent.then_some(attempt));
+                        unsent
+                    });
+                    under_way.retain(|attempt| !withdrawn.contains(attempt));
+                }
+            }
+            if stops && index == last {
+                outbox.stop(now);
             }
             for (id, outcome) in settled(&mut outbox) {
                 let job = &submitted[&id];
                 prop_assert!(job.tries <= TRIES_MAX);
-                if outcome == Outcome::Unknown(Cause::PeerEnded) && job.idempotent {
-                    let last_chance = job.tries == TRIES_MAX || job.deadline <= now;
-                    prop_assert!(last_chance || job.cancelled);
-                }
+                let is_refused = matches!(outcome, Outcome::Refused(_));
+                prop_assert!(!(is_refused && job.may_have_run), "refused, although it may have run");
                 prop_assert_eq!(outcomes.insert(id, outcome), None, "settled twice");
             }
             let waiting = outbox.waiting(&lane()).count();
             let with_workers = u32::try_from(outbox.len() - waiting).unwrap();
             prop_assert_eq!(outbox.under_way(&name("resize")), with_workers);
-            if matches!(step, Step::Pass(_)) {
+            if matches!(step, Step::Pass(..)) {
                 for (id, job) in &submitted {
                     let late = job.deadline + DEADLINE_TICK <= now;
                     prop_assert!(!late || outcomes.contains_key(id), "no outcome in time");
