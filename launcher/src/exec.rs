@@ -129,8 +129,8 @@ pub enum ExecError {
         /// The limit.
         limit_bytes: usize,
     },
-    /// It ran at the job's deadline; it was killed.
-    #[error("the program was killed at the job's deadline")]
+    /// It ran at the job's deadline or run limit; it was killed.
+    #[error("the program was killed as the job's time was over")]
     Deadline,
     /// The sender took the job back; the program was killed.
     #[error("cancelled; the program was killed")]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::control::Entry;
 use crate::load::{Load, State};
-use crate::names::{Endpoint, InstanceKey, Name};
+use crate::names::{Endpoint, HostId, InstanceKey, Name};
 
 /// Handlers that finish nothing for this long while jobs wait are taken for stuck. A long job is
 /// not: see [`Shown::of`].
@@ -127,6 +127,21 @@ pub struct InstanceRow {
     pub oldest_queued_ms: u32,
     /// Time since a handler last finished; `null` before the first.
     pub since_finish_ms: Option<u32>,
+    /// Whether somebody listens at its address, where that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+    /// From which host that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Why nobody can be reached there from that host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
+    /// All its addresses, best first.
+    #[serde(skip)]
+    pub endpoints: Vec<Endpoint>,
+    /// On which machine it runs.
+    #[serde(skip)]
+    pub host: HostId,
 }
 
 /// What an instance speaks.
@@ -312,6 +327,11 @@ impl InstanceRow {
             rejected: load.rejected,
             oldest_queued_ms: load.oldest_queued_ms,
             since_finish_ms: load.since_finish_ms,
+            reachable: None,
+            from: None,
+            unreachable: None,
+            endpoints: entry.endpoints.clone(),
+            host: entry.host,
         }
     }
 }

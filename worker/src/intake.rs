@@ -8,7 +8,7 @@ use std::time::Duration;
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::SenderId;
-use svcmap_proto::time::{Timestamp, wire_ms};
+use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::IntakeConfig;
 use crate::credits::Occupancy;
@@ -35,6 +35,8 @@ pub enum Origin {
     Client(RequestId),
     /// That of a client of the JSON dialect, which knows that it was taken and expects no more.
     Nobody,
+    /// Whose it was has been told that its time to run is over, which its handler ignores.
+    Overdue,
 }
 
 /// Names the request of a client that waits. Never used twice.
@@ -50,8 +52,10 @@ pub struct Task {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: Vec<u8>,
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// When it came.
     pub arrived_at: Timestamp,
     /// How often it may still be handed over.
@@ -65,8 +69,10 @@ pub struct Arrival<'a> {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: &'a [u8],
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// How often it may be handed over.
     pub moves_left: u8,
 }
@@ -85,8 +91,8 @@ pub struct Promised {
 pub struct Finished {
     /// Whose it was.
     pub origin: Origin,
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
     /// How long it was here.
     pub here: Duration,
 }
@@ -111,13 +117,45 @@ pub enum Cancelled {
     NotFound,
 }
 
+/// A job whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// Its deadline passed while it waited, and it is gone.
+    Waiting(Origin),
+    /// Its deadline passed while it runs: tell the handler.
+    Running(Origin, TaskId),
+    /// It has run for as long as it may: tell the handler, and its sender. It counts as running until
+    /// its handler ends.
+    RunLimit {
+        /// Whose it is.
+        origin: Origin,
+        /// Which job.
+        task: TaskId,
+        /// For how long it was to run at most.
+        limit: Duration,
+        /// When its sender stops waiting, if it does.
+        deadline: Option<Timestamp>,
+        /// How long it has been here.
+        here: Duration,
+    },
+}
+
 #[derive(Debug)]
 struct Running {
     origin: Origin,
     bytes: usize,
-    deadline: Timestamp,
+    deadline: Option<Timestamp>,
+    /// When it has run for as long as it may.
+    limit_at: Option<Timestamp>,
     arrived_at: Timestamp,
     started_at: Timestamp,
+}
+
+impl Running {
+    /// The next point in time at which it concerns somebody.
+    fn ends_at(&self) -> Option<Timestamp> {
+        earliest(self.deadline, self.limit_at)
+    }
 }
 
 /// See the module.
@@ -164,7 +202,7 @@ impl Intake {
         arrival: Arrival<'_>,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
-        let Arrival { origin, payload, deadline, moves_left } = arrival;
+        let Arrival { origin, payload, deadline, run_limit, moves_left } = arrival;
         if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
@@ -173,9 +211,10 @@ impl Intake {
         self.next_task += 1;
         self.bytes += payload.len();
         self.load.accepted += 1;
-        self.deadlines.insert((deadline, id));
+        deadline.map(|deadline| self.deadlines.insert((deadline, id)));
         let payload = payload.to_vec();
-        let task = Task { id, origin, payload, deadline, arrived_at: now, moves_left };
+        let arrived_at = now;
+        let task = Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left };
         self.queue.push_back(task);
         Ok(id)
     }
@@ -183,7 +222,7 @@ impl Intake {
     fn check(
         &self,
         now: Timestamp,
-        deadline: Timestamp,
+        deadline: Option<Timestamp>,
         bytes: usize,
         promised: Promised,
     ) -> Result<(), Reason> {
@@ -191,7 +230,7 @@ impl Intake {
             Err(Reason::Draining)
         } else if bytes > self.config.payload_bytes_max {
             Err(Reason::TooLarge)
-        } else if deadline <= now {
+        } else if deadline.is_some_and(|deadline| deadline <= now) {
             Err(Reason::Expired)
         } else if self.len() + promised.slots as usize >= self.config.slots() as usize
             || self.bytes + promised.bytes + bytes > self.config.jobs_bytes_max
@@ -212,9 +251,12 @@ impl Intake {
             origin: task.origin,
             bytes: task.payload.len(),
             deadline: task.deadline,
+            limit_at: task.run_limit.map(|limit| now + limit),
             arrived_at: task.arrived_at,
             started_at: now,
         };
+        self.forget_deadline(task.deadline, task.id);
+        running.ends_at().map(|at| self.deadlines.insert((at, task.id)));
         self.running.insert(task.id, running);
         Some(task)
     }
@@ -227,11 +269,11 @@ impl Intake {
         ending: Ending,
     ) -> Option<Finished> {
         let running = self.running.remove(&id)?;
-        self.deadlines.remove(&(running.deadline, id));
+        self.forget_deadline(running.ends_at(), id);
         self.bytes -= running.bytes;
         match ending {
-            Ending::Done => self.load.done += 1,
-            Ending::Failed => self.load.failed += 1,
+            Ending::Done if running.origin != Origin::Overdue => self.load.done += 1,
+            Ending::Done | Ending::Failed => self.load.failed += 1,
         }
         self.finished_at = Some(now);
         self.learn(now.since(running.started_at));
@@ -250,7 +292,7 @@ impl Intake {
         let (place, _) = self.queue.iter().enumerate().find(is_movable)?;
         let task = self.queue.remove(place)?;
         self.bytes -= task.payload.len();
-        self.deadlines.remove(&(task.deadline, task.id));
+        self.forget_deadline(task.deadline, task.id);
         Some(task)
     }
 
@@ -287,19 +329,30 @@ impl Intake {
         }
     }
 
-    /// Jobs whose deadline has passed: those that waited are gone, for those that run it is time
-    /// that their handlers stop. Each is returned once.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<(Origin, Cancelled)> {
+    /// Jobs whose deadline or time to run is over. Each is returned once.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
         let mut expired = Vec::new();
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(running) = self.running.get(&id) {
-                expired.push((running.origin, Cancelled::Running(id)));
+            if let Some(running) = self.running.get_mut(&id) {
+                let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+                // Once its sender has stopped waiting, nobody is to be told of the other.
+                running.limit_at.take_if(|_| is_late);
+                let Running { origin, deadline, arrived_at, started_at, .. } = *running;
+                expired.push(if is_late {
+                    running.deadline = None;
+                    Expired::Running(origin, id)
+                } else {
+                    let limit_at = running.limit_at.take().unwrap_or(now);
+                    (running.origin, running.deadline) = (Origin::Overdue, None);
+                    let (limit, here) = (limit_at.since(started_at), now.since(arrived_at));
+                    Expired::RunLimit { origin, task: id, limit, deadline, here }
+                });
             } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
-                expired.push((self.queue[index].origin, Cancelled::Removed));
+                expired.push(Expired::Waiting(self.queue[index].origin));
                 self.remove_queued(index);
             }
         }
@@ -354,9 +407,13 @@ impl Intake {
     fn remove_queued(&mut self, index: usize) {
         if let Some(task) = self.queue.remove(index) {
             self.bytes -= task.payload.len();
-            self.deadlines.remove(&(task.deadline, task.id));
+            self.forget_deadline(task.deadline, task.id);
             self.load.rejected += 1;
         }
+    }
+
+    fn forget_deadline(&mut self, deadline: Option<Timestamp>, id: TaskId) {
+        deadline.map(|at| self.deadlines.remove(&(at, id)));
     }
 
     fn learn(&mut self, service_time: Duration) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
 use svcmap_proto::names::{InstanceKey, Name};
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
-pub use job::{Assigned, JobId, JobSpec, Lane};
+pub use job::{Assigned, JobId, JobSpec, Lane, Standing};
 
 /// After the deadline the worker's own word gets this long: it knows whether the job was started.
 const DEADLINE_TICK: Duration = Duration::from_millis(50);
@@ -21,6 +21,9 @@ const MOVES_MAX: u8 = 3;
 
 /// How often a waiting job is looked at for whether anybody serves it at all.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A mapper that is there has told by then who serves a service.
+const NEWS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +49,39 @@ struct Job {
     lost: Option<Cause>,
     place: Place,
     cancelled: bool,
-    timer: Timestamp,
+    /// When somebody was last known to serve it, or it began to wait.
+    served_at: Timestamp,
+    /// When it is to be looked at; `None` while a worker has it and nothing is due.
+    timer: Option<Timestamp>,
 }
 
 impl Job {
-    fn deadline(&self) -> Timestamp {
-        self.submitted_at + self.spec.deadline
+    fn deadline(&self) -> Option<Timestamp> {
+        self.spec.deadline.map(|deadline| self.submitted_at + deadline)
+    }
+
+    fn is_expired(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Until when it waits for a worker with room.
+    fn held_until(&self) -> Option<Timestamp> {
+        let held = self.spec.hold.map(|hold| self.submitted_at + hold);
+        earliest(held, self.deadline())
+    }
+
+    /// When a job that begins to wait is to be looked at: if its hold is over, at once.
+    fn first_look_at(&self, now: Timestamp) -> Timestamp {
+        let look_at = now + LOOK_INTERVAL;
+        self.held_until().map_or(look_at, |held| held.clamp(now, look_at))
+    }
+
+    /// When a job that waits on is to be looked at again.
+    fn look_at(&self, now: Timestamp, patience: Duration) -> Timestamp {
+        let hold = self.spec.hold.map(|hold| self.submitted_at + hold);
+        let ends = [hold, self.deadline(), Some(self.served_at + patience)];
+        let ends = ends.into_iter().flatten().filter(|end| *end > now);
+        ends.fold(now + LOOK_INTERVAL, Timestamp::min)
     }
 
     fn lane(&self) -> Lane {
@@ -63,6 +93,7 @@ impl Job {
 #[derive(Debug)]
 pub struct Outbox {
     tries_max: u32,
+    patience: Duration,
     jobs: BTreeMap<JobId, Job>,
     waiting: BTreeMap<Lane, VecDeque<JobId>>,
     /// Lanes that have waiting jobs and may have found room.
@@ -70,30 +101,27 @@ pub struct Outbox {
     timers: BTreeSet<(Timestamp, JobId)>,
     /// How many jobs of each service are with workers.
     under_way: BTreeMap<Name, u32>,
-    /// How long jobs are held that do not say so themselves.
-    holds: BTreeMap<Name, Duration>,
     settled: VecDeque<(JobId, Outcome)>,
 }
 
 impl Outbox {
-    /// Empty; a job is tried at so many workers at most.
-    pub fn new(tries_max: u32) -> Self {
+    /// Empty; a job is tried at so many workers at most, and waits so long while nobody is there.
+    pub fn new(tries_max: u32, patience: Duration) -> Self {
         Self {
             tries_max,
+            patience,
             jobs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
             under_way: BTreeMap::new(),
-            holds: BTreeMap::new(),
             settled: VecDeque::new(),
         }
     }
 
     /// A new job. It waits until [`Outbox::assign`] gives it to a worker.
     pub fn submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
-        let timer = now.max(self.held_until(now, &spec).min(now + LOOK_INTERVAL));
-        let job = Job {
+        let mut job = Job {
             spec,
             submitted_at: now,
             attempts: 0,
@@ -103,29 +131,16 @@ impl Outbox {
             lost: None,
             place: Place::Waiting,
             cancelled: false,
-            timer,
+            served_at: now,
+            timer: None,
         };
+        let timer = job.first_look_at(now);
+        job.timer = Some(timer);
         let lane = job.lane();
         self.timers.insert((timer, id));
         self.jobs.insert(id, job);
         self.waiting.entry(lane.clone()).or_default().push_back(id);
         self.dirty.insert(lane);
-    }
-
-    /// How long jobs of a service are held from now on, unless they say so themselves. Before this
-    /// is known they are held until their deadlines.
-    pub fn set_hold(&mut self, service: &Name, hold: Duration) {
-        match self.holds.get_mut(service) {
-            Some(known) => *known = hold,
-            None => {
-                self.holds.insert(service.clone(), hold);
-            }
-        }
-    }
-
-    fn held_until(&self, submitted_at: Timestamp, spec: &JobSpec) -> Timestamp {
-        let hold = spec.hold.or_else(|| self.holds.get(&spec.service).copied());
-        submitted_at + hold.map_or(spec.deadline, |hold| hold.min(spec.deadline))
     }
 
     /// The next lane whose first job may have found room; each is returned once. Of a service's,
@@ -142,16 +157,32 @@ impl Outbox {
         self.dirty.extend(lanes_of(&self.waiting, service).map(|(lane, _)| lane.clone()));
     }
 
-    /// More is known of who serves a service: what waits there is looked at as soon as its hold is
-    /// over.
-    pub fn look(&mut self, now: Timestamp, service: &Name) {
-        let lanes = lanes_of(&self.waiting, service);
-        let ids: Vec<_> = lanes.flat_map(|(_, ids)| ids).copied().collect();
-        for id in ids {
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let held = self.held_until(job.submitted_at, &job.spec).max(now);
-            self.set_timer(id, held.min(job.timer));
+    /// More is known of who serves a service: jobs that wait in a lane that `is_served` by nobody are
+    /// looked at now, and those whose hold is over.
+    pub fn look(&mut self, now: Timestamp, service: &Name, is_served: impl Fn(&Lane) -> bool) {
+        let is_due = |job: &Job| job.held_until().is_some_and(|held| held <= now);
+        let mut due = Vec::new();
+        for (lane, ids) in lanes_of(&self.waiting, service) {
+            let is_served = is_served(lane);
+            due.extend(ids.iter().filter(|id| !is_served || self.jobs.get(id).is_some_and(is_due)));
         }
+        for id in due {
+            self.set_timer(id, Some(now));
+        }
+    }
+
+    /// Lanes whose jobs have waited for longer than any news of their services should take.
+    pub fn slow_lanes(&self, now: Timestamp) -> impl Iterator<Item = &Lane> {
+        let is_slow = move |ids: &VecDeque<JobId>| {
+            let first = ids.front().and_then(|id| self.jobs.get(id));
+            first.is_some_and(|job| job.submitted_at + NEWS_LIMIT <= now)
+        };
+        self.waiting.iter().filter(move |(_, ids)| is_slow(ids)).map(|(lane, _)| lane)
+    }
+
+    /// Nobody is known that a new job could go to: it is looked at now.
+    pub fn look_at(&mut self, now: Timestamp, id: JobId) {
+        self.set_timer(id, Some(now));
     }
 
     /// The job that has waited longest in a lane.
@@ -204,11 +235,12 @@ impl Outbox {
         let assigned = Assigned {
             attempt: AttemptId { job: id.0, attempt: job.attempts },
             deadline: job.deadline(),
+            run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
             moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
         };
-        self.set_timer(id, assigned.deadline + DEADLINE_TICK);
+        self.set_timer(id, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
         Some(assigned)
     }
 
@@ -267,7 +299,7 @@ impl Outbox {
         job.tries += 1;
         job.lost = Some(cause);
         let again = job.spec.idempotent && !job.cancelled && job.tries < tries_max;
-        if again && job.deadline() > now {
+        if again && !job.is_expired(now) {
             self.wait_again(now, id);
         } else {
             self.settle(id, Outcome::Unknown(cause));
@@ -294,6 +326,13 @@ impl Outbox {
         self.settle(id, Outcome::Refused(Refusal { reason, attempts: job.tries, waited }));
     }
 
+    /// This process was suspended for so long: in that time nobody could be heard of.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        for job in self.jobs.values_mut() {
+            job.served_at = now.min(job.served_at + gap);
+        }
+    }
+
     /// No more jobs are sent: what waits is refused, what is under way is unknown.
     pub fn stop(&mut self, now: Timestamp) {
         let ids: Vec<_> = self.jobs.keys().copied().collect();
@@ -315,13 +354,13 @@ impl Outbox {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Acts on every deadline and hold that has passed. `verdict_on` says why a lane finds no
-    /// worker, or `None` if too little is known: then its jobs wait on, until their deadlines.
-    /// `withdraw` takes back an attempt from its link, if it was not sent.
+    /// Acts on every deadline, hold and patience that has passed. `standing` says what is known of
+    /// those that a lane's jobs may go to. `withdraw` takes back an attempt from its link, if it was
+    /// not sent.
     pub fn handle_timeout(
         &mut self,
         now: Timestamp,
-        verdict_on: impl Fn(&Lane) -> Option<Reason>,
+        standing: impl Fn(&Lane) -> Standing,
         mut withdraw: impl FnMut(AttemptId, u64) -> bool,
     ) {
         while let Some(&(at, id)) = self.timers.first() {
@@ -329,7 +368,8 @@ impl Outbox {
                 break;
             }
             self.timers.pop_first();
-            let Some(job) = self.jobs.get(&id) else { continue };
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.timer = None;
             let attempt = AttemptId { job: id.0, attempt: job.attempts };
             match job.place {
                 Place::At(link) if withdraw(attempt, link) => {
@@ -337,23 +377,39 @@ impl Outbox {
                 }
                 Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
                 Place::Waiting => {
-                    let held = self.held_until(job.submitted_at, &job.spec);
-                    let deadline = job.deadline();
-                    let verdict = match verdict_on(&job.lane()) {
-                        // A worker has seen it: what that said tells more.
-                        Some(Reason::NoCredit) => job.rejected.or(Some(Reason::NoCredit)),
-                        verdict => verdict.or(job.rejected),
-                    };
-                    match verdict {
-                        // Room may turn up within the hold; a service rarely does.
-                        Some(reason @ Reason::NoSuchService) => self.refuse(now, id, reason),
-                        Some(reason) if held <= now => self.refuse(now, id, reason),
-                        _ if deadline <= now => self.refuse(now, id, Reason::Expired),
-                        Some(_) => self.set_timer(id, held.min(now + LOOK_INTERVAL)),
-                        None => self.set_timer(id, deadline.min(now + LOOK_INTERVAL)),
-                    }
+                    let lane = job.lane();
+                    self.handle_wait(now, id, standing(&lane));
                 }
             }
+        }
+    }
+
+    /// A job waits on, or has waited for long enough.
+    fn handle_wait(&mut self, now: Timestamp, id: JobId, standing: Standing) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Standing::Served(_) = standing {
+            job.served_at = now;
+        }
+        let is_patient = job.served_at + self.patience > now;
+        let is_held = job.held_until().is_none_or(|held| held > now);
+        let is_new = job.submitted_at + NEWS_LIMIT > now;
+        let refused = match standing {
+            // A worker has seen it: what that said tells more.
+            Standing::Served(Reason::NoCredit) if !is_held => {
+                job.rejected.or(Some(Reason::NoCredit))
+            }
+            Standing::Served(reason) if !is_held => Some(reason),
+            Standing::Missed(reason) if !is_held || !is_patient => Some(reason),
+            Standing::Unserved(reason) => Some(reason),
+            Standing::Warming if !is_patient => Some(Reason::NoSuchService),
+            Standing::Unheard if !(is_held || is_new) || !is_patient => Some(Reason::NoMapper),
+            _ if job.is_expired(now) => Some(Reason::Expired),
+            _ => None,
+        };
+        let look_at = job.look_at(now, self.patience);
+        match refused {
+            Some(reason) => self.refuse(now, id, reason),
+            None => self.set_timer(id, Some(look_at)),
         }
     }
 
@@ -383,15 +439,15 @@ impl Outbox {
     /// Back to the head of its lane: it has waited longest.
     fn wait_again(&mut self, now: Timestamp, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.place = Place::Waiting;
+        (job.place, job.served_at) = (Place::Waiting, now);
         let lane = job.lane();
         self.handle_back(&lane.service);
         let Some(job) = self.jobs.get(&id) else { return };
         // A hold that has passed meanwhile still allows one more look for room.
-        let timer = self.held_until(job.submitted_at, &job.spec).max(now);
+        let timer = job.first_look_at(now);
         self.waiting.entry(lane.clone()).or_default().push_front(id);
         self.dirty.insert(lane);
-        self.set_timer(id, timer);
+        self.set_timer(id, Some(timer));
     }
 
     /// A job of that service is with a worker no more: others may go.
@@ -402,17 +458,17 @@ impl Outbox {
         self.touch(service);
     }
 
-    fn set_timer(&mut self, id: JobId, at: Timestamp) {
+    fn set_timer(&mut self, id: JobId, timer: Option<Timestamp>) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            self.timers.remove(&(job.timer, id));
-            job.timer = at;
-            self.timers.insert((at, id));
+            let before = std::mem::replace(&mut job.timer, timer);
+            before.map(|at| self.timers.remove(&(at, id)));
+            timer.map(|at| self.timers.insert((at, id)));
         }
     }
 
     fn settle(&mut self, id: JobId, outcome: Outcome) {
         let Some(job) = self.jobs.remove(&id) else { return };
-        self.timers.remove(&(job.timer, id));
+        job.timer.map(|at| self.timers.remove(&(at, id)));
         if job.place == Place::Waiting {
             let lane = job.lane();
             if let Some(queue) = self.waiting.get_mut(&lane) {

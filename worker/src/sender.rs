@@ -13,20 +13,21 @@ mod links;
 mod pace;
 mod roster;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
-use svcmap_proto::names::{Endpoint, HostId, Name, SenderId};
+use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
 use crate::link::{Identity, Timing};
 use crate::observation::Observation;
-use crate::outbox::{JobId, JobSpec, Outbox};
+use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Knowledge, Peers, PeersOutput};
 use crate::rep::RepWorker;
@@ -87,6 +88,19 @@ pub enum SenderOutput {
         /// Which mapper.
         mapper: usize,
     },
+    /// Jobs for this service wait, as no mapper has told who serves it: worth a warning.
+    Unheard(Name),
+    /// A worker cannot be reached: worth a warning. Told seldomer and seldomer.
+    Unreachable {
+        /// Which worker.
+        key: InstanceKey,
+        /// At which address.
+        endpoint: Endpoint,
+        /// How often in a row.
+        failures: u32,
+        /// What is wrong, as far as is known here.
+        trouble: Trouble,
+    },
     /// Those who measure want to know this; only after [`Sender::observe`].
     Observed(Observation),
     /// A peer has no use for a slot that was offered to it: [`Server::handle_no_taker`].
@@ -102,6 +116,23 @@ pub enum SenderOutput {
     },
 }
 
+/// Why a worker cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nobody answers there. The system may know more.
+    NoAnswer,
+    /// It speaks other versions of the protocol.
+    WrongVersion,
+    /// It has only addresses that mean something on another host.
+    OtherHost,
+}
+
+/// Time between two looks for what jobs wait for in vain. It doubles while there is something to say.
+const TROUBLE_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest time between two such looks.
+const TROUBLE_MAX: Duration = Duration::from_secs(64);
+
 /// See the module.
 pub struct Sender {
     identity: Identity,
@@ -113,6 +144,9 @@ pub struct Sender {
     observe: bool,
     /// When closed links of ended lives are forgotten next. Nobody waits for it.
     sweep_at: Timestamp,
+    /// When waiting jobs are next looked at for what is wrong, and after which time again.
+    trouble_at: Timestamp,
+    trouble_pause: Duration,
     random: fastrand::Rng,
     links: Links,
     asks: Asks,
@@ -145,11 +179,13 @@ impl Sender {
             },
             host,
             timing: Timing { beat, expiry, idle: config.idle },
-            outbox: Outbox::new(config.attempts_max),
+            outbox: Outbox::new(config.attempts_max, config.patience),
             peers: Peers::new(mappers, seed),
             choice,
             observe: false,
             sweep_at: Timestamp::default(),
+            trouble_at: Timestamp::default(),
+            trouble_pause: TROUBLE_FIRST,
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             asks: Asks::default(),
@@ -191,7 +227,11 @@ impl Sender {
     pub fn handle_submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
         self.statistics.submitted += 1;
         let followed = self.peers.follow(now, &spec.service);
+        let lane = Lane { service: spec.service.clone(), instance: spec.instance.clone() };
         self.outbox.submit(now, id, spec);
+        if !dispatch::is_served(&self.peers, &lane) {
+            self.outbox.look_at(now, id);
+        }
         if !followed {
             self.outbox.refuse(now, id, Reason::NoSuchService);
         }
@@ -253,7 +293,8 @@ impl Sender {
     fn learn_members(&mut self, now: Timestamp, service: &Name, known: (Knowledge, u64)) {
         self.outbox.touch(service);
         if self.known(service) != known {
-            self.outbox.look(now, service);
+            let peers = &self.peers;
+            self.outbox.look(now, service, |lane| dispatch::is_served(peers, lane));
         }
     }
 
@@ -326,6 +367,7 @@ impl Sender {
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         self.links.iter_mut().for_each(|state| state.link.handle_suspension(now, gap));
+        self.outbox.handle_suspension(now, gap);
     }
 
     /// Sends no more: what waits is refused, what is under way is unknown.
@@ -359,17 +401,45 @@ impl Sender {
         }
         // A job whose hold is over gets one more look for room before it is refused.
         self.advance(now);
-        let (peers, links) = (&self.peers, &mut self.links);
+        let (peers, links, host) = (&self.peers, RefCell::new(&mut self.links), self.host);
         let no_room = if self.identity.takes_credits { Reason::NoCredit } else { Reason::Full };
         self.outbox.handle_timeout(
             now,
-            |lane| dispatch::why_no_worker(peers, lane, no_room),
-            |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
+            |lane| dispatch::standing(peers, &links.borrow(), host, lane, no_room),
+            |attempt, link| {
+                let mut links = links.borrow_mut();
+                links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt))
+            },
         );
         if self.sweep_at <= now {
             self.sweep_at = now + self.timing.beat;
             self.links.forget_ended(&self.peers);
         }
+        if self.trouble_at <= now {
+            self.look_for_trouble(now);
+        }
+    }
+
+    /// Says what jobs wait for in vain: once at first, then seldomer and seldomer.
+    fn look_for_trouble(&mut self, now: Timestamp) {
+        let mut lanes = self.outbox.slow_lanes(now);
+        let trouble = lanes.find_map(|lane| {
+            if let Some((instance, endpoint)) = dispatch::out_of_reach(&self.peers, self.host, lane)
+            {
+                let key = InstanceKey { service: lane.service.clone(), instance };
+                let (failures, trouble) = (1, Trouble::OtherHost);
+                return Some(SenderOutput::Unreachable { key, endpoint, failures, trouble });
+            }
+            let is_unheard = self.peers.knowledge(&lane.service) == Knowledge::None
+                && self.peers.members(&lane.service).next().is_none();
+            is_unheard.then(|| SenderOutput::Unheard(lane.service.clone()))
+        });
+        self.trouble_pause = match trouble {
+            Some(_) => TROUBLE_MAX.min(2 * self.trouble_pause),
+            None => TROUBLE_FIRST,
+        };
+        self.trouble_at = now + self.trouble_pause;
+        self.outputs.extend(trouble);
     }
 
     /// Lets everything that is known take its effect, until nothing changes any more.
@@ -430,3 +500,5 @@ mod guess_tests;
 mod handover_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod waiting_tests;

@@ -24,10 +24,10 @@ use crate::clients::{Client, Clients};
 use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
-use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
+use crate::intake::{Arrival, Cancelled, Ending, Expired, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
-use crate::senders::{Connection, Delivery, Ended, Senders};
+use crate::senders::{Connection, Delivery, Ended, Senders, wanted_until};
 use drain::Drain;
 pub use drain::DrainReport;
 
@@ -189,14 +189,19 @@ impl Server {
             return;
         }
         let origin = Origin::Sender { sender, attempt: header.attempt };
-        let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
+        let from_ms = |ms: u32| Duration::from_millis(ms.into());
+        let deadline = header.deadline_ms.map(|ms| now + from_ms(ms));
+        let run_limit = header.run_limit_ms.map(from_ms);
         let waited = Duration::from_micros(header.waited_us);
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
-        let arrival = Arrival { origin, payload, deadline, moves_left: header.moves_left };
+        let moves_left = header.moves_left;
+        let arrival = Arrival { origin, payload, deadline, run_limit, moves_left };
         self.has_movable |= header.moves_left > 0;
         match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) => self.credits.handle_taken(sender),
-            Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
+            Err(reason) => {
+                self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
+            }
         }
         let (share, waited_us, pinned) = (header.share, header.waited_us, header.moves_left == 0);
         // The next ones will be as large as this one.
@@ -232,8 +237,13 @@ impl Server {
     fn handle_json_job(&mut self, now: Timestamp, from: Envelope, request: &json::Request<'_>) {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
-        let deadline = now + request.deadline;
-        let arrival = Arrival { origin, payload: &request.payload, deadline, moves_left: 0 };
+        let arrival = Arrival {
+            origin,
+            payload: &request.payload,
+            deadline: request.deadline.map(|deadline| now + deadline),
+            run_limit: request.run_limit,
+            moves_left: 0,
+        };
         let body = match self.intake.admit(now, arrival, self.credits.promised()) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
@@ -269,8 +279,8 @@ impl Server {
         if self.is_draining() {
             self.drained.finished += 1;
         }
-        let deadline = finished.deadline.max(now);
-        let ended = Ended { verdict, payload, deadline, here: finished.here };
+        let wanted_until = wanted_until(now, finished.deadline);
+        let ended = Ended { verdict, payload, wanted_until, here: finished.here };
         self.leave(finished.origin);
         self.promise_next(now, finished.origin);
         self.end(now, finished.origin, ended);
@@ -356,9 +366,9 @@ impl Server {
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        for (origin, cancelled) in self.intake.expire(now) {
-            match cancelled {
-                Cancelled::Running(task) => {
+        for expired in self.intake.expire(now) {
+            match expired {
+                Expired::Running(origin, task) => {
                     self.answers.push_back(ServerOutput::Cancel(task));
                     // A sender has a clock of its own; a client has only its reply.
                     if let Some(client) = self.clients.take(origin) {
@@ -366,7 +376,14 @@ impl Server {
                         self.reply(client.envelope, body);
                     }
                 }
-                _ => self.end_queued(now, origin, Reason::Expired),
+                Expired::Waiting(origin) => self.end_queued(now, origin, Reason::Expired),
+                Expired::RunLimit { origin, task, limit, deadline, here } => {
+                    self.answers.push_back(ServerOutput::Cancel(task));
+                    let payload = format!("reached its run limit of {limit:?}").into_bytes();
+                    let (verdict, wanted_until) = (Verdict::Failed, wanted_until(now, deadline));
+                    self.leave(origin);
+                    self.end(now, origin, Ended { verdict, payload, wanted_until, here });
+                }
             }
         }
         self.senders.handle_timeout(now);
@@ -402,7 +419,7 @@ impl Server {
                 let body = json::ended(client.style, &verdict, &payload, &self.load(now));
                 self.reply(client.envelope, body);
             }
-            Origin::Nobody => {}
+            Origin::Nobody | Origin::Overdue => {}
         }
     }
 

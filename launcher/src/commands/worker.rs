@@ -120,7 +120,7 @@ fn run_program(
     job: &Job,
     result_bytes_max: usize,
 ) -> Result<Vec<u8>, HandlerError> {
-    let deadline = Clock.now() + job.time_left();
+    let deadline = Clock.now() + job.time_left().unwrap_or(Duration::MAX);
     let is_cancelled = || job.is_cancelled();
     Ok(exec::run(program, job.payload(), result_bytes_max, deadline, &is_cancelled)?)
 }

@@ -21,6 +21,7 @@ use super::serving::Serving;
 use super::shared::{Command, Shared};
 use super::sockets;
 use super::ticket::Settler;
+use super::trouble;
 use crate::outbox::JobId;
 use crate::sender::{Sender, SenderOutput};
 use crate::senders::Connection;
@@ -403,6 +404,10 @@ impl State {
                     self.mappers.tell(mapper, &ToMapper::Sync { service }, event_loop);
                 }
                 SenderOutput::Silent { mapper } => self.mappers.warn_silent(mapper),
+                SenderOutput::Unheard(service) => self.mappers.warn_unheard(&service),
+                SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
+                    trouble::warn(&self.log, &key, endpoint, failures, trouble);
+                }
                 SenderOutput::Observed(observation) => {
                     if let Some(observer) = &self.observer {
                         observer(observation);

@@ -82,6 +82,10 @@ pub enum Closing {
     Idle,
     /// The worker's life is over, or another one sits behind its address.
     Gone,
-    /// It could not be reached, or does not answer any more.
+    /// Its connection was lost, or it does not answer any more.
+    Lost,
+    /// Nobody answers at its address.
     Unreachable,
+    /// It speaks other versions of the protocol.
+    WrongVersion,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
@@ -20,11 +20,13 @@ pub struct JobSpec {
     pub instance: Option<Name>,
     /// What the handler gets.
     pub payload: Arc<Vec<u8>>,
-    /// By when there is an outcome, from submission.
-    pub deadline: Duration,
-    /// How long it waits for a free slot; zero: refuse at once. `None`: about as long as a full
-    /// queue takes, see [`Outbox::set_hold`](super::Outbox::set_hold).
+    /// By when there is an outcome, from submission; `None`: when it ends.
+    pub deadline: Option<Duration>,
+    /// How long it may wait for a worker with room, from submission; zero: refuse at once. `None`: as
+    /// long as somebody serves its service.
     pub hold: Option<Duration>,
+    /// How long it may run, from its start to its end. The worker sees to that.
+    pub run_limit: Option<Duration>,
     /// It may run more than once, so it is tried again when nobody knows whether it ran.
     pub idempotent: bool,
 }
@@ -45,13 +47,30 @@ impl Lane {
     }
 }
 
+/// What is known of those that a lane's jobs may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Somebody serves it, and this is why a job has to wait all the same.
+    Served(Reason),
+    /// Nobody does now, but somebody did, or may: worth some patience. Why it has to wait.
+    Missed(Reason),
+    /// Nobody does, and no mapper has ever heard that anybody did.
+    Unserved(Reason),
+    /// The mappers have started lately and do not know everybody yet.
+    Warming,
+    /// No mapper has told anything.
+    Unheard,
+}
+
 /// The first job of a lane, as it goes to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Assigned {
     /// Under which attempt.
     pub attempt: AttemptId,
     /// When its outcome is due.
-    pub deadline: Timestamp,
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// How often it may be handed over.

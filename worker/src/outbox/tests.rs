@@ -9,12 +9,15 @@ use crate::testing::*;
 
 const TRIES_MAX: u32 = 3;
 
+const PATIENCE: Duration = ms(30_000);
+
 fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
     JobSpec {
         service: name("resize"),
         instance: None,
         payload: Arc::new(vec![1]),
-        deadline: ms(deadline_ms),
+        deadline: Some(ms(deadline_ms)),
+        run_limit: None,
         hold: Some(ms(hold_ms)),
         idempotent,
     }
@@ -24,8 +27,8 @@ fn lane() -> Lane {
     Lane { service: name("resize"), instance: None }
 }
 
-fn full(_: &Lane) -> Option<Reason> {
-    Some(Reason::Full)
+fn full(_: &Lane) -> Standing {
+    Standing::Served(Reason::Full)
 }
 
 fn settled(outbox: &mut Outbox) -> Vec<(JobId, Outcome)> {
@@ -101,7 +104,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..120),
         stops in any::<bool>(),
     ) {
-        let mut outbox = Outbox::new(TRIES_MAX);
+        let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
         let mut submitted: BTreeMap<JobId, Submitted> = BTreeMap::new();
         let mut outcomes: BTreeMap<JobId, Outcome> = BTreeMap::new();
         let mut under_way: Vec<AttemptId> = Vec::new();
@@ -126,7 +129,7 @@ proptest! {
                 Step::Assign => {
                     if let Some(Assigned { attempt, deadline, .. }) = outbox.assign(&lane(), 1) {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
-                        prop_assert_eq!(deadline, job.deadline);
+                        prop_assert_eq!(deadline, Some(job.deadline));
                         under_way.push(attempt);
                     }
                 }
@@ -212,7 +215,7 @@ proptest! {
 
 #[test]
 fn a_job_waits_for_room_as_long_as_it_is_held() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 300, false));
     outbox.handle_timeout(at(299), full, |_, _| false);
     assert_eq!(settled(&mut outbox), []);
@@ -222,22 +225,110 @@ fn a_job_waits_for_room_as_long_as_it_is_held() {
     assert_eq!(settled(&mut outbox), [(JobId(1), Outcome::Refused(refusal))]);
 }
 
+/// When a job without a deadline is refused and why, if that is known of its lane all the time; `None`
+/// if it still waits after a day.
+fn refused_after(hold: Option<Duration>, standing: Standing) -> Option<(Duration, Reason)> {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold, ..spec(0, 0, false) });
+    let end = at(0) + Duration::from_secs(24 * 3600);
+    while let Some(due) = outbox.poll_timeout().filter(|due| *due <= end) {
+        outbox.handle_timeout(due, |_| standing, |_, _| false);
+        if let Some((_, outcome)) = outbox.poll_settled() {
+            let Outcome::Refused(refusal) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(refusal.waited, due.since(at(0)));
+            return Some((refusal.waited, refusal.reason));
+        }
+    }
+    None
+}
+
 #[test]
-fn nothing_is_concluded_from_knowing_nothing() {
-    let mut outbox = Outbox::new(TRIES_MAX);
-    outbox.submit(at(0), JobId(1), spec(5000, 0, false));
-    for time in (0..5000).step_by(500) {
-        outbox.handle_timeout(at(time), |_| None, |_, _| false);
+fn without_a_hold_a_job_waits_as_long_as_somebody_serves_its_service() {
+    for reason in [Reason::NoCredit, Reason::Full, Reason::Unreachable] {
+        assert_eq!(refused_after(None, Standing::Served(reason)), None);
+        let held = refused_after(Some(ms(40)), Standing::Served(reason));
+        assert_eq!(held, Some((ms(40), reason)));
+    }
+}
+
+#[test]
+fn a_service_that_was_there_is_waited_for_with_patience_and_another_not_at_all() {
+    use Standing::{Missed, Unserved};
+    for reason in [Reason::NoSuchService, Reason::NotHere, Reason::Draining] {
+        assert_eq!(refused_after(None, Missed(reason)), Some((PATIENCE, reason)));
+        assert_eq!(refused_after(Some(ms(90_000)), Missed(reason)), Some((PATIENCE, reason)));
+        assert_eq!(refused_after(Some(ms(40)), Missed(reason)), Some((ms(40), reason)));
+        // It is told as soon as it is looked at.
+        assert_eq!(refused_after(None, Unserved(reason)), Some((LOOK_INTERVAL, reason)));
+    }
+}
+
+#[test]
+fn patience_begins_when_the_last_one_goes() {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold: None, ..spec(0, 0, false) });
+    for time in (0..120_000).step_by(1000) {
+        outbox.handle_timeout(at(time), full, |_, _| false);
+    }
+    let missed = |_: &Lane| Standing::Missed(Reason::NoSuchService);
+    outbox.look(at(119_500), &name("resize"), |_| false);
+    for time in (119_500..148_900).step_by(100) {
+        outbox.handle_timeout(at(time), missed, |_, _| false);
         assert_eq!(settled(&mut outbox), []);
     }
-    outbox.handle_timeout(at(5000), |_| None, |_, _| false);
-    let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
-    assert_eq!(refusal.reason, Reason::Expired);
+    outbox.handle_timeout(at(150_100), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox).len(), 1);
+}
+
+#[test]
+fn a_suspension_costs_no_patience() {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold: None, ..spec(0, 0, false) });
+    let missed = |_: &Lane| Standing::Missed(Reason::NoSuchService);
+    outbox.handle_suspension(at(100_000), ms(90_000));
+    outbox.handle_timeout(at(100_000), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox), []);
+    outbox.handle_timeout(at(120_000), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox).len(), 1);
+}
+
+#[test]
+fn without_any_news_a_hold_waits_for_two_seconds_and_others_for_the_patience() {
+    use Standing::{Unheard, Warming};
+    assert_eq!(refused_after(None, Unheard), Some((PATIENCE, Reason::NoMapper)));
+    assert_eq!(refused_after(Some(ms(5000)), Unheard), Some((ms(5000), Reason::NoMapper)));
+    let (waited, reason) = refused_after(Some(Duration::ZERO), Unheard).unwrap();
+    assert_eq!((waited, reason), (NEWS_LIMIT, Reason::NoMapper));
+    // A mapper that has just started says nothing of who is not there.
+    assert_eq!(refused_after(Some(ms(40)), Warming), Some((PATIENCE, Reason::NoSuchService)));
+}
+
+#[test]
+fn a_deadline_ends_every_wait_in_time() {
+    use Standing::{Missed, Served, Unheard, Warming};
+    let standings = [
+        (Served(Reason::NoCredit), Reason::NoCredit),
+        (Missed(Reason::NoSuchService), Reason::NoSuchService),
+        (Unheard, Reason::Expired),
+        (Warming, Reason::Expired),
+    ];
+    for (standing, wanted) in standings {
+        let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+        // The hold is over before anything is known; the deadline is what counts then.
+        let hold = matches!(standing, Unheard | Warming).then_some(Duration::ZERO);
+        outbox.submit(at(0), JobId(1), JobSpec { hold, ..spec(1700, 0, false) });
+        while let Some(due) = outbox.poll_timeout() {
+            assert!(due <= at(1700));
+            outbox.handle_timeout(due, |_| standing, |_, _| false);
+        }
+        let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!() };
+        assert_eq!((refusal.reason, refusal.waited), (wanted, ms(1700)));
+    }
 }
 
 #[test]
 fn a_rejected_job_goes_elsewhere_a_few_times() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for tries in 1..=TRIES_MAX {
         assert_eq!(settled(&mut outbox), []);
@@ -254,7 +345,7 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
 
 #[test]
 fn what_was_not_sent_by_its_deadline_is_refused_and_what_was_is_unknown() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
         outbox.assign(&lane(), id).unwrap();
@@ -269,7 +360,7 @@ fn what_was_not_sent_by_its_deadline_is_refused_and_what_was_is_unknown() {
 
 #[test]
 fn a_stop_leaves_nobody_without_an_outcome() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
     }

@@ -40,6 +40,8 @@ pub struct View {
     since: Timestamp,
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
+    /// Whether the mapper knows the service, if only from before.
+    heard: bool,
     warming: bool,
     published_at: Option<Timestamp>,
     /// When a snapshot was last asked for.
@@ -58,6 +60,7 @@ impl View {
             epoch,
             since: now,
             revision: None,
+            heard: false,
             warming: true,
             published_at: None,
             asked_at: now,
@@ -71,6 +74,16 @@ impl View {
     /// Whether who is missing here is known not to be listed.
     pub fn is_conclusive(&self) -> bool {
         self.revision.is_some() && !self.warming
+    }
+
+    /// Whether the mapper has told anything of the service.
+    pub fn has_told(&self) -> bool {
+        self.revision.is_some()
+    }
+
+    /// Whether it knows the service, if only from before.
+    pub fn has_heard(&self) -> bool {
+        self.heard
     }
 
     /// Whether a worker of the JSON dialect has had the time to register again at a mapper that was
@@ -90,7 +103,7 @@ impl View {
             return None;
         }
         let entries = self.published.add(snapshot_id(part), part.part, &part.entries)?;
-        self.take_snapshot(part.revision, part.warming, entries)
+        self.take_snapshot(part, entries)
     }
 
     /// A part of a snapshot came that was asked for.
@@ -99,7 +112,7 @@ impl View {
             return None;
         }
         let entries = self.asked.add(snapshot_id(part), part.part, &part.entries)?;
-        self.take_snapshot(part.revision, part.warming, entries)
+        self.take_snapshot(part, entries)
     }
 
     /// A part of changes came on PUB, of a service that has so many members.
@@ -149,15 +162,15 @@ impl View {
 
     fn take_snapshot<'a>(
         &mut self,
-        revision: u64,
-        warming: bool,
+        part: &SnapshotPart,
         entries: Cow<'a, [Entry]>,
     ) -> Option<Update<'a>> {
+        let SnapshotPart { revision, warming, heard, .. } = *part;
         if self.revision.is_some_and(|known| revision < known) {
             return None;
         }
         self.revision = Some(revision);
-        self.warming = warming;
+        (self.warming, self.heard) = (warming, heard);
         self.ask_at = None;
         Some(Update::Snapshot { entries, warming })
     }

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
-use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{HostId, InstanceKey, Name};
+use svcmap_proto::load::State;
+use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::links::Links;
+use super::roster::usable_endpoints;
 use super::{Sender, SenderOutput};
 use crate::choice::{Candidate, Crowd};
 use crate::link::Attempt;
 use crate::observation::Observation;
-use crate::outbox::{Assigned, JobId, Lane};
+use crate::outbox::{Assigned, JobId, Lane, Standing};
 use crate::peers::{Knowledge, Member, Peers};
 
 /// Where the first job of a lane goes.
@@ -101,13 +102,15 @@ impl Sender {
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
-        let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes } = assigned;
+        let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, payload_bytes } =
+            assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if let Some(state) = self.links.get_mut(number) {
             let id = attempt;
             let attempt = Attempt {
                 id,
                 deadline,
+                run_limit,
                 payload_bytes,
                 claim,
                 claimed_until,
@@ -154,31 +157,71 @@ impl Sender {
         let member = self.peers.member(key)?;
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
-            let endpoint = self.links.get_mut(number)?.endpoint(member, self.host)?;
+            let endpoint = self.links.get_mut(number)?.dial(member, self.host)?;
             self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
         }
         Some(number)
     }
 }
 
-/// Why a lane finds no worker; `None` if too little is known to say. `no_room` is what to say if they
-/// just have no room.
-pub(super) fn why_no_worker(peers: &Peers, lane: &Lane, no_room: Reason) -> Option<Reason> {
-    let is_complete = || peers.knowledge(&lane.service) == Knowledge::Complete;
-    if peers.members(&lane.service).next().is_none() {
-        return is_complete().then_some(Reason::NoSuchService);
+/// What is known of those that a lane's jobs may go to. `no_room` is what to say if they just have no
+/// room.
+pub(super) fn standing(
+    peers: &Peers,
+    links: &Links,
+    host: HostId,
+    lane: &Lane,
+    no_room: Reason,
+) -> Standing {
+    if !is_served(peers, lane) {
+        let is_anybody_there = peers.members(&lane.service).next().is_some();
+        let reason = if is_anybody_there { Reason::NotHere } else { Reason::NoSuchService };
+        return match peers.knowledge(&lane.service) {
+            Knowledge::None => Standing::Unheard,
+            Knowledge::Warming => Standing::Warming,
+            Knowledge::Complete if peers.was_served(&lane.service, lane.instance.as_ref()) => {
+                Standing::Missed(reason)
+            }
+            Knowledge::Complete => Standing::Unserved(reason),
+        };
     }
-    let mut loads = wanted(peers, lane).map(|(_, member)| &member.load).peekable();
-    if loads.peek().is_none() {
-        return is_complete().then_some(Reason::NotHere);
+    let is_draining = |member: &Member| member.load.state == State::Draining;
+    let mut serving = wanted(peers, lane).filter(|(_, member)| !is_draining(member)).peekable();
+    if serving.peek().is_none() {
+        return Standing::Missed(Reason::Draining);
     }
-    let all = |is: fn(&Load) -> bool| wanted(peers, lane).all(|(_, member)| is(&member.load));
-    Some(match () {
-        () if all(|load| load.state == State::Draining) => Reason::Draining,
+    let (mut is_reachable, mut is_native) = (false, false);
+    for (name, member) in serving {
+        is_reachable = is_reachable || !links.is_unreachable(&lane.service, name, member, host);
+        is_native = is_native || member.load.share.is_none();
+        if is_reachable && is_native {
+            break;
+        }
+    }
+    Standing::Served(match () {
+        () if !is_reachable => Reason::Unreachable,
         // A worker of the JSON dialect makes no promises.
-        () if all(|load| load.share.is_some()) => Reason::Full,
+        () if !is_native => Reason::Full,
         () => no_room,
     })
+}
+
+/// Whether there is anybody that a lane's jobs are meant for.
+pub(super) fn is_served(peers: &Peers, lane: &Lane) -> bool {
+    wanted(peers, lane).next().is_some()
+}
+
+/// One of a lane's workers that has no address which can be used from here, if all are so.
+pub(super) fn out_of_reach(peers: &Peers, host: HostId, lane: &Lane) -> Option<(Name, Endpoint)> {
+    let mut first = None;
+    for (name, member) in wanted(peers, lane) {
+        if !usable_endpoints(member, host).is_empty() {
+            return None;
+        }
+        let endpoint = member.endpoints.first()?;
+        first.get_or_insert_with(|| (name.clone(), endpoint.clone()));
+    }
+    first
 }
 
 /// The members that a lane's jobs are meant for.

@@ -54,7 +54,7 @@ impl Record {
             Ending::Outcome(Outcome::Done(_) | Outcome::Accepted) => None,
             // Said once for all of them, with the names that were meant.
             Ending::Outcome(Outcome::Refused(refusal))
-                if refusal.reason == Reason::NoSuchService && !after_others =>
+                if is_nobody(refusal.reason) && !after_others =>
             {
                 None
             }
@@ -97,6 +97,11 @@ impl Record {
         fields.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
         Value::Object(fields)
     }
+}
+
+/// Whether a job met no worker, nor a mapper that knows one.
+fn is_nobody(reason: Reason) -> bool {
+    matches!(reason, Reason::NoSuchService | Reason::NoMapper)
 }
 
 /// What to do about a refusal.
@@ -143,7 +148,7 @@ impl Report {
             Ending::Outcome(Outcome::Unknown(_)) => &mut self.unknown,
             Ending::Outcome(Outcome::Accepted) => &mut self.accepted,
             Ending::Outcome(Outcome::Refused(refusal)) => {
-                self.nobody += u64::from(refusal.reason == Reason::NoSuchService);
+                self.nobody += u64::from(is_nobody(refusal.reason));
                 &mut self.refused
             }
         } += 1;
@@ -246,6 +251,7 @@ mod tests {
         assert!(same(exit(vec![done(b"")]), 0));
         assert!(same(exit(vec![done(b""), refused(Reason::Full)]), 75));
         assert!(same(exit(vec![refused(Reason::NoSuchService)]), 69));
+        assert!(same(exit(vec![refused(Reason::NoMapper)]), 69));
         let unknown = Record::new("h".to_owned(), Outcome::Unknown(Cause::Deadline));
         assert!(same(exit(vec![refused(Reason::Full), unknown]), 1));
         assert!(same(exit(vec![Record::not_sent("x".to_owned(), "too large".to_owned())]), 1));

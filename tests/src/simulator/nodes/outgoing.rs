@@ -113,6 +113,8 @@ impl Outgoing {
                 // Everybody subscribes to the one service; none is of the JSON dialect.
                 SenderOutput::Subscribe(_)
                 | SenderOutput::Silent { .. }
+                | SenderOutput::Unheard(_)
+                | SenderOutput::Unreachable { .. }
                 | SenderOutput::Request { .. } => {}
             }
         }
