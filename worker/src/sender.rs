@@ -12,6 +12,7 @@ mod guess;
 mod links;
 mod pace;
 mod roster;
+mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -37,6 +38,8 @@ use flight::Flight;
 use links::Links;
 use pace::Pace;
 use roster::Rosters;
+use standing::TROUBLE_FIRST;
+pub use standing::Trouble;
 
 /// Peers of its own service to which a worker offers slots: few connections, and nearly as good as all
 /// (a twentieth of the longest waits more at sixteen workers).
@@ -115,23 +118,6 @@ pub enum SenderOutput {
         outcome: Outcome,
     },
 }
-
-/// Why a worker cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nobody answers there. The system may know more.
-    NoAnswer,
-    /// It speaks other versions of the protocol.
-    WrongVersion,
-    /// It has only addresses that mean something on another host.
-    OtherHost,
-}
-
-/// Time between two looks for what jobs wait for in vain. It doubles while there is something to say.
-const TROUBLE_FIRST: Duration = Duration::from_secs(1);
-
-/// Longest time between two such looks.
-const TROUBLE_MAX: Duration = Duration::from_secs(64);
 
 /// See the module.
 pub struct Sender {
@@ -229,7 +215,7 @@ impl Sender {
         let followed = self.peers.follow(now, &spec.service);
         let lane = Lane { service: spec.service.clone(), instance: spec.instance.clone() };
         self.outbox.submit(now, id, spec);
-        if !dispatch::is_served(&self.peers, &lane) {
+        if !standing::is_served(&self.peers, &lane) {
             self.outbox.look_at(now, id);
         }
         if !followed {
@@ -294,7 +280,7 @@ impl Sender {
         self.outbox.touch(service);
         if self.known(service) != known {
             let peers = &self.peers;
-            self.outbox.look(now, service, |lane| dispatch::is_served(peers, lane));
+            self.outbox.look(now, service, |lane| standing::is_served(peers, lane));
         }
     }
 
@@ -405,7 +391,7 @@ impl Sender {
         let no_room = if self.identity.takes_credits { Reason::NoCredit } else { Reason::Full };
         self.outbox.handle_timeout(
             now,
-            |lane| dispatch::standing(peers, &links.borrow(), host, lane, no_room),
+            |lane| standing::standing(peers, &links.borrow(), host, lane, no_room),
             |attempt, link| {
                 let mut links = links.borrow_mut();
                 links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt))
@@ -418,28 +404,6 @@ impl Sender {
         if self.trouble_at <= now {
             self.look_for_trouble(now);
         }
-    }
-
-    /// Says what jobs wait for in vain: once at first, then seldomer and seldomer.
-    fn look_for_trouble(&mut self, now: Timestamp) {
-        let mut lanes = self.outbox.slow_lanes(now);
-        let trouble = lanes.find_map(|lane| {
-            if let Some((instance, endpoint)) = dispatch::out_of_reach(&self.peers, self.host, lane)
-            {
-                let key = InstanceKey { service: lane.service.clone(), instance };
-                let (failures, trouble) = (1, Trouble::OtherHost);
-                return Some(SenderOutput::Unreachable { key, endpoint, failures, trouble });
-            }
-            let is_unheard = self.peers.knowledge(&lane.service) == Knowledge::None
-                && self.peers.members(&lane.service).next().is_none();
-            is_unheard.then(|| SenderOutput::Unheard(lane.service.clone()))
-        });
-        self.trouble_pause = match trouble {
-            Some(_) => TROUBLE_MAX.min(2 * self.trouble_pause),
-            None => TROUBLE_FIRST,
-        };
-        self.trouble_at = now + self.trouble_pause;
-        self.outputs.extend(trouble);
     }
 
     /// Lets everything that is known take its effect, until nothing changes any more.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{AttemptId, Reason};
+use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
@@ -45,21 +45,6 @@ impl Lane {
     pub fn any(service: &Name) -> Self {
         Self { service: service.clone(), instance: None }
     }
-}
-
-/// What is known of those that a lane's jobs may go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Somebody serves it, and this is why a job has to wait all the same.
-    Served(Reason),
-    /// Nobody does now, but somebody did, or may: worth some patience. Why it has to wait.
-    Missed(Reason),
-    /// Nobody does, and no mapper has ever heard that anybody did.
-    Unserved(Reason),
-    /// The mappers have started lately and do not know everybody yet.
-    Warming,
-    /// No mapper has told anything.
-    Unheard,
 }
 
 /// The first job of a lane, as it goes to a worker.

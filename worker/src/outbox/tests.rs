@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use svcmap_proto::jobs::{OfferId, OfferedSlot};
 use svcmap_proto::names::Incarnation;
 
+use super::waiting::{LOOK_INTERVAL, NEWS_LIMIT};
 use super::*;
 use crate::testing::*;
 

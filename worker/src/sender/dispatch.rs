@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
-use svcmap_proto::load::State;
-use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name};
+use svcmap_proto::names::{HostId, InstanceKey};
 use svcmap_proto::time::Timestamp;
 
 use super::links::Links;
-use super::roster::usable_endpoints;
+use super::standing::wanted;
 use super::{Sender, SenderOutput};
 use crate::choice::{Candidate, Crowd};
 use crate::link::Attempt;
 use crate::observation::Observation;
-use crate::outbox::{Assigned, JobId, Lane, Standing};
-use crate::peers::{Knowledge, Member, Peers};
+use crate::outbox::{Assigned, JobId, Lane};
+use crate::peers::Peers;
 
 /// Where the first job of a lane goes.
 pub(super) struct Sending<'a> {
@@ -162,70 +161,4 @@ impl Sender {
         }
         Some(number)
     }
-}
-
-/// What is known of those that a lane's jobs may go to. `no_room` is what to say if they just have no
-/// room.
-pub(super) fn standing(
-    peers: &Peers,
-    links: &Links,
-    host: HostId,
-    lane: &Lane,
-    no_room: Reason,
-) -> Standing {
-    if !is_served(peers, lane) {
-        let is_anybody_there = peers.members(&lane.service).next().is_some();
-        let reason = if is_anybody_there { Reason::NotHere } else { Reason::NoSuchService };
-        return match peers.knowledge(&lane.service) {
-            Knowledge::None => Standing::Unheard,
-            Knowledge::Warming => Standing::Warming,
-            Knowledge::Complete if peers.was_served(&lane.service, lane.instance.as_ref()) => {
-                Standing::Missed(reason)
-            }
-            Knowledge::Complete => Standing::Unserved(reason),
-        };
-    }
-    let is_draining = |member: &Member| member.load.state == State::Draining;
-    let mut serving = wanted(peers, lane).filter(|(_, member)| !is_draining(member)).peekable();
-    if serving.peek().is_none() {
-        return Standing::Missed(Reason::Draining);
-    }
-    let (mut is_reachable, mut is_native) = (false, false);
-    for (name, member) in serving {
-        is_reachable = is_reachable || !links.is_unreachable(&lane.service, name, member, host);
-        is_native = is_native || member.load.share.is_none();
-        if is_reachable && is_native {
-            break;
-        }
-    }
-    Standing::Served(match () {
-        () if !is_reachable => Reason::Unreachable,
-        // A worker of the JSON dialect makes no promises.
-        () if !is_native => Reason::Full,
-        () => no_room,
-    })
-}
-
-/// Whether there is anybody that a lane's jobs are meant for.
-pub(super) fn is_served(peers: &Peers, lane: &Lane) -> bool {
-    wanted(peers, lane).next().is_some()
-}
-
-/// One of a lane's workers that has no address which can be used from here, if all are so.
-pub(super) fn out_of_reach(peers: &Peers, host: HostId, lane: &Lane) -> Option<(Name, Endpoint)> {
-    let mut first = None;
-    for (name, member) in wanted(peers, lane) {
-        if !usable_endpoints(member, host).is_empty() {
-            return None;
-        }
-        let endpoint = member.endpoints.first()?;
-        first.get_or_insert_with(|| (name.clone(), endpoint.clone()));
-    }
-    first
-}
-
-/// The members that a lane's jobs are meant for.
-fn wanted<'a>(peers: &'a Peers, lane: &'a Lane) -> impl Iterator<Item = (&'a Name, &'a Member)> {
-    let members = peers.members(&lane.service);
-    members.filter(|(name, _)| lane.instance.as_ref().is_none_or(|instance| instance == *name))
 }
