@@ -95,6 +95,8 @@ pub struct Finished {
     pub deadline: Option<Timestamp>,
     /// How long it was here.
     pub here: Duration,
+    /// For how long it was to run at most, if it ran for longer.
+    pub over_limit: Option<Duration>,
 }
 
 /// How a handler ended.
@@ -277,8 +279,9 @@ impl Intake {
         }
         self.finished_at = Some(now);
         self.learn(now.since(running.started_at));
-        let Running { origin, deadline, arrived_at, .. } = running;
-        Some(Finished { origin, deadline, here: now.since(arrived_at) })
+        let Running { origin, deadline, limit_at, arrived_at, started_at, .. } = running;
+        let over_limit = limit_at.filter(|at| *at <= now).map(|at| at.since(started_at));
+        Some(Finished { origin, deadline, here: now.since(arrived_at), over_limit })
     }
 
     /// Takes the first job that waits, from that place in the queue on, and can go to another

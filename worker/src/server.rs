@@ -276,6 +276,11 @@ impl Server {
             Ending::Done => Verdict::Done,
             Ending::Failed => Verdict::Failed,
         };
+        // A handler that looks at its time itself may be a moment earlier than the intake.
+        let payload = match (ending, finished.over_limit) {
+            (Ending::Failed, Some(limit)) => reached(limit),
+            _ => payload,
+        };
         if self.is_draining() {
             self.drained.finished += 1;
         }
@@ -379,7 +384,7 @@ impl Server {
                 Expired::Waiting(origin) => self.end_queued(now, origin, Reason::Expired),
                 Expired::RunLimit { origin, task, limit, deadline, here } => {
                     self.answers.push_back(ServerOutput::Cancel(task));
-                    let payload = format!("reached its run limit of {limit:?}").into_bytes();
+                    let payload = reached(limit);
                     let (verdict, wanted_until) = (Verdict::Failed, wanted_until(now, deadline));
                     self.leave(origin);
                     self.end(now, origin, Ended { verdict, payload, wanted_until, here });
@@ -444,6 +449,11 @@ impl Server {
         let (to, sender, payload) = (delivery.to, delivery.sender, delivery.payload);
         ServerOutput::Outcome { to, sender, header, payload }
     }
+}
+
+/// The error of a job that ran for as long as it may.
+fn reached(limit: Duration) -> Vec<u8> {
+    format!("reached its run limit of {limit:?}").into_bytes()
 }
 
 #[cfg(test)]

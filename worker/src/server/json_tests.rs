@@ -101,6 +101,20 @@ fn a_job_that_runs_for_as_long_as_it_may_has_failed_once() {
 }
 
 #[test]
+fn a_handler_that_ends_itself_at_its_run_limit_has_reached_that() {
+    let failed = r#"{"status":"failed","message":"reached its run limit of 50ms"}"#;
+    let done = r#"{"status":"done","result":1}"#;
+    for (ending, told) in [(Ending::Failed, failed), (Ending::Done, done)] {
+        let mut server = server(1, 0);
+        ask(&mut server, 1, &submit(r#"{"body":1,"run_limit_ms":50}"#)).unwrap();
+        let (_, started) = outputs(&mut server, at(0));
+        server.handle_finished(at(50), started[0].id, ending, b"1".to_vec());
+        assert_eq!(outputs(&mut server, at(50)).0, [(1, told.to_owned())]);
+        assert_eq!(server.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn who_waits_when_the_worker_stops_is_told_so() {
     let mut server = server(1, 4);
     ask(&mut server, 1, &submit(r#"{"body":1}"#)).unwrap();
