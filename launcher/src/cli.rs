@@ -269,12 +269,16 @@ pub struct SubmitArgs {
     /// Send each job so many times; then each result ends its line
     #[arg(long, value_name = "N", default_value = "1")]
     pub count: NonZeroU32,
-    /// How long each job may take
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse::duration_nonzero)]
-    pub deadline: Duration,
-    /// How long a job waits for a worker with room; 0 refuses at once [default: its deadline]
+    /// Limit a job's wait for a worker with room, until it is sent there; 0 refuses at once
+    /// [default: as long as somebody serves the service]
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub hold: Option<Duration>,
+    /// Limit how long a job runs, from its start to its end: its worker ends it then [default: none]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
+    pub run_limit: Option<Duration>,
+    /// Limit all of it, from now on: by then each job has its outcome [default: none]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
+    pub deadline: Option<Duration>,
     /// Jobs may run twice: try again elsewhere when a worker dies
     #[arg(long)]
     pub idempotent: bool,

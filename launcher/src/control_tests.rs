@@ -48,7 +48,15 @@ fn services(names: &[&str], more: bool) -> FromMapper {
 }
 
 fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMapper {
-    let part = SnapshotPart { epoch: Epoch(1), revision: 1, warming: false, part, parts, entries };
+    let part = SnapshotPart {
+        epoch: Epoch(1),
+        revision: 1,
+        warming: false,
+        heard: true,
+        part,
+        parts,
+        entries,
+    };
     FromMapper::Snapshot { service: name(service), part }
 }
 

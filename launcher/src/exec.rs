@@ -170,8 +170,8 @@ pub enum ExecError {
         /// The limit.
         limit_bytes: usize,
     },
-    /// It ran at the job's deadline; it was ended.
-    #[error("the program was ended at the job's deadline")]
+    /// It ran at the job's deadline or run limit; it was ended.
+    #[error("the program was ended as the job's time was over")]
     Deadline,
     /// The sender took the job back, or the worker ends; the program was ended.
     #[error("cancelled; the program was ended")]

@@ -98,8 +98,15 @@ fn snapshot(service: Name, count: u16) -> FromMapper {
         age_ms: 20,
     };
     let entries = (0..count).map(entry).collect();
-    let part =
-        SnapshotPart { epoch: Epoch(1), revision: 1, warming: false, part: 0, parts: 1, entries };
+    let part = SnapshotPart {
+        epoch: Epoch(1),
+        revision: 1,
+        warming: false,
+        heard: true,
+        part: 0,
+        parts: 1,
+        entries,
+    };
     FromMapper::Snapshot { service, part }
 }
 

@@ -228,6 +228,9 @@ pub struct SnapshotPart {
     pub revision: u64,
     /// Whether the mapper is warming: who is missing here may still be alive.
     pub warming: bool,
+    /// Whether somebody serves it or did until lately. Else the mapper has never heard of it, or has
+    /// forgotten it.
+    pub heard: bool,
     /// This part's number, from 0.
     pub part: u16,
     /// How many parts there are.

@@ -191,8 +191,11 @@ pub struct JobHeader {
     pub number: u64,
     /// Which attempt of which job.
     pub attempt: AttemptId,
-    /// Time left until the job's deadline, in milliseconds. Time left, as clocks differ.
-    pub deadline_ms: u32,
+    /// Time left until the job's deadline, in milliseconds; `None` if it has none. Time left, as
+    /// clocks differ.
+    pub deadline_ms: Option<u32>,
+    /// How long it may run, from its start to its end, in milliseconds; `None`: as long as it takes.
+    pub run_limit_ms: Option<u32>,
     /// The highest number of an outcome that came.
     pub received_outcomes: u64,
     /// On what it claims a slot.

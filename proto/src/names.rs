@@ -191,7 +191,7 @@ impl Endpoint {
 
     /// Whether only this machine can reach it.
     pub fn is_loopback(&self) -> bool {
-        self.host() == "localhost"
+        self.host().eq_ignore_ascii_case("localhost")
             || self
                 .host()
                 .parse::<std::net::IpAddr>()

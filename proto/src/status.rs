@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::control::Entry;
 use crate::load::{Load, State};
-use crate::names::{Endpoint, InstanceKey, Name};
+use crate::names::{Endpoint, HostId, InstanceKey, Name};
 
 /// Handlers that finish nothing for this long while jobs wait are taken for stuck. A long job is
 /// not: see [`Shown::of`].
@@ -135,6 +135,21 @@ pub struct InstanceRow {
     pub failing: u16,
     /// What the last one failed of, while the instance is failing. Text from elsewhere.
     pub error: Option<String>,
+    /// Whether somebody listens at its address, where that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
+    /// From which host that was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Why nobody can be reached there from that host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
+    /// All its addresses, best first.
+    #[serde(skip)]
+    pub endpoints: Vec<Endpoint>,
+    /// On which machine it runs.
+    #[serde(skip)]
+    pub host: HostId,
 }
 
 /// What an instance speaks.
@@ -336,6 +351,11 @@ impl InstanceRow {
             since_finish_ms: load.since_finish_ms,
             failing: load.failing,
             error: entry.error.clone(),
+            reachable: None,
+            from: None,
+            unreachable: None,
+            endpoints: entry.endpoints.clone(),
+            host: entry.host,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use svcmap_proto::io::{
-    Clock, Event, EventLoop, SendError, Socket, SocketKey, SocketSettings, bind, connect, dealer,
-    router,
+    BindError, Clock, Event, EventLoop, SendError, Socket, SocketKey, SocketSettings, bind,
+    connect, dealer, router,
 };
 use svcmap_proto::limits::FRAMES_MAX;
 use svcmap_proto::names::Endpoint;
@@ -179,6 +179,41 @@ fn the_threads_of_libzmq_have_names() {
             .starts_with("ZMQbg/IO")
     };
     assert!(std::fs::read_dir("/proc/self/task").unwrap().any(|task| named(task.unwrap())));
+}
+
+#[test]
+fn localhost_is_where_clients_look() {
+    let event_loop = EventLoop::new(&[]).unwrap();
+    let context = event_loop.context();
+    let socket = || router(context, SocketSettings::default()).unwrap();
+    let (first, second) = (socket(), socket());
+    let bound = bind(&first, &"tcp://localhost:0".parse().unwrap()).unwrap();
+    let port = bound.port().unwrap();
+    assert_eq!(bound, Endpoint::tcp("127.0.0.1", port).unwrap());
+    std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        std::net::TcpStream::connect(("::1", port)).unwrap();
+    }
+    let again = bind(&second, &Endpoint::tcp("localhost", port).unwrap());
+    assert_eq!(again, Err(BindError::InUse(bound)));
+}
+
+#[test]
+fn a_name_for_this_machine_leads_to_who_listens_there() {
+    let mut server = EventLoop::new(&[]).unwrap();
+    let listener = router(server.context(), SocketSettings::default()).unwrap();
+    let bound = bind(&listener, &"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
+    server.add(listener).unwrap();
+    let mut client = EventLoop::new(&[]).unwrap();
+    let socket = dealer(client.context(), SocketSettings::default()).unwrap();
+    connect(&socket, &Endpoint::tcp("localhost", bound.port().unwrap()).unwrap()).unwrap();
+    let key = client.add(socket).unwrap();
+    client.watch_writable(key);
+    let deadline = Clock.now() + LONG;
+    while !turn(&mut client, Duration::from_millis(20)).contains(&Seen::Writable) {
+        turn(&mut server, Duration::ZERO);
+        assert!(Clock.now() < deadline, "nobody is there");
+    }
 }
 
 #[test]

@@ -134,7 +134,8 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
         let job = ToWorker::Job(JobHeader {
             number,
             attempt: AttemptId { job: number, attempt: 1 },
-            deadline_ms: 60_000,
+            deadline_ms: Some(60_000),
+            run_limit_ms: None,
             received_outcomes: 0,
             claim: Claim::Nothing,
             moves_left: 0,

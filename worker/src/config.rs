@@ -25,9 +25,6 @@ const JSON_AROUND_BYTES: usize = 4096;
 /// Services that one sender follows at once.
 pub const SERVICES_FOLLOWED_MAX: usize = 1024;
 
-/// A job's deadline unless it has one of its own.
-pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(30);
-
 /// Why settings make no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -141,11 +138,16 @@ pub struct OutboxConfig {
     pub payload_bytes_max: usize,
     /// Tries of one job before a rejection is final. Default 5.
     pub attempts_max: u32,
-    /// A job's deadline unless it has one of its own. Default 30 s.
-    pub deadline: Duration,
-    /// How long a job waits for a free slot unless it says so itself. Default: about as long as a
-    /// full queue takes.
+    /// All the time that a job gets unless it says so itself. Default: as long as it takes.
+    pub deadline: Option<Duration>,
+    /// How long a job may wait for a worker with room unless it says so itself. Default: as long as
+    /// somebody serves its service.
     pub hold: Option<Duration>,
+    /// How long a job may run unless it says so itself. Default: as long as it takes.
+    pub run_limit: Option<Duration>,
+    /// How long a job waits while nobody serves its service, if somebody did before, or while no
+    /// mapper answers. Default 30 s: a worker or a mapper that is started again is there by then.
+    pub patience: Duration,
     /// Instances of one service that this sender uses at once, chosen at random and kept.
     /// Default 64.
     pub active_peers_max: usize,
@@ -162,8 +164,10 @@ impl Default for OutboxConfig {
             jobs_bytes_max: 256 * 1024 * 1024,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             attempts_max: 5,
-            deadline: DEADLINE_DEFAULT,
+            deadline: None,
             hold: None,
+            run_limit: None,
+            patience: Duration::from_secs(30),
             active_peers_max: 64,
             idle: Duration::from_secs(60),
             policy: Policy::default(),

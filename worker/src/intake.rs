@@ -10,7 +10,7 @@ use std::time::Duration;
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::SenderId;
-use svcmap_proto::time::{Timestamp, wire_ms};
+use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::IntakeConfig;
 use crate::credits::Occupancy;
@@ -40,6 +40,8 @@ pub enum Origin {
     Client(RequestId),
     /// That of a client of the JSON dialect, which knows that it was taken and expects no more.
     Nobody,
+    /// Whose it was has been told that its time to run is over, which its handler ignores.
+    Overdue,
 }
 
 /// Names the request of a client that waits. Never used twice.
@@ -55,8 +57,10 @@ pub struct Task {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: Vec<u8>,
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// When it came.
     pub arrived_at: Timestamp,
     /// How often it may still be handed over.
@@ -72,8 +76,10 @@ pub struct Arrival<'a> {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: &'a [u8],
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// How often it may be handed over.
     pub moves_left: u8,
     /// Whether it is to be done even if its sender is gone: then it stays here.
@@ -94,12 +100,14 @@ pub struct Promised {
 pub struct Finished {
     /// Whose it was.
     pub origin: Origin,
-    /// When its sender stops waiting.
-    pub deadline: Timestamp,
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
     /// How long it was here.
     pub here: Duration,
     /// Whether its handler was told to stop: how it ended says nothing of the handler.
     pub was_stopped: bool,
+    /// For how long it was to run at most, if it ran for longer.
+    pub over_limit: Option<Duration>,
 }
 
 /// How a handler ended.
@@ -124,15 +132,47 @@ pub enum Cancelled {
     NotFound,
 }
 
+/// A job whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// Its deadline passed while it waited, and it is gone.
+    Waiting(Origin),
+    /// Its deadline passed while it runs: tell the handler.
+    Running(Origin, TaskId),
+    /// It has run for as long as it may: tell the handler, and its sender. It counts as running until
+    /// its handler ends.
+    RunLimit {
+        /// Whose it is.
+        origin: Origin,
+        /// Which job.
+        task: TaskId,
+        /// For how long it was to run at most.
+        limit: Duration,
+        /// When its sender stops waiting, if it does.
+        deadline: Option<Timestamp>,
+        /// How long it has been here.
+        here: Duration,
+    },
+}
+
 #[derive(Debug)]
 struct Running {
     origin: Origin,
     bytes: usize,
-    deadline: Timestamp,
+    deadline: Option<Timestamp>,
+    /// When it has run for as long as it may.
+    limit_at: Option<Timestamp>,
     arrived_at: Timestamp,
     started_at: Timestamp,
     detached: bool,
     was_stopped: bool,
+}
+
+impl Running {
+    /// The next point in time at which it concerns somebody.
+    fn ends_at(&self) -> Option<Timestamp> {
+        earliest(self.deadline, self.limit_at)
+    }
 }
 
 /// See the module.
@@ -182,7 +222,7 @@ impl Intake {
         arrival: Arrival<'_>,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
-        let Arrival { origin, payload, deadline, moves_left, detached } = arrival;
+        let Arrival { origin, payload, deadline, run_limit, moves_left, detached } = arrival;
         if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
@@ -194,12 +234,13 @@ impl Intake {
         self.next_task += 1;
         self.bytes += payload.len();
         self.load.accepted += 1;
-        self.deadlines.insert((deadline, id));
+        deadline.map(|deadline| self.deadlines.insert((deadline, id)));
         let payload = payload.to_vec();
         // Handed back to a sender that is gone it would be lost.
         let moves_left = if detached { 0 } else { moves_left };
         let arrived_at = now;
-        let task = Task { id, origin, payload, deadline, arrived_at, moves_left, detached };
+        let task =
+            Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left, detached };
         self.queue.push_back(task);
         Ok(id)
     }
@@ -207,7 +248,7 @@ impl Intake {
     fn check(
         &self,
         now: Timestamp,
-        deadline: Timestamp,
+        deadline: Option<Timestamp>,
         bytes: usize,
         promised: Promised,
     ) -> Result<(), Reason> {
@@ -215,7 +256,7 @@ impl Intake {
             Err(Reason::Draining)
         } else if bytes > self.config.payload_bytes_max {
             Err(Reason::TooLarge)
-        } else if deadline <= now {
+        } else if deadline.is_some_and(|deadline| deadline <= now) {
             Err(Reason::Expired)
         } else if self.len() + promised.slots as usize >= self.config.slots() as usize
             || self.bytes + promised.bytes + bytes > self.config.jobs_bytes_max
@@ -236,11 +277,14 @@ impl Intake {
             origin: task.origin,
             bytes: task.payload.len(),
             deadline: task.deadline,
+            limit_at: task.run_limit.map(|limit| now + limit),
             arrived_at: task.arrived_at,
             started_at: now,
             detached: task.detached,
             was_stopped: false,
         };
+        self.forget_deadline(task.deadline, task.id);
+        running.ends_at().map(|at| self.deadlines.insert((at, task.id)));
         self.running.insert(task.id, running);
         Some(task)
     }
@@ -253,11 +297,14 @@ impl Intake {
         ending: Ending,
     ) -> Option<Finished> {
         let running = self.running.remove(&id)?;
-        self.deadlines.remove(&(running.deadline, id));
+        self.forget_deadline(running.ends_at(), id);
         self.bytes -= running.bytes;
         match ending {
             Ending::Done => {
-                self.load.done += 1;
+                match running.origin {
+                    Origin::Overdue => self.load.failed += 1,
+                    _ => self.load.done += 1,
+                }
                 // How soon a job fails does not tell how long the next one takes.
                 self.learn(now.since(running.started_at));
                 self.after_pause = false;
@@ -266,8 +313,10 @@ impl Intake {
             Ending::NotStarted => self.load.rejected += 1,
         }
         self.finished_at = Some(now);
-        let Running { origin, deadline, arrived_at, was_stopped, .. } = running;
-        Some(Finished { origin, deadline, here: now.since(arrived_at), was_stopped })
+        let Running { origin, deadline, limit_at, arrived_at, started_at, was_stopped, .. } =
+            running;
+        let over_limit = limit_at.filter(|at| *at <= now).map(|at| at.since(started_at));
+        Some(Finished { origin, deadline, here: now.since(arrived_at), was_stopped, over_limit })
     }
 
     /// Takes the first job that waits, from that place in the queue on, and can go to another
@@ -281,7 +330,7 @@ impl Intake {
         let (place, _) = self.queue.iter().enumerate().find(is_movable)?;
         let task = self.queue.remove(place)?;
         self.bytes -= task.payload.len();
-        self.deadlines.remove(&(task.deadline, task.id));
+        self.forget_deadline(task.deadline, task.id);
         Some(task)
     }
 
@@ -360,20 +409,31 @@ impl Intake {
         }
     }
 
-    /// Jobs whose deadline has passed: those that waited are gone, for those that run it is time
-    /// that their handlers stop. Each is returned once.
-    pub fn expire(&mut self, now: Timestamp) -> Vec<(Origin, Cancelled)> {
+    /// Jobs whose deadline or time to run is over. Each is returned once.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
         let mut expired = Vec::new();
-        while let Some(&(deadline, id)) = self.deadlines.first() {
-            if deadline > now {
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
                 break;
             }
             self.deadlines.pop_first();
             if let Some(running) = self.running.get_mut(&id) {
                 running.was_stopped = true;
-                expired.push((running.origin, Cancelled::Running(id)));
+                let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+                // Once its sender has stopped waiting, nobody is to be told of the other.
+                running.limit_at.take_if(|_| is_late);
+                let Running { origin, deadline, arrived_at, started_at, .. } = *running;
+                expired.push(if is_late {
+                    running.deadline = None;
+                    Expired::Running(origin, id)
+                } else {
+                    let limit_at = running.limit_at.take().unwrap_or(now);
+                    (running.origin, running.deadline) = (Origin::Overdue, None);
+                    let (limit, here) = (limit_at.since(started_at), now.since(arrived_at));
+                    Expired::RunLimit { origin, task: id, limit, deadline, here }
+                });
             } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
-                expired.push((self.queue[index].origin, Cancelled::Removed));
+                expired.push(Expired::Waiting(self.queue[index].origin));
                 self.remove_queued(index);
             }
         }
@@ -428,9 +488,13 @@ impl Intake {
     fn remove_queued(&mut self, index: usize) {
         if let Some(task) = self.queue.remove(index) {
             self.bytes -= task.payload.len();
-            self.deadlines.remove(&(task.deadline, task.id));
+            self.forget_deadline(task.deadline, task.id);
             self.load.rejected += 1;
         }
+    }
+
+    fn forget_deadline(&mut self, deadline: Option<Timestamp>, id: TaskId) {
+        deadline.map(|at| self.deadlines.remove(&(at, id)));
     }
 
     fn learn(&mut self, service_time: Duration) {

@@ -14,19 +14,17 @@ use svcmap_proto::jobs::{Reason, Verdict};
 use svcmap_proto::json::{self, Command, JsonError, RawValue, Whole};
 use svcmap_proto::load::Load;
 
-use crate::config::DEADLINE_DEFAULT;
 use crate::outcome::Cause;
-
-/// A job without a deadline gets the longest one that svcmap knows: 49 days.
-const NO_DEADLINE: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// A job that came as JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
     /// What the handler gets.
     pub payload: Cow<'a, [u8]>,
-    /// When its sender stops waiting, from now.
-    pub deadline: Duration,
+    /// When its sender stops waiting, from now, if it does.
+    pub deadline: Option<Duration>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// How the sender wants to be answered.
     pub style: Style,
 }
@@ -57,6 +55,7 @@ struct Submit<'a> {
     body: Option<&'a RawValue>,
     body_base64: Option<String>,
     deadline_ms: Option<Whole>,
+    run_limit_ms: Option<Whole>,
     wait: Option<bool>,
 }
 
@@ -74,7 +73,8 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
     let command = Command::read(text)?;
     if command.name().as_deref() != Some("SUBMIT") {
         let payload = text.trim_ascii().as_bytes().into();
-        return Ok(Request { payload, deadline: NO_DEADLINE, style: Style::Original });
+        let style = Style::Original;
+        return Ok(Request { payload, deadline: None, run_limit: None, style });
     }
     let submit: Submit = command.payload()?;
     let is_binary = submit.body_base64.is_some();
@@ -88,14 +88,14 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
             .into(),
         _ => return Err(JsonError::new("payload: one of `body` and `body_base64` is needed")),
     };
-    let deadline =
-        submit.deadline_ms.map_or(DEADLINE_DEFAULT, |ms| Duration::from_millis(ms.0.into()));
+    let from_ms = |ms: Whole| Duration::from_millis(ms.0.into());
+    let (deadline, run_limit) = (submit.deadline_ms.map(from_ms), submit.run_limit_ms.map(from_ms));
     let style = match submit.wait {
         Some(false) => Style::Acceptance,
         _ if is_binary => Style::OutcomeBase64,
         _ => Style::Outcome,
     };
-    Ok(Request { payload, deadline, style })
+    Ok(Request { payload, deadline, run_limit, style })
 }
 
 #[derive(Serialize)]
@@ -178,7 +178,7 @@ mod tests {
         ] {
             let request = read(body.as_bytes()).unwrap();
             assert_eq!(*request.payload, *body.trim().as_bytes());
-            assert_eq!((request.style, request.deadline), (Style::Original, NO_DEADLINE));
+            assert_eq!((request.style, request.deadline), (Style::Original, None));
         }
     }
 
@@ -186,23 +186,23 @@ mod tests {
     fn submit_says_what_it_wants() {
         let read = |payload: &str| {
             let body = format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#);
-            let Request { payload, deadline, style } = read(body.as_bytes()).unwrap();
-            (payload.into_owned(), deadline, style)
+            let Request { payload, deadline, run_limit, style } = read(body.as_bytes()).unwrap();
+            (payload.into_owned(), (deadline, run_limit), style)
         };
         let (as_written, ms) = (b"[1, 2.50]".to_vec(), Duration::from_millis);
-        assert_eq!(read(r#"{"body": [1, 2.50]}"#), (as_written, DEADLINE_DEFAULT, Style::Outcome));
+        assert_eq!(read(r#"{"body": [1, 2.50]}"#), (as_written, (None, None), Style::Outcome));
         assert_eq!(
-            read(r#"{"body_base64": "AP8=", "deadline_ms": 70}"#),
-            (vec![0, 255], ms(70), Style::OutcomeBase64)
+            read(r#"{"body_base64": "AP8=", "deadline_ms": 70, "run_limit_ms": 30}"#),
+            (vec![0, 255], (Some(ms(70)), Some(ms(30))), Style::OutcomeBase64)
         );
         assert_eq!(read(r#"{"body": null, "body_base64": ""}"#).0, b"");
         assert_eq!(read(r#"{"body": 1, "wait": false}"#).2, Style::Acceptance);
         for null in [r#"{"body": null}"#, r#"{"body": null, "body_base64": null}"#] {
-            assert_eq!(read(null), (b"null".to_vec(), DEADLINE_DEFAULT, Style::Outcome));
+            assert_eq!(read(null), (b"null".to_vec(), (None, None), Style::Outcome));
         }
         for five in ["5000", "5000.0", "5e3"] {
             let payload = format!(r#"{{"body": 1, "deadline_ms": {five}, "wait": null}}"#);
-            assert_eq!(read(&payload).1, ms(5000));
+            assert_eq!(read(&payload).1, (Some(ms(5000)), None));
         }
     }
 

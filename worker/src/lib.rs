@@ -29,9 +29,10 @@
 //! # }
 //! ```
 //!
-//! Every ticket gets exactly one [`Outcome`], at the latest when the job's deadline passes. A
-//! handler that waits for a job of its own service, while all its instances are full, waits until
-//! that deadline.
+//! Every ticket gets exactly one [`Outcome`]. A job waits as long as somebody serves its service,
+//! unless it has limits: a [`hold`](JobBuilder::hold), a [`run_limit`](JobBuilder::run_limit), a
+//! [`deadline`](JobBuilder::deadline). A handler that waits for a job of its own service, while all
+//! its instances are full, waits for ever without one.
 //!
 //! Each connection is an open file or two. The limit of those is the process's own affair: one that
 //! talks to hundreds of others raises it before it starts.

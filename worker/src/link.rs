@@ -48,7 +48,9 @@ pub struct Attempt {
     /// Which one.
     pub id: AttemptId,
     /// When its outcome is due.
-    pub deadline: Timestamp,
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// Size of its payload.
     pub payload_bytes: usize,
     /// On what it claims a slot.
@@ -219,7 +221,7 @@ impl Link {
             self.close(Closing::Gone, Cause::PeerEnded);
         } else if self.window.is_empty() {
             // Nothing is owed: a later job makes a new link, if the worker is still there.
-            self.close(Closing::Unreachable, Cause::PeerSilent);
+            self.close(Closing::Lost, Cause::PeerSilent);
         } else {
             self.heard_at = self.heard_at.max(now.before(self.timing.beat));
         }
@@ -288,7 +290,7 @@ impl Link {
                 }
             }
             FromWorker::NotHere { .. } => self.close(Closing::Gone, Cause::PeerEnded),
-            FromWorker::WrongVersion { .. } => self.close(Closing::Unreachable, Cause::PeerEnded),
+            FromWorker::WrongVersion { .. } => self.close(Closing::WrongVersion, Cause::PeerEnded),
             FromWorker::TurnedAway => self.handle_turned_away(),
             FromWorker::HelloWanted => {
                 if self.phase == Phase::Ready {
@@ -437,7 +439,7 @@ impl Link {
     fn flush(&mut self, now: Timestamp) {
         while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
             let Some(attempt) = self.pending.pop_front() else { return };
-            let Attempt { id, deadline, payload_bytes, .. } = attempt;
+            let Attempt { id, deadline, run_limit, payload_bytes, .. } = attempt;
             if attempt.claimed_until.is_some_and(|until| until <= now) {
                 self.outputs.push_back(LinkOutput::NeverSeen(id));
                 continue;
@@ -459,7 +461,8 @@ impl Link {
             let header = JobHeader {
                 number,
                 attempt: id,
-                deadline_ms: wire_ms(deadline.since(now)),
+                deadline_ms: deadline.map(|deadline| wire_ms(deadline.since(now))),
+                run_limit_ms: run_limit.map(wire_ms),
                 received_outcomes: self.receipts.acknowledge(),
                 claim: attempt.claim,
                 moves_left: attempt.moves_left,

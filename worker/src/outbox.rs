@@ -2,6 +2,7 @@
 
 mod job;
 mod offers;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -13,15 +14,13 @@ use svcmap_proto::time::Timestamp;
 
 use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
 pub use job::{Assigned, JobId, JobSpec, Lane};
+pub use waiting::Standing;
 
 /// After the deadline the worker's own word gets this long: it knows whether the job was started.
 const DEADLINE_TICK: Duration = Duration::from_millis(50);
 
 /// Hand-overs of one job, at most: who meets full queues that often waits like everybody.
 const MOVES_MAX: u8 = 3;
-
-/// How often a waiting job is looked at for whether anybody serves it at all.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,14 +47,19 @@ struct Job {
     rejected: Option<Reason>,
     /// Instances that could not start it.
     unable: Vec<Name>,
+    /// Why nobody knows how far an earlier attempt got: from then on the job may have run.
+    lost: Option<Cause>,
     place: Place,
     cancelled: bool,
-    timer: Timestamp,
+    /// When somebody was last known to serve it, or it began to wait.
+    served_at: Timestamp,
+    /// When it is to be looked at; `None` while a worker has it and nothing is due.
+    timer: Option<Timestamp>,
 }
 
 impl Job {
-    fn deadline(&self) -> Timestamp {
-        self.submitted_at + self.spec.deadline
+    fn deadline(&self) -> Option<Timestamp> {
+        self.spec.deadline.map(|deadline| self.submitted_at + deadline)
     }
 
     fn lane(&self) -> Lane {
@@ -67,6 +71,7 @@ impl Job {
 #[derive(Debug)]
 pub struct Outbox {
     tries_max: u32,
+    patience: Duration,
     jobs: BTreeMap<JobId, Job>,
     waiting: BTreeMap<Lane, VecDeque<JobId>>,
     /// Lanes that have waiting jobs and may have found room.
@@ -74,30 +79,27 @@ pub struct Outbox {
     timers: BTreeSet<(Timestamp, JobId)>,
     /// How many jobs of each service are with workers.
     under_way: BTreeMap<Name, u32>,
-    /// How long jobs are held that do not say so themselves.
-    holds: BTreeMap<Name, Duration>,
     settled: VecDeque<(JobId, Outcome)>,
 }
 
 impl Outbox {
-    /// Empty; a job is tried at so many workers at most.
-    pub fn new(tries_max: u32) -> Self {
+    /// Empty; a job is tried at so many workers at most, and waits so long while nobody is there.
+    pub fn new(tries_max: u32, patience: Duration) -> Self {
         Self {
             tries_max,
+            patience,
             jobs: BTreeMap::new(),
             waiting: BTreeMap::new(),
             dirty: BTreeSet::new(),
             timers: BTreeSet::new(),
             under_way: BTreeMap::new(),
-            holds: BTreeMap::new(),
             settled: VecDeque::new(),
         }
     }
 
     /// A new job. It waits until [`Outbox::assign`] gives it to a worker.
     pub fn submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
-        let timer = now.max(self.held_until(now, &spec).min(now + LOOK_INTERVAL));
-        let job = Job {
+        let mut job = Job {
             spec,
             submitted_at: now,
             attempts: 0,
@@ -107,31 +109,19 @@ impl Outbox {
             vain_offers: 0,
             rejected: None,
             unable: Vec::new(),
+            lost: None,
             place: Place::Waiting,
             cancelled: false,
-            timer,
+            served_at: now,
+            timer: None,
         };
+        let timer = job.first_look_at(now);
+        job.timer = Some(timer);
         let lane = job.lane();
         self.timers.insert((timer, id));
         self.jobs.insert(id, job);
         self.waiting.entry(lane.clone()).or_default().push_back(id);
         self.dirty.insert(lane);
-    }
-
-    /// How long jobs of a service are held from now on, unless they say so themselves. Before this
-    /// is known they are held until their deadlines.
-    pub fn set_hold(&mut self, service: &Name, hold: Duration) {
-        match self.holds.get_mut(service) {
-            Some(known) => *known = hold,
-            None => {
-                self.holds.insert(service.clone(), hold);
-            }
-        }
-    }
-
-    fn held_until(&self, submitted_at: Timestamp, spec: &JobSpec) -> Timestamp {
-        let hold = spec.hold.or_else(|| self.holds.get(&spec.service).copied());
-        submitted_at + hold.map_or(spec.deadline, |hold| hold.min(spec.deadline))
     }
 
     /// The next lane whose first job may have found room; each is returned once. Of a service's,
@@ -146,18 +136,6 @@ impl Outbox {
             return;
         }
         self.dirty.extend(lanes_of(&self.waiting, service).map(|(lane, _)| lane.clone()));
-    }
-
-    /// More is known of who serves a service: what waits there is looked at as soon as its hold is
-    /// over.
-    pub fn look(&mut self, now: Timestamp, service: &Name) {
-        let lanes = lanes_of(&self.waiting, service);
-        let ids: Vec<_> = lanes.flat_map(|(_, ids)| ids).copied().collect();
-        for id in ids {
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let held = self.held_until(job.submitted_at, &job.spec).max(now);
-            self.set_timer(id, held.min(job.timer));
-        }
     }
 
     /// Whether any job of a service waits.
@@ -187,7 +165,6 @@ impl Outbox {
 
     /// Nothing is to be known of a service any more.
     pub fn forget(&mut self, service: &Name) {
-        self.holds.remove(service);
         self.under_way.remove(service);
     }
 
@@ -232,12 +209,13 @@ impl Outbox {
         let assigned = Assigned {
             attempt: AttemptId { job: id.0, attempt: job.attempts },
             deadline: job.deadline(),
+            run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
             moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
             detached: job.spec.detached,
         };
-        self.set_timer(id, assigned.deadline + DEADLINE_TICK);
+        self.set_timer(id, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
         Some(assigned)
     }
 
@@ -303,8 +281,9 @@ impl Outbox {
         let tries_max = self.tries_max;
         let Some((id, job)) = self.current(attempt) else { return };
         job.tries += 1;
+        job.lost = Some(cause);
         let again = job.spec.idempotent && !job.cancelled && job.tries < tries_max;
-        if again && job.deadline() > now {
+        if again && !job.is_expired(now) {
             self.wait_again(now, id);
         } else {
             self.settle(id, Outcome::Unknown(cause));
@@ -324,7 +303,7 @@ impl Outbox {
         }
     }
 
-    /// Refuses a job that waits.
+    /// Refuses a job that waits; one that may have run is not told so, see [`truly`].
     pub fn refuse(&mut self, now: Timestamp, id: JobId, reason: Reason) {
         let Some(job) = self.jobs.get(&id) else { return };
         let waited = now.since(job.submitted_at);
@@ -350,48 +329,6 @@ impl Outbox {
     /// When [`Outbox::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.timers.first().map(|(at, _)| *at)
-    }
-
-    /// Acts on every deadline and hold that has passed. `verdict_on` says why a lane finds no
-    /// worker, or `None` if too little is known: then its jobs wait on, until their deadlines.
-    /// `withdraw` takes back an attempt from its link, if it was not sent.
-    pub fn handle_timeout(
-        &mut self,
-        now: Timestamp,
-        verdict_on: impl Fn(&Lane) -> Option<Reason>,
-        mut withdraw: impl FnMut(AttemptId, u64) -> bool,
-    ) {
-        while let Some(&(at, id)) = self.timers.first() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
-            let Some(job) = self.jobs.get(&id) else { continue };
-            let attempt = AttemptId { job: id.0, attempt: job.attempts };
-            match job.place {
-                Place::At(link) if withdraw(attempt, link) => {
-                    self.refuse(now, id, Reason::Expired);
-                }
-                Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
-                Place::Waiting => {
-                    let held = self.held_until(job.submitted_at, &job.spec);
-                    let deadline = job.deadline();
-                    let verdict = match verdict_on(&job.lane()) {
-                        // A worker has seen it: what that said tells more.
-                        Some(Reason::NoCredit) => job.rejected.or(Some(Reason::NoCredit)),
-                        verdict => verdict.or(job.rejected),
-                    };
-                    match verdict {
-                        // Room may turn up within the hold; a service rarely does.
-                        Some(reason @ Reason::NoSuchService) => self.refuse(now, id, reason),
-                        Some(reason) if held <= now => self.refuse(now, id, reason),
-                        _ if deadline <= now => self.refuse(now, id, Reason::Expired),
-                        Some(_) => self.set_timer(id, held.min(now + LOOK_INTERVAL)),
-                        None => self.set_timer(id, deadline.min(now + LOOK_INTERVAL)),
-                    }
-                }
-            }
-        }
     }
 
     /// Jobs that wait for a worker, in that lane.
@@ -420,15 +357,15 @@ impl Outbox {
     /// Back to the head of its lane: it has waited longest.
     fn wait_again(&mut self, now: Timestamp, id: JobId) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        job.place = Place::Waiting;
+        (job.place, job.served_at) = (Place::Waiting, now);
         let lane = job.lane();
         self.handle_back(&lane.service);
         let Some(job) = self.jobs.get(&id) else { return };
         // A hold that has passed meanwhile still allows one more look for room.
-        let timer = self.held_until(job.submitted_at, &job.spec).max(now);
+        let timer = job.first_look_at(now);
         self.waiting.entry(lane.clone()).or_default().push_front(id);
         self.dirty.insert(lane);
-        self.set_timer(id, timer);
+        self.set_timer(id, Some(timer));
     }
 
     /// A job of that service is with a worker no more: others may go.
@@ -439,17 +376,17 @@ impl Outbox {
         self.touch(service);
     }
 
-    fn set_timer(&mut self, id: JobId, at: Timestamp) {
+    fn set_timer(&mut self, id: JobId, timer: Option<Timestamp>) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            self.timers.remove(&(job.timer, id));
-            job.timer = at;
-            self.timers.insert((at, id));
+            let before = std::mem::replace(&mut job.timer, timer);
+            before.map(|at| self.timers.remove(&(at, id)));
+            timer.map(|at| self.timers.insert((at, id)));
         }
     }
 
     fn settle(&mut self, id: JobId, outcome: Outcome) {
         let Some(job) = self.jobs.remove(&id) else { return };
-        self.timers.remove(&(job.timer, id));
+        job.timer.map(|at| self.timers.remove(&(at, id)));
         if job.place == Place::Waiting {
             let lane = job.lane();
             if let Some(queue) = self.waiting.get_mut(&lane) {
@@ -464,7 +401,16 @@ impl Outbox {
         } else {
             self.handle_back(&job.spec.service);
         }
-        self.settled.push_back((id, outcome));
+        self.settled.push_back((id, truly(outcome, job.lost)));
+    }
+}
+
+/// How a job ended, in view of an attempt that was lost. `Refused` says that no handler started it,
+/// which nobody knows any more, whatever became of it afterwards.
+fn truly(outcome: Outcome, lost: Option<Cause>) -> Outcome {
+    match (outcome, lost) {
+        (Outcome::Refused(_), Some(cause)) => Outcome::Unknown(cause),
+        (outcome, _) => outcome,
     }
 }
 

@@ -51,8 +51,10 @@ pub enum PeersOutput {
 /// What is known of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knowledge {
-    /// No mapper has told yet, or none that has seen enough: conclude nothing.
+    /// No mapper has told yet: conclude nothing.
     None,
+    /// None of those that have told has seen enough: conclude nothing from absence.
+    Warming,
     /// The members are all there are.
     Complete,
 }
@@ -220,6 +222,7 @@ impl Peers {
     pub fn knowledge(&self, service: &Name) -> Knowledge {
         match self.services.get(service) {
             Some(service) if service.views.iter().any(View::is_conclusive) => Knowledge::Complete,
+            Some(service) if service.views.iter().any(View::has_told) => Knowledge::Warming,
             _ => Knowledge::None,
         }
     }
@@ -232,6 +235,11 @@ impl Peers {
     /// The services that it keeps track of.
     pub fn services(&self) -> impl Iterator<Item = &Name> {
         self.services.keys()
+    }
+
+    /// Whether somebody served it before, or that instance did.
+    pub fn was_served(&self, service: &Name, instance: Option<&Name>) -> bool {
+        self.services.get(service).is_some_and(|service| service.was_served(instance))
     }
 
     /// The members of a service, by name.

@@ -25,7 +25,7 @@ pub struct RepWorker {
     received_jobs: u64,
     outcomes: u64,
     /// The job that it has not replied to, and by when it should.
-    unanswered: Option<(AttemptId, Timestamp)>,
+    unanswered: Option<(AttemptId, Option<Timestamp>)>,
 }
 
 impl RepWorker {
@@ -85,12 +85,14 @@ impl RepWorker {
             }
             ToWorker::Job(header) => {
                 self.received_jobs = header.number;
-                let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
+                let left = header.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
+                let deadline = left.map(|left| now + left);
                 self.unanswered = Some((header.attempt, deadline));
                 None
             }
             ToWorker::Ping { .. } => {
-                let late = self.unanswered.is_some_and(|(_, deadline)| deadline <= now);
+                let deadline = self.unanswered.and_then(|(_, deadline)| deadline);
+                let late = deadline.is_some_and(|deadline| deadline <= now);
                 (member && !late).then_some(FromWorker::Pong { received_jobs, load })
             }
             ToWorker::Cancel { .. }

@@ -13,7 +13,9 @@ mod links;
 mod pace;
 mod roster;
 mod services;
+mod standing;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use crate::config::OutboxConfig;
 use crate::health;
 use crate::link::{Identity, Timing};
 use crate::observation::Observation;
-use crate::outbox::{JobId, JobSpec, Outbox};
+use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::outcome::Outcome;
 use crate::peers::{Knowledge, Peers, PeersOutput};
 use crate::rep::RepWorker;
@@ -39,6 +41,8 @@ use flight::Flight;
 use links::Links;
 use pace::Pace;
 use roster::Rosters;
+use standing::TROUBLE_FIRST;
+pub use standing::Trouble;
 
 /// Peers of its own service to which a worker offers slots: few connections, and nearly as good as all
 /// (a twentieth of the longest waits more at sixteen workers).
@@ -92,6 +96,19 @@ pub enum SenderOutput {
         /// Which mapper.
         mapper: usize,
     },
+    /// Jobs for this service wait, as no mapper has told who serves it: worth a warning.
+    Unheard(Name),
+    /// A worker cannot be reached: worth a warning. Told seldomer and seldomer.
+    Unreachable {
+        /// Which worker.
+        key: InstanceKey,
+        /// At which address.
+        endpoint: Endpoint,
+        /// How often in a row.
+        failures: u32,
+        /// What is wrong, as far as is known here.
+        trouble: Trouble,
+    },
     /// Those who measure want to know this; only after [`Sender::observe`].
     Observed(Observation),
     /// A peer has no use for a slot that was offered to it: [`Server::handle_no_taker`].
@@ -118,6 +135,9 @@ pub struct Sender {
     observe: bool,
     /// When closed links of ended lives are forgotten next. Nobody waits for it.
     sweep_at: Timestamp,
+    /// When waiting jobs are next looked at for what is wrong, and after which time again.
+    trouble_at: Timestamp,
+    trouble_pause: Duration,
     random: fastrand::Rng,
     links: Links,
     asks: Asks,
@@ -150,11 +170,13 @@ impl Sender {
             },
             host,
             timing: Timing { beat, expiry, idle: config.idle },
-            outbox: Outbox::new(config.attempts_max),
+            outbox: Outbox::new(config.attempts_max, config.patience),
             peers: Peers::new(mappers, seed),
             choice,
             observe: false,
             sweep_at: Timestamp::default(),
+            trouble_at: Timestamp::default(),
+            trouble_pause: TROUBLE_FIRST,
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             asks: Asks::default(),
@@ -212,7 +234,11 @@ impl Sender {
     pub fn handle_submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
         self.statistics.submitted += 1;
         let followed = self.follow(now, &spec.service);
+        let lane = Lane { service: spec.service.clone(), instance: spec.instance.clone() };
         self.outbox.submit(now, id, spec);
+        if !standing::is_served(&self.peers, &lane) {
+            self.outbox.look_at(now, id);
+        }
         if !followed {
             self.outbox.refuse(now, id, Reason::TooManyServices);
         }
@@ -279,7 +305,8 @@ impl Sender {
     fn learn_members(&mut self, now: Timestamp, service: &Name, known: (Knowledge, u64)) {
         self.outbox.touch(service);
         if self.known(service) != known {
-            self.outbox.look(now, service);
+            let peers = &self.peers;
+            self.outbox.look(now, service, |lane| standing::is_served(peers, lane));
         }
     }
 
@@ -352,6 +379,7 @@ impl Sender {
     /// This process was suspended for so long.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         self.links.iter_mut().for_each(|state| state.link.handle_suspension(now, gap));
+        self.outbox.handle_suspension(now, gap);
     }
 
     /// Sends no more: what waits is refused, what is under way is unknown.
@@ -385,16 +413,22 @@ impl Sender {
         }
         // A job whose hold is over gets one more look for room before it is refused.
         self.advance(now);
-        let (peers, links) = (&self.peers, &mut self.links);
+        let (peers, links, host) = (&self.peers, RefCell::new(&mut self.links), self.host);
         let no_room = if self.identity.takes_credits { Reason::NoCredit } else { Reason::Full };
         self.outbox.handle_timeout(
             now,
-            |lane| dispatch::why_no_worker(peers, lane, no_room),
-            |attempt, link| links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt)),
+            |lane| standing::standing(peers, &links.borrow(), host, lane, no_room),
+            |attempt, link| {
+                let mut links = links.borrow_mut();
+                links.get_mut(link).is_some_and(|state| state.link.withdraw(attempt))
+            },
         );
         if self.sweep_at <= now {
             self.sweep_at = now + self.timing.beat;
             self.links.forget_ended(&self.peers);
+        }
+        if self.trouble_at <= now {
+            self.look_for_trouble(now);
         }
     }
 
@@ -463,3 +497,5 @@ mod json_tests;
 mod services_tests;
 #[cfg(test)]
 mod unable_tests;
+#[cfg(test)]
+mod waiting_tests;

@@ -26,6 +26,9 @@ use speakers::Speakers;
 /// Outcomes kept for one sender: all that it can have open, and as many again on their way.
 const RETAINED_PER_SENDER_MAX: usize = 2 * limits::OPEN_ATTEMPTS_MAX;
 
+/// Without a deadline an outcome is kept for no longer than that.
+const OUTCOME_KEPT: Duration = Duration::from_secs(600);
+
 /// Beyond its deadline nobody asks for an outcome; this much for clocks and the way.
 const RETAIN_SLACK: Duration = Duration::from_secs(2);
 
@@ -85,14 +88,20 @@ pub struct Ended {
     /// Result or error.
     pub payload: Vec<u8>,
     /// Until when its sender may ask.
-    pub deadline: Timestamp,
+    pub wanted_until: Timestamp,
+}
+
+/// Until when the sender of a job with that deadline, or without one, may ask for its outcome.
+pub fn wanted_until(now: Timestamp, deadline: Option<Timestamp>) -> Timestamp {
+    let kept_until = now + OUTCOME_KEPT;
+    deadline.map_or(kept_until, |deadline| deadline.clamp(now, kept_until))
 }
 
 impl Ended {
     /// No handler started it.
-    pub fn rejected(reason: Reason, deadline: Timestamp) -> Self {
+    pub fn rejected(reason: Reason, wanted_until: Timestamp) -> Self {
         let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Vec::new());
-        Self { verdict, here, payload, deadline }
+        Self { verdict, here, payload, wanted_until }
     }
 }
 
@@ -293,7 +302,7 @@ impl Senders {
     /// An attempt ended: its outcome is sent, and kept until the sender acknowledges it or nobody
     /// can want it any more.
     pub fn push(&mut self, id: SenderId, attempt: AttemptId, ended: Ended) {
-        let Ended { mut verdict, here, mut payload, deadline } = ended;
+        let Ended { mut verdict, here, mut payload, wanted_until } = ended;
         let Some(sender) = self.senders.get_mut(&id) else { return };
         sender.here = sender.here.saturating_sub(1);
         if payload.len() > sender.payload_bytes_max {
@@ -304,7 +313,7 @@ impl Senders {
         }
         sender.last_number += 1;
         self.retained_bytes += payload.len();
-        self.by_age.insert(self.next_order, (id, deadline + RETAIN_SLACK));
+        self.by_age.insert(self.next_order, (id, wanted_until + RETAIN_SLACK));
         sender.retained.push_back(Retained {
             number: sender.last_number,
             attempt,

@@ -27,10 +27,10 @@ use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
 use crate::health::Health;
-use crate::intake::{Arrival, Cancelled, Ending, Intake, Origin, Task, TaskId};
+use crate::intake::{Arrival, Cancelled, Ending, Expired, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
-use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome};
+use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome, wanted_until};
 use absence::Absence;
 use drain::Drain;
 pub use drain::DrainReport;
@@ -231,18 +231,22 @@ impl Server {
             return;
         }
         let origin = Origin::Sender { sender, attempt: header.attempt };
-        let deadline = now + Duration::from_millis(u64::from(header.deadline_ms));
+        let from_ms = |ms: u32| Duration::from_millis(ms.into());
+        let deadline = header.deadline_ms.map(|ms| now + from_ms(ms));
+        let run_limit = header.run_limit_ms.map(from_ms);
         let waited = Duration::from_micros(header.waited_us);
         self.credits.claim(now, sender, header.claim, payload.len(), waited);
         let JobHeader { moves_left, detached, .. } = *header;
-        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
+        let arrival = Arrival { origin, payload, deadline, run_limit, moves_left, detached };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
         let is_movable = moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
         self.absence.handle_job(now);
         match self.admit(now, arrival) {
             Ok(_) => self.credits.handle_taken(sender),
-            Err(reason) => self.end(now, origin, Ended::rejected(reason, deadline)),
+            Err(reason) => {
+                self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
+            }
         }
         let (share, waited_us, pinned) = (header.share, header.waited_us, header.moves_left == 0);
         // The next ones will be as large as this one.
@@ -283,9 +287,14 @@ impl Server {
     fn handle_json_job(&mut self, now: Timestamp, from: Envelope, request: &json::Request<'_>) {
         let waits = !request.style.is_immediate();
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
-        let deadline = now + request.deadline;
-        let (payload, moves_left, detached) = (&request.payload[..], 0, false);
-        let arrival = Arrival { origin, payload, deadline, moves_left, detached };
+        let arrival = Arrival {
+            origin,
+            payload: &request.payload,
+            deadline: request.deadline.map(|deadline| now + deadline),
+            run_limit: request.run_limit,
+            moves_left: 0,
+            detached: false,
+        };
         let body = match self.admit(now, arrival) {
             Ok(_) if waits => {
                 let client = Client { envelope: from, style: request.style };
@@ -322,11 +331,16 @@ impl Server {
             Ending::Failed => (Verdict::Failed, payload),
             Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Vec::new()),
         };
+        // A handler that looks at its time itself may be a moment earlier than the intake.
+        let payload = match (ending, finished.over_limit) {
+            (Ending::Failed, Some(limit)) => reached(limit),
+            _ => payload,
+        };
         if self.is_draining() {
             self.drained.finished += 1;
         }
-        let deadline = finished.deadline.max(now);
-        let ended = Ended { verdict, payload, deadline, here: finished.here };
+        let wanted_until = wanted_until(now, finished.deadline);
+        let ended = Ended { verdict, payload, wanted_until, here: finished.here };
         self.leave(finished.origin);
         self.promise_next(now, finished.origin);
         self.end(now, finished.origin, ended);
@@ -420,9 +434,9 @@ impl Server {
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        for (origin, cancelled) in self.intake.expire(now) {
-            match cancelled {
-                Cancelled::Running(task) => {
+        for expired in self.intake.expire(now) {
+            match expired {
+                Expired::Running(origin, task) => {
                     self.answers.push_back(ServerOutput::Cancel(task));
                     // A sender has a clock of its own; a client has only its reply.
                     if let Some(client) = self.clients.take(origin) {
@@ -430,7 +444,14 @@ impl Server {
                         self.reply(client.envelope, body);
                     }
                 }
-                _ => self.end_queued(now, origin, Reason::Expired),
+                Expired::Waiting(origin) => self.end_queued(now, origin, Reason::Expired),
+                Expired::RunLimit { origin, task, limit, deadline, here } => {
+                    self.answers.push_back(ServerOutput::Cancel(task));
+                    let payload = reached(limit);
+                    let (verdict, wanted_until) = (Verdict::Failed, wanted_until(now, deadline));
+                    self.leave(origin);
+                    self.end(now, origin, Ended { verdict, payload, wanted_until, here });
+                }
             }
         }
         self.drop_unattended(now);
@@ -470,7 +491,7 @@ impl Server {
                 let body = json::ended(client.style, &verdict, &payload, &self.load(now));
                 self.reply(client.envelope, body);
             }
-            Origin::Nobody => {}
+            Origin::Nobody | Origin::Overdue => {}
         }
     }
 
@@ -495,6 +516,11 @@ impl Server {
         let (to, sender, payload) = (delivery.to, delivery.sender, delivery.payload);
         ServerOutput::Outcome { to, sender, header, payload }
     }
+}
+
+/// The error of a job that ran for as long as it may.
+fn reached(limit: Duration) -> Vec<u8> {
+    format!("reached its run limit of {limit:?}").into_bytes()
 }
 
 #[cfg(test)]

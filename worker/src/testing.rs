@@ -35,11 +35,13 @@ pub fn attempt(job: u64) -> AttemptId {
 
 /// That attempt, on its way without a claim.
 pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> Attempt {
+    let (deadline, run_limit) = (Some(deadline), None);
     let (claim, claimed_until, submitted_at) = (Claim::Nothing, None, Timestamp::default());
     let (moves_left, share, detached) = (0, 0, false);
     Attempt {
         id,
         deadline,
+        run_limit,
         payload_bytes,
         claim,
         claimed_until,
@@ -55,7 +57,8 @@ pub fn header(number: u64, attempt: AttemptId, deadline_ms: u32) -> JobHeader {
     JobHeader {
         number,
         attempt,
-        deadline_ms,
+        deadline_ms: Some(deadline_ms),
+        run_limit_ms: None,
         received_outcomes: 0,
         claim: Claim::Nothing,
         moves_left: 0,
@@ -100,6 +103,6 @@ pub fn hello() -> SenderHello {
 pub fn attempt_of(origin: Origin) -> AttemptId {
     match origin {
         Origin::Sender { attempt, .. } => attempt,
-        Origin::Client(_) | Origin::Nobody => panic!("{origin:?} has no attempt"),
+        Origin::Client(_) | Origin::Nobody | Origin::Overdue => panic!("{origin:?} has no attempt"),
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use svcmap_proto::codec;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::{HandlerError, Job};
+use svcmap_worker::{HandlerError, Job, Policy};
 use tempfile::TempDir;
 
 use super::status;
@@ -183,11 +183,26 @@ fn start_sender(
         ("--seconds", load.seconds.to_string()),
         ("--seed", load.seed.wrapping_mul(1000).wrapping_add(number.into()).to_string()),
     ];
-    let hold = load.hold.map(|hold| ("--hold", flag(hold)));
+    let hold = [("--hold", flag(held_for(args)))];
     let tries = load.tries.map(|tries| ("--tries", tries.to_string()));
     let flags: Vec<_> = flags.into_iter().chain(hold).chain(tries).collect();
     let flags: Vec<&str> = flags.iter().flat_map(|(name, value)| [*name, value]).collect();
     deployment.start_command(&sender_name(number), "soak-sender", &flags)
+}
+
+/// Shortest hold unless one is given: far beyond what a sleepy process takes.
+const HOLD_MIN: Duration = Duration::from_millis(250);
+
+/// How long a job waits for a worker with room. Unless that is given, svcmap waits for what a full
+/// queue takes, or four services; what it is measured against refuses at once.
+fn held_for(args: &SoakArgs) -> Duration {
+    let load = &args.load;
+    let depth = 1.0 + f64::from(args.queue) / f64::from(args.concurrency.get());
+    let queue = load.service_time.mul_f64(depth.max(4.0)).max(HOLD_MIN);
+    load.hold.unwrap_or(match load.policy {
+        Policy::Svcmap | Policy::NoCredits => queue,
+        _ => Duration::ZERO,
+    })
 }
 
 fn records_file(folder: &Path, sender: u32) -> PathBuf {

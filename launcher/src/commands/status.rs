@@ -1,5 +1,6 @@
 //! `svcmap status`: what the mappers know of services and their instances.
 
+mod reach;
 mod render;
 
 use std::process::ExitCode;
@@ -34,7 +35,7 @@ const SIMILAR: f64 = 0.8;
 /// With exit code 69 if no mapper answers, nobody serves the service or the wait was in vain.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
     let mappers = args.mapper.endpoints()?;
-    let report = if args.wait.is_empty() {
+    let mut report = if args.wait.is_empty() {
         ask(&mappers, args.service.as_ref(), PATIENCE).map_err(Failure::from)?
     } else {
         wait(&mappers, args, Clock.now() + args.timeout)?
@@ -43,6 +44,9 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
         && !report.instances.iter().any(|row| row.service == *service)
     {
         return Err(unknown_service(service, &report).into());
+    }
+    if args.service.is_some() {
+        reach::try_all(&mut report);
     }
     let width = stdout_columns();
     let screen = Screen { width, bars: width.is_some() };

@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use slog::Logger;
+use slog::{Logger, warn};
 use svcmap_proto::names::Endpoint;
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{Client, JobBuilder, Outcome, SubmitError, Ticket};
 
 use super::status;
 use crate::cli::SubmitArgs;
-use crate::control::PATIENCE;
+use crate::control::{ControlError, PATIENCE};
 use crate::errors::{self, Error, Failure, print_out_bytes};
 use crate::io::{raise_open_files_limit, stdout_columns};
 use crate::progress::{self, Progress};
@@ -27,13 +27,16 @@ use report::{Form, Record, Report};
 /// results of the largest size fit into memory.
 const UNDER_WAY_MAX: usize = 512;
 
+/// How long a mapper may take to say who serves the service, before the log says that none does.
+const MAPPER_LIMIT: Duration = Duration::from_secs(2);
+
 /// Sends the jobs and prints their results.
 ///
 /// # Errors
 /// If nobody serves the service, or stdout cannot be written.
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let mappers = args.mapper.endpoints()?;
-    expect_service(args, &mappers)?;
+    expect_service(args, &mappers, log)?;
     raise_open_files_limit();
     let client = Client::builder()
         .mappers(mappers.iter().map(Endpoint::as_str))
@@ -59,12 +62,22 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     }
 }
 
-/// Whether anybody serves it is worth a question of its own: the answer names what was meant.
-fn expect_service(args: &SubmitArgs, mappers: &[Endpoint]) -> Result<(), Failure> {
-    let report = status::find(mappers, &args.service, args.instance.as_ref(), PATIENCE)?;
+/// Whether anybody serves it is worth a question of its own: the answer names what was meant. Who was
+/// there until lately may come back, and so may a mapper: that is worth some patience, which the jobs
+/// have.
+fn expect_service(args: &SubmitArgs, mappers: &[Endpoint], log: &Logger) -> Result<(), Failure> {
+    let found = status::find(mappers, &args.service, args.instance.as_ref(), MAPPER_LIMIT);
+    let report = match found {
+        Ok(report) => report,
+        Err(error @ ControlError::NoMapper { .. }) => {
+            warn!(log, "{error}, so jobs wait: is one running?");
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let warming = report.mappers.iter().any(|mapper| mapper.warming);
     let mut rows = report.instances.iter().filter(|row| row.service == args.service).peekable();
-    if warming {
+    if warming || (rows.peek().is_none() && report.known.contains(&args.service)) {
         Ok(())
     } else if rows.peek().is_none() {
         Err(status::unknown_service(&args.service, &report))
@@ -124,8 +137,16 @@ impl Submission<'_> {
 
     fn job(&self, payload: Vec<u8>) -> JobBuilder<'_> {
         let args = self.args;
-        let mut job = self.client.job(args.service.as_str(), payload).deadline(args.deadline);
-        job = job.hold(args.hold.unwrap_or(args.deadline));
+        let mut job = self.client.job(args.service.as_str(), payload);
+        if let Some(hold) = args.hold {
+            job = job.hold(hold);
+        }
+        if let Some(run_limit) = args.run_limit {
+            job = job.run_limit(run_limit);
+        }
+        if let Some(deadline) = args.deadline {
+            job = job.deadline(deadline);
+        }
         if args.idempotent {
             job = job.idempotent();
         }

@@ -139,15 +139,20 @@ fn run_program(
     job: &Job,
     result_bytes_max: usize,
 ) -> Result<Vec<u8>, HandlerError> {
-    let deadline = Clock.now() + job.time_left();
+    let deadline = Clock.now() + job.time_left().unwrap_or(Duration::MAX);
     let is_cancelled = || job.is_cancelled();
     let result = runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled);
     result.map_err(|error| match error {
         ExecError::Start(_) => HandlerError::cannot_start(error),
         // The worker cancels what runs at its deadline, and may be the first to notice.
-        ExecError::Cancelled if job.time_left().is_zero() => ExecError::Deadline.into(),
+        ExecError::Cancelled if is_over(job) => ExecError::Deadline.into(),
         error => error.into(),
     })
+}
+
+/// Whether a job has reached its deadline or its run limit.
+fn is_over(job: &Job) -> bool {
+    job.time_left().is_some_and(|left| left.is_zero())
 }
 
 /// Spends the time that the payload says, in steps short enough to notice a cancellation.
@@ -160,12 +165,8 @@ fn take_time(
     let end = Clock.now() + time;
     while Clock.now() < end {
         if job.is_cancelled() {
-            let has_time = !job.time_left().is_zero();
-            return Err(HandlerError::new(if has_time {
-                "cancelled"
-            } else {
-                "its deadline passed"
-            }));
+            let why = if is_over(job) { "its time was over" } else { "cancelled" };
+            return Err(HandlerError::new(why));
         }
         step(end.min(Clock.now() + LOOK_INTERVAL));
     }

@@ -138,6 +138,9 @@ impl MapperBuilder {
             warn!(logger, "anyone who reaches this address can register, look up and listen";
                 "bind" => %endpoint, "publish" => %publish_endpoint);
         }
+        if let Some(doubt) = proto_io::host_id_doubt() {
+            warn!(logger, "this process may be taken for one on another machine"; "why" => doubt);
+        }
         let (waker, stop) = (event_loop.waker(), Arc::new(AtomicBool::new(false)));
         let beat = config.beat;
         let identity = Identity {

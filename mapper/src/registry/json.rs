@@ -76,7 +76,15 @@ impl Registry {
             }
             Request::GetPeer { name } => {
                 let host = self.identity.host;
-                json::peer(self.find(&name).map(|instance| peer(instance, asked, host)))
+                match self.find(&name, asked) {
+                    Some(instance) => match peer(instance, asked, host) {
+                        Some(peer) => json::peer(Some(peer)),
+                        None => {
+                            error("peer not reachable: its address is one for its own host only")
+                        }
+                    },
+                    None => json::peer(None),
+                }
             }
             Request::ListPeers => json::peers(&self.peers(asked)),
             Request::Deregister { name, pid } => {
@@ -175,14 +183,18 @@ impl Registry {
 
     /// The instance for a client that asks for `service/instance`, a service, or the name of a
     /// worker: of several the better of two, as every other sender chooses.
-    fn find(&mut self, name: &str) -> Option<&Instance> {
+    fn find(&mut self, name: &str, asked: Asked<'_>) -> Option<&Instance> {
         if let Some((service, instance)) = name.split_once('/') {
             return self.services.get(service)?.get(instance);
         }
         let Some(instances) = self.services.get(name) else {
             return self.named(name).map(|(_, instance)| instance);
         };
-        let instances: Vec<&Instance> = instances.values().collect();
+        let mut instances: Vec<&Instance> = instances.values().collect();
+        let host = self.identity.host;
+        if instances.iter().any(|instance| address(instance, asked, host).is_some()) {
+            instances.retain(|instance| address(instance, asked, host).is_some());
+        }
         let load = |instance: &&Instance| instance.registration.load;
         let wait = |i: usize| load(&instances[i]).expected_wait(load(&instances[i]).jobs());
         // A full one says so, and may have room by then; one that drains takes nothing any more.
@@ -202,7 +214,8 @@ impl Registry {
             Some(listing) => listing.name.to_string(),
             None => instance.registration.key.to_string(),
         };
-        instances.map(|i| (named(i), peer(i, asked, self.identity.host))).collect()
+        let host = self.identity.host;
+        instances.filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
 
     fn report_status(&self, now: Timestamp) -> Report {
@@ -217,19 +230,24 @@ impl Registry {
     }
 }
 
-/// An instance, as the client that asks is told of it.
-fn peer<'a>(instance: &'a Instance, asked: Asked<'_>, host: HostId) -> Peer<'a> {
-    let Registration { endpoints, host: its_host, pid, load, .. } = &instance.registration;
-    let usable = usable_endpoints(endpoints, asked.is_local() && *its_host == host);
+/// Where the client that asks can reach an instance. A loopback address means something on its own
+/// host only.
+fn address<'a>(instance: &'a Instance, asked: Asked<'_>, host: HostId) -> Option<&'a Endpoint> {
+    let Registration { endpoints, host: its_host, .. } = &instance.registration;
+    usable_endpoints(endpoints, asked.is_local() && *its_host == host).first().copied()
+}
+
+/// An instance, as the client that asks is told of it, if it can reach that.
+fn peer<'a>(instance: &'a Instance, asked: Asked<'_>, host: HostId) -> Option<Peer<'a>> {
+    let Registration { pid, load, .. } = &instance.registration;
     let age_us = asked.now.since(instance.load_at).as_micros() as u64;
-    Peer {
-        // There is always a first; whether a client can use it, it knows best.
-        address: usable.first().copied().unwrap_or(&endpoints[0]),
+    Some(Peer {
+        address: address(instance, asked, host)?,
         pid: *pid,
         load: load.ratio(),
         last_seen: asked.unix_us.saturating_sub(age_us) as f64 / 1e6,
         tags: instance.contact.listing().map_or(&[], |listing| &listing.tags),
-    }
+    })
 }
 
 #[cfg(test)]

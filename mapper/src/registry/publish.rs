@@ -24,12 +24,14 @@ impl Registry {
         let parts = into_parts(instances.map(|instance| instance.entry(now)).collect());
         let count = part_count(&parts);
         let (epoch, warming) = (self.identity.epoch, self.is_warming(now));
+        let heard = self.revisions.contains(service);
         let numbered = (0..count).zip(parts);
         numbered
             .map(|(part, entries)| SnapshotPart {
                 epoch,
                 revision,
                 warming,
+                heard,
                 part,
                 parts: count,
                 entries,

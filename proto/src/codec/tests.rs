@@ -95,6 +95,7 @@ impl Filling {
             epoch: Epoch(self.number()),
             revision: self.number(),
             warming: self.full,
+            heard: self.full,
             part: self.small() as u16,
             parts: self.small() as u16,
             entries: self.list(Self::entry),
@@ -136,10 +137,11 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         }),
     }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
     (|f| ToWorker::Job(JobHeader {
-        number: f.number(), attempt: f.attempt(), deadline_ms: f.small(),
-        received_outcomes: f.number(), claim: Claim::Credit, moves_left: f.byte(),
+        number: f.number(), attempt: f.attempt(), deadline_ms: Some(f.small()),
+        run_limit_ms: Some(f.small()), received_outcomes: f.number(),
+        claim: Claim::Credit, moves_left: f.byte(),
         waited_us: f.number(), share: f.small(), detached: f.full,
-    }), "01 01 01 02 03 04 05 01 06 07 08 01"),
+    }), "01 01 01 02 03 01 04 01 05 06 01 07 08 09 01"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "01 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "01 03 01"),
     (|f| ToWorker::Received { outcomes: f.number() }, "01 04 01"),
@@ -206,7 +208,7 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     }, "01 04 key life 01"),
     (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "01 05 02"),
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
-        "01 06 'resize 01 02 01 03 04 01 entry 05 06 load 07 01 'gone"),
+        "01 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full },
         "01 07 01 'resize 01"),
 ];
@@ -214,7 +216,7 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
 #[rustfmt::skip]
 const PUBLICATION: &[Golden<Publication>] = &[
     (|f| Publication::Pulse { epoch: Epoch(f.number()), instances: f.small() }, "01 00 01 02"),
-    (|f| Publication::Snapshot(f.snapshot_part()), "01 01 01 02 01 03 04 01 entry 05 06 load 07 01 'gone"),
+    (|f| Publication::Snapshot(f.snapshot_part()), "01 01 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| Publication::Changes(ChangesPart {
         epoch: Epoch(f.number()), previous: f.number(), revision: f.number(),
         part: f.small() as u16, parts: f.small() as u16,

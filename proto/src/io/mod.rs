@@ -4,10 +4,12 @@
 
 mod clock;
 mod event_loop;
+mod probe;
 mod sockets;
 
-pub use clock::{Clock, host_id, node_name};
+pub use clock::{Clock, host_id, host_id_doubt, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
+pub use probe::{Probe, probe};
 pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, publisher, raise_open_files_limit,
     router, subscriber,

@@ -114,11 +114,33 @@ fn new(
     Ok(socket)
 }
 
-/// Binds and returns the endpoint with the port that the system chose, if it did.
+/// What `localhost` means first, where it means several addresses.
+const LOCALHOST: &str = "127.0.0.1";
+
+/// Binds and returns the endpoint with the port that the system chose, if it did. `localhost` is both
+/// 127.0.0.1, which is returned, and, if this machine has that, ::1: clients look at either.
 ///
 /// # Errors
 /// See [`BindError`].
 pub fn bind(socket: &Socket, endpoint: &Endpoint) -> Result<Endpoint, BindError> {
+    let Some(first) = of_localhost(endpoint, LOCALHOST) else { return bind_one(socket, endpoint) };
+    let bound = bind_one(socket, &first)?;
+    let second = bound.port().and_then(|port| Endpoint::tcp("::1", port).ok());
+    match second.map(|second| bind_one(socket, &second)) {
+        // Whoever looks there would find another program.
+        Some(Err(error @ BindError::InUse(_))) => Err(error),
+        // The others say that this machine has no IPv6.
+        _ => Ok(bound),
+    }
+}
+
+/// The same endpoint at that address, if it names `localhost`.
+fn of_localhost(endpoint: &Endpoint, address: &str) -> Option<Endpoint> {
+    let is_localhost = endpoint.host().eq_ignore_ascii_case("localhost");
+    is_localhost.then(|| Endpoint::tcp(address, endpoint.port().unwrap_or(0)).ok())?
+}
+
+fn bind_one(socket: &Socket, endpoint: &Endpoint) -> Result<Endpoint, BindError> {
     contained(endpoint, || socket.bind(endpoint.as_str()))?;
     let other = |text: &str| BindError::Other(endpoint.clone(), text.to_owned());
     let bound = socket.get_last_endpoint().ok().and_then(Result::ok);
@@ -131,12 +153,14 @@ pub fn bind(socket: &Socket, endpoint: &Endpoint) -> Result<Endpoint, BindError>
         .map_err(|e| other(&e.to_string()))
 }
 
-/// Connects, in the background and again whenever the connection is lost.
+/// Connects, in the background and again whenever the connection is lost. `localhost` is 127.0.0.1:
+/// libzmq would try one of its addresses only, and most listen there.
 ///
 /// # Errors
 /// See [`BindError`]; a peer that is not there is none.
 pub fn connect(socket: &Socket, endpoint: &Endpoint) -> Result<(), BindError> {
-    contained(endpoint, || socket.connect(endpoint.as_str()))
+    let endpoint = of_localhost(endpoint, LOCALHOST).unwrap_or_else(|| endpoint.clone());
+    contained(&endpoint, || socket.connect(endpoint.as_str()))
 }
 
 /// `zmq` panics on error numbers that it does not list; at configuration time that is contained.

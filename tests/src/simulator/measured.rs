@@ -12,9 +12,6 @@ pub(super) const SERVICE_TIME: Duration = Duration::from_millis(25);
 /// silence would count.
 pub(super) const SHORT: Duration = Duration::from_millis(1);
 
-/// A job is held for so long at least.
-const HOLD_MIN: Duration = Duration::from_millis(250);
-
 /// What came of svcmap, and of the oracle.
 pub(super) struct Pair {
     pub(super) svcmap: Findings,
@@ -63,8 +60,7 @@ pub(super) fn far(findings: &Findings) -> f64 {
 /// A scenario with another load. Above 1 what waits grows until as much is refused as is too much,
 /// which takes a hold divided by the excess: that is not yet what is measured.
 pub(super) fn loaded(scenario: &Scenario, utilisation: f64) -> Scenario {
-    let slots = f64::from(scenario.slots(0)) / f64::from(scenario.concurrency);
-    let hold = scenario.service_time.mul_f64(slots).max(20 * scenario.delay).max(HOLD_MIN);
+    let hold = scenario.held_for();
     let grows = if utilisation > 1.0 { hold.div_f64(utilisation - 1.0) } else { Duration::ZERO };
     Scenario { utilisation, warm_up: scenario.warm_up.max(2 * grows), ..scenario.clone() }
 }

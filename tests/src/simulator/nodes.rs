@@ -138,8 +138,9 @@ pub fn job(scenario: &Scenario, payload: &Arc<Vec<u8>>) -> JobSpec {
         service: service(),
         instance: None,
         payload: Arc::clone(payload),
-        deadline: DEADLINE,
-        hold: scenario.hold,
+        deadline: Some(DEADLINE),
+        hold: Some(scenario.held_for()),
+        run_limit: None,
         idempotent: false,
         detached: false,
     }

@@ -160,7 +160,8 @@ pub struct Scenario {
     pub beat: Duration,
     /// How workers are chosen.
     pub rule: Rule,
-    /// How long a job waits for a worker with room; `None`: as long as senders do by themselves.
+    /// How long a job waits for a worker with room; `None`: what a full queue takes, see
+    /// [`Scenario::held_for`].
     pub hold: Option<Duration>,
     /// Tries of one job.
     pub tries: u32,
@@ -215,7 +216,19 @@ impl Default for Scenario {
     }
 }
 
+/// Shortest hold of those that follow from the queues: far beyond what a sleepy process takes.
+const HOLD_MIN: Duration = Duration::from_millis(250);
+
 impl Scenario {
+    /// How long a job waits for a worker with room. Unless that is said: for as long as a full queue
+    /// takes, for at least four services and for at least 20 ways, so that it can ask around.
+    pub fn held_for(&self) -> Duration {
+        let depths = (0..self.workers).map(|worker| f64::from(self.slots(worker)));
+        let depth = depths.sum::<f64>() / self.workers as f64 / f64::from(self.concurrency);
+        let queue = self.service_time.mul_f64(depth.max(4.0));
+        self.hold.unwrap_or_else(|| queue.max(20 * self.delay).max(HOLD_MIN))
+    }
+
     /// The same with another policy: svcmap as it ships, others without a second try.
     pub fn with_rule(self, rule: Rule) -> Self {
         let (hold, tries) = match rule {

@@ -437,6 +437,7 @@ impl World {
                 epoch: Epoch(1),
                 revision: self.board_revision,
                 warming: false,
+                heard: true,
                 part: part as u16,
                 parts: chunks.len() as u16,
                 entries: entries.to_vec(),

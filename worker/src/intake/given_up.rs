@@ -23,7 +23,7 @@ impl Intake {
         self.queue = kept;
         for task in &taken {
             self.bytes -= task.payload.len();
-            self.deadlines.remove(&(task.deadline, task.id));
+            self.forget_deadline(task.deadline, task.id);
         }
         self.load.rejected += taken.len() as u64;
         taken

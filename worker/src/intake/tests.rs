@@ -8,7 +8,8 @@ fn origin(job: u64) -> Origin {
 }
 
 fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival<'_> {
-    Arrival { origin, payload, deadline, moves_left: 3, detached: false }
+    let (deadline, run_limit) = (Some(deadline), None);
+    Arrival { origin, payload, deadline, run_limit, moves_left: 3, detached: false }
 }
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {
@@ -149,9 +150,13 @@ proptest! {
                 }
                 Step::Pass { ms: passed } => {
                     now = now + ms(passed);
-                    for (origin, cancelled) in intake.expire(now) {
-                        let job = attempt_of(origin).job;
-                        if cancelled == Cancelled::Removed {
+                    for expired in intake.expire(now) {
+                        let (job, waited) = match expired {
+                            Expired::Waiting(origin) => (attempt_of(origin).job, true),
+                            Expired::Running(origin, _) => (attempt_of(origin).job, false),
+                            Expired::RunLimit { .. } => panic!("none has a run limit"),
+                        };
+                        if waited {
                             let index = model.queue.iter().position(|(queued, ..)| *queued == job);
                             let (.., deadline) = model.queue.remove(index.unwrap());
                             prop_assert!(deadline <= now);
@@ -219,12 +224,46 @@ fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
     let task = intake.start_next(at(0)).unwrap();
     assert_eq!(intake.poll_timeout(), Some(at(50)));
     let expired = intake.expire(at(50));
-    assert_eq!(
-        expired,
-        [(origin(1), Cancelled::Running(task.id)), (origin(2), Cancelled::Removed)]
-    );
+    assert_eq!(expired, [Expired::Running(origin(1), task.id), Expired::Waiting(origin(2))]);
     assert_eq!(intake.len(), 1);
     assert_eq!(intake.poll_timeout(), None);
+}
+
+/// A job that may run for 50 ms and came with that deadline, started at 20.
+fn limited(deadline: Option<Timestamp>) -> (Intake, TaskId) {
+    let mut intake = Intake::new(config(1, 1));
+    let run_limit = Some(ms(50));
+    let job = Arrival { deadline, run_limit, ..arrival(origin(1), at(0), b"") };
+    intake.admit(at(0), job, Promised::default()).unwrap();
+    let task = intake.start_next(at(20)).unwrap();
+    (intake, task.id)
+}
+
+#[test]
+fn a_run_limit_counts_from_the_start_and_is_told_once() {
+    for deadline in [None, Some(at(71)), Some(at(5000))] {
+        let (mut intake, task) = limited(deadline);
+        assert_eq!(intake.expire(at(69)), []);
+        assert_eq!(intake.poll_timeout(), Some(at(70)));
+        let (origin, limit, here) = (origin(1), ms(50), ms(70));
+        let expired = Expired::RunLimit { origin, task, limit, deadline, here };
+        assert_eq!(intake.expire(at(70)), [expired]);
+        // Its sender knows, so its deadline concerns nobody. Its handler still has the slot.
+        assert_eq!((intake.poll_timeout(), intake.len()), (None, 1));
+        assert_eq!(intake.cancel(origin), Cancelled::NotFound);
+        let finished = intake.handle_finished(at(90), task, Ending::Done).unwrap();
+        assert_eq!(finished.origin, Origin::Overdue);
+        let load = intake.load(at(90), Promised::default());
+        assert_eq!((load.done, load.failed, load.running), (0, 1, 0));
+    }
+}
+
+#[test]
+fn a_deadline_that_passes_first_is_all_that_is_told() {
+    let (mut intake, task) = limited(Some(at(60)));
+    assert_eq!(intake.expire(at(65)), [Expired::Running(origin(1), task)]);
+    assert_eq!((intake.poll_timeout(), intake.expire(at(99))), (None, Vec::new()));
+    assert_eq!(intake.handle_finished(at(99), task, Ending::Done).unwrap().origin, origin(1));
 }
 
 #[test]

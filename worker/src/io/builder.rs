@@ -134,6 +134,10 @@ impl Common {
         if self.observer.is_some() {
             sender.observe();
         }
+        if let Some(doubt) = io::host_id_doubt() {
+            warn!(self.logger, "this process may be taken for one on another machine";
+                "why" => doubt);
+        }
         let (commands, inbox) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(commands, event_loop.waker(), self.outbox));
         let node = Node::new(

@@ -70,7 +70,9 @@ impl Client {
     /// Submits a job to any instance of a service, with the default settings. Waits while too many
     /// jobs have no outcome yet.
     ///
-    /// A handler that waits for a job of its own, full, service waits until the deadline.
+    /// The job waits as long as somebody serves its service, so a handler that waits for a job of its
+    /// own, full, service waits for ever: give that a [`hold`](JobBuilder::hold) or a
+    /// [`deadline`](JobBuilder::deadline).
     ///
     /// # Errors
     /// See [`SubmitError`].
@@ -100,6 +102,7 @@ impl Client {
             payload,
             deadline: config.deadline,
             hold: config.hold,
+            run_limit: config.run_limit,
             idempotent: false,
             detached: false,
         }
@@ -134,23 +137,32 @@ pub struct JobBuilder<'a> {
     service: String,
     instance: Option<String>,
     payload: Vec<u8>,
-    deadline: Duration,
+    deadline: Option<Duration>,
     hold: Option<Duration>,
+    run_limit: Option<Duration>,
     idempotent: bool,
     detached: bool,
 }
 
 impl JobBuilder<'_> {
-    /// By when there is an outcome, from now. Default 30 s.
+    /// Limits all of it: by when there is an outcome, from now. A job that runs by then is `Unknown`,
+    /// and its worker ends it if it can. Default: no limit.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+        self.deadline = Some(deadline);
         self
     }
 
-    /// How long it waits for a worker with a free slot; zero: refuse at once. Default: about as long
-    /// as a full queue takes, and at least 250 ms.
+    /// Limits its wait for a worker with room, from now until it is sent there; zero: refuse at once.
+    /// Default: no limit, as long as somebody serves its service.
     pub fn hold(mut self, hold: Duration) -> Self {
         self.hold = Some(hold);
+        self
+    }
+
+    /// Limits how long it runs, from its start to its end, whenever that is: the worker tells its
+    /// handler to stop and answers `Failed`. Default: no limit.
+    pub fn run_limit(mut self, run_limit: Duration) -> Self {
+        self.run_limit = Some(run_limit);
         self
     }
 
@@ -213,6 +225,7 @@ impl JobBuilder<'_> {
             payload: Arc::new(self.payload),
             deadline: self.deadline,
             hold: self.hold,
+            run_limit: self.run_limit,
             idempotent: self.idempotent,
             detached: self.detached,
         };

@@ -355,6 +355,13 @@ impl Mappers {
         }
     }
 
+    /// Jobs wait, and nobody says for whom.
+    pub(super) fn warn_unheard(&self, service: &Name) {
+        let all: Vec<_> = self.mappers.iter().map(|mapper| mapper.endpoint.as_str()).collect();
+        warn!(self.log, "no mapper answers, so jobs wait: is one running?";
+            "service" => %service, "mappers" => all.join(","));
+    }
+
     /// Nothing comes from that mapper's PUB.
     pub(super) fn warn_silent(&self, index: usize) {
         warn!(self.log, "no publications arrive, so the mapper is asked each beat: is its PUB port \

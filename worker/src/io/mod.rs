@@ -9,6 +9,7 @@ mod serving;
 mod shared;
 mod sockets;
 mod ticket;
+mod trouble;
 mod worker;
 
 pub use builder::{ClientBuilder, Notice, StartError, WorkerBuilder};

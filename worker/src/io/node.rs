@@ -21,6 +21,7 @@ use super::serving::{Serving, UNANSWERED_MAX};
 use super::shared::{Command, Shared};
 use super::sockets;
 use super::ticket::Settler;
+use super::trouble;
 use crate::outbox::JobId;
 use crate::sender::{Sender, SenderOutput};
 use crate::senders::Connection;
@@ -411,6 +412,10 @@ impl State {
                     self.mappers.tell(mapper, &ToMapper::Sync { service }, event_loop);
                 }
                 SenderOutput::Silent { mapper } => self.mappers.warn_silent(mapper),
+                SenderOutput::Unheard(service) => self.mappers.warn_unheard(&service),
+                SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
+                    trouble::warn(&self.log, &key, endpoint, failures, trouble);
+                }
                 SenderOutput::Observed(observation) => {
                     if let Some(observer) = &self.observer {
                         observer(observation);

@@ -27,7 +27,7 @@ pub struct Job {
     pub(super) payload: Vec<u8>,
     pub(super) key: Arc<InstanceKey>,
     pub(super) arrived_at: Timestamp,
-    pub(super) deadline: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -55,13 +55,15 @@ impl Job {
         Clock.now().since(self.arrived_at)
     }
 
-    /// Time until its sender stops waiting; zero if that has passed.
-    pub fn time_left(&self) -> Duration {
-        self.deadline.since(Clock.now())
+    /// Time until its deadline or its run limit, whichever comes first; zero if that has passed,
+    /// `None` if it has neither.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.since(Clock.now()))
     }
 
-    /// Whether nobody waits for it any more: it was cancelled, its deadline passed, its sender has
-    /// ended in order or has given it up, or the grace of a drain is over. A long-running handler looks here from time to time and returns early.
+    /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,
+    /// its sender has ended in order or has given it up, or the grace of a drain is over. A
+    /// long-running handler looks here from time to time and returns early.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

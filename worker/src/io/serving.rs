@@ -378,7 +378,9 @@ impl Serving {
         let cancelled = Arc::<AtomicBool>::default();
         self.cancelled.insert(task.id, Arc::clone(&cancelled));
         let key = Arc::clone(&self.key);
-        let Task { arrived_at, deadline, payload, .. } = task;
+        let Task { arrived_at, payload, .. } = task;
+        let limit_at = task.run_limit.map(|limit| Clock.now() + limit);
+        let deadline = earliest(task.deadline, limit_at);
         let job = Job { payload, key, arrived_at, deadline, cancelled };
         // The handlers live as long as this does, so somebody takes it.
         let _ = self.assignments.send(Assignment { id: task.id, job });

@@ -86,7 +86,7 @@ impl Ticket {
         self.id
     }
 
-    /// Waits for the outcome: until the job's deadline at most, and a tick.
+    /// Waits for the outcome: until the job's deadline at most, and a tick, if it has one.
     pub fn wait(self) -> Outcome {
         let mut state = self.place.lock();
         loop {

@@ -51,7 +51,7 @@ impl Link {
                 self.handle_no_welcome(now);
             }
             Phase::Away if self.heard_at + self.timing.expiry <= now => {
-                self.close(Closing::Unreachable, Cause::PeerSilent);
+                self.close(Closing::Lost, Cause::PeerSilent);
             }
             Phase::Ready => self.handle_silence(now),
             _ => {}
@@ -97,7 +97,7 @@ impl Link {
 
     fn ping(&mut self, now: Timestamp) {
         if self.pings >= 2 && self.heard_at + self.timing.expiry <= now {
-            self.close(Closing::Unreachable, Cause::PeerSilent);
+            self.close(Closing::Lost, Cause::PeerSilent);
             return;
         }
         self.pings += 1;

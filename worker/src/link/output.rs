@@ -82,8 +82,12 @@ pub enum Closing {
     Idle,
     /// The worker's life is over, or another one sits behind its address.
     Gone,
-    /// It could not be reached, or does not answer any more.
+    /// Its connection was lost, or it does not answer any more.
+    Lost,
+    /// Nobody answers at its address.
     Unreachable,
     /// The worker has no room for one more sender.
     TurnedAway,
+    /// It speaks other versions of the protocol.
+    WrongVersion,
 }

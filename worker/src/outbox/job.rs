@@ -20,11 +20,13 @@ pub struct JobSpec {
     pub instance: Option<Name>,
     /// What the handler gets.
     pub payload: Arc<Vec<u8>>,
-    /// By when there is an outcome, from submission.
-    pub deadline: Duration,
-    /// How long it waits for a free slot; zero: refuse at once. `None`: about as long as a full
-    /// queue takes, see [`Outbox::set_hold`](super::Outbox::set_hold).
+    /// By when there is an outcome, from submission; `None`: when it ends.
+    pub deadline: Option<Duration>,
+    /// How long it may wait for a worker with room, from submission; zero: refuse at once. `None`: as
+    /// long as somebody serves its service.
     pub hold: Option<Duration>,
+    /// How long it may run, from its start to its end. The worker sees to that.
+    pub run_limit: Option<Duration>,
     /// It may run more than once, so it is tried again when nobody knows whether it ran.
     pub idempotent: bool,
     /// It is to be done even if its sender is gone: a worker that has it keeps it.
@@ -53,7 +55,9 @@ pub struct Assigned {
     /// Under which attempt.
     pub attempt: AttemptId,
     /// When its outcome is due.
-    pub deadline: Timestamp,
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// How often it may be handed over.

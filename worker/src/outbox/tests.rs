@@ -1,18 +1,24 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use svcmap_proto::jobs::{OfferId, OfferedSlot};
+use svcmap_proto::names::Incarnation;
 
+use super::waiting::{LOOK_INTERVAL, NEWS_LIMIT};
 use super::*;
 use crate::testing::*;
 
 const TRIES_MAX: u32 = 3;
+
+const PATIENCE: Duration = ms(30_000);
 
 fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
     JobSpec {
         service: name("resize"),
         instance: None,
         payload: Arc::new(vec![1]),
-        deadline: ms(deadline_ms),
+        deadline: Some(ms(deadline_ms)),
+        run_limit: None,
         hold: Some(ms(hold_ms)),
         idempotent,
         detached: false,
@@ -23,8 +29,8 @@ fn lane() -> Lane {
     Lane { service: name("resize"), instance: None }
 }
 
-fn full(_: &Lane) -> Option<Reason> {
-    Some(Reason::Full)
+fn full(_: &Lane) -> Standing {
+    Standing::Served(Reason::Full)
 }
 
 fn settled(outbox: &mut Outbox) -> Vec<(JobId, Outcome)> {
@@ -33,13 +39,19 @@ fn settled(outbox: &mut Outbox) -> Vec<(JobId, Outcome)> {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { deadline_ms: u64, hold_ms: u64, idempotent: bool },
+    Submit {
+        deadline_ms: u64,
+        hold_ms: u64,
+        idempotent: bool,
+    },
     Assign,
     Ended(usize, Verdict),
     NeverSeen(usize),
     Lost(usize),
     Cancel(u64),
-    Pass(u64),
+    Refuse(u64),
+    /// So much time passes; what is with workers could be taken back from a link, or not.
+    Pass(u64, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,6 +61,8 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Verdict::Abandoned),
         Just(Verdict::Rejected(Reason::Full)),
         Just(Verdict::Rejected(Reason::Cancelled)),
+        Just(Verdict::Rejected(Reason::TooLarge)),
+        Just(Verdict::HandedOver(slot())),
     ];
     prop_oneof![
         4 => (1u64..400, 0u64..400, any::<bool>()).prop_map(|(deadline_ms, hold_ms, idempotent)| {
@@ -59,7 +73,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0usize..4).prop_map(Step::NeverSeen),
         2 => (0usize..4).prop_map(Step::Lost),
         1 => (1u64..20).prop_map(Step::Cancel),
-        4 => (1u64..120).prop_map(Step::Pass),
+        1 => (1u64..20).prop_map(Step::Refuse),
+        4 => (1u64..120, any::<bool>()).prop_map(|(time, unsent)| Step::Pass(time, unsent)),
     ]
 }
 
@@ -69,32 +84,54 @@ struct Submitted {
     idempotent: bool,
     tries: u32,
     cancelled: bool,
+    /// An attempt of it was lost, and nobody knows how far it got.
+    may_have_run: bool,
+}
+
+fn slot() -> OfferedSlot {
+    OfferedSlot {
+        instance: name("b-1"),
+        incarnation: Incarnation(1),
+        offer: OfferId(1),
+        lifetime_ms: 100,
+        payload_bytes_max: 100,
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_job_is_settled_once_and_in_time(steps in prop::collection::vec(step(), 1..120)) {
-        let mut outbox = Outbox::new(TRIES_MAX);
+    fn every_job_is_settled_once_in_time_and_truly(
+        steps in prop::collection::vec(step(), 1..120),
+        stops in any::<bool>(),
+    ) {
+        let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
         let mut submitted: BTreeMap<JobId, Submitted> = BTreeMap::new();
         let mut outcomes: BTreeMap<JobId, Outcome> = BTreeMap::new();
         let mut under_way: Vec<AttemptId> = Vec::new();
         let mut now = at(0);
-        let end = std::iter::once(Step::Pass(1000));
-        for step in steps.into_iter().chain(end) {
+        let end = std::iter::once(Step::Pass(1000, false));
+        let last = steps.len() - 1;
+        for (index, step) in steps.into_iter().chain(end).enumerate() {
             match step {
                 Step::Submit { deadline_ms, hold_ms, idempotent } => {
                     let id = JobId(submitted.len() as u64 + 1);
                     let deadline = now + ms(deadline_ms);
-                    let job = Submitted { deadline, idempotent, tries: 0, cancelled: false };
+                    let job = Submitted {
+                        deadline,
+                        idempotent,
+                        tries: 0,
+                        cancelled: false,
+                        may_have_run: false,
+                    };
                     submitted.insert(id, job);
                     outbox.submit(now, id, spec(deadline_ms, hold_ms, idempotent));
                 }
                 Step::Assign => {
                     if let Some(Assigned { attempt, deadline, .. }) = outbox.assign(&lane(), 1) {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
-                        prop_assert_eq!(deadline, job.deadline);
+                        prop_assert_eq!(deadline, Some(job.deadline));
                         under_way.push(attempt);
                     }
                 }
@@ -103,7 +140,8 @@ proptest! {
                         let attempt = under_way.remove(which);
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         if !outcomes.contains_key(&JobId(attempt.job)) {
-                            job.tries += 1;
+                            job.tries += u32::from(!matches!(verdict, Verdict::HandedOver(_)));
+                            job.may_have_run |= *verdict == Verdict::Abandoned;
                         }
                         outbox.handle_ended(now, attempt, verdict, &key(), Vec::new());
                     }
@@ -119,12 +157,15 @@ proptest! {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         if !outcomes.contains_key(&JobId(attempt.job)) {
                             job.tries += 1;
+                            job.may_have_run = true;
                         }
                         outbox.handle_lost(now, attempt, Cause::PeerEnded);
-                        if !job.idempotent {
-                            // It may have run, so nobody else gets it.
-                            prop_assert!(outbox.waiting(&lane()).all(|id| id.0 != attempt.job));
-                        }
+                        // Only a job that may run twice gets another chance, and it does.
+                        let id = JobId(attempt.job);
+                        let has_chance = job.tries < TRIES_MAX && job.deadline > now;
+                        let again = job.idempotent && has_chance && !job.cancelled;
+                        let waits = outbox.waiting(&lane()).any(|waiting| waiting == id);
+                        prop_assert_eq!(waits, again && !outcomes.contains_key(&id));
                     }
                 }
                 Step::Cancel(job) => {
@@ -133,24 +174,35 @@ proptest! {
                     }
                     outbox.cancel(now, JobId(job));
                 }
-                Step::Pass(time) => {
-                    now = now + ms(time);
-                    outbox.handle_timeout(now, full, |_, _| false);
+                Step::Refuse(job) => {
+                    if outbox.waiting(&lane()).any(|id| id == JobId(job)) {
+                        outbox.refuse(now, JobId(job), Reason::NotJson);
+                    }
                 }
+                Step::Pass(time, unsent) => {
+                    now = now + ms(time);
+                    let mut withdrawn = Vec::new();
+                    outbox.handle_timeout(now, full, |attempt, _| {
+                        withdrawn.extend(unsent.then_some(attempt));
+                        unsent
+                    });
+                    under_way.retain(|attempt| !withdrawn.contains(attempt));
+                }
+            }
+            if stops && index == last {
+                outbox.stop(now);
             }
             for (id, outcome) in settled(&mut outbox) {
                 let job = &submitted[&id];
                 prop_assert!(job.tries <= TRIES_MAX);
-                if outcome == Outcome::Unknown(Cause::PeerEnded) && job.idempotent {
-                    let last_chance = job.tries == TRIES_MAX || job.deadline <= now;
-                    prop_assert!(last_chance || job.cancelled);
-                }
+                let is_refused = matches!(outcome, Outcome::Refused(_));
+                prop_assert!(!(is_refused && job.may_have_run), "refused, although it may have run");
                 prop_assert_eq!(outcomes.insert(id, outcome), None, "settled twice");
             }
             let waiting = outbox.waiting(&lane()).count();
             let with_workers = u32::try_from(outbox.len() - waiting).unwrap();
             prop_assert_eq!(outbox.under_way(&name("resize")), with_workers);
-            if matches!(step, Step::Pass(_)) {
+            if matches!(step, Step::Pass(..)) {
                 for (id, job) in &submitted {
                     let late = job.deadline + DEADLINE_TICK <= now;
                     prop_assert!(!late || outcomes.contains_key(id), "no outcome in time");
@@ -165,7 +217,7 @@ proptest! {
 
 #[test]
 fn a_job_waits_for_room_as_long_as_it_is_held() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 300, false));
     outbox.handle_timeout(at(299), full, |_, _| false);
     assert_eq!(settled(&mut outbox), []);
@@ -175,22 +227,110 @@ fn a_job_waits_for_room_as_long_as_it_is_held() {
     assert_eq!(settled(&mut outbox), [(JobId(1), Outcome::Refused(refusal))]);
 }
 
+/// When a job without a deadline is refused and why, if that is known of its lane all the time; `None`
+/// if it still waits after a day.
+fn refused_after(hold: Option<Duration>, standing: Standing) -> Option<(Duration, Reason)> {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold, ..spec(0, 0, false) });
+    let end = at(0) + Duration::from_secs(24 * 3600);
+    while let Some(due) = outbox.poll_timeout().filter(|due| *due <= end) {
+        outbox.handle_timeout(due, |_| standing, |_, _| false);
+        if let Some((_, outcome)) = outbox.poll_settled() {
+            let Outcome::Refused(refusal) = outcome else { panic!("{outcome:?}") };
+            assert_eq!(refusal.waited, due.since(at(0)));
+            return Some((refusal.waited, refusal.reason));
+        }
+    }
+    None
+}
+
 #[test]
-fn nothing_is_concluded_from_knowing_nothing() {
-    let mut outbox = Outbox::new(TRIES_MAX);
-    outbox.submit(at(0), JobId(1), spec(5000, 0, false));
-    for time in (0..5000).step_by(500) {
-        outbox.handle_timeout(at(time), |_| None, |_, _| false);
+fn without_a_hold_a_job_waits_as_long_as_somebody_serves_its_service() {
+    for reason in [Reason::NoCredit, Reason::Full, Reason::Unreachable] {
+        assert_eq!(refused_after(None, Standing::Served(reason)), None);
+        let held = refused_after(Some(ms(40)), Standing::Served(reason));
+        assert_eq!(held, Some((ms(40), reason)));
+    }
+}
+
+#[test]
+fn a_service_that_was_there_is_waited_for_with_patience_and_another_not_at_all() {
+    use Standing::{Missed, Unserved};
+    for reason in [Reason::NoSuchService, Reason::NotHere, Reason::Draining] {
+        assert_eq!(refused_after(None, Missed(reason)), Some((PATIENCE, reason)));
+        assert_eq!(refused_after(Some(ms(90_000)), Missed(reason)), Some((PATIENCE, reason)));
+        assert_eq!(refused_after(Some(ms(40)), Missed(reason)), Some((ms(40), reason)));
+        // It is told as soon as it is looked at.
+        assert_eq!(refused_after(None, Unserved(reason)), Some((LOOK_INTERVAL, reason)));
+    }
+}
+
+#[test]
+fn patience_begins_when_the_last_one_goes() {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold: None, ..spec(0, 0, false) });
+    for time in (0..120_000).step_by(1000) {
+        outbox.handle_timeout(at(time), full, |_, _| false);
+    }
+    let missed = |_: &Lane| Standing::Missed(Reason::NoSuchService);
+    outbox.look(at(119_500), &name("resize"), |_| false);
+    for time in (119_500..148_900).step_by(100) {
+        outbox.handle_timeout(at(time), missed, |_, _| false);
         assert_eq!(settled(&mut outbox), []);
     }
-    outbox.handle_timeout(at(5000), |_| None, |_, _| false);
-    let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
-    assert_eq!(refusal.reason, Reason::Expired);
+    outbox.handle_timeout(at(150_100), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox).len(), 1);
+}
+
+#[test]
+fn a_suspension_costs_no_patience() {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    outbox.submit(at(0), JobId(1), JobSpec { deadline: None, hold: None, ..spec(0, 0, false) });
+    let missed = |_: &Lane| Standing::Missed(Reason::NoSuchService);
+    outbox.handle_suspension(at(100_000), ms(90_000));
+    outbox.handle_timeout(at(100_000), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox), []);
+    outbox.handle_timeout(at(120_000), missed, |_, _| false);
+    assert_eq!(settled(&mut outbox).len(), 1);
+}
+
+#[test]
+fn without_any_news_a_hold_waits_for_two_seconds_and_others_for_the_patience() {
+    use Standing::{Unheard, Warming};
+    assert_eq!(refused_after(None, Unheard), Some((PATIENCE, Reason::NoMapper)));
+    assert_eq!(refused_after(Some(ms(5000)), Unheard), Some((ms(5000), Reason::NoMapper)));
+    let (waited, reason) = refused_after(Some(Duration::ZERO), Unheard).unwrap();
+    assert_eq!((waited, reason), (NEWS_LIMIT, Reason::NoMapper));
+    // A mapper that has just started says nothing of who is not there.
+    assert_eq!(refused_after(Some(ms(40)), Warming), Some((PATIENCE, Reason::NoSuchService)));
+}
+
+#[test]
+fn a_deadline_ends_every_wait_in_time() {
+    use Standing::{Missed, Served, Unheard, Warming};
+    let standings = [
+        (Served(Reason::NoCredit), Reason::NoCredit),
+        (Missed(Reason::NoSuchService), Reason::NoSuchService),
+        (Unheard, Reason::Expired),
+        (Warming, Reason::Expired),
+    ];
+    for (standing, wanted) in standings {
+        let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+        // The hold is over before anything is known; the deadline is what counts then.
+        let hold = matches!(standing, Unheard | Warming).then_some(Duration::ZERO);
+        outbox.submit(at(0), JobId(1), JobSpec { hold, ..spec(1700, 0, false) });
+        while let Some(due) = outbox.poll_timeout() {
+            assert!(due <= at(1700));
+            outbox.handle_timeout(due, |_| standing, |_, _| false);
+        }
+        let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!() };
+        assert_eq!((refusal.reason, refusal.waited), (wanted, ms(1700)));
+    }
 }
 
 #[test]
 fn a_rejected_job_goes_elsewhere_a_few_times() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for tries in 1..=TRIES_MAX {
         assert_eq!(settled(&mut outbox), []);
@@ -207,7 +347,7 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
 
 #[test]
 fn whoever_drains_does_not_use_up_a_jobs_tries() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for _ in 0..3 * TRIES_MAX {
         let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
@@ -222,7 +362,7 @@ fn whoever_drains_does_not_use_up_a_jobs_tries() {
 
 #[test]
 fn what_was_not_sent_by_its_deadline_is_refused_and_what_was_is_unknown() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
         outbox.assign(&lane(), id).unwrap();
@@ -237,7 +377,7 @@ fn what_was_not_sent_by_its_deadline_is_refused_and_what_was_is_unknown() {
 
 #[test]
 fn a_stop_leaves_nobody_without_an_outcome() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
     }
@@ -251,7 +391,7 @@ fn a_stop_leaves_nobody_without_an_outcome() {
 
 #[test]
 fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
-    let mut outbox = Outbox::new(TRIES_MAX);
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(5000, 5000, false));
     let key = crate::testing::key();
     let reject = |outbox: &mut Outbox, is_passed_on| {

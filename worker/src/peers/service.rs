@@ -314,6 +314,15 @@ impl Service {
         }
     }
 
+    /// Whether somebody served it, or that instance was there, as far as this cache or a mapper has
+    /// heard.
+    pub(super) fn was_served(&self, instance: Option<&Name>) -> bool {
+        match instance {
+            Some(instance) if !self.members.is_empty() => self.removed.contains_key(instance),
+            _ => self.membership > 0 || self.views.iter().any(View::has_heard),
+        }
+    }
+
     /// Forgets who was removed long ago.
     fn forget_removed(&mut self, now: Timestamp) {
         self.removed.retain(|_, (_, _, at)| now.since(*at) < REMOVED_KEEP);

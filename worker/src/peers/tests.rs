@@ -27,7 +27,7 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
 }
 
 fn snapshot(epoch: Epoch, revision: u64, entries: Vec<Entry>) -> SnapshotPart {
-    SnapshotPart { epoch, revision, warming: false, part: 0, parts: 1, entries }
+    SnapshotPart { epoch, revision, warming: false, heard: true, part: 0, parts: 1, entries }
 }
 
 fn changes(epoch: Epoch, previous: u64, changes: Vec<Change>) -> Publication {
@@ -198,7 +198,7 @@ proptest! {
                         let times = times[part];
                         let (part, parts) = (part as u16, parts as u16);
                         let part =
-                            SnapshotPart { epoch, revision, warming, part, parts, entries };
+                            SnapshotPart { epoch, revision, warming, heard: true, part, parts, entries };
                         publish(Publication::Snapshot(part), times);
                     }
                     in_step |= whole;

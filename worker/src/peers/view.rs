@@ -40,6 +40,8 @@ pub struct View {
     since: Timestamp,
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
+    /// Whether the mapper knows the service, if only from before.
+    heard: bool,
     warming: bool,
     /// When something last came on PUB, as far as that still means that more comes.
     published_at: Option<Timestamp>,
@@ -59,6 +61,7 @@ impl View {
             epoch,
             since: now,
             revision: None,
+            heard: false,
             warming: true,
             published_at: None,
             asked_at: now,
@@ -79,6 +82,16 @@ impl View {
         self.published_at = None;
     }
 
+    /// Whether the mapper has told anything of the service.
+    pub fn has_told(&self) -> bool {
+        self.revision.is_some()
+    }
+
+    /// Whether it knows the service, if only from before.
+    pub fn has_heard(&self) -> bool {
+        self.heard
+    }
+
     /// Whether a worker of the JSON dialect has had the time to register again at a mapper that was
     /// started again: that hears of it with the next report only.
     pub fn has_all_json(&self, now: Timestamp) -> bool {
@@ -96,7 +109,7 @@ impl View {
             return None;
         }
         let entries = self.published.add(snapshot_id(part), part.part, &part.entries)?;
-        self.take_snapshot(part.revision, part.warming, entries)
+        self.take_snapshot(part, entries)
     }
 
     /// A part of a snapshot came that was asked for.
@@ -105,7 +118,7 @@ impl View {
             return None;
         }
         let entries = self.asked.add(snapshot_id(part), part.part, &part.entries)?;
-        self.take_snapshot(part.revision, part.warming, entries)
+        self.take_snapshot(part, entries)
     }
 
     /// A part of changes came on PUB, of a service that has so many members.
@@ -155,15 +168,15 @@ impl View {
 
     fn take_snapshot<'a>(
         &mut self,
-        revision: u64,
-        warming: bool,
+        part: &SnapshotPart,
         entries: Cow<'a, [Entry]>,
     ) -> Option<Update<'a>> {
+        let SnapshotPart { revision, warming, heard, .. } = *part;
         if self.revision.is_some_and(|known| revision < known) {
             return None;
         }
         self.revision = Some(revision);
-        self.warming = warming;
+        (self.warming, self.heard) = (warming, heard);
         self.ask_at = None;
         Some(Update::Snapshot { entries, warming })
     }

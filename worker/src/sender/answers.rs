@@ -7,7 +7,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::flight::{self, Flight};
 use super::pace::Pace;
-use super::{Sender, SenderOutput};
+use super::{Sender, SenderOutput, Trouble};
 use crate::link::{Closing, LinkOutput};
 use crate::observation::Observation;
 use crate::outbox::JobId;
@@ -120,7 +120,15 @@ impl Sender {
 
     fn handle_closed(&mut self, now: Timestamp, number: u64, closing: Closing) {
         let Some(state) = self.links.get_mut(number) else { return };
-        state.handle_closed(now, closing);
+        let trouble = match closing {
+            Closing::WrongVersion => Trouble::WrongVersion,
+            _ => Trouble::NoAnswer,
+        };
+        if let Some((failures, endpoint)) = state.handle_closed(now, closing) {
+            let key = state.link.key().clone();
+            let output = SenderOutput::Unreachable { key, endpoint, failures, trouble };
+            self.outputs.push_back(output);
+        }
         self.asks.forget(&state.link.key().service, number);
         self.outputs.push_back(SenderOutput::Disconnect { link: number });
         self.outbox.touch(&state.link.key().service);
@@ -158,8 +166,5 @@ impl Sender {
             None => self.paces.entry(service.clone()).or_default(),
         };
         learn(pace);
-        if let Some(hold) = pace.hold() {
-            self.outbox.set_hold(service, hold);
-        }
     }
 }

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
-use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{HostId, InstanceKey, Name};
+use svcmap_proto::load::State;
+use svcmap_proto::names::{HostId, InstanceKey};
 use svcmap_proto::time::Timestamp;
 
 use super::links::Links;
+use super::standing::wanted;
 use super::{Sender, SenderOutput};
 use crate::choice::{Candidate, Crowd};
 use crate::link::Attempt;
 use crate::observation::Observation;
 use crate::outbox::{Assigned, JobId, Lane};
-use crate::peers::{Knowledge, Member, Peers};
+use crate::peers::Peers;
 
 /// Where the first job of a lane goes.
 pub(super) struct Sending<'a> {
@@ -121,8 +122,15 @@ impl Sender {
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
-        let Assigned { attempt, deadline, submitted_at, moves_left, payload_bytes, detached } =
-            assigned;
+        let Assigned {
+            attempt,
+            deadline,
+            run_limit,
+            submitted_at,
+            moves_left,
+            payload_bytes,
+            detached,
+        } = assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
@@ -132,6 +140,7 @@ impl Sender {
             let attempt = Attempt {
                 id,
                 deadline,
+                run_limit,
                 payload_bytes,
                 claim,
                 claimed_until,
@@ -179,35 +188,9 @@ impl Sender {
         let member = self.peers.member(key)?;
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
-            let endpoint = self.links.get_mut(number)?.endpoint(member, self.host)?;
+            let endpoint = self.links.get_mut(number)?.dial(member, self.host)?;
             self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
         }
         Some(number)
     }
-}
-
-/// Why a lane finds no worker; `None` if too little is known to say. `no_room` is what to say if they
-/// just have no room.
-pub(super) fn why_no_worker(peers: &Peers, lane: &Lane, no_room: Reason) -> Option<Reason> {
-    let is_complete = || peers.knowledge(&lane.service) == Knowledge::Complete;
-    if peers.members(&lane.service).next().is_none() {
-        return is_complete().then_some(Reason::NoSuchService);
-    }
-    let mut loads = wanted(peers, lane).map(|(_, member)| &member.load).peekable();
-    if loads.peek().is_none() {
-        return is_complete().then_some(Reason::NotHere);
-    }
-    let all = |is: fn(&Load) -> bool| wanted(peers, lane).all(|(_, member)| is(&member.load));
-    Some(match () {
-        () if all(|load| load.state == State::Draining) => Reason::Draining,
-        // A worker of the JSON dialect makes no promises.
-        () if all(|load| load.share.is_some()) => Reason::Full,
-        () => no_room,
-    })
-}
-
-/// The members that a lane's jobs are meant for.
-fn wanted<'a>(peers: &'a Peers, lane: &'a Lane) -> impl Iterator<Item = (&'a Name, &'a Member)> {
-    let members = peers.members(&lane.service);
-    members.filter(|(name, _)| lane.instance.as_ref().is_none_or(|instance| instance == *name))
 }

@@ -39,8 +39,8 @@ pub(super) fn entry(worker: u16, load: Load) -> Entry {
 }
 
 pub(super) fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entry>) {
-    let (warming, part, parts) = (false, 0, 1);
-    let part = SnapshotPart { epoch: Epoch(1), revision, warming, part, parts, entries };
+    let (warming, heard, part, parts) = (false, true, 0, 1);
+    let part = SnapshotPart { epoch: Epoch(1), revision, warming, heard, part, parts, entries };
     sender.handle_snapshot(now, 0, &service(), &part);
 }
 
@@ -57,7 +57,8 @@ pub(super) fn spec(payload: &[u8]) -> JobSpec {
         service: service(),
         instance: None,
         payload: Arc::new(payload.to_vec()),
-        deadline: ms(60_000),
+        deadline: Some(ms(60_000)),
+        run_limit: None,
         hold: None,
         idempotent: false,
         detached: false,

@@ -54,8 +54,15 @@ impl Scene {
     }
 
     fn list(&mut self, now: Timestamp, revision: u64, entries: Vec<Entry>) {
-        let part =
-            SnapshotPart { epoch: Epoch(1), revision, warming: false, part: 0, parts: 1, entries };
+        let part = SnapshotPart {
+            epoch: Epoch(1),
+            revision,
+            warming: false,
+            heard: true,
+            part: 0,
+            parts: 1,
+            entries,
+        };
         self.0.handle_snapshot(now, 0, &name("resize"), &part);
     }
 
@@ -70,7 +77,8 @@ impl Scene {
             service: name("resize"),
             instance: None,
             payload: Arc::new(payload.to_vec()),
-            deadline: ms(2000),
+            deadline: Some(ms(2000)),
+            run_limit: None,
             hold: Some(ms(500)),
             idempotent: false,
             detached: false,
@@ -365,7 +373,8 @@ fn one_that_a_job_is_meant_for_gets_it_however_many_there_are() {
             service: name("resize"),
             instance: Some(name(&format!("j-{number}"))),
             payload: Arc::new(b"{}".to_vec()),
-            deadline: ms(2000),
+            deadline: Some(ms(2000)),
+            run_limit: None,
             hold: None,
             idempotent: false,
             detached: false,

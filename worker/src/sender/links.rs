@@ -28,6 +28,9 @@ pub(super) struct LinkState {
     pub(super) rep: Option<RepWorker>,
     /// Which of the worker's endpoints comes next.
     endpoint: usize,
+    /// The one that was dialled last.
+    dialled: Option<Endpoint>,
+    /// How often in a row it could not be reached.
     failures: u32,
     retry_at: Option<Timestamp>,
     /// The sequence of the load that the link's count of unreflected jobs refers to.
@@ -42,11 +45,12 @@ pub(super) struct LinkState {
 
 impl LinkState {
     fn new(link: Link, rep: Option<RepWorker>) -> Self {
-        let (endpoint, failures, retry_at) = (0, 0, None);
+        let (endpoint, dialled, failures, retry_at) = (0, None, 0, None);
         Self {
             link,
             rep,
             endpoint,
+            dialled,
             failures,
             retry_at,
             load_sequence: 0,
@@ -82,14 +86,24 @@ impl LinkState {
     }
 
     /// The link closed: an unreachable worker is tried at its next address, in a while, and one that
-    /// has no room for this sender where it is.
-    pub(super) fn handle_closed(&mut self, now: Timestamp, closing: Closing) {
-        if matches!(closing, Closing::Unreachable | Closing::TurnedAway) {
-            let wait = RETRY_FIRST * 2u32.saturating_pow(self.failures.min(10));
-            self.failures += 1;
-            self.endpoint += usize::from(closing == Closing::Unreachable);
-            self.retry_at = Some(now + wait.min(RETRY_MAX));
+    /// has no room for this sender where it is. Returns how often in a row that has happened, and
+    /// where, if it is time to say so: seldomer and seldomer.
+    pub(super) fn handle_closed(
+        &mut self,
+        now: Timestamp,
+        closing: Closing,
+    ) -> Option<(u32, Endpoint)> {
+        if matches!(closing, Closing::Idle | Closing::Gone) {
+            return None;
         }
+        let wait = RETRY_FIRST * 2u32.saturating_pow(self.failures.min(10));
+        self.failures = self.failures.saturating_add(1);
+        self.endpoint += usize::from(closing != Closing::TurnedAway);
+        self.retry_at = Some(now + wait.min(RETRY_MAX));
+        // A lost connection comes back, or its worker is soon known to be gone.
+        let is_known = matches!(closing, Closing::Lost | Closing::TurnedAway);
+        let is_news = !is_known && self.failures.is_power_of_two();
+        Some((self.failures, self.dialled.clone()?)).filter(|_| is_news)
     }
 
     /// Acts on the link's deadlines. Returns whether its worker may be tried again from now on.
@@ -99,10 +113,12 @@ impl LinkState {
         self.retry_at.take_if(|at| *at <= now).is_some() || has_room
     }
 
-    /// Where to connect to next.
-    pub(super) fn endpoint(&self, member: &Member, host: HostId) -> Option<Endpoint> {
+    /// Where to connect to now.
+    pub(super) fn dial(&mut self, member: &Member, host: HostId) -> Option<Endpoint> {
         let usable = usable_endpoints(member, host);
-        usable.get(self.endpoint % usable.len().max(1)).map(|endpoint| (*endpoint).clone())
+        let endpoint = usable.get(self.endpoint % usable.len().max(1))?;
+        self.dialled = Some((*endpoint).clone());
+        self.dialled.clone()
     }
 
     /// How many jobs its load does not count yet, and how many there are in all; `None` if it
@@ -253,6 +269,21 @@ impl Links {
             None => (0, 0),
         };
         Some(Candidate { load, age, unreflected, own })
+    }
+
+    /// Whether a member could not be reached when that was last tried, or has no address for others.
+    pub(super) fn is_unreachable(
+        &self,
+        service: &Name,
+        instance: &Name,
+        member: &Member,
+        host: HostId,
+    ) -> bool {
+        let key = InstanceKey { service: service.clone(), instance: instance.clone() };
+        match self.number(&key, member.life).and_then(|number| self.by_number.get(&number)) {
+            Some(state) => state.failures > 0,
+            None => usable_endpoints(member, host).is_empty(),
+        }
     }
 
     /// The links of a service that have credits.

@@ -10,16 +10,6 @@ use crate::handover;
 /// Weight of the newest sample in each moving average: an eighth, as in RFC 6298.
 const WEIGHT: f64 = 1.0 / 8.0;
 
-/// A job is held for as long as a full queue takes, but for at least so many services: a short queue
-/// says little of how soon there is room.
-const HOLD_SERVICES: f64 = 4.0;
-
-/// Shortest hold in ways, so that asking several workers in turn fits in.
-const HOLD_WAYS: u32 = 20;
-
-/// Shortest hold: far beyond what a sleepy process takes.
-const HOLD_MIN: Duration = Duration::from_millis(250);
-
 /// Shortest time until another worker is asked for a credit.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);
 
@@ -73,13 +63,6 @@ impl Pace {
         let sample = journey.as_secs_f64() / 2.0;
         let sample = known.map_or(sample, |known| sample.min(WAY_GROWTH_MAX * known));
         self.way = Duration::from_secs_f64(mix(known, sample));
-    }
-
-    /// How long a job waits for a credit before it is refused: about as long as a full queue takes.
-    /// `None` if nothing is known.
-    pub(super) fn hold(&self) -> Option<Duration> {
-        let queue = self.service.mul_f64(self.depth.max(HOLD_SERVICES));
-        (!self.service.is_zero()).then(|| queue.max(HOLD_WAYS * self.way).max(HOLD_MIN))
     }
 
     /// How long to wait for a credit before another worker is asked.
@@ -185,22 +168,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_held_for_a_time_that_nobody_knows() {
+    fn nothing_is_short_as_long_as_nobody_knows() {
         let mut pace = Pace::default();
-        assert_eq!((pace.hold(), pace.is_short(), pace.is_tight()), (None, false, true));
+        assert_eq!((pace.is_short(), pace.is_tight()), (false, true));
         assert_eq!(pace.patience(), ms(1));
         pace.learn_load(&load(0, 1, 11, Duration::ZERO));
-        assert_eq!((pace.hold(), pace.is_tight()), (None, false));
-    }
-
-    #[test]
-    fn a_job_is_held_for_as_long_as_a_full_queue_takes_but_not_too_short() {
-        let hold = |slots, mean, way| pace(load(0, 2, slots, mean), way).hold();
-        assert_eq!(hold(22, ms(100), ms(1)), Some(ms(1100)));
-        // A short queue, short jobs, a long way.
-        assert_eq!(hold(2, ms(100), ms(1)), Some(ms(400)));
-        assert_eq!(hold(22, ms(1), ms(1)), Some(ms(250)));
-        assert_eq!(hold(22, ms(1), ms(50)), Some(ms(1000)));
+        assert!(!pace.is_tight());
     }
 
     #[test]

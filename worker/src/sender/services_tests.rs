@@ -31,7 +31,15 @@ fn refused(outputs: &[SenderOutput]) -> Vec<(JobId, Reason)> {
 /// The mapper has nobody of that service.
 fn publish_nobody(sender: &mut Sender, now: Timestamp, service: &str) {
     let (epoch, revision, warming) = (svcmap_proto::names::Epoch(1), 1, false);
-    let part = SnapshotPart { epoch, revision, warming, part: 0, parts: 1, entries: Vec::new() };
+    let part = SnapshotPart {
+        epoch,
+        revision,
+        heard: true,
+        warming,
+        part: 0,
+        parts: 1,
+        entries: Vec::new(),
+    };
     sender.handle_snapshot(now, 0, &name(service), &part);
 }
 

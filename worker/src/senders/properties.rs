@@ -154,7 +154,7 @@ impl Model {
                     return Ok(());
                 };
                 let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes]);
-                let ended = Ended { verdict, here, payload, deadline: deadline.max(now) };
+                let ended = Ended { verdict, here, payload, wanted_until: deadline.max(now) };
                 prop_assert!(self.senders.senders.contains_key(&id(whose)), "it has a job here");
                 self.senders.push(id(whose), attempt, ended);
             }

@@ -16,7 +16,7 @@ fn greet(senders: &mut Senders, hello: &SenderHello) {
 
 fn end(senders: &mut Senders, job: u64, bytes: usize) {
     let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes]);
-    senders.push(SENDER, attempt(job), Ended { verdict, here, payload, deadline: at(9000) });
+    senders.push(SENDER, attempt(job), Ended { verdict, here, payload, wanted_until: at(9000) });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
 use crate::intake::{Origin, Task};
-use crate::senders::{Ended, Senders};
+use crate::senders::{Ended, Senders, wanted_until};
 
 /// Until a mapper dictates another one: three of its default beats.
 pub(super) const EXPIRY_FIRST: Duration = Duration::from_secs(3);
@@ -65,7 +65,8 @@ impl Server {
         self.absence.look_at = self.intake.queued().filter_map(given_up_at).min();
         for Task { origin, deadline, .. } in unattended {
             self.leave(origin);
-            self.end(now, origin, Ended::rejected(Reason::Unreachable, deadline));
+            let wanted_until = wanted_until(now, deadline);
+            self.end(now, origin, Ended::rejected(Reason::Unreachable, wanted_until));
         }
     }
 
@@ -88,7 +89,7 @@ impl Server {
             Origin::Sender { sender, attempt } => {
                 sender == whose && !task.detached && !open.contains(&attempt)
             }
-            Origin::Client(_) | Origin::Nobody => false,
+            Origin::Client(_) | Origin::Nobody | Origin::Overdue => false,
         };
         for task in self.intake.take_queued(is_other) {
             self.leave(task.origin);
@@ -107,6 +108,6 @@ fn given_up_at(senders: &Senders, task: &Task, expiry: Duration) -> Option<Times
             Some(senders.heard_at(sender).map_or(task.arrived_at, |at| at + expiry))
         }
         // A REQ socket that waits cannot say so.
-        Origin::Sender { .. } | Origin::Client(_) | Origin::Nobody => None,
+        Origin::Sender { .. } | Origin::Client(_) | Origin::Nobody | Origin::Overdue => None,
     }
 }

@@ -8,7 +8,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
 use crate::intake::Origin;
-use crate::senders::Ended;
+use crate::senders::{Ended, wanted_until};
 
 /// Once no job is left, senders get this long to say that they have their last outcomes.
 pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -70,7 +70,8 @@ impl Server {
         for task in self.intake.take_queued(|task| task.moves_left > 0) {
             self.drained.handed_back += 1;
             self.leave(task.origin);
-            self.end(now, task.origin, Ended::rejected(Reason::Draining, task.deadline));
+            let wanted_until = wanted_until(now, task.deadline);
+            self.end(now, task.origin, Ended::rejected(Reason::Draining, wanted_until));
         }
     }
 

@@ -79,6 +79,43 @@ fn a_client_that_waits_is_told_once_how_its_job_ended() {
 }
 
 #[test]
+fn a_job_that_runs_for_as_long_as_it_may_has_failed_once() {
+    let mut server = server(1, 1);
+    ask(&mut server, 1, &submit(r#"{"body":1,"run_limit_ms":50}"#)).unwrap();
+    ask(&mut server, 2, &submit(r#"{"body":2,"run_limit_ms":50}"#)).unwrap();
+    let (_, started) = outputs(&mut server, at(0));
+    server.handle_timeout(at(50));
+    let failed = r#"{"status":"failed","message":"reached its run limit of 50ms"}"#.to_owned();
+    let (replies, next) = outputs(&mut server, at(50));
+    assert_eq!((replies, next.len()), (vec![(1, failed)], 0), "the handler has not ended");
+    server.handle_finished(at(200), started[0].id, Ending::Done, b"late".to_vec());
+    let (replies, next) = outputs(&mut server, at(200));
+    // The time that the other waited does not count.
+    assert_eq!((replies, next.len(), server.poll_timeout()), (Vec::new(), 1, Some(at(250))));
+    // One that goes on until the worker ends is known to have been answered.
+    server.handle_timeout(at(250));
+    server.drain(at(250), Duration::ZERO);
+    server.handle_timeout(at(250));
+    server.handle_timeout(at(5000));
+    let report = server.drained().unwrap();
+    assert_eq!((report.abandoned, report.dropped), (1, 0));
+}
+
+#[test]
+fn a_handler_that_ends_itself_at_its_run_limit_has_reached_that() {
+    let failed = r#"{"status":"failed","message":"reached its run limit of 50ms"}"#;
+    let done = r#"{"status":"done","result":1}"#;
+    for (ending, told) in [(Ending::Failed, failed), (Ending::Done, done)] {
+        let mut server = server(1, 0);
+        ask(&mut server, 1, &submit(r#"{"body":1,"run_limit_ms":50}"#)).unwrap();
+        let (_, started) = outputs(&mut server, at(0));
+        server.handle_finished(at(50), started[0].id, ending, b"1".to_vec());
+        assert_eq!(outputs(&mut server, at(50)).0, [(1, told.to_owned())]);
+        assert_eq!(server.poll_timeout(), None);
+    }
+}
+
+#[test]
 fn who_waits_when_the_worker_stops_is_told_so() {
     let mut server = server(1, 4);
     ask(&mut server, 1, &submit(r#"{"body":1}"#)).unwrap();

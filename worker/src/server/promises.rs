@@ -7,7 +7,7 @@ use svcmap_proto::time::Timestamp;
 use super::{Server, ServerOutput};
 use crate::handover;
 use crate::intake::{Origin, Task};
-use crate::senders::{Connection, Ended};
+use crate::senders::{Connection, Ended, wanted_until};
 
 impl Server {
     /// Jobs wait for credits at a sender.
@@ -106,7 +106,11 @@ impl Server {
         let here = now.since(arrived_at);
         let verdict = Verdict::HandedOver(slot);
         self.leave(origin);
-        self.end(now, origin, Ended { verdict, here, payload: Vec::new(), deadline });
+        self.end(
+            now,
+            origin,
+            Ended { verdict, here, payload: Vec::new(), wanted_until: wanted_until(now, deadline) },
+        );
     }
 
     /// The next message about promises.

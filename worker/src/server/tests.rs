@@ -178,7 +178,7 @@ impl World {
                 LinkOutput::Load { load, .. } => self.newest_state = Some(load.state),
                 LinkOutput::Granted { .. } | LinkOutput::Offered(_) | LinkOutput::Declined(_) => {}
                 LinkOutput::Closed(closing) => {
-                    self.given_up |= closing == Closing::Unreachable;
+                    self.given_up |= matches!(closing, Closing::Lost | Closing::Unreachable);
                     // Its socket is closed with it.
                     self.connection = None;
                     self.to_worker.clear();

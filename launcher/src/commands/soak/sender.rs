@@ -72,14 +72,14 @@ pub fn run(args: &SoakSenderArgs) -> Result<ExitCode, Error> {
 /// svcmap as it ships; what it is measured against has no second try unless that is asked for.
 fn outbox(load: &LoadOptions) -> OutboxConfig {
     let shipped = OutboxConfig::default();
-    let (hold, tries) = match load.policy {
-        Policy::Svcmap | Policy::NoCredits => (shipped.hold, shipped.attempts_max),
-        _ => (Some(Duration::ZERO), 1),
+    let tries = match load.policy {
+        Policy::Svcmap | Policy::NoCredits => shipped.attempts_max,
+        _ => 1,
     };
     OutboxConfig {
         policy: load.policy,
-        deadline: DEADLINE,
-        hold: load.hold.or(hold),
+        deadline: Some(DEADLINE),
+        hold: load.hold,
         attempts_max: load.tries.map_or(tries, |tries| tries.get()),
         ..shipped
     }

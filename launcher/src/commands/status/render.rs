@@ -118,6 +118,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         turned_away(total.turned_away),
     );
     push_warnings(&mut text, report);
+    push_unreachable(&mut text, report);
     let rows: Vec<Vec<Cell>> = report.instances.iter().map(instance_row).collect();
     text.push('\n');
     text.push_str(&render(&INSTANCES, &rows, screen.width));
@@ -134,6 +135,17 @@ fn turned_away(senders: u64) -> String {
     if senders > 0 { format!(" · {senders} senders turned away") } else { String::new() }
 }
 
+/// Who cannot be reached from here, and why.
+fn push_unreachable(text: &mut String, report: &Report) {
+    let all = report.instances.iter().filter(|row| row.reachable == Some(false));
+    for row in all.take(NOT_READY_MAX) {
+        let from = row.from.as_deref().unwrap_or("here");
+        let why = row.unreachable.as_deref().unwrap_or("nobody answers");
+        let name = &row.instance;
+        let _ = writeln!(text, "{WARN}!{WARN:#} {name} cannot be reached from {from}: {why}");
+    }
+}
+
 fn instance_row(row: &InstanceRow) -> Vec<Cell> {
     // The scheme is the same for all, and a line has 80 columns.
     let endpoint = row.endpoint.as_ref().map_or("-", |e| e.as_str().trim_start_matches("tcp://"));
@@ -146,7 +158,11 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
         if row.done + row.failed == 0 { "-".to_owned() } else { time_ms(row.mean_service_ms) };
     vec![
         row.instance.as_str().into(),
-        state(row.state),
+        if row.reachable == Some(false) {
+            Cell { text: "✗ unreachable".to_owned(), style: BAD }
+        } else {
+            state(row.state)
+        },
         known(row.running),
         known(row.queued),
         known(row.promised),

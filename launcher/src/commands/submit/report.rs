@@ -87,7 +87,7 @@ impl Record {
             Ending::Outcome(Outcome::Done(_) | Outcome::Accepted) => None,
             // Said once for all of them, with the names that were meant.
             Ending::Outcome(Outcome::Refused(refusal))
-                if refusal.reason == Reason::NoSuchService && !after_others =>
+                if is_nobody(refusal.reason) && !after_others =>
             {
                 None
             }
@@ -130,6 +130,11 @@ impl Record {
         fields.extend(more.into_iter().map(|(key, value)| (key.to_owned(), value)));
         Value::Object(fields)
     }
+}
+
+/// Whether a job met no worker, nor a mapper that knows one.
+fn is_nobody(reason: Reason) -> bool {
+    matches!(reason, Reason::NoSuchService | Reason::NoMapper)
 }
 
 /// What a refusal means for the exit code.
@@ -188,7 +193,7 @@ impl Report {
             Ending::Outcome(Outcome::Unknown(_)) => &mut self.unknown,
             Ending::Outcome(Outcome::Accepted) => &mut self.accepted,
             Ending::Outcome(Outcome::Refused(refusal)) => {
-                self.nobody += u64::from(refusal.reason == Reason::NoSuchService);
+                self.nobody += u64::from(is_nobody(refusal.reason));
                 self.refusals.insert(exit_of(refusal.reason));
                 &mut self.refused
             }
@@ -303,6 +308,7 @@ mod tests {
         assert!(same(exit(vec![done(b"")]), 0));
         assert!(same(exit(vec![done(b""), refused(Reason::Full)]), 75));
         assert!(same(exit(vec![refused(Reason::NoSuchService)]), 69));
+        assert!(same(exit(vec![refused(Reason::NoMapper)]), 69));
         let unknown = Record::new("h".to_owned(), Outcome::Unknown(Cause::Deadline));
         assert!(same(exit(vec![refused(Reason::Full), unknown]), 1));
         // What stays as it is, whatever else may pass.

@@ -137,7 +137,7 @@ fn one_name_is_one_process() {
     ask(&mut registry, ms(3000), "REGISTER", moved);
     let moved = changes(&mut registry, ms(4000));
     assert!(moved.iter().any(|change| matches!(change, Change::Left { .. })), "{moved:?}");
-    assert_eq!(registry.peers(Asked { now: ms(4000), unix_us: 0, observed: "" }).len(), 1);
+    assert_eq!(registry.peers(Asked { now: ms(4000), unix_us: 0, observed: "127.0.0.1" }).len(), 1);
     assert_eq!(peer(&mut registry, ms(4000), "w1"), peer(&mut registry, ms(4000), "video/w1"));
 }
 
@@ -291,4 +291,26 @@ fn a_worker_on_another_host_is_reached_from_there_only() {
     let hosts = ["here", "there"].map(|name| registry.named(name).unwrap().1.registration.host);
     assert_eq!(hosts, [identity().host, HostId::default()]);
     assert_eq!(registry.leases.poll_timeout(), Some(ms(0) + Duration::from_secs(30)));
+    // Nobody else is handed an address that means another host there.
+    let ask = |registry: &mut Registry, observed: &str, name: &str| {
+        let body = format!(r#"{{"command":"GET_PEER","payload":{{"name":"{name}"}}}}"#);
+        let frames: [&[u8]; 3] = [b"c", b"", body.as_bytes()];
+        let (from, body) = svcmap_proto::json::open(&frames).unwrap();
+        registry.handle_request(ms(0), UNIX_US, from, observed, body).unwrap();
+        let replies = std::iter::from_fn(|| registry.poll_output()).filter_map(|out| match out {
+            Output::JsonReply { body, .. } => Some(String::from_utf8(body).unwrap()),
+            _ => None,
+        });
+        replies.last().unwrap()
+    };
+    for (observed, name) in [("10.0.0.9", "here"), ("10.0.0.9", "there"), ("127.0.0.1", "there")] {
+        let reply = ask(&mut registry, observed, name);
+        assert!(reply.contains("peer not reachable"), "{observed} {name}: {reply}");
+    }
+    assert!(ask(&mut registry, "127.0.0.1", "here").contains("tcp://127.0.0.1:6001"));
+    // Of several, one that can be reached.
+    let elsewhere = registration("here/elsewhere", 5);
+    native(&mut registry, ms(0), ToMapper::Register(elsewhere.clone()));
+    let reply = ask(&mut registry, "10.0.0.9", "here");
+    assert!(reply.contains(elsewhere.endpoints[0].as_str()), "{reply}");
 }

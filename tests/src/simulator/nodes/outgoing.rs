@@ -120,6 +120,8 @@ impl Outgoing {
                 SenderOutput::Subscribe(_)
                 | SenderOutput::Unsubscribe(_)
                 | SenderOutput::Silent { .. }
+                | SenderOutput::Unheard(_)
+                | SenderOutput::Unreachable { .. }
                 | SenderOutput::Request { .. } => {}
             }
         }

@@ -1,0 +1,148 @@
+//! Jobs that wait: for room, for somebody to serve them, for a mapper, or for their time to be over.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use svcmap_proto::io::Clock;
+use svcmap_tests::{
+    Count, Deployment, PATIENCE, deployment, deployment_of, eventually, executable, svcmap,
+};
+use svcmap_worker::{Client, Outcome, Reason, Worker};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_burst_waits_for_room_as_long_as_somebody_serves_it() {
+    let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
+    let client = deployment.client().unwrap();
+    // A hundred times what fits into the queue, and eight times what a full queue takes.
+    let submit = |_| client.submit("nap", b"2ms".to_vec()).unwrap();
+    let count = Count::of((0..1000).map(submit).collect());
+    assert_eq!(count, Count { done: 1000, ..Count::default() });
+}
+
+#[test]
+fn a_service_whose_only_worker_starts_again_is_waited_for() {
+    let mut deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let client = deployment.client().unwrap();
+    assert!(matches!(client.submit("echo", b"1".to_vec()).unwrap().wait(), Outcome::Done(_)));
+    deployment.terminate("w-1").unwrap();
+    let gone = |report: &svcmap::commands::status::Report| report.instances.is_empty();
+    deployment.wait_for("the worker to be gone", gone).unwrap();
+    let ticket = client.submit("echo", b"2".to_vec()).unwrap();
+    // Another process has never seen it, but the mapper has.
+    let submit = Command::new(executable())
+        .args(["submit", "echo", "--data", "3"])
+        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let ticket = ticket.wait_timeout(Duration::from_millis(1500)).expect_err("it waits");
+    deployment.start_worker("echo", "w-1", &["--builtin", "echo"]).unwrap();
+    assert!(matches!(ticket.wait_timeout(PATIENCE).unwrap(), Outcome::Done(_)));
+    assert_eq!(text(&submit.wait_with_output().unwrap().stdout).trim(), "3");
+    // Who was never there is not waited for.
+    let started_at = Clock.now();
+    let Outcome::Refused(refusal) = client.submit("ecko", Vec::new()).unwrap().wait() else {
+        panic!("nobody serves that");
+    };
+    assert_eq!(refusal.reason, Reason::NoSuchService);
+    assert_eq!(svcmap(&deployment, &["submit", "ecko", "--data", "3"]).status.code(), Some(69));
+    assert!(Clock.now().since(started_at) < Duration::from_secs(5));
+}
+
+#[test]
+fn a_job_is_ended_at_its_run_limit_and_has_failed() {
+    let deployment = deployment_of("hang", 1, &["--exec", "sleep 9731"]);
+    let client = deployment.client().unwrap();
+    let limit = Duration::from_millis(300);
+    let submit = || client.job("hang", Vec::new()).run_limit(limit).submit().unwrap();
+    // The second one waits for longer than it may run.
+    let tickets = [submit(), submit()];
+    for ticket in tickets {
+        let outcome = ticket.wait_timeout(PATIENCE).unwrap();
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome}") };
+        assert_eq!(failure.error, "reached its run limit of 300ms");
+    }
+    let output = svcmap(&deployment, &["submit", "hang", "--data", "", "--run-limit", "200ms"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("reached its run limit of 200ms"));
+    let idle = |report: &svcmap::commands::status::Report| {
+        report.services.iter().all(|row| row.running == 0 && row.failed == 3)
+    };
+    deployment.wait_for("the programs to be gone", idle).unwrap();
+}
+
+#[test]
+fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
+    // Ports that were free a moment ago.
+    let deployment = deployment();
+    let mapper = deployment.mapper().clone();
+    drop(deployment);
+    let submit = Command::new(executable())
+        .args(["submit", "echo", "--data", "hello", "--mapper", mapper.as_str()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let waiting_since = Clock.now();
+    eventually("the log to have had time", || {
+        Clock.now().since(waiting_since) > Duration::from_millis(2500)
+    });
+    let mapper =
+        svcmap_mapper::Mapper::builder().bind(mapper.as_str()).publish("tcp://127.0.0.1:0");
+    let mapper = mapper.start().unwrap();
+    let worker = Worker::builder("echo").mapper(mapper.endpoint().as_str());
+    let _worker = worker.start(|job: &svcmap_worker::Job| Ok(job.payload().to_vec())).unwrap();
+    let output = submit.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout).trim(), "hello", "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("no mapper answers"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn without_a_mapper_a_short_hold_is_refused_as_no_mapper() {
+    let client = Client::builder().mappers(["tcp://127.0.0.1:9"]).start().unwrap();
+    let outcome = client.job("echo", Vec::new()).hold(Duration::ZERO).submit().unwrap().wait();
+    let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
+    assert_eq!(refusal.reason, Reason::NoMapper);
+    assert!((2000..3000).contains(&refusal.waited.as_millis()), "{:?}", refusal.waited);
+}
+
+#[test]
+fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
+    // A port where nobody listens any more.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = format!("tcp://{nobody}");
+    let mut deployment = deployment_of("echo", 1, &["--builtin", "echo", "--advertise", &nobody]);
+    let status = |deployment: &Deployment| {
+        let output = svcmap(deployment, &["status", "echo"]);
+        let json = svcmap(deployment, &["status", "echo", "--json"]);
+        let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+        (text(&output.stdout), json["instances"].clone())
+    };
+    let (screen, instances) = status(&deployment);
+    assert!(screen.contains("✗ unreachable") && screen.contains(&nobody), "{screen}");
+    assert!(screen.contains("refused"), "{screen}");
+    assert_eq!(instances[0]["reachable"], false);
+    assert!(instances[0]["from"].is_string() && instances[0]["unreachable"].is_string());
+    let submit = ["submit", "echo", "--data", "x", "--hold", "3s"];
+    let output = svcmap(&deployment, &submit);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert!(said.contains("refused: unreachable"), "{said}");
+    assert!(said.contains("a worker cannot be reached") && said.contains(&nobody), "{said}");
+    assert!(said.to_lowercase().contains("connection refused"), "{said}");
+    // It is not held against those that can be reached.
+    deployment.start_worker("echo", "w-2", &["--builtin", "echo"]).unwrap();
+    deployment.wait_ready(&[("echo", 2)]).unwrap();
+    assert_eq!(text(&svcmap(&deployment, &submit).stdout).trim(), "x");
+    let instances = status(&deployment).1;
+    let reachable = |name: &str| {
+        let row = instances.as_array().unwrap().iter().find(|row| row["instance"] == name);
+        row.unwrap()["reachable"].clone()
+    };
+    assert_eq!((reachable("w-1"), reachable("w-2")), (Value::Bool(false), Value::Bool(true)));
+}

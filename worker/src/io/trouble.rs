@@ -1,0 +1,49 @@
+//! What the log says of a worker that cannot be reached: its address, and what the system says of it.
+
+use std::time::Duration;
+
+use slog::{Logger, warn};
+use svcmap_proto::codec;
+use svcmap_proto::io;
+use svcmap_proto::names::{Endpoint, InstanceKey};
+
+use crate::sender::Trouble;
+
+/// How long a connection may take that is made only to learn what is wrong.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Says that a worker could not be reached, for so many times in a row.
+pub(super) fn warn(
+    log: &Logger,
+    worker: &InstanceKey,
+    endpoint: Endpoint,
+    failures: u32,
+    trouble: Trouble,
+) {
+    match trouble {
+        Trouble::OtherHost => {
+            warn!(log, "a worker cannot be reached: its address is one for its own host only, so start \
+                it with --advertise"; "worker" => %worker, "endpoint" => %endpoint);
+        }
+        Trouble::WrongVersion => {
+            warn!(log, "a worker cannot be used: it speaks other protocol versions";
+                "worker" => %worker, "endpoint" => %endpoint, "ours" => codec::VERSION);
+        }
+        Trouble::NoAnswer => {
+            let (log, worker) = (log.clone(), worker.clone());
+            // libzmq connects in the background and tells nobody why it fails; the system does, to
+            // whoever tries. That may take a while, so it is not for this thread.
+            let tell = move || {
+                let found = io::probe(std::slice::from_ref(&endpoint), PROBE_LIMIT);
+                let error = match found.into_iter().next() {
+                    Some(io::Probe::Failed(error)) => error,
+                    _ => "something listens there, but does not answer as this worker".to_owned(),
+                };
+                warn!(log, "a worker cannot be reached"; "worker" => %worker,
+                    "endpoint" => %endpoint, "error" => error, "failures" => failures);
+            };
+            // Without a thread to spare there are other lines in the log.
+            let _ = std::thread::Builder::new().name("svcmap-probe".to_owned()).spawn(tell);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! How long jobs wait: for room as long as somebody serves their service, with patience for whoever is
+//! gone, and no longer than their user says.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use svcmap_proto::jobs::{AttemptId, Reason};
+use svcmap_proto::names::Name;
+use svcmap_proto::time::{Timestamp, earliest};
+
+use super::{Job, JobId, Lane, Outbox, Place, lanes_of};
+use crate::outcome::{Cause, Outcome};
+
+/// How often a waiting job is looked at for whether anybody serves it at all.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A mapper that is there has told by then who serves a service.
+pub(super) const NEWS_LIMIT: Duration = Duration::from_secs(2);
+
+/// What is known of those that a lane's jobs may go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Somebody serves it, and this is why a job has to wait all the same.
+    Served(Reason),
+    /// Nobody does now, but somebody did, or may: worth some patience. Why it has to wait.
+    Missed(Reason),
+    /// Nobody does, and no mapper has ever heard that anybody did.
+    Unserved(Reason),
+    /// The mappers have started lately and do not know everybody yet.
+    Warming,
+    /// No mapper has told anything.
+    Unheard,
+}
+
+impl Job {
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Until when it waits for a worker with room.
+    fn held_until(&self) -> Option<Timestamp> {
+        let held = self.spec.hold.map(|hold| self.submitted_at + hold);
+        earliest(held, self.deadline())
+    }
+
+    /// When a job that begins to wait is to be looked at: if its hold is over, at once.
+    pub(super) fn first_look_at(&self, now: Timestamp) -> Timestamp {
+        let look_at = now + LOOK_INTERVAL;
+        self.held_until().map_or(look_at, |held| held.clamp(now, look_at))
+    }
+
+    /// When a job that waits on is to be looked at again.
+    fn look_at(&self, now: Timestamp, patience: Duration) -> Timestamp {
+        let hold = self.spec.hold.map(|hold| self.submitted_at + hold);
+        let ends = [hold, self.deadline(), Some(self.served_at + patience)];
+        let ends = ends.into_iter().flatten().filter(|end| *end > now);
+        ends.fold(now + LOOK_INTERVAL, Timestamp::min)
+    }
+}
+
+impl Outbox {
+    /// More is known of who serves a service: jobs that wait in a lane that `is_served` by nobody are
+    /// looked at now, and those whose hold is over.
+    pub fn look(&mut self, now: Timestamp, service: &Name, is_served: impl Fn(&Lane) -> bool) {
+        let is_due = |job: &Job| job.held_until().is_some_and(|held| held <= now);
+        let mut due = Vec::new();
+        for (lane, ids) in lanes_of(&self.waiting, service) {
+            let is_served = is_served(lane);
+            due.extend(ids.iter().filter(|id| !is_served || self.jobs.get(id).is_some_and(is_due)));
+        }
+        for id in due {
+            self.set_timer(id, Some(now));
+        }
+    }
+
+    /// Lanes whose jobs have waited for longer than any news of their services should take.
+    pub fn slow_lanes(&self, now: Timestamp) -> impl Iterator<Item = &Lane> {
+        let is_slow = move |ids: &VecDeque<JobId>| {
+            let first = ids.front().and_then(|id| self.jobs.get(id));
+            first.is_some_and(|job| job.submitted_at + NEWS_LIMIT <= now)
+        };
+        self.waiting.iter().filter(move |(_, ids)| is_slow(ids)).map(|(lane, _)| lane)
+    }
+
+    /// Nobody is known that a new job could go to: it is looked at now.
+    pub fn look_at(&mut self, now: Timestamp, id: JobId) {
+        self.set_timer(id, Some(now));
+    }
+
+    /// This process was suspended for so long: in that time nobody could be heard of.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        for job in self.jobs.values_mut() {
+            job.served_at = now.min(job.served_at + gap);
+        }
+    }
+
+    /// Acts on every deadline, hold and patience that has passed. `standing` says what is known of
+    /// those that a lane's jobs may go to. `withdraw` takes back an attempt from its link, if it was
+    /// not sent.
+    pub fn handle_timeout(
+        &mut self,
+        now: Timestamp,
+        standing: impl Fn(&Lane) -> Standing,
+        mut withdraw: impl FnMut(AttemptId, u64) -> bool,
+    ) {
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.timer = None;
+            let attempt = AttemptId { job: id.0, attempt: job.attempts };
+            match job.place {
+                Place::At(link) if withdraw(attempt, link) => {
+                    self.refuse(now, id, Reason::Expired);
+                }
+                Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
+                Place::Waiting => {
+                    let lane = job.lane();
+                    self.handle_wait(now, id, standing(&lane));
+                }
+            }
+        }
+    }
+
+    /// A job waits on, or has waited for long enough.
+    fn handle_wait(&mut self, now: Timestamp, id: JobId, standing: Standing) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Standing::Served(_) = standing {
+            job.served_at = now;
+        }
+        let is_patient = job.served_at + self.patience > now;
+        let is_held = job.held_until().is_none_or(|held| held > now);
+        let is_new = job.submitted_at + NEWS_LIMIT > now;
+        let refused = match standing {
+            // A worker has seen it: what that said tells more.
+            Standing::Served(Reason::NoCredit) if !is_held => {
+                job.rejected.or(Some(Reason::NoCredit))
+            }
+            Standing::Served(reason) if !is_held => Some(reason),
+            Standing::Missed(reason) if !is_held || !is_patient => Some(reason),
+            Standing::Unserved(reason) => Some(reason),
+            Standing::Warming if !is_patient => Some(Reason::NoSuchService),
+            Standing::Unheard if !(is_held || is_new) || !is_patient => Some(Reason::NoMapper),
+            _ if job.is_expired(now) => Some(Reason::Expired),
+            _ => None,
+        };
+        let look_at = job.look_at(now, self.patience);
+        match refused {
+            Some(reason) => self.refuse(now, id, reason),
+            None => self.set_timer(id, Some(look_at)),
+        }
+    }
+}
