@@ -260,6 +260,7 @@ fn run(args: &RunArgs) -> Result<(), String> {
             failing: (args.failing > 0).then_some(Failing {
                 workers: args.failing,
                 from: None,
+                share: 1.0,
                 takes: Duration::from_millis(1),
             }),
             ..Faults::default()

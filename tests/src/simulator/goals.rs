@@ -215,6 +215,9 @@ pub fn faults(jobs: u64) -> Vec<Goal> {
     ]
 }
 
+/// How long a job takes that fails at once.
+const AT_ONCE: Duration = Duration::from_millis(1);
+
 /// Workers whose jobs all fail at once, beside an oracle that has only the others, at nearly their
 /// capacity and beyond it.
 pub fn failing() -> Vec<Goal> {
@@ -224,7 +227,7 @@ pub fn failing() -> Vec<Goal> {
         let points = [0.95, 1.2].into_iter().flat_map(|load| [1, 2, 3].map(|seed| (load, seed)));
         let ratio = |(load, seed)| {
             let rest = loaded(&Scenario { workers: workers - bad, seed, ..start() }, load);
-            let failing = Failing { workers: bad, from, takes: Duration::from_millis(1) };
+            let failing = Failing { workers: bad, from, share: 1.0, takes: AT_ONCE };
             let faults = Faults { failing: Some(failing), ..Faults::default() };
             let utilisation = load * (workers - bad) as f64 / workers as f64;
             // Those that always fail are new.
@@ -235,7 +238,21 @@ pub fn failing() -> Vec<Goal> {
         points.map(ratio).collect()
     };
     let from = Some(Duration::from_secs(2));
+    // As much as .86 of what handlers can do, as bad jobs take so little.
+    let bad_input = [1, 2, 3].map(|seed| {
+        let failing = Failing { workers: 16, from: None, share: 0.3, takes: AT_ONCE };
+        let faults = Faults { failing: Some(failing), ..Faults::default() };
+        let scenario = Scenario { utilisation: 1.2, faults, seed, ..start() };
+        let report = run(scenario.with_jobs(100_000)).report;
+        (report.outcomes.done + report.outcomes.failed) as f64 / report.submitted as f64
+    });
     vec![
+        Goal::at_least(
+            "bad input, 3 of 10 fail everywhere: done or failed",
+            &bad_input,
+            0.9995,
+            1.0,
+        ),
         Goal::at_least("1 of 4 always fails: goodput / the rest's", &ratios(4, 1, None), 0.95, 1.0),
         Goal::at_least(
             "1 of 4 begins to fail: goodput / the rest's",

@@ -77,14 +77,16 @@ pub struct Late {
     pub after: Duration,
 }
 
-/// Workers whose jobs all fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Workers whose jobs fail.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Failing {
     /// How many: the first ones.
     pub workers: usize,
     /// From when on, after the start of the measurement; `None`: always.
     pub from: Option<Duration>,
-    /// How long each job takes until it fails.
+    /// Share of their jobs that fail: 1 for all. Bad input is a share at all workers.
+    pub share: f64,
+    /// How long such a job takes until it fails.
     pub takes: Duration,
 }
 

@@ -45,10 +45,11 @@ pub(super) enum Stop {
 
 impl World {
     /// How long a job takes at that worker until it fails, if it does.
-    pub(super) fn failing_time(&self, worker: usize) -> Option<Duration> {
+    pub(super) fn failing_time(&mut self, worker: usize) -> Option<Duration> {
         let failing = self.scenario.faults.failing.filter(|failing| worker < failing.workers)?;
         let is_on = failing.from.is_none_or(|from| self.now >= self.measured_at + from);
-        is_on.then_some(failing.takes)
+        let fails = is_on && (failing.share >= 1.0 || self.luck.f64() < failing.share);
+        fails.then_some(failing.takes)
     }
 
     /// Plans what the scenario wants to go wrong at its time; all else follows from what happens.
