@@ -9,7 +9,7 @@ use std::time::Duration;
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper};
-use svcmap_proto::io::{Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
+use svcmap_proto::io::{Accepts, Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits;
 use svcmap_proto::refusals::{BadMessage, Refusals};
@@ -50,6 +50,7 @@ pub(super) struct Node {
     event_loop: EventLoop,
     router: SocketKey,
     publisher: SocketKey,
+    accepts: Vec<Accepts>,
     registry: Registry,
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
@@ -71,6 +72,7 @@ impl Node {
         event_loop: EventLoop,
         router: SocketKey,
         publisher: SocketKey,
+        accepts: Vec<Accepts>,
         registry: Registry,
         beat: Duration,
         stop: Arc<AtomicBool>,
@@ -80,6 +82,7 @@ impl Node {
             event_loop,
             router,
             publisher,
+            accepts,
             registry,
             suspension: beat,
             stop,
@@ -146,11 +149,24 @@ impl Node {
     }
 
     fn read(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
-        let (inbox, bad_messages) = (&mut self.inbox, &mut self.bad_messages);
+        let (inbox, bad_messages, registry) =
+            (&mut self.inbox, &mut self.bad_messages, &mut self.registry);
+        let mut count_bad = |reason: BadMessage| {
+            bad_messages.count(reason);
+            registry.count_bad_message();
+        };
+        let (router, accepts, log) = (self.router, &mut self.accepts, &self.log);
         self.event_loop.turn(deadline, |event| match event {
+            IoEvent::Received(key, frames) if key != router => {
+                let watched = accepts.iter_mut().find(|accepts| accepts.key() == key);
+                let now = Clock.now();
+                if let Some(failure) = watched.and_then(|a| a.handle_event(now, frames)) {
+                    error!(log, "{}", failure);
+                }
+            }
             IoEvent::Received(_, frames) => match receive(frames) {
                 Ok(received) => inbox.push_back(received),
-                Err(reason) => bad_messages.count(reason),
+                Err(reason) => count_bad(reason),
             },
             IoEvent::TooManyFrames(_, frames) => match json::open(frames) {
                 // A REQ socket waits for its reply all the same.
@@ -159,7 +175,7 @@ impl Node {
                     let said = Said::Json(from, Err(error));
                     inbox.push_back(Received { observed: String::new(), said });
                 }
-                None => bad_messages.count(BadMessage::FrameCount),
+                None => count_bad(BadMessage::FrameCount),
             },
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
@@ -178,18 +194,23 @@ impl Node {
                 let body = body.as_deref().map_err(Clone::clone);
                 let answered = self.registry.handle_request(now, unix_us, from, &observed, body);
                 if answered.is_err() {
-                    self.bad_messages.count(BadMessage::Json);
+                    self.count_bad(BadMessage::Json);
                 }
             }
         }
     }
 
     fn handle_undecoded(&mut self, from: &Connection, error: DecodeError) {
-        self.bad_messages.count(error);
+        self.count_bad(error);
         if let DecodeError::Version(_) = error {
             let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
             self.reply(from, &FromMapper::WrongVersion { oldest, newest });
         }
+    }
+
+    fn count_bad(&mut self, reason: impl Into<BadMessage>) {
+        self.bad_messages.count(reason);
+        self.registry.count_bad_message();
     }
 
     /// This process did not run since `due_at`: what came meanwhile counts before any lease ends.

@@ -2,10 +2,12 @@
 //!
 //! Nothing outside the modules named `io` touches any of these.
 
+mod accepts;
 mod clock;
 mod event_loop;
 mod sockets;
 
+pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
 pub use sockets::{
