@@ -14,7 +14,7 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 
 use super::mapper::Mapper;
-use super::node::Node;
+use super::node::{Node, Sockets};
 use crate::config::{Config, ConfigError};
 use crate::registry::{Identity, Registry};
 
@@ -153,16 +153,8 @@ impl MapperBuilder {
             publish: publish_endpoint.clone(),
         };
         let registry = Registry::new(config, identity, Clock.now());
-        let node = Node::new(
-            event_loop,
-            router,
-            publisher,
-            accepts,
-            registry,
-            beat,
-            Arc::clone(&stop),
-            logger,
-        );
+        let sockets = Sockets { router, publisher, accepts };
+        let node = Node::new(event_loop, sockets, registry, beat, Arc::clone(&stop), logger);
         let thread =
             thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
         Ok(Mapper { endpoint, publish_endpoint, stop, waker, thread: Some(thread) })

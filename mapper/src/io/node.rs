@@ -45,12 +45,18 @@ enum Said {
     Json(Envelope, Result<Vec<u8>, JsonError>),
 }
 
+/// The sockets of a mapper.
+pub(super) struct Sockets {
+    pub(super) router: SocketKey,
+    pub(super) publisher: SocketKey,
+    /// What tells of connections to them that could not be accepted.
+    pub(super) accepts: Vec<Accepts>,
+}
+
 /// What runs on the thread of a mapper.
 pub(super) struct Node {
     event_loop: EventLoop,
-    router: SocketKey,
-    publisher: SocketKey,
-    accepts: Vec<Accepts>,
+    sockets: Sockets,
     registry: Registry,
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
@@ -70,9 +76,7 @@ impl Node {
     /// `beat` is the registry's, and `stop` ends it once it is set and the loop is woken.
     pub(super) fn new(
         event_loop: EventLoop,
-        router: SocketKey,
-        publisher: SocketKey,
-        accepts: Vec<Accepts>,
+        sockets: Sockets,
         registry: Registry,
         beat: Duration,
         stop: Arc<AtomicBool>,
@@ -80,9 +84,7 @@ impl Node {
     ) -> Self {
         Self {
             event_loop,
-            router,
-            publisher,
-            accepts,
+            sockets,
             registry,
             suspension: beat,
             stop,
@@ -155,9 +157,10 @@ impl Node {
             bad_messages.count(reason);
             registry.count_bad_message();
         };
-        let (router, accepts, log) = (self.router, &mut self.accepts, &self.log);
+        let Sockets { router, accepts, .. } = &mut self.sockets;
+        let log = &self.log;
         self.event_loop.turn(deadline, |event| match event {
-            IoEvent::Received(key, frames) if key != router => {
+            IoEvent::Received(key, frames) if key != *router => {
                 let watched = accepts.iter_mut().find(|accepts| accepts.key() == key);
                 let now = Clock.now();
                 if let Some(failure) = watched.and_then(|a| a.handle_event(now, frames)) {
@@ -235,12 +238,12 @@ impl Node {
             match output {
                 Output::Reply { to, message } => self.reply(&to, &message),
                 Output::JsonReply { to, body } => {
-                    let sent = self.event_loop.send(self.router, &to.around(&body));
+                    let sent = self.event_loop.send(self.sockets.router, &to.around(&body));
                     self.count_undelivered(sent);
                 }
                 Output::Publish { topic, message } => {
                     let frame = codec::encode(&message);
-                    let sent = self.event_loop.send(self.publisher, &[&topic, &frame]);
+                    let sent = self.event_loop.send(self.sockets.publisher, &[&topic, &frame]);
                     self.count_undelivered(sent);
                 }
                 Output::Event(event) => self.tell(event),
@@ -253,7 +256,7 @@ impl Node {
         let is_waiting = self.backlog.holds(to);
         let sent = match is_waiting {
             true => Err(SendError::Full),
-            false => self.event_loop.send(self.router, &[to.as_bytes(), &frame]),
+            false => self.event_loop.send(self.sockets.router, &[to.as_bytes(), &frame]),
         };
         match sent {
             Err(SendError::Full) => self.backlog.push(Clock.now(), to.clone(), frame),
@@ -264,7 +267,7 @@ impl Node {
     /// Sends what connections could not take before.
     fn try_again(&mut self, now: Timestamp) {
         while let Some((to, frame)) = self.backlog.poll(now) {
-            match self.event_loop.send(self.router, &[to.as_bytes(), frame]) {
+            match self.event_loop.send(self.sockets.router, &[to.as_bytes(), frame]) {
                 Ok(()) => self.backlog.handle_sent(now, &to),
                 Err(SendError::Full) => self.backlog.handle_full(now, &to),
                 Err(SendError::Unreachable) => self.backlog.forget(&to),
