@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::codec::{self, DecodeError};
-use svcmap_proto::control::{Entry, FromMapper, Hello, SnapshotPart, ToMapper};
+use svcmap_proto::control::{Entry, FromMapper, Hello, Refused, SnapshotPart, ToMapper};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
 
@@ -79,6 +79,8 @@ pub struct MapperAnswer {
     pub endpoint: Endpoint,
     /// How.
     pub answer: Answer,
+    /// What it has refused since its start, if it said so.
+    pub refused: Refused,
 }
 
 /// How far an answer got.
@@ -105,6 +107,18 @@ pub enum ControlError {
     NoMapper {
         /// Who was asked.
         mappers: Vec<Endpoint>,
+        /// For how long.
+        tried: Duration,
+    },
+    /// Its system took the connection, and it did not: it is out of files, which its log says, or it
+    /// was stopped.
+    #[error(
+        "the mapper at {mapper} takes no connections (tried {}s): it is out of files, or stopped",
+        .tried.as_secs_f32()
+    )]
+    NotAccepting {
+        /// Which mapper.
+        mapper: Endpoint,
         /// For how long.
         tried: Duration,
     },
@@ -153,6 +167,8 @@ impl From<ControlError> for Failure {
                     None => failure,
                 }
             }
+            ControlError::NotAccepting { .. } => Failure::unavailable(&error)
+                .fix("ulimit -n 65536 where the mapper is started; its log says which it is"),
             ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
                 Failure::failed(&error).fix("run this build of svcmap as the mapper")
             }
@@ -177,6 +193,7 @@ struct Conversation {
     question: Question,
     output: VecDeque<ToMapper>,
     progress: Progress,
+    refused: Refused,
     services: BTreeSet<Name>,
     /// Services that are known from a page and not asked for yet.
     unasked: VecDeque<Name>,
@@ -208,6 +225,7 @@ impl Conversation {
             question,
             output: VecDeque::new(),
             progress: Progress::Silent,
+            refused: Refused::default(),
             services: BTreeSet::new(),
             unasked: VecDeque::new(),
             asked: BTreeMap::new(),
@@ -236,7 +254,10 @@ impl Conversation {
             Ok(FromMapper::Welcome(welcome)) if self.progress == Progress::Silent => {
                 self.handle_welcome(welcome.warming);
             }
-            Ok(FromMapper::Services { names, more }) => self.handle_services(names, more),
+            Ok(FromMapper::Services { names, more, refused }) => {
+                self.refused = refused;
+                self.handle_services(names, more);
+            }
             Ok(FromMapper::Snapshot { service, part }) => self.handle_part(&service, part),
             Err(DecodeError::Version(version)) => {
                 self.progress = Progress::WrongVersion(version, version);
@@ -353,7 +374,7 @@ fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
     let mut first_lives = None;
     for (endpoint, conversation) in conversations {
         let answer = conversation.answer();
-        view.mappers.push(MapperAnswer { endpoint, answer });
+        view.mappers.push(MapperAnswer { endpoint, answer, refused: conversation.refused });
         if matches!(answer, Answer::Complete { .. }) {
             let entries = conversation.instances.iter();
             let lives: Vec<(InstanceKey, Incarnation)> =

@@ -44,7 +44,8 @@ fn welcome() -> FromMapper {
 }
 
 fn services(names: &[&str], more: bool) -> FromMapper {
-    FromMapper::Services { names: names.iter().map(|n| name(n)).collect(), more }
+    let names = names.iter().map(|n| name(n)).collect();
+    FromMapper::Services { names, more, refused: Refused::default() }
 }
 
 fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMapper {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use svcmap_proto::codec;
-use svcmap_proto::control::{Entry, FromMapper, SnapshotPart, ToMapper, Welcome};
+use svcmap_proto::control::{Entry, FromMapper, Refused, SnapshotPart, ToMapper, Welcome};
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketSettings, bind, router};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, Name};
@@ -52,9 +52,11 @@ impl FakeMapper {
     fn with_instances(count: u16) -> Self {
         Self::start(move |message| match message {
             ToMapper::Hello(_) => Some(welcome()),
-            ToMapper::List { .. } => {
-                Some(FromMapper::Services { names: vec![name("resize")], more: false })
-            }
+            ToMapper::List { .. } => Some(FromMapper::Services {
+                names: vec![name("resize")],
+                more: false,
+                refused: Refused::default(),
+            }),
             ToMapper::Sync { service } => Some(snapshot(service, count)),
             _ => None,
         })
@@ -200,9 +202,11 @@ fn waiting_ends_when_the_condition_holds_or_the_time_is_over() {
     let mut syncs = 0;
     let mapper = FakeMapper::start(move |message| match message {
         ToMapper::Hello(_) => Some(welcome()),
-        ToMapper::List { .. } => {
-            Some(FromMapper::Services { names: vec![name("resize")], more: false })
-        }
+        ToMapper::List { .. } => Some(FromMapper::Services {
+            names: vec![name("resize")],
+            more: false,
+            refused: Refused::default(),
+        }),
         ToMapper::Sync { service } => {
             syncs += 1;
             Some(snapshot(service, syncs))

@@ -15,8 +15,9 @@ use svcmap_proto::status::Report;
 /// like silence.
 const EXPIRY_S_MIN: f64 = 0.1;
 
-/// Longest lease that a worker can ask for: a day.
-const EXPIRY_S_MAX: f64 = 86_400.0;
+/// Longest lease that a worker can ask for, in seconds: news that is older is of no use, and who died
+/// takes up room for as long.
+const EXPIRY_S_MAX: f64 = 600.0;
 
 /// Reports within one lease: five may be lost or late, as with the original's 5 s and 30 s.
 const BEATS: u32 = 6;
@@ -329,7 +330,7 @@ mod tests {
             error(&format!(r#"{{"name":"a","address":"tcp://h:1","pid":1,{field}}}"#))
         };
         assert!(with(r#""service":"""#).contains("service: ``"));
-        assert_eq!(with(r#""expiry_s":0"#), "payload: expiry_s: use 0.1 to 86400");
+        assert_eq!(with(r#""expiry_s":0"#), "payload: expiry_s: use 0.1 to 600");
         assert!(with(r#""slots":"many""#).contains("many"));
         assert!(with(r#""slots":1,"slots":2"#).contains("duplicate field `slots`"));
         assert!(with(r#""tags":["a",1]"#).contains("expected a string"));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use svcmap_proto::codec::{VERSION, VERSION_OLDEST};
 use svcmap_proto::control::{
-    FromMapper, Hello, PULSE_TOPIC, Publication, Registration, RegistrationError, ToMapper, Welcome,
+    FromMapper, Hello, PULSE_TOPIC, Publication, Refused, Registration, RegistrationError,
+    ToMapper, Welcome,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::Load;
@@ -21,6 +22,7 @@ use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
 use instance::{Contact, Instance};
 use memory::{Departed, Throttle};
+use shares::Shares;
 
 pub use output::{Connection, Event, Output};
 
@@ -29,6 +31,8 @@ mod json;
 mod memory;
 mod output;
 mod publish;
+mod room;
+mod shares;
 
 #[cfg(test)]
 mod properties;
@@ -53,6 +57,9 @@ pub struct Registry {
     given: Incarnation,
     random: fastrand::Rng,
     leases: Leases,
+    shares: Shares,
+    /// Since the start.
+    refused: Refused,
     revisions: Revisions,
     departed: Departed,
     corrections: Throttle,
@@ -94,6 +101,8 @@ impl Registry {
             random: fastrand::Rng::with_seed(identity.epoch.0),
             identity,
             leases: Leases::default(),
+            shares: Shares::default(),
+            refused: Refused::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
             corrections: Throttle::corrections(),
@@ -155,11 +164,7 @@ impl Registry {
     /// Time has come for what is due: expiry, the pulse, publications.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         while let Some(key) = self.leases.poll_expired(now) {
-            if let Some(instance) = self.remove(&key) {
-                let incarnation = instance.registration.incarnation;
-                self.changed(now, &key, Happened::Expired(incarnation), true);
-                self.event(Event::Expired { key, incarnation });
-            }
+            self.expire(now, key);
         }
         if self.pulse_at <= now {
             let next = self.pulse_at + self.config.beat;
@@ -230,7 +235,8 @@ impl Registry {
         if let Some(by) = self.superior(now, key, incarnation) {
             return Err(Denied::Superior(by));
         }
-        if let Err(error) = self.admit(&registration, newest) {
+        if let Err(error) = self.admit(now, &registration, newest, contact.connection()) {
+            self.refused.registrations += 1;
             self.event(Event::Refused(error));
             return Err(Denied::Refused(error));
         }
@@ -239,11 +245,13 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether the instance can be listed.
+    /// Whether the instance can be listed; others make way for it if they must.
     fn admit(
-        &self,
+        &mut self,
+        now: Timestamp,
         registration: &Registration,
         newest: Incarnation,
+        from: &Connection,
     ) -> Result<(), RegistrationError> {
         let Registration { key, incarnation, endpoints, .. } = registration;
         // Port 0 is a wildcard as well.
@@ -256,10 +264,11 @@ impl Registry {
         if *incarnation > newest {
             return Err(RegistrationError::IncarnationAhead);
         }
-        let full = self.leases.len() >= self.config.instances_max
-            || (self.revisions.len() >= self.config.services_max
-                && !self.revisions.contains(&key.service));
-        if full && self.listed(key).is_none() {
+        let listed = self.listed(key);
+        if listed.is_none_or(|l| l.contact.connection() != from) && !self.shares.has_room(from) {
+            return Err(RegistrationError::ConnectionFull);
+        }
+        if listed.is_none() && !self.make_room(now, &key.service) {
             return Err(RegistrationError::RegistryFull);
         }
         Ok(())
@@ -273,17 +282,22 @@ impl Registry {
         let instances = self.services.entry(key.service.clone()).or_default();
         match instances.get_mut(&key.instance) {
             Some(listed) if listed.registration.incarnation == incarnation => {
-                let Some(happened) = listed.update(said) else { return };
+                self.shares.remove(listed);
+                let happened = listed.update(said);
+                self.shares.insert(listed);
+                let Some(happened) = happened else { return };
                 self.changed(now, &key, happened, true);
                 if happened == Happened::Load {
                     return;
                 }
             }
             _ => {
-                let connection = said.contact.connection().cloned();
+                let connection = said.contact.reachable_at().cloned();
+                self.shares.insert(&said);
                 let earlier = instances.insert(key.instance.clone(), said);
                 self.changed(now, &key, Happened::Put, true);
                 if let Some(earlier) = earlier {
+                    self.shares.remove(&earlier);
                     self.forget_name(&earlier);
                     return self.replaced(connection.as_ref(), &earlier, incarnation);
                 }
@@ -298,7 +312,7 @@ impl Registry {
     fn replaced(&mut self, from: Option<&Connection>, earlier: &Instance, by: Incarnation) {
         let Registration { key, incarnation, .. } = &earlier.registration;
         let (key, incarnation) = (key.clone(), *incarnation);
-        if let Some(connection) = earlier.contact.connection()
+        if let Some(connection) = earlier.contact.reachable_at()
             && Some(connection) != from
         {
             let message = FromMapper::Replaced { key: key.clone(), incarnation, by };
@@ -320,10 +334,17 @@ impl Registry {
         let Some(listed) = listed.filter(|l| l.registration.incarnation == incarnation) else {
             return false;
         };
-        if let (Contact::Native(connection), Some(from)) = (&mut listed.contact, from)
+        if let (Contact::Native(connection), Some(from)) = (&listed.contact, from)
             && connection != from
         {
-            *connection = from.clone();
+            self.shares.remove(listed);
+            listed.contact = Contact::Native(from.clone());
+            self.shares.insert(listed);
+        }
+        if listed.contact.listing().is_some_and(|listing| listing.unproven_since.is_some()) {
+            self.shares.remove(listed);
+            listed.contact.prove();
+            self.shares.insert(listed);
         }
         let crossed = listed.report(now, load);
         self.leases.renew(now, key, listed.contact.expiry(&self.config));
@@ -375,7 +396,7 @@ impl Registry {
     fn services_page(&self, after: Option<&Name>) -> FromMapper {
         let mut left = self.revisions.services(after);
         let names = left.by_ref().take(NAMES_MAX).cloned().collect();
-        FromMapper::Services { names, more: left.next().is_some() }
+        FromMapper::Services { names, more: left.next().is_some(), refused: self.refused }
     }
 
     /// The incarnation for which this one must make way: a higher one that is listed, or this one
@@ -410,6 +431,7 @@ impl Registry {
             self.services.remove(&key.service);
         }
         self.forget_name(&removed);
+        self.shares.remove(&removed);
         Some(removed)
     }
 

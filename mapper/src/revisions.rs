@@ -262,6 +262,16 @@ impl Revisions {
         self.topics.contains_key(service)
     }
 
+    /// Forgets the service that has been empty for longest, if there is one: this is its last word.
+    pub fn forget_empty(&mut self) -> Option<Due> {
+        let empty = self.topics.iter().filter(|(_, topic)| topic.instances == 0);
+        let (service, _) = empty.min_by_key(|(_, topic)| topic.empty_since)?;
+        let service = service.clone();
+        let topic = self.topics.remove(&service)?;
+        self.by_due.remove(&(topic.due_at(), service.clone()));
+        Some(Due::Snapshot { service, revision: topic.revision })
+    }
+
     /// How many topics there are.
     pub fn len(&self) -> usize {
         self.topics.len()

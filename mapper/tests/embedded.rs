@@ -128,7 +128,14 @@ fn an_instance_is_welcomed_listed_published_and_leaves() {
     assert_eq!((part.entries[0].instance.as_str(), part.entries[0].pid), ("a", 42));
     assert_eq!(client.hello(Some(key("a"))).highest, Some(Incarnation(5)));
     let names = client.ask(&ToMapper::List { after: None });
-    assert_eq!(names, FromMapper::Services { names: vec![name("resize")], more: false });
+    assert_eq!(
+        names,
+        FromMapper::Services {
+            names: vec![name("resize")],
+            more: false,
+            refused: Default::default()
+        }
+    );
 
     let revision = await_publication(&sub, |publication| match publication {
         Publication::Snapshot(part) if part.entries.len() == 1 => Some(part.revision),

@@ -139,7 +139,18 @@ pub enum FromMapper {
         names: Vec<Name>,
         /// Whether there are more after the last.
         more: bool,
+        /// What the mapper has refused since its start.
+        refused: Refused,
     },
+}
+
+/// What a mapper has refused since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Registrations: see [`RegistrationError`].
+    pub registrations: u64,
+    /// Messages that were none.
+    pub messages: u64,
 }
 
 /// What the mapper dictates: both sides need no settings that must agree.
@@ -178,6 +189,12 @@ pub enum RegistrationError {
     /// An instance that cannot be reached is of no use.
     #[error("an instance needs 1 to 4 endpoints, none of them a wildcard")]
     Endpoints,
+    /// One connection may not fill the registry: use one for each process.
+    #[error(
+        "this connection has registered {} instances already",
+        crate::limits::INSTANCES_PER_CONNECTION_MAX
+    )]
+    ConnectionFull,
 }
 
 /// One instance as a mapper lists it.

@@ -26,6 +26,7 @@ pub mod json;
 pub mod limits;
 pub mod load;
 pub mod names;
+pub mod rarely;
 pub mod refusals;
 pub mod status;
 pub mod time;

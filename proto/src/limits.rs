@@ -67,6 +67,10 @@ pub const fn queue(bytes: usize) -> i32 {
 /// Most instances that one mapper holds: 65,536 of some 200 bytes are 13 MB.
 pub const INSTANCES_MAX: usize = 65_536;
 
+/// Most instances that are registered over one connection: a process has one or a few, and a proxy of
+/// REQ sockets some more. Nobody fills a registry alone.
+pub const INSTANCES_PER_CONNECTION_MAX: usize = 64;
+
 /// Most services that one mapper holds: each costs a snapshot every beat.
 pub const SERVICES_MAX: usize = 4096;
 

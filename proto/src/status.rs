@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::control::Entry;
+use crate::control::{Entry, Refused};
 use crate::load::{Load, State};
 use crate::names::{Endpoint, HostId, InstanceKey, Name};
 
@@ -41,6 +41,8 @@ pub struct MapperRow {
     pub answer: &'static str,
     /// Whether it has started lately and may not know everybody yet.
     pub warming: bool,
+    /// What it has refused since its start.
+    pub refused: Refused,
 }
 
 /// A service: the sums over its instances.

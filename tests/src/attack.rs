@@ -25,7 +25,18 @@ pub struct Raw(TcpStream);
 
 impl Raw {
     /// Connects as a DEALER does.
+    ///
+    /// # Errors
+    /// If nobody listens there, or greets.
     pub fn connect(endpoint: &str) -> io::Result<Self> {
+        Self::connect_within(endpoint, PATIENCE)
+    }
+
+    /// The same, with so much time for the other end to greet.
+    ///
+    /// # Errors
+    /// If nobody listens there, or greets in time.
+    pub fn connect_within(endpoint: &str, patience: Duration) -> io::Result<Self> {
         let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
         let mut stream = TcpStream::connect(address)?;
         stream.set_write_timeout(Some(WRITE_PATIENCE))?;
@@ -39,6 +50,13 @@ impl Raw {
         let ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER";
         stream.write_all(&[4, u8::try_from(ready.len()).expect("short")])?;
         stream.write_all(ready)?;
+        // What comes before the other end has greeted is no message.
+        stream.set_read_timeout(Some(patience))?;
+        stream.read_exact(&mut greeting)?;
+        let mut head = [0; 2];
+        stream.read_exact(&mut head)?;
+        stream.read_exact(&mut vec![0; usize::from(head[1])])?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(stream))
     }
 
@@ -64,9 +82,6 @@ impl Raw {
     pub fn is_closed(&mut self) -> bool {
         let deadline = Clock.now() + PATIENCE;
         let mut bytes = [0; 4096];
-        if self.0.set_read_timeout(Some(PATIENCE)).is_err() {
-            return true;
-        }
         while Clock.now() < deadline {
             match self.0.read(&mut bytes) {
                 Ok(0) => return true,

@@ -97,7 +97,8 @@ fn report(view: View, service: Option<&Name>) -> Report {
             Answer::Silent => ("silent", false),
             Answer::WrongVersion(..) => ("wrong version", false),
         };
-        MapperRow { endpoint: mapper.endpoint, answer, warming }
+        let (endpoint, refused) = (mapper.endpoint, mapper.refused);
+        MapperRow { endpoint, answer, warming, refused }
     });
     Report::new(mappers.collect(), view.agree, view.services, view.instances.iter()).only(service)
 }
@@ -112,7 +113,9 @@ fn wait(mappers: &[Endpoint], args: &StatusArgs, deadline: Timestamp) -> Result<
                 None => return Ok(report.only(args.service.as_ref())),
                 Some(failure) => failure.message_after(args.timeout),
             },
-            Err(error @ ControlError::NoMapper { .. }) => error.into(),
+            Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
+                error.into()
+            }
             Err(error) => return Err(error.into()),
         };
         if Clock.now() >= deadline {

@@ -19,7 +19,8 @@ fn load(running: u32, queued: u32, slots: u32) -> Load {
 }
 
 fn mapper(port: u16, answer: Answer) -> MapperAnswer {
-    MapperAnswer { endpoint: Endpoint::tcp("127.0.0.1", port).unwrap(), answer }
+    let endpoint = Endpoint::tcp("127.0.0.1", port).unwrap();
+    MapperAnswer { endpoint, answer, refused: svcmap_proto::control::Refused::default() }
 }
 
 const COMPLETE: Answer = Answer::Complete { warming: false };

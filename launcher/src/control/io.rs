@@ -1,6 +1,8 @@
 //! One socket for each mapper, until all have answered or the time is over.
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use svcmap_proto::codec;
@@ -8,6 +10,9 @@ use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey, SocketSettings, conne
 use svcmap_proto::names::Endpoint;
 
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
+
+/// How long a mapper that accepts a connection takes at most to greet.
+const GREETING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Holds a conversation with each of these mappers, for at most `patience`.
 ///
@@ -91,8 +96,27 @@ fn judge(view: View, tried: Duration) -> Result<View, ControlError> {
             return Err(ControlError::WrongVersion { mapper, oldest, newest });
         }
     }
-    let mappers = view.mappers.into_iter().map(|mapper| mapper.endpoint).collect();
+    let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.endpoint).collect();
+    if let Some(mapper) = mappers.iter().find(|mapper| is_not_accepting(mapper)) {
+        return Err(ControlError::NotAccepting { mapper: mapper.clone(), tried });
+    }
     Err(ControlError::NoMapper { mappers, tried })
+}
+
+/// Whether somebody listens there, but says nothing: a mapper that accepts a connection greets first.
+fn is_not_accepting(mapper: &Endpoint) -> bool {
+    let Some(port) = mapper.port() else { return false };
+    let host = mapper.host().trim_matches(['[', ']']);
+    let Some(address) = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next()) else {
+        return false;
+    };
+    let listen = || {
+        let mut stream = TcpStream::connect_timeout(&address, GREETING_PATIENCE)?;
+        stream.set_read_timeout(Some(GREETING_PATIENCE))?;
+        stream.read(&mut [0])
+    };
+    let connected_and_silent = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
+    listen().is_err_and(connected_and_silent)
 }
 
 fn poll_failed(error: std::io::Error) -> ControlError {

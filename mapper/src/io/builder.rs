@@ -7,12 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use slog::{Logger, info, o, warn};
-use svcmap_proto::io::{self as proto_io, BindError, Clock, EventLoop, SocketKey, SocketSettings};
+use svcmap_proto::io::{
+    self as proto_io, Accepts, BindError, Clock, EventLoop, SocketKey, SocketSettings,
+};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 
 use super::mapper::Mapper;
-use super::node::Node;
+use super::node::{Node, Sockets};
 use crate::config::{Config, ConfigError};
 use crate::registry::{Identity, Registry};
 
@@ -129,8 +131,10 @@ impl MapperBuilder {
             ..SocketSettings::default()
         };
         let router = proto_io::router(event_loop.context(), SocketSettings::default())?;
+        let mut accepts = vec![Accepts::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
         let publisher = proto_io::publisher(event_loop.context(), publish_settings)?;
+        accepts.push(Accepts::watch(&mut event_loop, &publisher)?);
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
 
         info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
@@ -150,8 +154,8 @@ impl MapperBuilder {
             publish: publish_endpoint.clone(),
         };
         let registry = Registry::new(config, identity, Clock.now());
-        let node =
-            Node::new(event_loop, router, publisher, registry, beat, Arc::clone(&stop), logger);
+        let sockets = Sockets { router, publisher, accepts };
+        let node = Node::new(event_loop, sockets, registry, beat, Arc::clone(&stop), logger);
         let thread =
             thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
         Ok(Mapper { endpoint, publish_endpoint, stop, waker, thread: Some(thread) })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper};
-use svcmap_proto::io::{Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
+use svcmap_proto::io::{Accepts, Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits;
 use svcmap_proto::refusals::{BadMessage, Refusals};
@@ -45,11 +45,18 @@ enum Said {
     Json(Envelope, Result<Vec<u8>, JsonError>),
 }
 
+/// The sockets of a mapper.
+pub(super) struct Sockets {
+    pub(super) router: SocketKey,
+    pub(super) publisher: SocketKey,
+    /// What tells of connections to them that could not be accepted.
+    pub(super) accepts: Vec<Accepts>,
+}
+
 /// What runs on the thread of a mapper.
 pub(super) struct Node {
     event_loop: EventLoop,
-    router: SocketKey,
-    publisher: SocketKey,
+    sockets: Sockets,
     registry: Registry,
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
@@ -69,8 +76,7 @@ impl Node {
     /// `beat` is the registry's, and `stop` ends it once it is set and the loop is woken.
     pub(super) fn new(
         event_loop: EventLoop,
-        router: SocketKey,
-        publisher: SocketKey,
+        sockets: Sockets,
         registry: Registry,
         beat: Duration,
         stop: Arc<AtomicBool>,
@@ -78,8 +84,7 @@ impl Node {
     ) -> Self {
         Self {
             event_loop,
-            router,
-            publisher,
+            sockets,
             registry,
             suspension: beat,
             stop,
@@ -146,11 +151,25 @@ impl Node {
     }
 
     fn read(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
-        let (inbox, bad_messages) = (&mut self.inbox, &mut self.bad_messages);
+        let (inbox, bad_messages, registry) =
+            (&mut self.inbox, &mut self.bad_messages, &mut self.registry);
+        let mut count_bad = |reason: BadMessage| {
+            bad_messages.count(reason);
+            registry.count_bad_message();
+        };
+        let Sockets { router, accepts, .. } = &mut self.sockets;
+        let log = &self.log;
         self.event_loop.turn(deadline, |event| match event {
+            IoEvent::Received(key, frames) if key != *router => {
+                let watched = accepts.iter_mut().find(|accepts| accepts.key() == key);
+                let now = Clock.now();
+                if let Some(failure) = watched.and_then(|a| a.handle_event(now, frames)) {
+                    error!(log, "{}", failure);
+                }
+            }
             IoEvent::Received(_, frames) => match receive(frames) {
                 Ok(received) => inbox.push_back(received),
-                Err(reason) => bad_messages.count(reason),
+                Err(reason) => count_bad(reason),
             },
             IoEvent::TooManyFrames(_, frames) => match json::open(frames) {
                 // A REQ socket waits for its reply all the same.
@@ -159,7 +178,7 @@ impl Node {
                     let said = Said::Json(from, Err(error));
                     inbox.push_back(Received { observed: String::new(), said });
                 }
-                None => bad_messages.count(BadMessage::FrameCount),
+                None => count_bad(BadMessage::FrameCount),
             },
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
@@ -178,18 +197,23 @@ impl Node {
                 let body = body.as_deref().map_err(Clone::clone);
                 let answered = self.registry.handle_request(now, unix_us, from, &observed, body);
                 if answered.is_err() {
-                    self.bad_messages.count(BadMessage::Json);
+                    self.count_bad(BadMessage::Json);
                 }
             }
         }
     }
 
     fn handle_undecoded(&mut self, from: &Connection, error: DecodeError) {
-        self.bad_messages.count(error);
+        self.count_bad(error);
         if let DecodeError::Version(_) = error {
             let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
             self.reply(from, &FromMapper::WrongVersion { oldest, newest });
         }
+    }
+
+    fn count_bad(&mut self, reason: impl Into<BadMessage>) {
+        self.bad_messages.count(reason);
+        self.registry.count_bad_message();
     }
 
     /// This process did not run since `due_at`: what came meanwhile counts before any lease ends.
@@ -214,12 +238,12 @@ impl Node {
             match output {
                 Output::Reply { to, message } => self.reply(&to, &message),
                 Output::JsonReply { to, body } => {
-                    let sent = self.event_loop.send(self.router, &to.around(&body));
+                    let sent = self.event_loop.send(self.sockets.router, &to.around(&body));
                     self.count_undelivered(sent);
                 }
                 Output::Publish { topic, message } => {
                     let frame = codec::encode(&message);
-                    let sent = self.event_loop.send(self.publisher, &[&topic, &frame]);
+                    let sent = self.event_loop.send(self.sockets.publisher, &[&topic, &frame]);
                     self.count_undelivered(sent);
                 }
                 Output::Event(event) => self.tell(event),
@@ -232,7 +256,7 @@ impl Node {
         let is_waiting = self.backlog.holds(to);
         let sent = match is_waiting {
             true => Err(SendError::Full),
-            false => self.event_loop.send(self.router, &[to.as_bytes(), &frame]),
+            false => self.event_loop.send(self.sockets.router, &[to.as_bytes(), &frame]),
         };
         match sent {
             Err(SendError::Full) => self.backlog.push(Clock.now(), to.clone(), frame),
@@ -243,7 +267,7 @@ impl Node {
     /// Sends what connections could not take before.
     fn try_again(&mut self, now: Timestamp) {
         while let Some((to, frame)) = self.backlog.poll(now) {
-            match self.event_loop.send(self.router, &[to.as_bytes(), frame]) {
+            match self.event_loop.send(self.sockets.router, &[to.as_bytes(), frame]) {
                 Ok(()) => self.backlog.handle_sent(now, &to),
                 Err(SendError::Full) => self.backlog.handle_full(now, &to),
                 Err(SendError::Unreachable) => self.backlog.forget(&to),

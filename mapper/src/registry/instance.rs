@@ -32,6 +32,10 @@ pub(super) enum Contact {
 /// What is known only of a worker of the JSON dialect.
 #[derive(Debug, PartialEq)]
 pub(super) struct Listing {
+    /// The connection that it registered on.
+    pub(super) connection: Connection,
+    /// Since when it is listed, while it has not been heard again.
+    pub(super) unproven_since: Option<Timestamp>,
     /// The name by which it reports and leaves.
     pub(super) name: Name,
     /// How long it may be silent.
@@ -41,8 +45,16 @@ pub(super) struct Listing {
 }
 
 impl Contact {
+    /// The connection that it last spoke, or registered, on.
+    pub(super) fn connection(&self) -> &Connection {
+        match self {
+            Contact::Native(connection) => connection,
+            Contact::Json(listing) => &listing.connection,
+        }
+    }
+
     /// Where it can be told something unasked.
-    pub(super) fn connection(&self) -> Option<&Connection> {
+    pub(super) fn reachable_at(&self) -> Option<&Connection> {
         match self {
             Contact::Native(connection) => Some(connection),
             Contact::Json(_) => None,
@@ -57,6 +69,13 @@ impl Contact {
         }
     }
 
+    /// It was heard again.
+    pub(super) fn prove(&mut self) {
+        if let Contact::Json(listing) = self {
+            listing.unproven_since = None;
+        }
+    }
+
     /// How long it may be silent.
     pub(super) fn expiry(&self, config: &Config) -> Duration {
         self.listing().map_or(config.expiry(), |listing| listing.expiry)
@@ -67,6 +86,7 @@ impl Instance {
     /// The same life registered again: takes what it says, and returns what changed. A registration
     /// that was long on its way brings no old load back.
     pub(super) fn update(&mut self, mut said: Instance) -> Option<Happened> {
+        said.contact.prove();
         let (known, load) = (self.registration.load, said.registration.load);
         if load.sequence <= known.sequence {
             said.registration.load = known;

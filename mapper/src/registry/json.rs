@@ -61,7 +61,7 @@ impl Registry {
             Request::ListPeers | Request::Status if !self.admits_list(asked.now, from) => {
                 error("a long list was just sent: try again in a moment")
             }
-            Request::Register(worker) => match self.register_worker(asked, &worker) {
+            Request::Register(worker) => match self.register_worker(asked, from, &worker) {
                 Ok(()) => json::registered(&worker),
                 Err(Denied::Refused(refused)) => error(refused),
                 Err(Denied::Superior(by)) => {
@@ -102,7 +102,12 @@ impl Registry {
         is_short || self.lists.admit(now, &Connection::new(from.connection()))
     }
 
-    fn register_worker(&mut self, asked: Asked<'_>, worker: &Worker) -> Result<(), Denied> {
+    fn register_worker(
+        &mut self,
+        asked: Asked<'_>,
+        from: &Envelope,
+        worker: &Worker,
+    ) -> Result<(), Denied> {
         let Asked { now, unix_us, .. } = asked;
         let (incarnation, sequence) = self.life(asked, worker);
         let is_here = asked.is_local() && worker.address.is_loopback();
@@ -123,6 +128,8 @@ impl Registry {
             error: None,
         };
         let contact = Contact::Json(Listing {
+            connection: Connection::new(from.connection()),
+            unproven_since: Some(now),
             name: worker.name.clone(),
             expiry: worker.expiry,
             tags: worker.tags.clone(),
@@ -220,7 +227,12 @@ impl Registry {
 
     fn report_status(&self, now: Timestamp) -> Report {
         let endpoint = self.identity.endpoint.clone();
-        let mapper = MapperRow { endpoint, answer: "complete", warming: self.is_warming(now) };
+        let mapper = MapperRow {
+            endpoint,
+            answer: "complete",
+            warming: self.is_warming(now),
+            refused: self.refused,
+        };
         let instances = self.services.values().flat_map(BTreeMap::values);
         let entries: Vec<_> =
             instances.map(|i| (i.registration.key.clone(), i.entry(now))).collect();

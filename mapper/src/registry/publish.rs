@@ -49,7 +49,7 @@ impl Registry {
         }
     }
 
-    fn publish_one(&mut self, now: Timestamp, due: Due) {
+    pub(super) fn publish_one(&mut self, now: Timestamp, due: Due) {
         match due {
             Due::Snapshot { service, revision } => {
                 for part in self.snapshot(now, &service, revision) {

@@ -364,12 +364,12 @@ fn services_are_listed_in_pages() {
     let mut registry = registry();
     let total = NAMES_MAX + 3;
     for number in 0..total {
-        registry.say_register(ms(0), "w", &format!("s{number:04}/a"), 1);
+        registry.say_register(ms(0), &format!("w{}", number / 64), &format!("s{number:04}/a"), 1);
     }
     let mut names = Vec::new();
     loop {
         let outputs = registry.say(ms(0), "c", ToMapper::List { after: names.last().cloned() });
-        let [(_, FromMapper::Services { names: page, more })] = replies(&outputs)[..] else {
+        let [(_, FromMapper::Services { names: page, more, .. })] = replies(&outputs)[..] else {
             unreachable!("{outputs:?}");
         };
         assert!(svcmap_proto::codec::encode(replies(&outputs)[0].1).len() < 60_000);
@@ -380,4 +380,43 @@ fn services_are_listed_in_pages() {
     }
     assert_eq!(names.len(), total);
     assert!(names.is_sorted());
+}
+
+#[test]
+fn an_answer_is_given_once_to_whoever_asks_again_and_again() {
+    let mut registry = registry();
+    registry.say_register(ms(0), "w", "s/a", 1);
+    let sync = |service: &str| ToMapper::Sync { service: service.parse().unwrap() };
+    let list = || ToMapper::List { after: None };
+    for (now, expected) in [(0, 1), (49, 0), (50, 1), (51, 0)] {
+        assert_eq!(registry.say(ms(now), "c", sync("s")).len(), expected, "at {now} ms");
+        assert_eq!(registry.say(ms(now), "c", list()).len(), expected, "at {now} ms");
+    }
+    assert_eq!(registry.say(ms(51), "c", sync("t")).len(), 1, "another service");
+    assert_eq!(registry.say(ms(51), "d", sync("s")).len(), 1, "another cache");
+}
+
+#[test]
+fn one_connection_has_its_share_and_takes_it_along() {
+    let mut registry = registry();
+    let is_listed = |outputs: &[Output]| match replies(outputs)[..] {
+        [(_, FromMapper::Registered { .. })] => true,
+        [(_, FromMapper::RegistrationRefused(RegistrationError::ConnectionFull))] => false,
+        _ => unreachable!("{outputs:?}"),
+    };
+    for number in 0..limits::INSTANCES_PER_CONNECTION_MAX {
+        assert!(is_listed(&registry.say_register(ms(0), "w", &format!("s/{number}"), 1)));
+    }
+    assert!(!is_listed(&registry.say_register(ms(0), "w", "s/x", 1)));
+    assert_eq!(registry.refused.registrations, 1);
+    assert!(is_listed(&registry.say_register(ms(0), "w", "s/0", 1)), "it is listed already");
+    assert!(is_listed(&registry.say_register(ms(0), "v", "s/x", 1)), "another connection");
+    // Who reports or registers elsewhere, or leaves, makes room.
+    registry.say_report(ms(1), "v", "s/0", 1, load(1, 0));
+    registry.say_register(ms(1), "v", "s/1", 1);
+    registry.say_leave(ms(1), "s/2", 1);
+    for number in 100..103 {
+        assert!(is_listed(&registry.say_register(ms(2), "w", &format!("s/{number}"), 1)));
+    }
+    assert!(!is_listed(&registry.say_register(ms(2), "w", "s/y", 1)));
 }

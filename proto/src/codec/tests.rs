@@ -209,8 +209,9 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "01 05 02"),
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
         "01 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
-    (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full },
-        "01 07 01 'resize 01"),
+    (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full,
+         refused: Refused { registrations: f.number(), messages: f.number() } },
+         "01 07 01 'resize 01 01 02"),
 ];
 
 #[rustfmt::skip]

@@ -2,11 +2,13 @@
 //!
 //! Nothing outside the modules named `io` touches any of these.
 
+mod accepts;
 mod clock;
 mod event_loop;
 mod probe;
 mod sockets;
 
+pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
 pub use probe::{Probe, probe};

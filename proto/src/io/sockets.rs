@@ -187,6 +187,11 @@ pub fn raise_open_files_limit() -> u64 {
     effective.current.unwrap_or(u64::MAX)
 }
 
+/// How many files this process may open.
+pub(super) fn open_files_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// How long [`Socket`]s wait at their closing for what was sent, from now on.
 pub(super) fn set_linger(socket: &Socket, linger: Duration) {
     // A socket that refuses an option is closed anyway: dropping is all that is left to do.

@@ -12,6 +12,7 @@ use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::names::Endpoint;
+use svcmap_proto::rarely::Rarely;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -61,6 +62,8 @@ struct State {
     /// Whom to tell that their version is wrong.
     wrong_version: Vec<Connection>,
     refusals: Refusals,
+    /// Workers to whom no socket could be opened.
+    unconnected: Rarely,
     log: Logger,
     ending: Ending,
 }
@@ -92,6 +95,7 @@ impl Node {
             observer,
             wrong_version: Vec::new(),
             refusals: Refusals::default(),
+            unconnected: Rarely::default(),
             log,
             ending: Ending::NotYet,
         };
@@ -244,6 +248,13 @@ impl State {
             self.mappers.handle_publication(now, index, frames, &mut self.sender)
         } else if let Some(index) = self.mappers.dealer(socket) {
             self.mappers.handle_answer(now, index, frames, &mut self.sender)
+        } else if let Some(serving) = &mut self.serving
+            && serving.listener.accepts.key() == socket
+        {
+            if let Some(failure) = serving.listener.accepts.handle_event(now, frames) {
+                error!(self.log, "{}", failure);
+            }
+            Ok(())
         } else {
             // Of a connection that was closed a moment ago.
             Ok(())
@@ -442,9 +453,12 @@ impl State {
                 self.link_numbers.insert(socket, link);
                 self.links.insert(link, socket);
             }
-            // The link notices that no WELCOME comes.
+            // The link notices that no WELCOME comes, and tries again.
             Err(error) => {
-                warn!(self.log, "cannot connect"; "worker" => %endpoint, "error" => %error);
+                if let Some(times) = self.unconnected.admit(Clock.now()) {
+                    warn!(self.log, "cannot connect"; "worker" => %endpoint, "error" => %error,
+                        "times" => times);
+                }
             }
         }
     }

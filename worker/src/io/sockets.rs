@@ -1,6 +1,6 @@
 //! The sockets of a worker or client, and the addresses that go with them.
 
-use svcmap_proto::io::{self, EventLoop, SocketKey, SocketSettings};
+use svcmap_proto::io::{self, Accepts, EventLoop, SocketKey, SocketSettings};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
@@ -20,6 +20,7 @@ const SUBSCRIPTION_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Where a worker listens for jobs.
 pub(super) struct Listener {
     pub(super) socket: SocketKey,
+    pub(super) accepts: Accepts,
     pub(super) endpoint: Endpoint,
 }
 
@@ -36,8 +37,9 @@ pub(super) fn listen(
         ..SocketSettings::default()
     };
     let socket = io::router(event_loop.context(), settings)?;
+    let accepts = Accepts::watch(event_loop, &socket)?;
     let endpoint = io::bind(&socket, endpoint)?;
-    Ok(Listener { socket: event_loop.add(socket)?, endpoint })
+    Ok(Listener { socket: event_loop.add(socket)?, accepts, endpoint })
 }
 
 /// Connects a DEALER to a mapper.

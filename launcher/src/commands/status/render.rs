@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use clap::builder::styling::{AnsiColor, Style};
+use svcmap_proto::control::Refused;
 use svcmap_proto::names::Name;
 
 use crate::table::{Cell, Column, render};
@@ -203,13 +204,14 @@ fn mappers(report: &Report) -> String {
 
 fn push_warnings(text: &mut String, report: &Report) {
     let services = report.services.iter().filter_map(service_warning);
-    for warning in report.mappers.iter().filter_map(mapper_warning).chain(services) {
+    let refused = report.mappers.iter().filter_map(refused_warning);
+    for warning in report.mappers.iter().filter_map(mapper_warning).chain(refused).chain(services) {
         let _ = writeln!(text, "{WARN}!{WARN:#} {}", printable_line(&warning));
     }
 }
 
 fn mapper_warning(mapper: &MapperRow) -> Option<String> {
-    let MapperRow { endpoint, answer, warming } = mapper;
+    let MapperRow { endpoint, answer, warming, .. } = mapper;
     match *answer {
         "silent" => Some(format!("the mapper {endpoint} does not answer")),
         "partial" => Some(format!("the mapper {endpoint} did not answer everything in time")),
@@ -219,6 +221,16 @@ fn mapper_warning(mapper: &MapperRow) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn refused_warning(mapper: &MapperRow) -> Option<String> {
+    let MapperRow { endpoint, refused: Refused { registrations, messages }, .. } = mapper;
+    (registrations + messages > 0).then(|| {
+        format!(
+            "the mapper {endpoint} has refused {registrations} registrations and {messages} bad \
+             messages: its log says why"
+        )
+    })
 }
 
 fn service_warning(row: &ServiceRow) -> Option<String> {

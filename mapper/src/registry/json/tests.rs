@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use svcmap_proto::control::{Change, FromMapper, Publication, ToMapper};
+use svcmap_proto::control::{self, Change, FromMapper, Publication, ToMapper};
 
 use super::super::tests::{UNIX_US, identity, load, ms, registration};
 use super::super::{Config, Connection, Event};
@@ -48,7 +48,9 @@ fn peer(registry: &mut Registry, now: Timestamp, name: &str) -> String {
 }
 
 fn native(registry: &mut Registry, now: Timestamp, message: ToMapper) -> Vec<Output> {
-    registry.handle_message(now, UNIX_US, &Connection::new(b"native"), "10.0.0.9", message);
+    // Of many, each comes on a connection of its own.
+    let from = Connection::new(&registry.leases.len().to_be_bytes());
+    registry.handle_message(now, UNIX_US, &from, "10.0.0.9", message);
     std::iter::from_fn(|| registry.poll_output()).collect()
 }
 
@@ -244,7 +246,7 @@ fn status_is_what_people_are_told() {
     native(&mut registry, ms(0), ToMapper::Register(registration("s/a", 5)));
     let status = outputs(&mut registry, ms(250), r#"{"command":"STATUS"}"#).0;
     for part in [
-        r#"{"status":"ok","mappers":[{"endpoint":"tcp://*:5555","answer":"complete","warming":true}]"#,
+        r#"{"status":"ok","mappers":[{"endpoint":"tcp://*:5555","answer":"complete","warming":true,"refused":{"registrations":0,"messages":0}}]"#,
         r#""mappers_agree":true,"services":[{"service":"w1","instances":1,"ready":1,"full":1,"#,
         r#"{"service":"w1","instance":"w1","endpoint":"tcp://127.0.0.1:6001","pid":7,"#,
         r#""state":"full","dialect":"json","#,
@@ -313,4 +315,47 @@ fn a_worker_on_another_host_is_reached_from_there_only() {
     native(&mut registry, ms(0), ToMapper::Register(elsewhere.clone()));
     let reply = ask(&mut registry, "10.0.0.9", "here");
     assert!(reply.contains(elsewhere.endpoints[0].as_str()), "{reply}");
+}
+
+#[test]
+fn in_a_full_registry_those_make_way_that_were_never_heard_again() {
+    let config = Config { instances_max: 3, ..Config::default() };
+    let mut registry = Registry::new(config, identity(), ms(0));
+    for (at, name) in ["first", "heard", "last"].iter().enumerate() {
+        register(&mut registry, ms(at as u64), name, 7);
+    }
+    health(&mut registry, ms(10), "heard", 0.5);
+    native(&mut registry, ms(11), ToMapper::Register(registration("s/a", 1)));
+    assert_eq!(peer(&mut registry, ms(12), "first"), PEER_NOT_FOUND);
+    assert_ne!(peer(&mut registry, ms(12), "last"), PEER_NOT_FOUND);
+    // Registering again is a word as well.
+    register(&mut registry, ms(13), "last", 7);
+    let refused = register(&mut registry, ms(14), "more", 7);
+    assert!(refused.contains("the mapper's registry is full"), "{refused}");
+    assert_ne!(peer(&mut registry, ms(15), "heard"), PEER_NOT_FOUND);
+    assert_eq!(registry.refused.registrations, 1);
+}
+
+#[test]
+fn empty_services_make_way_and_then_those_of_whom_nobody_heard_again() {
+    let config = Config { services_max: 2, ..Config::default() };
+    let mut registry = Registry::new(config, identity(), ms(0));
+    register(&mut registry, ms(0), "typo", 7);
+    ask(&mut registry, ms(1), "DEREGISTER", r#"{"name":"typo","pid":7}"#);
+    changes(&mut registry, ms(100));
+    register(&mut registry, ms(100), "silent", 7);
+    let outputs = native(&mut registry, ms(101), ToMapper::Register(registration("s/a", 1)));
+    let is_last_word = |output: &Output| {
+        matches!(output, Output::Publish { topic, message: Publication::Snapshot(part) }
+            if *topic == control::topic(&"typo".parse().unwrap()) && part.entries.is_empty())
+    };
+    assert!(outputs.iter().any(is_last_word), "{outputs:?}");
+    assert_ne!(peer(&mut registry, ms(102), "silent"), PEER_NOT_FOUND);
+    native(&mut registry, ms(103), ToMapper::Register(registration("t/a", 1)));
+    assert_eq!(peer(&mut registry, ms(104), "silent"), PEER_NOT_FOUND);
+    assert!(
+        registry.revisions.len() == 2 && !registry.revisions.contains(&"silent".parse().unwrap())
+    );
+    let refused = register(&mut registry, ms(105), "more", 7);
+    assert!(refused.contains("the mapper's registry is full"), "{refused}");
 }

@@ -67,7 +67,8 @@ fn the_pulse_comes_every_beat_and_counts_instances() {
 fn a_large_service_is_published_in_parts_that_fit() {
     let mut registry = registry();
     for number in 0..1000 {
-        registry.say_register(ms(0), "w", &format!("s/{number:04}-{}", "x".repeat(50)), 1);
+        let from = number.to_string();
+        registry.say_register(ms(0), &from, &format!("s/{number:04}-{}", "x".repeat(50)), 1);
     }
     let outputs = registry.run_until(ms(10));
     let (mut changes, mut entries) = (Vec::new(), Vec::new());

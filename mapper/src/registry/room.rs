@@ -1,0 +1,50 @@
+//! Room in a full registry: the empty and the unproven make way for newcomers.
+
+use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
+
+use super::{Event, Registry};
+use crate::revisions::Happened;
+
+impl Registry {
+    /// A message came that was none: it is counted, for whoever asks for the status.
+    pub fn count_bad_message(&mut self) {
+        self.refused.messages += 1;
+    }
+
+    /// Whether one more instance of that service fits, once those have gone who go first: services
+    /// that nobody serves, and instances that registered in JSON and were never heard again.
+    pub(super) fn make_room(&mut self, now: Timestamp, service: &Name) -> bool {
+        while self.leases.len() >= self.config.instances_max {
+            if !self.drop_first(now) {
+                return false;
+            }
+        }
+        while self.revisions.len() >= self.config.services_max && !self.revisions.contains(service)
+        {
+            if let Some(empty) = self.revisions.forget_empty() {
+                self.publish_one(now, empty);
+            } else if !self.drop_first(now) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drops who makes way first. `false` if there is nobody.
+    fn drop_first(&mut self, now: Timestamp) -> bool {
+        let Some(key) = self.shares.first_to_go().cloned() else { return false };
+        self.expire(now, key);
+        true
+    }
+
+    /// That instance is silent, or is taken for it.
+    pub(super) fn expire(&mut self, now: Timestamp, key: InstanceKey) {
+        self.leases.remove(&key);
+        if let Some(instance) = self.remove(&key) {
+            let incarnation = instance.registration.incarnation;
+            self.changed(now, &key, Happened::Expired(incarnation), true);
+            self.event(Event::Expired { key, incarnation });
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Who takes how much of the registry, and who makes way when it is full.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use svcmap_proto::limits;
+use svcmap_proto::names::InstanceKey;
+use svcmap_proto::time::Timestamp;
+
+use super::Connection;
+use super::instance::Instance;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Shares {
+    /// How many instances each connection has listed.
+    by_connection: BTreeMap<Connection, usize>,
+    /// Those that came in JSON and were not heard again, the longest listed first: a process that
+    /// lives reports several times within its lease.
+    unproven: BTreeSet<(Timestamp, InstanceKey)>,
+}
+
+impl Shares {
+    /// Whether that connection may list one more.
+    pub(super) fn has_room(&self, connection: &Connection) -> bool {
+        self.by_connection.get(connection).is_none_or(|n| *n < limits::INSTANCES_PER_CONNECTION_MAX)
+    }
+
+    /// It is listed, or is said anew.
+    pub(super) fn insert(&mut self, instance: &Instance) {
+        *self.by_connection.entry(instance.contact.connection().clone()).or_default() += 1;
+        self.unproven.extend(unproven(instance));
+    }
+
+    /// It is not listed any more, or not as it was.
+    pub(super) fn remove(&mut self, instance: &Instance) {
+        let connection = instance.contact.connection();
+        if let Some(count) = self.by_connection.get_mut(connection) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_connection.remove(connection);
+            }
+        }
+        if let Some(unproven) = unproven(instance) {
+            self.unproven.remove(&unproven);
+        }
+    }
+
+    /// Who makes way first.
+    pub(super) fn first_to_go(&self) -> Option<&InstanceKey> {
+        self.unproven.first().map(|(_, key)| key)
+    }
+}
+
+fn unproven(instance: &Instance) -> Option<(Timestamp, InstanceKey)> {
+    let since = instance.contact.listing()?.unproven_since?;
+    Some((since, instance.registration.key.clone()))
+}
