@@ -215,6 +215,7 @@ struct Scene {
     now: Timestamp,
     registry: Registry,
     model: Model,
+    asked: u64,
     caches: Vec<Cache>,
     revision: u64,
 }
@@ -226,6 +227,7 @@ impl Scene {
             now,
             registry: Registry::new(Config::default(), super::tests::identity(), now),
             model: Model::default(),
+            asked: 0,
             caches: Vec::new(),
             revision: 0,
         }
@@ -285,7 +287,8 @@ impl Scene {
     fn sync(&mut self, service: &Name) -> SnapshotPart {
         let message = ToMapper::Sync { service: service.clone() };
         // A cache of its own for each question: one that asks again at once is not answered.
-        let from = Connection::new(&self.caches.len().to_be_bytes());
+        self.asked += 1;
+        let from = Connection::new(&self.asked.to_be_bytes());
         self.registry.handle_message(self.now, UNIX_US, &from, "", message);
         match self.registry.drain().pop() {
             Some(Output::Reply { message: FromMapper::Snapshot { part, .. }, .. }) => part,
