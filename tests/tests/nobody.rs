@@ -154,12 +154,22 @@ impl Held {
         Self { worker, started, release }
     }
 
-    /// Three jobs for it, one of which runs.
-    fn fill(&self, deployment: &Deployment, client: &Client) -> Vec<Ticket> {
-        let job = || client.job("nap", Vec::new()).hold(2 * PATIENCE).deadline(2 * PATIENCE);
-        let tickets = (0..3).map(|_| job().submit().unwrap()).collect();
+    /// Three jobs for it, one of which runs, and their senders. Each comes on a credit that its sender
+    /// got with the outcome of a first one, as nobody is granted any where jobs are long.
+    fn fill(&self, deployment: &Deployment) -> (Vec<Client>, Vec<Ticket>) {
+        let clients: Vec<_> = (0..3).map(|_| deployment.client().unwrap()).collect();
+        let submit = |client: &Client| {
+            let job = client.job("nap", Vec::new()).hold(2 * PATIENCE).deadline(2 * PATIENCE);
+            job.submit().unwrap()
+        };
+        for client in &clients {
+            self.release.send(()).unwrap();
+            assert!(matches!(submit(client).wait(), Outcome::Done(_)));
+        }
+        self.started.store(0, Ordering::Relaxed);
+        let tickets = clients.iter().map(submit).collect();
         wait_for(deployment, "its jobs to be there", |row| row.running == 1 && row.queued == 2);
-        tickets
+        (clients, tickets)
     }
 }
 
@@ -172,8 +182,7 @@ fn start_drain(worker: Worker) -> JoinHandle<DrainReport> {
 fn a_drain_leaves_its_queue_to_others_at_once_and_starts_nothing_more() {
     let mut deployment = deployment();
     let held = Held::start(&deployment);
-    let client = deployment.client().unwrap();
-    let mut tickets = held.fill(&deployment, &client);
+    let (_clients, mut tickets) = held.fill(&deployment);
     deployment.start_worker("nap", "other", &["--builtin", "echo"]).unwrap();
     deployment.wait_ready(&[("nap", 2)]).unwrap();
     let Held { worker, started, release } = held;
@@ -192,8 +201,7 @@ fn a_drain_leaves_its_queue_to_others_at_once_and_starts_nothing_more() {
 fn a_drain_without_others_finishes_its_queue() {
     let deployment = deployment();
     let held = Held::start(&deployment);
-    let client = deployment.client().unwrap();
-    let tickets = held.fill(&deployment, &client);
+    let (_clients, tickets) = held.fill(&deployment);
     let Held { worker, started, release } = held;
     let drain = start_drain(worker);
     wait_for(&deployment, "it to say so", |row| row.state == Shown::Draining);

@@ -183,7 +183,7 @@ fn a_job_at_its_deadline_is_not_called_cancelled() {
     let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
     let args = ["submit", "nap", "--data", "9s", "--deadline", "300ms"];
     let said = text(&svcmap(&deployment, &args).stderr);
-    assert!(said.contains("deadline") && !said.contains("cancelled"), "{said}");
+    assert!(said.contains("time was over") && !said.contains("cancelled"), "{said}");
 }
 
 #[test]

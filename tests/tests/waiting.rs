@@ -131,7 +131,7 @@ fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
     let submit = ["submit", "echo", "--data", "x", "--hold", "3s"];
     let output = svcmap(&deployment, &submit);
     let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(75), "{said}");
+    assert_eq!(output.status.code(), Some(69), "{said}");
     assert!(said.contains("refused: unreachable"), "{said}");
     assert!(said.contains("a worker cannot be reached") && said.contains(&nobody), "{said}");
     assert!(said.to_lowercase().contains("connection refused"), "{said}");

@@ -13,6 +13,7 @@ mod links;
 mod pace;
 mod roster;
 mod services;
+mod siblings;
 mod standing;
 
 use std::cell::RefCell;
@@ -22,13 +23,11 @@ use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
-use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
-use crate::health;
 use crate::link::{Identity, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
@@ -214,20 +213,6 @@ impl Sender {
     /// Whether every job has its outcome.
     pub fn is_empty(&self) -> bool {
         self.outbox.is_empty()
-    }
-
-    /// What the cache says of the failures of this process's own worker, which has that load: see
-    /// [`judge`](health::judge).
-    pub fn judge(&mut self, now: Timestamp, own: &InstanceKey, load: &Load) -> health::Verdict {
-        self.follow(now, &own.service);
-        let members = self.peers.members(&own.service);
-        let mut peers = members.filter(|(name, _)| **name != own.instance).peekable();
-        // It has only begun to listen.
-        if peers.peek().is_none() && self.peers.knowledge(&own.service) == Knowledge::None {
-            return health::Verdict::Unknown;
-        }
-        let peers = peers.map(|(name, member)| (name, &member.load));
-        health::judge((&own.instance, load), peers)
     }
 
     /// A job was submitted.

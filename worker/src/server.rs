@@ -7,6 +7,7 @@ mod absence;
 mod aside;
 mod drain;
 mod promises;
+mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use svcmap_proto::jobs::{
     Claim, Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello,
     ToWorker, Verdict,
 };
-use svcmap_proto::json::{Envelope, JsonError};
+use svcmap_proto::json::Envelope;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use crate::clients::{Client, Clients};
+use crate::clients::Clients;
 use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
@@ -254,56 +255,6 @@ impl Server {
         let demand = Demand { share, waited_us, payload_bytes, pinned };
         self.credits.handle_share(now, sender, demand);
         self.serve_offers(now);
-    }
-
-    /// A client of the JSON dialect said something. It gets exactly one reply to that.
-    ///
-    /// # Errors
-    /// What was wrong with it, which the client is told as well.
-    pub fn handle_request<'a>(
-        &mut self,
-        now: Timestamp,
-        from: Envelope,
-        body: Result<&'a [u8], JsonError>,
-    ) -> Result<(), JsonError> {
-        let body = if from.is_short() { body } else { Err(JsonError::new("a long envelope")) };
-        // Before it is read: reading is what costs.
-        let short = |body: &'a [u8]| match body.len() <= self.json_bytes_max {
-            true => Ok(body),
-            false => Err(JsonError::new(format_args!("larger than {} bytes", self.json_bytes_max))),
-        };
-        match body.and_then(short).and_then(json::read) {
-            Ok(request) => {
-                self.handle_json_job(now, from, &request);
-                Ok(())
-            }
-            Err(error) => {
-                self.reply(from, svcmap_proto::json::error(&error));
-                Err(error)
-            }
-        }
-    }
-
-    fn handle_json_job(&mut self, now: Timestamp, from: Envelope, request: &json::Request<'_>) {
-        let waits = !request.style.is_immediate();
-        let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
-        let arrival = Arrival {
-            origin,
-            payload: &request.payload,
-            deadline: request.deadline.map(|deadline| now + deadline),
-            run_limit: request.run_limit,
-            moves_left: 0,
-            detached: false,
-        };
-        let body = match self.admit(now, arrival) {
-            Ok(_) if waits => {
-                let client = Client { envelope: from, style: request.style };
-                return self.clients.insert(origin, client);
-            }
-            Ok(_) => json::accepted(),
-            Err(reason) => json::rejected(request.style, reason, &self.load(now)),
-        };
-        self.reply(from, body);
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {

@@ -311,7 +311,10 @@ fn the_wire_format_stays_as_it_is() {
         "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson \
          Unreachable NoMapper CannotStart TooManyServices"
     );
-    assert_eq!(variants::<RegistrationError>(), "RegistryFull IncarnationAhead Endpoints");
+    assert_eq!(
+        variants::<RegistrationError>(),
+        "RegistryFull IncarnationAhead Endpoints ConnectionFull"
+    );
 }
 
 /// A message of some type as a frame, and how a frame of that type is read and written again.

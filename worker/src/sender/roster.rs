@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use svcmap_proto::load::State;
 use svcmap_proto::names::{self, Endpoint, HostId, InstanceKey, Name, SenderId};
-use svcmap_proto::time::Timestamp;
 
-use super::Sender;
 use crate::peers::{Member, Peers};
 
 /// For each service, the instances that a sender uses: all, or a random subset that stays the same
@@ -64,20 +61,6 @@ impl Rosters {
     /// Those that speak the JSON dialect.
     pub(super) fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
         self.by_service.get(service).map(|roster| Arc::clone(&roster.json)).unwrap_or_default()
-    }
-}
-
-impl Sender {
-    /// Whether, as far as is known, another instance of that one's service takes jobs. Those of the
-    /// JSON dialect take few kinds, so they do not count.
-    pub fn has_ready_peer(&self, now: Timestamp, own: &InstanceKey) -> bool {
-        let mut peers = self.peers.members(&own.service).filter(|(name, _)| **name != own.instance);
-        peers.any(|(_, member)| {
-            member.load.state == State::Ready
-                && member.load.share.is_none()
-                && now.since(member.load_at) <= self.timing.expiry
-                && !usable_endpoints(member, self.host).is_empty()
-        })
     }
 }
 

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use svcmap_proto::jobs::OfferedSlot;
-use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
@@ -37,13 +36,5 @@ impl Sender {
         self.friends.forget(service);
         self.paces.remove(service);
         self.flights.remove(service);
-    }
-
-    /// Whether a peer that offers a slot can be believed, as far as its name goes: the cache lists that
-    /// life of an instance of this process's own service. If it knows nothing yet, it does next time.
-    pub fn believes(&mut self, now: Timestamp, own: &InstanceKey, slot: &OfferedSlot) -> bool {
-        self.follow(now, &own.service);
-        let key = InstanceKey { service: own.service.clone(), instance: slot.instance.clone() };
-        self.peers.is_member(&key, slot.incarnation)
     }
 }

@@ -16,7 +16,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
         error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("1 1 1 2 3 {load}"), "0 0", "")),
         error::<ToMapper>(list("1 1 key life", "'tcp://h:1", &of_registration)),
-        error::<FromMapper>(list("1 7", "'a", "0")),
+        error::<FromMapper>(list("1 7", "'a", "0 0 0")),
         error::<Publication>(list("1 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),
         error::<Publication>(list("1 2 0 0 0 0 0", "2 'a 0", "")),
     ]

@@ -1,0 +1,72 @@
+//! Jobs whose time is over, be it the deadline or the time to run.
+
+use std::time::Duration;
+
+use svcmap_proto::time::Timestamp;
+
+use super::{Intake, Origin, Running, TaskId};
+
+/// A job whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expired {
+    /// Its deadline passed while it waited, and it is gone.
+    Waiting(Origin),
+    /// Its deadline passed while it runs: tell the handler.
+    Running(Origin, TaskId),
+    /// It has run for as long as it may: tell the handler, and its sender. It counts as running until
+    /// its handler ends.
+    RunLimit {
+        /// Whose it is.
+        origin: Origin,
+        /// Which job.
+        task: TaskId,
+        /// For how long it was to run at most.
+        limit: Duration,
+        /// When its sender stops waiting, if it does.
+        deadline: Option<Timestamp>,
+        /// How long it has been here.
+        here: Duration,
+    },
+}
+
+impl Intake {
+    /// Jobs whose deadline or time to run is over. Each is returned once.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<Expired> {
+        let mut expired = Vec::new();
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.deadlines.pop_first();
+            if let Some(running) = self.running.get_mut(&id) {
+                running.was_stopped = true;
+                let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+                // Once its sender has stopped waiting, nobody is to be told of the other.
+                running.limit_at.take_if(|_| is_late);
+                let Running { origin, deadline, arrived_at, started_at, .. } = *running;
+                expired.push(if is_late {
+                    running.deadline = None;
+                    Expired::Running(origin, id)
+                } else {
+                    let limit_at = running.limit_at.take().unwrap_or(now);
+                    (running.origin, running.deadline) = (Origin::Overdue, None);
+                    let (limit, here) = (limit_at.since(started_at), now.since(arrived_at));
+                    Expired::RunLimit { origin, task: id, limit, deadline, here }
+                });
+            } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
+                expired.push(Expired::Waiting(self.queue[index].origin));
+                self.remove_queued(index);
+            }
+        }
+        expired
+    }
+
+    /// The next deadline of a job here.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    pub(super) fn forget_deadline(&mut self, deadline: Option<Timestamp>, id: TaskId) {
+        deadline.map(|at| self.deadlines.remove(&(at, id)));
+    }
+}
