@@ -10,7 +10,7 @@ fn server(concurrency: u32, queue: u32) -> Server {
 }
 
 /// A client's request; `number` tells clients apart.
-fn ask(server: &mut Server, number: u8, body: &str) -> Result<(), JsonError> {
+fn ask(server: &mut Server, number: u8, body: &str) -> Result<(), svcmap_proto::json::JsonError> {
     let frames: [&[u8]; 3] = [&[number], b"", body.as_bytes()];
     let (from, body) = svcmap_proto::json::open(&frames).unwrap();
     server.handle_request(at(0), from, body)
