@@ -113,8 +113,9 @@ pub enum ControlError {
     /// Its system took the connection, and it did not: it is out of files, which its log says, or it
     /// was stopped.
     #[error(
-        "the mapper at {mapper} takes no connections (tried {}s): it is out of files, or stopped",
-        .tried.as_secs_f32()
+        "who listens at {mapper} says nothing (tried {}): a mapper that is out of files or stopped, \
+         or none at all",
+        time(*.tried)
     )]
     NotAccepting {
         /// Which mapper.

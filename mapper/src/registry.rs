@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
 use instance::{Contact, Instance};
-use memory::{Departed, Throttle};
+use memory::{Answers, Departed, Question, Throttle};
 use shares::Shares;
 
 pub use output::{Connection, Event, Output};
@@ -64,8 +64,7 @@ pub struct Registry {
     departed: Departed,
     corrections: Throttle,
     lists: Throttle,
-    syncs: Throttle<(Connection, Option<Name>)>,
-    pages: Throttle<(Connection, Option<Name>)>,
+    answers: Answers,
     outputs: VecDeque<Output>,
 }
 
@@ -107,8 +106,7 @@ impl Registry {
             departed: Departed::default(),
             corrections: Throttle::corrections(),
             lists: Throttle::lists(),
-            syncs: Throttle::answers(),
-            pages: Throttle::answers(),
+            answers: Answers::default(),
             outputs: VecDeque::new(),
             config,
         }
@@ -138,19 +136,20 @@ impl Registry {
             // Remembering a leave from the far future would lock the name.
             ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
             ToMapper::Leave { key, incarnation } => self.leave(now, key, incarnation),
-            // Whoever asks faster than a cache does has the answer, or does not read it.
-            ToMapper::Sync { service }
-                if !self.syncs.admit(now, &(from.clone(), Some(service.clone()))) => {}
             ToMapper::Sync { service } => {
+                if !self.answers.admit(now, from, Question::Sync(service.clone())) {
+                    return;
+                }
                 for part in self.snapshot(now, &service, self.revisions.revision(&service)) {
                     let service = service.clone();
                     self.reply(from, FromMapper::Snapshot { service, part });
                 }
             }
-            ToMapper::List { after } if !self.pages.admit(now, &(from.clone(), after.clone())) => {}
             ToMapper::List { after } => {
                 let message = self.services_page(after.as_ref());
-                self.reply(from, message);
+                if self.answers.admit(now, from, Question::List(after)) {
+                    self.reply(from, message);
+                }
             }
         }
     }

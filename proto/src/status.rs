@@ -45,6 +45,13 @@ pub struct MapperRow {
     pub refused: Refused,
 }
 
+impl MapperRow {
+    /// Whether it has told everything that it was asked.
+    pub fn is_complete(&self) -> bool {
+        self.answer == "complete"
+    }
+}
+
 /// A service: the sums over its instances.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ServiceRow {

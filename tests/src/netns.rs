@@ -47,6 +47,10 @@ impl Network {
             eprintln!("skipped: network namespaces take root, and ip and ss from iproute2");
             return None;
         }
+        if !is_permitted(&["--net", "true"]) {
+            eprintln!("skipped: root may make no network namespaces here");
+            return None;
+        }
         let id = format!("svcmap-{}-{:08x}", std::process::id(), fastrand::u32(..));
         // From here on what was made is removed, also if the rest fails.
         let mut network = Self { switch: format!("{id}-switch"), hosts: Vec::new() };
@@ -69,6 +73,11 @@ impl Network {
         }
         Some(network)
     }
+}
+
+/// Whether the system lets this process unshare that.
+pub fn is_permitted(what: &[&str]) -> bool {
+    Command::new("unshare").args(what).output().is_ok_and(|output| output.status.success())
 }
 
 impl Drop for Network {

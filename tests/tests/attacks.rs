@@ -284,7 +284,7 @@ fn a_mapper_that_is_out_of_files_says_so_and_rests() {
     };
     assert!(status().0);
     let mut peers = Vec::new();
-    while let Ok(peer) = Raw::connect_within(endpoint.as_str(), Duration::from_millis(500)) {
+    while let Ok(peer) = Raw::connect_within(endpoint.as_str(), Duration::from_secs(2)) {
         peers.push(peer);
         assert!(peers.len() < 64, "all are accepted");
     }
@@ -293,7 +293,7 @@ fn a_mapper_that_is_out_of_files_says_so_and_rests() {
     let waiting = [(); 2].map(|()| TcpStream::connect(address).unwrap());
     let before_ms = cpu_ms(mapper.0.id());
     let (is_answered, error) = status();
-    assert!(!is_answered && error.contains("takes no connections"), "{error}");
+    assert!(!is_answered && error.contains("out of files"), "{error}");
     // The status took three seconds.
     let used_ms = cpu_ms(mapper.0.id()) - before_ms;
     assert!(used_ms < 600, "{used_ms} ms of a core");

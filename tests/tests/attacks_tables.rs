@@ -1,6 +1,7 @@
 //! Those who fill tables and ask for everything, against real processes: others are served all the
 //! same.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use svcmap::commands::status::{self, Report};
@@ -18,6 +19,13 @@ const ECHO: &[&str] = &["--builtin", "echo"];
 
 /// Everything is as before so long after an attack.
 const RECOVERY: Duration = Duration::from_secs(2);
+
+/// What one attack costs must not be counted against another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn report(deployment: &Deployment) -> Report {
     let mappers = std::slice::from_ref(deployment.mapper());
@@ -92,6 +100,7 @@ fn promised(deployment: &Deployment) -> u32 {
 
 #[test]
 fn any_number_of_senders_shuts_out_no_newcomer() {
+    let _alone = alone();
     let deployment = deployment_of("echo", 1, ECHO);
     let target = Target::new(&deployment, "echo", "w-1");
     // As many as `submit` makes in ten seconds and more, each of which ends at once.
@@ -137,6 +146,7 @@ fn greedy(target: &Target) -> zmq::Socket {
 
 #[test]
 fn one_that_asks_for_every_slot_and_stands_still_holds_up_nobody() {
+    let _alone = alone();
     let flags = ["--builtin", "sleep", "--concurrency", "4", "--queue", "60"];
     let deployment = deployment_of("nap", 1, &flags);
     let target = Target::new(&deployment, "nap", "w-1");
@@ -173,6 +183,7 @@ fn back_after(deployment: &Deployment, since: Timestamp) {
 
 #[test]
 fn two_thousand_typos_hide_no_service() {
+    let _alone = alone();
     let deployment = deployment_of("echo", 1, ECHO);
     let client = deployment.client().unwrap();
     let typo = |number| {
@@ -192,6 +203,7 @@ fn two_thousand_typos_hide_no_service() {
 
 #[test]
 fn forged_offers_make_no_job_full() {
+    let _alone = alone();
     let flags = ["--builtin", "sleep", "--queue", "2"];
     let deployment = deployment_of("nap", 3, &flags);
     let targets = ["w-1", "w-2", "w-3"].map(|instance| Target::new(&deployment, "nap", instance));

@@ -1,13 +1,12 @@
 //! Jobs that wait: for room, for somebody to serve them, for a mapper, or for their time to be over.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use svcmap_proto::io::Clock;
-use svcmap_tests::{
-    Count, Deployment, PATIENCE, deployment, deployment_of, eventually, executable, svcmap,
-};
+use svcmap_tests::{Count, Deployment, PATIENCE, deployment, deployment_of, executable, svcmap};
 use svcmap_worker::{Client, Outcome, Reason, Worker};
 
 fn text(bytes: &[u8]) -> String {
@@ -82,24 +81,23 @@ fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
     let deployment = deployment();
     let mapper = deployment.mapper().clone();
     drop(deployment);
-    let submit = Command::new(executable())
+    let mut submit = Command::new(executable())
         .args(["submit", "echo", "--data", "hello", "--mapper", mapper.as_str()])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let waiting_since = Clock.now();
-    eventually("the log to have had time", || {
-        Clock.now().since(waiting_since) > Duration::from_millis(2500)
-    });
+    let mut log = BufReader::new(submit.stderr.take().unwrap()).lines();
+    assert!(log.any(|line| line.unwrap().contains("no mapper answers")), "it says so");
     let mapper =
         svcmap_mapper::Mapper::builder().bind(mapper.as_str()).publish("tcp://127.0.0.1:0");
     let mapper = mapper.start().unwrap();
     let worker = Worker::builder("echo").mapper(mapper.endpoint().as_str());
     let _worker = worker.start(|job: &svcmap_worker::Job| Ok(job.payload().to_vec())).unwrap();
+    // Whoever is still to be read could be written to no more.
+    let said: Vec<_> = log.map(Result::unwrap).collect();
     let output = submit.wait_with_output().unwrap();
-    assert_eq!(text(&output.stdout).trim(), "hello", "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("no mapper answers"), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).trim(), "hello", "{said:?}");
 }
 
 #[test]
@@ -108,7 +106,7 @@ fn without_a_mapper_a_short_hold_is_refused_as_no_mapper() {
     let outcome = client.job("echo", Vec::new()).hold(Duration::ZERO).submit().unwrap().wait();
     let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
     assert_eq!(refusal.reason, Reason::NoMapper);
-    assert!((2000..3000).contains(&refusal.waited.as_millis()), "{:?}", refusal.waited);
+    assert!(refusal.waited >= Duration::from_secs(2), "{:?}", refusal.waited);
 }
 
 #[test]

@@ -36,6 +36,10 @@ const MAPPER_LIMIT: Duration = Duration::from_secs(2);
 /// If nobody serves the service, or stdout cannot be written.
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let mappers = args.mapper.endpoints()?;
+    if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+        let failure = Failure::usage("stdin, `-`, is named twice, and can be read once");
+        return Err(failure.fix("--count sends the same several times").into());
+    }
     expect_service(args, &mappers, log)?;
     raise_open_files_limit();
     let client = Client::builder()
@@ -66,18 +70,18 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
 /// there until lately may come back, and so may a mapper: that is worth some patience, which the jobs
 /// have.
 fn expect_service(args: &SubmitArgs, mappers: &[Endpoint], log: &Logger) -> Result<(), Failure> {
-    let found = status::find(mappers, &args.service, args.instance.as_ref(), MAPPER_LIMIT);
-    let report = match found {
+    let limit = args.deadline.map_or(MAPPER_LIMIT, |deadline| deadline.min(MAPPER_LIMIT));
+    let report = match status::find(mappers, &args.service, args.instance.as_ref(), limit) {
         Ok(report) => report,
-        Err(error @ ControlError::NoMapper { .. }) => {
+        Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
             warn!(log, "{error}, so jobs wait: is one running?");
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
-    let warming = report.mappers.iter().any(|mapper| mapper.warming);
+    let has_told = report.mappers.iter().any(|mapper| mapper.is_complete() && !mapper.warming);
     let mut rows = report.instances.iter().filter(|row| row.service == args.service).peekable();
-    if warming || (rows.peek().is_none() && report.known.contains(&args.service)) {
+    if !has_told || (rows.peek().is_none() && report.known.contains(&args.service)) {
         Ok(())
     } else if rows.peek().is_none() {
         Err(status::unknown_service(&args.service, &report))
@@ -255,7 +259,12 @@ impl Submission<'_> {
             // The mapper was too young to tell before; now it may know what was meant.
             let known = status::ask(self.mappers, Some(&self.args.service), PATIENCE);
             let known = known.map_err(Failure::from)?;
-            return Err(status::unknown_service(&self.args.service, &known).into());
+            let service = &self.args.service;
+            if known.service(service).is_some_and(|row| row.instances > 0) {
+                let message = format!("nobody served `{service}` until a moment ago");
+                return Err(Failure::unavailable(message).fix("the same again").into());
+            }
+            return Err(status::unknown_service(service, &known).into());
         }
         Ok(self.report.exit())
     }

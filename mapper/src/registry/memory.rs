@@ -29,11 +29,15 @@ const LIST_INTERVAL: Duration = Duration::from_millis(100);
 const LISTS_MAX: usize = 16;
 
 /// How often one connection is told the same, be it the state of a service or a page of names: half
-/// of the time that a cache lets pass.
+/// of the time that a cache lets pass after a gap.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Such answers within that interval: 20,000 caches that each ask for one service, in a second.
-const ANSWERS_MAX: usize = 1024;
+/// Such answers to one connection within that interval: a cache that follows as many services as it
+/// can asks for each of them at once.
+const ANSWERS_OF_ONE_MAX: usize = 1024;
+
+/// The same to all connections: more than are read from the socket in that time.
+const ANSWERS_MAX: usize = 65_536;
 
 /// Who left, so that nothing of them that arrives late brings them back.
 #[derive(Debug, Default)]
@@ -70,6 +74,51 @@ impl Departed {
     }
 }
 
+/// What a connection can ask.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Question {
+    /// The state of a service.
+    Sync(Name),
+    /// A page of names, from behind that one.
+    List(Option<Name>),
+}
+
+/// Which questions were answered lately: whoever asks the same again has the answer, or does not read
+/// it. Nobody's questions keep those of others from being answered.
+#[derive(Debug)]
+pub(super) struct Answers {
+    told: Throttle<(Connection, Question)>,
+    of_each: BTreeMap<Connection, usize>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let told = Throttle::new(ANSWER_INTERVAL, ANSWERS_MAX);
+        Self { told, of_each: BTreeMap::new() }
+    }
+}
+
+impl Answers {
+    /// Whether to answer that connection's question now.
+    pub(super) fn admit(&mut self, now: Timestamp, from: &Connection, question: Question) -> bool {
+        while let Some((connection, _)) = self.told.poll_over(now) {
+            if let Some(count) = self.of_each.get_mut(&connection) {
+                *count -= 1;
+                if *count == 0 {
+                    self.of_each.remove(&connection);
+                }
+            }
+        }
+        let count = self.of_each.get(from).copied().unwrap_or(0);
+        let admitted =
+            count < ANSWERS_OF_ONE_MAX && self.told.admit(now, &(from.clone(), question));
+        if admitted {
+            self.of_each.insert(from.clone(), count + 1);
+        }
+        admitted
+    }
+}
+
 /// Who was lately told something that is not to be said to one connection, or to too many, at once.
 /// A key is a connection, and what it asked if that matters.
 #[derive(Debug)]
@@ -79,13 +128,6 @@ pub(super) struct Throttle<K = Connection> {
     told: BTreeSet<K>,
     /// The same, in the order of telling.
     order: VecDeque<(Timestamp, K)>,
-}
-
-impl Throttle<(Connection, Option<Name>)> {
-    /// For the states of services, and for pages of their names.
-    pub(super) fn answers() -> Self {
-        Self::new(ANSWER_INTERVAL, ANSWERS_MAX)
-    }
 }
 
 impl Throttle {
@@ -106,14 +148,20 @@ impl<K: Ord + Clone> Throttle<K> {
         Self { interval, keys_max, told: BTreeSet::new(), order: VecDeque::new() }
     }
 
+    /// The next one that was told so long ago that it can be told again.
+    fn poll_over(&mut self, now: Timestamp) -> Option<K> {
+        let (told_at, _) = self.order.front()?;
+        if now.since(*told_at) < self.interval {
+            return None;
+        }
+        let (_, earliest) = self.order.pop_front()?;
+        self.told.remove(&earliest);
+        Some(earliest)
+    }
+
     /// Whether to tell that one now.
     pub(super) fn admit(&mut self, now: Timestamp, key: &K) -> bool {
-        while let Some((told_at, _)) = self.order.front()
-            && now.since(*told_at) >= self.interval
-            && let Some((_, earliest)) = self.order.pop_front()
-        {
-            self.told.remove(&earliest);
-        }
+        while self.poll_over(now).is_some() {}
         let admitted = self.told.len() < self.keys_max && self.told.insert(key.clone());
         if admitted {
             self.order.push_back((now, key.clone()));
@@ -172,6 +220,20 @@ mod tests {
         assert!(throttle.admit(at(0), &b));
         assert!(throttle.admit(at(1), &a));
         assert_eq!((throttle.told.len(), throttle.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn nobody_who_asks_for_everything_keeps_others_from_their_answers() {
+        let mut answers = Answers::default();
+        let [greedy, other] = [Connection::new(b"a"), Connection::new(b"b")];
+        let sync = |number: usize| Question::Sync(format!("s{number}").parse().unwrap());
+        let admitted = (0..5000).filter(|&n| answers.admit(at(1), &greedy, sync(n))).count();
+        assert_eq!(admitted, ANSWERS_OF_ONE_MAX);
+        assert!(!answers.admit(at(1), &greedy, Question::List(None)));
+        assert!(answers.admit(at(1), &other, sync(0)) && !answers.admit(at(1), &other, sync(0)));
+        assert!(answers.admit(at(1), &other, Question::List(None)));
+        assert!(answers.admit(at(2), &greedy, sync(0)));
+        assert_eq!((answers.of_each.len(), answers.told.order.len()), (1, 1));
     }
 
     #[test]

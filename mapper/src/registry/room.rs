@@ -16,7 +16,7 @@ impl Registry {
     /// that nobody serves, and instances that registered in JSON and were never heard again.
     pub(super) fn make_room(&mut self, now: Timestamp, service: &Name) -> bool {
         while self.leases.len() >= self.config.instances_max {
-            if !self.drop_first(now) {
+            if !self.drop_first(now, |_| true) {
                 return false;
             }
         }
@@ -24,18 +24,20 @@ impl Registry {
         {
             if let Some(empty) = self.revisions.forget_empty() {
                 self.publish_one(now, empty);
-            } else if !self.drop_first(now) {
+            } else if !self.drop_first(now, |instances| instances == 1) {
+                // Nobody goes in vain: a service that others serve as well stays.
                 return false;
             }
         }
         true
     }
 
-    /// Drops who makes way first. `false` if there is nobody.
-    fn drop_first(&mut self, now: Timestamp) -> bool {
-        let Some(key) = self.shares.first_to_go().cloned() else { return false };
-        self.expire(now, key);
-        true
+    /// Drops who makes way first, of those whose service has as many instances as is wanted. `false`
+    /// if there is nobody.
+    fn drop_first(&mut self, now: Timestamp, wanted: impl Fn(usize) -> bool) -> bool {
+        let instances = |key: &InstanceKey| self.services.get(&key.service).map_or(0, |s| s.len());
+        let first = self.shares.to_go().find(|key| wanted(instances(key))).cloned();
+        first.map(|key| self.expire(now, key)).is_some()
     }
 
     /// That instance is silent, or is taken for it.

@@ -45,9 +45,9 @@ impl Shares {
         }
     }
 
-    /// Who makes way first.
-    pub(super) fn first_to_go(&self) -> Option<&InstanceKey> {
-        self.unproven.first().map(|(_, key)| key)
+    /// Who makes way, the first one first.
+    pub(super) fn to_go(&self) -> impl Iterator<Item = &InstanceKey> {
+        self.unproven.iter().map(|(_, key)| key)
     }
 }
 
