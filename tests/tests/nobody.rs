@@ -154,7 +154,7 @@ impl Held {
         Self { worker, started, release }
     }
 
-    /// Three jobs for it, one of which runs, and their senders. Each comes on a credit that its sender
+    /// Three jobs for it, the first of which runs, and their senders. Each comes on a credit that its sender
     /// got with the outcome of a first one, as nobody is granted any where jobs are long.
     fn fill(&self, deployment: &Deployment) -> (Vec<Client>, Vec<Ticket>) {
         let clients: Vec<_> = (0..3).map(|_| deployment.client().unwrap()).collect();
@@ -167,7 +167,9 @@ impl Held {
             assert!(matches!(submit(client).wait(), Outcome::Done(_)));
         }
         self.started.store(0, Ordering::Relaxed);
-        let tickets = clients.iter().map(submit).collect();
+        let mut tickets = vec![submit(&clients[0])];
+        wait_for(deployment, "the first to run", |row| row.running == 1);
+        tickets.extend(clients[1..].iter().map(submit));
         wait_for(deployment, "its jobs to be there", |row| row.running == 1 && row.queued == 2);
         (clients, tickets)
     }

@@ -99,8 +99,12 @@ pub fn judge<'a>(
 enum Trust {
     /// It takes jobs.
     Full,
-    /// It takes one, to see.
-    Probe,
+    /// It takes one beside those that were here then, to see.
+    Probe {
+        /// From when on: how a job ends that began before says nothing new.
+        since: Timestamp,
+        beside: u32,
+    },
     /// It takes none until then.
     Aside(Timestamp),
 }
@@ -126,8 +130,9 @@ pub struct Health {
     /// What has just happened, before anybody looked at the peers.
     trouble: Option<Trouble>,
     looked_at: Timestamp,
-    /// What the last job failed of.
+    /// What the last job failed of, and what the one failed of that set it aside.
     error: String,
+    aside_error: String,
     random: fastrand::Rng,
 }
 
@@ -142,15 +147,17 @@ impl Health {
             trouble: None,
             looked_at: Timestamp::default(),
             error: String::new(),
+            aside_error: String::new(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// A job ended by itself; `error` says why it did not end well. Returns whether the instance is
-    /// trusted again.
-    pub fn handle_ended(&mut self, ending: Ending, error: &[u8]) -> bool {
+    /// A job that was started then ended by itself; `error` says why it did not end well. Returns
+    /// whether the instance is trusted again.
+    pub fn handle_ended(&mut self, started_at: Timestamp, ending: Ending, error: &[u8]) -> bool {
+        let is_probe = matches!(self.trust, Trust::Probe { since, .. } if since <= started_at);
         let trouble = match ending {
-            Ending::Done if self.trust == Trust::Probe => {
+            Ending::Done if is_probe => {
                 // It is mended, and what was before says nothing any more.
                 (self.share, self.jobs, self.trust) = (0.0, CREDIT, Trust::Full);
                 return true;
@@ -164,7 +171,8 @@ impl Health {
         };
         self.learn(f64::from(ALL));
         self.error = shortened(error);
-        if self.is_bad() || self.trust == Trust::Probe || trouble == Trouble::NotStarted {
+        let is_taken_for_bad = self.is_bad() && !matches!(self.trust, Trust::Probe { .. });
+        if is_taken_for_bad || is_probe || trouble == Trouble::NotStarted {
             self.trouble = self.trouble.max(Some(trouble));
         }
         false
@@ -178,9 +186,10 @@ impl Health {
         }
     }
 
-    /// Whether what the peers say matters now: then [`Health::handle_verdict`] is due.
-    pub fn wants_verdict(&self, now: Timestamp) -> bool {
-        self.trouble.is_some() || self.look_timeout().is_some_and(|at| at <= now)
+    /// Whether what the peers say matters now: then [`Health::handle_verdict`] is due. `is_idle`: no
+    /// job is here.
+    pub fn wants_verdict(&self, now: Timestamp, is_idle: bool) -> bool {
+        self.trouble.is_some() || self.look_timeout(is_idle).is_some_and(|at| at <= now)
     }
 
     /// What the peers say. Returns whether the instance is set aside by that.
@@ -193,12 +202,12 @@ impl Health {
             Verdict::Alike => trouble == Some(Trouble::NotStarted),
         };
         match self.trust {
-            Trust::Full | Trust::Probe if is_to_blame => {
+            Trust::Full | Trust::Probe { .. } if is_to_blame => {
                 self.set_aside(now, verdict);
                 return true;
             }
             // Jobs fail everywhere.
-            Trust::Probe if trouble.is_some() => self.trust = Trust::Full,
+            Trust::Probe { .. } if trouble.is_some() => self.trust = Trust::Full,
             // Those who were better are gone: better a chance than none.
             Trust::Aside(until) if verdict == Verdict::Alike => {
                 self.trust = Trust::Aside(until.min(now + PAUSE.1));
@@ -213,13 +222,14 @@ impl Health {
         self.pause = (2 * self.pause).clamp(shortest, longest);
         self.pause = self.pause.mul_f64(1.0 + JITTER * (2.0 * self.random.f64() - 1.0));
         self.trust = Trust::Aside(now + self.pause);
+        self.aside_error.clone_from(&self.error);
     }
 
     /// How many jobs there may be at most; `None`: as many as there are slots.
     pub fn slots_max(&self) -> Option<u32> {
         match (self.trust, self.trouble) {
             (Trust::Full, None) => None,
-            (Trust::Probe, None) => Some(1),
+            (Trust::Probe { beside, .. }, None) => Some(beside.saturating_add(1)),
             // Nobody has said yet whether anything may go on.
             _ => Some(0),
         }
@@ -240,9 +250,9 @@ impl Health {
         self.pause
     }
 
-    /// What its last job failed of, unless it is trusted.
+    /// What the job failed of that set it aside, unless it is trusted.
     pub fn error(&self) -> Option<&str> {
-        (self.trust != Trust::Full).then_some(self.error.as_str())
+        (self.trust != Trust::Full).then_some(self.aside_error.as_str())
     }
 
     /// Tells the others of it.
@@ -255,26 +265,28 @@ impl Health {
     }
 
     /// When [`Health::handle_timeout`] or a look at the peers is due.
-    pub fn poll_timeout(&self) -> Option<Timestamp> {
+    pub fn poll_timeout(&self, is_idle: bool) -> Option<Timestamp> {
         let back_at = match self.trust {
             Trust::Aside(until) => Some(until),
-            Trust::Full | Trust::Probe => None,
+            Trust::Full | Trust::Probe { .. } => None,
         };
-        earliest(back_at, self.look_timeout())
+        earliest(back_at, self.look_timeout(is_idle))
     }
 
-    /// Lets one job through, if it is time. Returns whether it is.
-    pub fn handle_timeout(&mut self, now: Timestamp) -> bool {
+    /// Lets one job through beside so many that are here, if it is time. Returns whether it is.
+    pub fn handle_timeout(&mut self, now: Timestamp, here: u32) -> bool {
         let is_due = matches!(self.trust, Trust::Aside(until) if until <= now);
         if is_due {
-            self.trust = Trust::Probe;
+            self.trust = Trust::Probe { since: now, beside: here };
         }
         is_due
     }
 
-    /// What others do may set this instance aside, or bring it back.
-    fn look_timeout(&self) -> Option<Timestamp> {
-        let matters = self.is_aside() || (self.trust == Trust::Full && self.is_bad());
+    /// What others do may set this instance aside, if it has jobs that could go to them, or bring it
+    /// back.
+    fn look_timeout(&self, is_idle: bool) -> Option<Timestamp> {
+        let is_doubtful = self.trust == Trust::Full && self.is_bad();
+        let matters = self.is_aside() || (is_doubtful && !is_idle);
         matters.then(|| self.looked_at + LOOK_INTERVAL)
     }
 

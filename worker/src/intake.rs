@@ -106,7 +106,10 @@ pub struct Finished {
     pub deadline: Option<Timestamp>,
     /// How long it was here.
     pub here: Duration,
-    /// Whether its handler was told to stop: how it ended says nothing of the handler.
+    /// When its handler got it.
+    pub started_at: Timestamp,
+    /// Whether its handler was told to stop, or saw itself that its time was over: how it ended says
+    /// nothing of the handler.
     pub was_stopped: bool,
     /// For how long it was to run at most, if it ran for longer.
     pub over_limit: Option<Duration>,
@@ -278,24 +281,30 @@ impl Intake {
         let running = self.running.remove(&id)?;
         self.forget_deadline(running.ends_at(), id);
         self.bytes -= running.bytes;
+        let was_stopped = running.was_stopped || running.ends_at().is_some_and(|at| at <= now);
         match ending {
             Ending::Done => {
                 match running.origin {
                     Origin::Overdue => self.load.failed += 1,
                     _ => self.load.done += 1,
                 }
-                // How soon a job fails does not tell how long the next one takes.
-                self.learn(now.since(running.started_at));
-                self.after_pause = false;
+                // How soon a job fails does not tell how long the next one takes, and one that was
+                // stopped would have taken longer.
+                let service_time = now.since(running.started_at);
+                let is_longer = || self.last_mean().is_none_or(|mean| service_time > mean);
+                if !was_stopped || is_longer() {
+                    self.learn(service_time);
+                    self.after_pause = false;
+                }
             }
             Ending::Failed => self.load.failed += 1,
             Ending::NotStarted => self.load.rejected += 1,
         }
         self.finished_at = Some(now);
-        let Running { origin, deadline, limit_at, arrived_at, started_at, was_stopped, .. } =
-            running;
+        let Running { origin, deadline, limit_at, arrived_at, started_at, .. } = running;
         let over_limit = limit_at.filter(|at| *at <= now).map(|at| at.since(started_at));
-        Some(Finished { origin, deadline, here: now.since(arrived_at), was_stopped, over_limit })
+        let here = now.since(arrived_at);
+        Some(Finished { origin, deadline, here, started_at, was_stopped, over_limit })
     }
 
     /// Takes the first job that waits, from that place in the queue on, and can go to another
@@ -311,16 +320,6 @@ impl Intake {
         self.bytes -= task.payload.len();
         self.forget_deadline(task.deadline, task.id);
         Some(task)
-    }
-
-    /// Takes every job that waits and can go to another instance out of the queue.
-    pub fn give_back(&mut self) -> Vec<Origin> {
-        let back = |task: &Task| task.moves_left > 0;
-        let origins: Vec<_> = self.queue.iter().filter(|t| back(t)).map(|t| t.origin).collect();
-        for origin in &origins {
-            self.cancel(*origin);
-        }
-        origins
     }
 
     /// A job is not even looked at.
@@ -391,7 +390,9 @@ impl Intake {
     /// From now on nothing is admitted. Jobs that nobody would send again come first.
     pub fn drain(&mut self) {
         self.draining = true;
-        self.queue.make_contiguous().sort_by_key(|task| task.origin != Origin::Nobody);
+        self.queue
+            .make_contiguous()
+            .sort_by_key(|task| task.origin != Origin::Nobody && !task.detached);
     }
 
     /// Gives up what is still here: jobs that waited, and jobs that run.

@@ -19,7 +19,7 @@ use svcmap_proto::jobs::{
     ToWorker, Verdict,
 };
 use svcmap_proto::json::Envelope;
-use svcmap_proto::load::Load;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -211,7 +211,7 @@ impl Server {
             Err(Unwelcome::Late) => return,
             Err(Unwelcome::TurnedAway) => return self.answer(from, FromWorker::TurnedAway),
         };
-        self.drop_omitted(hello);
+        self.drop_omitted(now, hello);
         self.void(now, hello.sender);
         for open in hello.open.iter().filter(|open| open.cancelled) {
             let (sender, attempt) = (hello.sender, open.attempt);
@@ -275,7 +275,7 @@ impl Server {
     ) {
         let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
         if !finished.was_stopped {
-            self.handle_health(ending, &payload);
+            self.handle_health(finished.started_at, ending, &payload);
         }
         let (verdict, payload) = match ending {
             Ending::Done => (Verdict::Done, payload),
@@ -287,7 +287,7 @@ impl Server {
             (Ending::Failed, Some(limit)) => reached(limit),
             _ => payload,
         };
-        if self.is_draining() {
+        if self.is_draining() && ending != Ending::NotStarted {
             self.drained.finished += 1;
         }
         let wanted_until = wanted_until(now, finished.deadline);
@@ -315,8 +315,11 @@ impl Server {
     /// Whom an answer was for has left so much unread that it takes no more. Most of that is asked for
     /// again; of a promise it has to learn, so it is to say HELLO again.
     pub fn handle_unread(&mut self, now: Timestamp, to: &Connection, message: &FromWorker) {
-        use FromWorker::{Grant, Offered, Recall};
-        if matches!(message, Grant { .. } | Offered(_) | Recall) {
+        use FromWorker::{Grant, Offered, Pong, Recall};
+        let is_promise = matches!(message, Grant { .. } | Offered(_) | Recall);
+        // With that every promise is void.
+        let is_aside = matches!(message, Pong { load, .. } if load.state == State::Failing);
+        if is_promise || is_aside {
             self.handle_gone(now, to);
         }
     }
@@ -377,7 +380,7 @@ impl Server {
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
         let jobs = earliest(jobs, self.absence.poll_timeout());
         let state = match self.drain_timeout() {
-            None => self.health.poll_timeout(),
+            None => self.health.poll_timeout(self.intake.is_empty()),
             drain => drain,
         };
         earliest(state, earliest(promises, jobs))
@@ -424,6 +427,14 @@ impl Server {
     fn end_queued(&mut self, now: Timestamp, origin: Origin, reason: Reason) {
         self.leave(origin);
         self.end(now, origin, Ended::rejected(reason, now));
+    }
+
+    /// These jobs were taken from the queue, and their senders may try them elsewhere.
+    fn hand_back(&mut self, now: Timestamp, reason: Reason, tasks: VecDeque<Task>) {
+        for Task { origin, deadline, .. } in tasks {
+            self.leave(origin);
+            self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
+        }
     }
 
     /// A job is no longer here.

@@ -80,16 +80,21 @@ fn of_peers_that_have_finished_nothing_nothing_is_known() {
     assert_eq!(judged(("b", bad), &[("a", json)]), Alike);
 }
 
+/// A job ends that began after all that was before.
+fn end(health: &mut Health, ending: Ending, error: &[u8]) -> bool {
+    health.handle_ended(at(u64::from(u32::MAX)), ending, error)
+}
+
 /// Fails so many jobs, one every millisecond from then on, as long as it takes any.
 fn fail(health: &mut Health, now: Timestamp, jobs: u64, verdict: Verdict) -> u64 {
     for job in 0..jobs {
         let now = now + ms(job);
-        health.handle_timeout(now);
+        health.handle_timeout(now, 0);
         if health.slots_max() == Some(0) {
             return job;
         }
-        health.handle_ended(Ending::Failed, b"no licence");
-        if health.wants_verdict(now) {
+        health.handle_ended(now, Ending::Failed, b"no licence");
+        if health.wants_verdict(now, false) {
             // Until somebody has looked, nothing goes on.
             assert_eq!(health.slots_max(), Some(0));
             health.handle_verdict(now, verdict);
@@ -107,7 +112,7 @@ fn the_first_four_failures_or_eleven_later_ones_set_an_instance_aside() {
     health.tell(&mut load);
     assert_eq!((load.state, load.failing), (State::Failing, 500));
     let mut health = Health::new(1);
-    (0..100).for_each(|_| assert!(!health.handle_ended(Ending::Done, b"")));
+    (0..100).for_each(|_| assert!(!end(&mut health, Ending::Done, b"")));
     assert_eq!(fail(&mut health, at(0), 100, Apart), 11);
 }
 
@@ -123,8 +128,8 @@ fn now_and_then_a_failure_is_nothing_to_ask_about() {
     let mut health = Health::new(1);
     for job in 0..1000 {
         let ending = if job % 3 == 0 { Ending::Failed } else { Ending::Done };
-        health.handle_ended(ending, b"");
-        assert!(!health.wants_verdict(at(job)) && health.poll_timeout().is_none());
+        end(&mut health, ending, b"");
+        assert!(!health.wants_verdict(at(job), false) && health.poll_timeout(false).is_none());
     }
 }
 
@@ -137,30 +142,55 @@ fn a_job_is_let_through_after_a_time_that_doubles_and_one_that_is_done_ends_it()
     for _ in 0..8 {
         pauses.push(health.pause().as_secs_f64());
         let back_at = now + health.pause();
-        assert!(!health.handle_timeout(back_at.before(ms(1))));
-        assert!(health.handle_timeout(back_at));
+        assert!(!health.handle_timeout(back_at.before(ms(1)), 0));
+        assert!(health.handle_timeout(back_at, 0));
         // One job, to see: others believe it to be ready, it offers nothing itself.
         assert_eq!((health.slots_max(), health.is_aside()), (Some(1), false));
         assert!(!health.is_trusted() && health.error().is_some());
-        health.handle_ended(Ending::Failed, b"no licence");
+        end(&mut health, Ending::Failed, b"no licence");
         assert!(health.handle_verdict(back_at, Apart));
         now = back_at;
     }
     assert!((0.75..=1.25).contains(&pauses[0]) && pauses[7] <= 75.0, "{pauses:?}");
     assert!(pauses.windows(2).all(|two| two[1] > two[0] || two[1] >= 45.0), "{pauses:?}");
-    health.handle_timeout(now + health.pause());
-    assert!(health.handle_ended(Ending::Done, b""));
+    health.handle_timeout(now + health.pause(), 0);
+    assert!(end(&mut health, Ending::Done, b""));
     assert_eq!((health.slots_max(), health.error()), (None, None));
     // It is judged anew, but not forgiven yet.
     assert_eq!(fail(&mut health, now, 100, Apart), 4);
     assert!(health.pause() >= Duration::from_secs(45), "{:?}", health.pause());
     // That takes a dozen good jobs.
-    health.handle_timeout(now + ms(200_000));
+    health.handle_timeout(now + ms(200_000), 0);
     (0..13).for_each(|_| {
-        health.handle_ended(Ending::Done, b"");
+        end(&mut health, Ending::Done, b"");
     });
     fail(&mut health, now + ms(200_000), 100, Apart);
     assert!(health.pause() <= ms(1250), "{:?}", health.pause());
+}
+
+#[test]
+fn only_the_job_that_was_let_through_tells_whether_it_is_mended() {
+    let mut health = Health::new(1);
+    fail(&mut health, at(0), 4, Apart);
+    // Two long ones began before, and do not keep it from being tried.
+    let since = at(10_000);
+    assert!(health.handle_timeout(since, 2));
+    assert_eq!(health.slots_max(), Some(3));
+    assert!(!health.handle_ended(at(0), Ending::Done, b""));
+    assert!(!health.handle_ended(at(0), Ending::Failed, b"of before"));
+    assert!(!health.wants_verdict(since, false));
+    assert_eq!((health.slots_max(), health.error()), (Some(3), Some("no licence")));
+    assert!(health.handle_ended(since, Ending::Done, b""));
+    assert_eq!(health.slots_max(), None);
+}
+
+#[test]
+fn whoever_has_no_jobs_looks_at_nobody() {
+    let mut health = Health::new(1);
+    fail(&mut health, at(0), 20, Alike);
+    assert!(health.poll_timeout(false).is_some());
+    assert_eq!(health.poll_timeout(true), None);
+    assert!(!health.wants_verdict(at(60_000), true));
 }
 
 #[test]
@@ -169,7 +199,7 @@ fn several_jobs_that_fail_together_double_nothing() {
     fail(&mut health, at(0), 4, Apart);
     let pause = health.pause();
     for _ in 0..4 {
-        health.handle_ended(Ending::Failed, b"no licence");
+        end(&mut health, Ending::Failed, b"no licence");
         assert!(!health.handle_verdict(at(5), Apart));
     }
     assert_eq!(health.pause(), pause);
@@ -188,8 +218,8 @@ fn while_nobody_knows_the_pauses_are_short_at_first() {
     // As soon as it is known, it counts.
     let mut health = Health::new(1);
     fail(&mut health, at(0), 4, Unknown);
-    assert!(health.handle_timeout(at(100)));
-    health.handle_ended(Ending::Failed, b"");
+    assert!(health.handle_timeout(at(100), 0));
+    end(&mut health, Ending::Failed, b"");
     health.handle_verdict(at(100), Alike);
     assert_eq!(health.slots_max(), None);
 }
@@ -198,8 +228,8 @@ fn while_nobody_knows_the_pauses_are_short_at_first() {
 fn what_cannot_be_started_pauses_at_once_whatever_the_peers_do() {
     for verdict in [Alike, Unknown] {
         let mut health = Health::new(1);
-        health.handle_ended(Ending::NotStarted, b"cannot start x");
-        assert!(health.wants_verdict(at(0)));
+        end(&mut health, Ending::NotStarted, b"cannot start x");
+        assert!(health.wants_verdict(at(0), false));
         assert!(health.handle_verdict(at(0), verdict));
         assert!(health.pause() <= ms(13), "{:?}", health.pause());
         assert_eq!(health.error(), Some("cannot start x"));
@@ -212,26 +242,26 @@ fn whoever_is_aside_looks_at_the_peers_and_comes_back_when_they_are_gone() {
     fail(&mut health, at(0), 4, Apart);
     for round in 1..=6 {
         let now = at(100_000 * round);
-        health.handle_timeout(now);
-        health.handle_ended(Ending::Failed, b"");
+        health.handle_timeout(now, 0);
+        end(&mut health, Ending::Failed, b"");
         health.handle_verdict(now, Apart);
     }
     let now = at(600_000);
     assert!(health.pause() > ms(40_000));
-    let look_at = health.poll_timeout().unwrap();
+    let look_at = health.poll_timeout(false).unwrap();
     assert_eq!(look_at, now + LOOK_INTERVAL);
-    assert!(!health.wants_verdict(now) && health.wants_verdict(look_at));
+    assert!(!health.wants_verdict(now, false) && health.wants_verdict(look_at, false));
     health.handle_verdict(look_at, Apart);
-    assert!(health.poll_timeout().unwrap() > look_at);
+    assert!(health.poll_timeout(false).unwrap() > look_at);
     health.handle_verdict(look_at, Alike);
-    assert!(health.handle_timeout(look_at + PAUSE.1));
+    assert!(health.handle_timeout(look_at + PAUSE.1, 0));
 }
 
 #[test]
 fn peers_that_recover_leave_behind_who_does_not() {
     let mut health = Health::new(1);
     fail(&mut health, at(0), 20, Alike);
-    let look_at = health.poll_timeout().unwrap();
+    let look_at = health.poll_timeout(false).unwrap();
     assert!(health.handle_verdict(look_at, Apart));
     assert!(health.is_aside());
 }

@@ -45,7 +45,6 @@ impl Intake {
                 running.limit_at.take_if(|_| is_late);
                 let Running { origin, deadline, arrived_at, started_at, .. } = *running;
                 expired.push(if is_late {
-                    running.deadline = None;
                     Expired::Running(origin, id)
                 } else {
                     let limit_at = running.limit_at.take().unwrap_or(now);

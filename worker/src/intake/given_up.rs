@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::names::SenderId;
 
-use super::{Intake, Origin, Task, TaskId};
+use super::{Intake, Origin, Task};
 
 impl Intake {
     /// The jobs that wait, in their order.
@@ -30,12 +30,23 @@ impl Intake {
     }
 
     /// The jobs of that sender that run, but for those that are to be done even if it is gone.
-    pub fn attached_of(&self, whose: SenderId) -> impl Iterator<Item = (TaskId, AttemptId)> {
-        self.running.iter().filter_map(move |(id, running)| match running.origin {
+    pub fn attached_of(&self, whose: SenderId) -> impl Iterator<Item = AttemptId> {
+        self.running.values().filter_map(move |running| match running.origin {
             Origin::Sender { sender, attempt } if sender == whose && !running.detached => {
-                Some((*id, attempt))
+                Some(attempt)
             }
             _ => None,
         })
+    }
+
+    /// Nobody is to hear of what that sender has here: numbers begin anew if it comes back. Returns
+    /// what it was known as.
+    pub fn disown(&mut self, whose: SenderId) -> Vec<Origin> {
+        let queued = self.queue.iter_mut().map(|task| &mut task.origin);
+        let running = self.running.values_mut().map(|running| &mut running.origin);
+        let is_of =
+            |origin: &Origin| matches!(origin, Origin::Sender { sender, .. } if *sender == whose);
+        let of_sender = queued.chain(running).filter(|origin| is_of(origin));
+        of_sender.map(|origin| std::mem::replace(origin, Origin::Nobody)).collect()
     }
 }

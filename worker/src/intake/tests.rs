@@ -319,17 +319,41 @@ fn how_a_job_ends_that_was_told_to_stop_says_nothing_of_its_handler() {
 }
 
 #[test]
-fn what_waits_and_can_go_elsewhere_is_given_back() {
-    let mut intake = Intake::new(config(1, 5));
-    for job in 1..=4 {
-        let moves_left = if job == 3 { 0 } else { 3 };
-        let arrival = Arrival { moves_left, ..arrival(origin(job), at(1000), b"x") };
-        intake.admit(at(0), arrival, Promised::default()).unwrap();
-    }
-    intake.start_next(at(0)).unwrap();
-    assert_eq!(intake.give_back(), [origin(2), origin(4)]);
-    let load = intake.load(at(0), Promised::default());
-    assert_eq!((load.running, load.queued, load.rejected), (1, 1, 2));
+fn a_job_is_known_to_be_wanted_until_its_deadline_when_that_has_passed() {
+    let mut intake = Intake::new(config(1, 0));
+    intake.admit(at(0), arrival(origin(1), at(50), b""), Promised::default()).unwrap();
+    let task = intake.start_next(at(0)).unwrap();
+    assert_eq!(intake.expire(at(60)), [Expired::Running(origin(1), task.id)]);
+    assert_eq!(intake.expire(at(70)), []);
+    let finished = intake.handle_finished(at(80), task.id, Ending::Done).unwrap();
+    assert_eq!(finished.deadline, Some(at(50)));
+}
+
+#[test]
+fn a_handler_that_sees_itself_that_its_time_is_over_was_stopped() {
+    let mut intake = Intake::new(config(1, 0));
+    intake.admit(at(0), arrival(origin(1), at(50), b""), Promised::default()).unwrap();
+    let task = intake.start_next(at(0)).unwrap();
+    // Nobody has looked at the deadline yet.
+    assert!(intake.handle_finished(at(50), task.id, Ending::Failed).unwrap().was_stopped);
+}
+
+#[test]
+fn how_long_a_job_took_that_was_stopped_is_the_least_that_it_takes() {
+    let mut intake = Intake::new(config(1, 0));
+    let mut run = |start: u64, end: u64, is_cancelled: bool| {
+        let start = at(start);
+        intake.admit(start, arrival(origin(1), at(10_000), b""), Promised::default()).unwrap();
+        let task = intake.start_next(start).unwrap();
+        if is_cancelled {
+            intake.cancel(origin(1));
+        }
+        intake.handle_finished(at(end), task.id, Ending::Done);
+        intake.load(at(end), Promised::default()).mean_service_us
+    };
+    assert_eq!(run(0, 80, false), 80_000);
+    assert_eq!(run(100, 101, true), 80_000);
+    assert_eq!(run(200, 360, true), 90_000);
 }
 
 #[test]

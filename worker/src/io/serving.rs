@@ -46,6 +46,8 @@ pub(super) struct Serving {
     /// Made at the first WELCOME: the incarnation is not known before.
     pub(super) server: Option<Server>,
     registration: Option<Registration>,
+    /// For how long a peer may be silent, by what each mapper dictates.
+    expiries: BTreeMap<usize, Duration>,
     /// A mapper has listed it.
     is_known: bool,
     /// Clients that came before the server was made.
@@ -92,6 +94,7 @@ impl Serving {
             config,
             server: None,
             registration: None,
+            expiries: BTreeMap::new(),
             is_known: false,
             early: Vec::new(),
             assignments,
@@ -125,8 +128,12 @@ impl Serving {
             Some(known) => Registration { endpoints, ..known },
             None => self.first_registration(now, welcome, endpoints),
         };
-        if let Some(server) = &mut self.server {
-            server.set_expiry(now, Duration::from_millis(u64::from(welcome.expiry_ms)));
+        let expiry = welcome.expiry_ms.max(welcome.beat_ms);
+        self.expiries.insert(mapper, Duration::from_millis(expiry.into()));
+        // Senders beat as their own mapper wants, which may be any of these.
+        let longest = self.expiries.values().copied().max();
+        if let (Some(server), Some(expiry)) = (&mut self.server, longest) {
+            server.set_expiry(now, expiry);
         }
         self.registration.insert(registration)
     }
@@ -139,7 +146,8 @@ impl Serving {
     /// Whether nobody knows of this life yet, and its number is this worker's to choose.
     fn may_begin_anew(&self) -> bool {
         let is_idle = self.server.as_ref().is_none_or(|server| server.intake().is_empty());
-        self.incarnation.is_none() && !self.is_known && is_idle
+        let is_draining = !matches!(self.grace, Grace::None);
+        self.incarnation.is_none() && !self.is_known && is_idle && !is_draining
     }
 
     fn first_registration(
@@ -155,6 +163,11 @@ impl Serving {
         let key = InstanceKey::clone(&self.key);
         let mut server = Server::new(key.clone(), incarnation, self.config.clone());
         server.seed(fastrand::u64(..));
+        match self.grace {
+            Grace::None => {}
+            Grace::Until(until) => server.drain(now, until.since(now)),
+            Grace::Over => server.drain(now, Duration::ZERO),
+        }
         let load = server.load(now);
         self.server = Some(server);
         let (host, pid) = (io::host_id(), std::process::id());

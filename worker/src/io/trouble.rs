@@ -1,5 +1,6 @@
 //! What the log says of a worker that cannot be reached: its address, and what the system says of it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use slog::{Logger, warn};
@@ -11,6 +12,11 @@ use crate::sender::Trouble;
 
 /// How long a connection may take that is made only to learn what is wrong.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
+/// So many of these at a time: where a rack is gone, one address says as much as a thousand.
+const PROBES_MAX: usize = 4;
+
+static PROBES: AtomicUsize = AtomicUsize::new(0);
 
 /// Says that a worker could not be reached, for so many times in a row.
 pub(super) fn warn(
@@ -30,11 +36,19 @@ pub(super) fn warn(
                 "worker" => %worker, "endpoint" => %endpoint, "ours" => codec::VERSION);
         }
         Trouble::NoAnswer => {
+            let probes = PROBES.fetch_add(1, Ordering::Relaxed);
+            if probes >= PROBES_MAX {
+                PROBES.fetch_sub(1, Ordering::Relaxed);
+                warn!(log, "a worker cannot be reached"; "worker" => %worker,
+                    "endpoint" => %endpoint, "failures" => failures);
+                return;
+            }
             let (log, worker) = (log.clone(), worker.clone());
             // libzmq connects in the background and tells nobody why it fails; the system does, to
             // whoever tries. That may take a while, so it is not for this thread.
             let tell = move || {
                 let found = io::probe(std::slice::from_ref(&endpoint), PROBE_LIMIT);
+                PROBES.fetch_sub(1, Ordering::Relaxed);
                 let error = match found.into_iter().next() {
                     Some(io::Probe::Failed(error)) => error,
                     _ => "something listens there, but does not answer as this worker".to_owned(),
@@ -43,7 +57,9 @@ pub(super) fn warn(
                     "endpoint" => %endpoint, "error" => error, "failures" => failures);
             };
             // Without a thread to spare there are other lines in the log.
-            let _ = std::thread::Builder::new().name("svcmap-probe".to_owned()).spawn(tell);
+            if std::thread::Builder::new().name("svcmap-probe".to_owned()).spawn(tell).is_err() {
+                PROBES.fetch_sub(1, Ordering::Relaxed);
+            }
         }
     }
 }

@@ -25,6 +25,9 @@ const LOOKS: usize = 8;
 /// A worker where a job would be done so many times later than elsewhere does not get it at once.
 const MUCH: f64 = 2.0;
 
+/// While nobody can be asked there is nothing to lose by waiting: what happens elsewhere is heard anyway.
+const PATIENCE_WITHOUT: Duration = Duration::from_millis(250);
+
 /// Peers that a worker looks at before it offers a slot to the busiest of them.
 const OFFER_LOOKS: usize = 6;
 
@@ -175,7 +178,7 @@ impl Sender {
                 break;
             }
         }
-        self.asks.wait(now, lane, self.pace(&lane.service).patience());
+        self.wait(now, lane);
     }
 
     /// Where jobs are long, a handler stands still for the whole time in which a credit that was asked for
@@ -214,7 +217,15 @@ impl Sender {
         } else if let Some(number) = self.random.choice(self.asks.links(lane)) {
             self.ask_for_share(now, lane, number, waiting);
         }
-        self.asks.wait(now, lane, self.pace(&lane.service).patience());
+        self.wait(now, lane);
+    }
+
+    /// Asks again if nothing comes of what was asked for.
+    fn wait(&mut self, now: Timestamp, lane: &Lane) {
+        let patience = self.pace(&lane.service).patience();
+        let is_asking = self.guesses(lane) || self.asks.len(lane) > 0;
+        let patience = if is_asking { patience } else { patience.max(PATIENCE_WITHOUT) };
+        self.asks.wait(now, lane, patience);
     }
 
     /// The better of two random workers that were not asked for this lane, of those that have less

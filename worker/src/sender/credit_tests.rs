@@ -1,7 +1,7 @@
 //! Asks and credits at a sender: what it does where one gets lost, lapses or does not fit.
 
 use svcmap_proto::jobs::{Demand, Grant};
-use svcmap_proto::load::Load;
+use svcmap_proto::load::{Load, State};
 
 use super::handover_tests::{Alone, entry, publish, slot, spec};
 use super::*;
@@ -32,6 +32,24 @@ fn who_grants_nothing_is_asked_again_if_there_is_nobody_else() {
     }
     // Each time after twice as long.
     assert_eq!(asked_again, [1, 3, 7, 15, 31].map(|now| (now, link, 3)));
+}
+
+#[test]
+fn while_nobody_can_be_asked_the_loop_sleeps() {
+    let mut alone = Alone::new(1);
+    let load =
+        Load { sequence: 2, state: State::Failing, slots: 9, concurrency: 1, ..Load::default() };
+    publish(&mut alone.sender, at(0), 2, vec![entry(0, load)]);
+    submit(&mut alone, at(1), 0..1);
+    let (mut now, mut turns) = (at(1), 0);
+    while now < at(2500) {
+        assert_eq!(asks(&alone.see(now)), []);
+        now = alone.sender.poll_timeout().expect("a job waits").max(now);
+        alone.sender.handle_timeout(now);
+        turns += 1;
+    }
+    // Ten of these looks, and a few of other parts.
+    assert!(turns < 40, "{turns}");
 }
 
 #[test]

@@ -56,7 +56,8 @@ impl Idle {
         Some(sender)
     }
 
-    fn settle(&mut self, sender: SenderId) -> Option<Timestamp> {
+    /// It can ask for nothing any more.
+    pub(super) fn settle(&mut self, sender: SenderId) -> Option<Timestamp> {
         let until = self.owed_until.remove(&sender)?;
         self.owed.remove(&(until, sender));
         Some(until)

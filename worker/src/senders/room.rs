@@ -42,6 +42,7 @@ impl Senders {
 
     pub(super) fn forget(&mut self, id: SenderId) {
         self.idle.set(id, None);
+        self.idle.settle(id);
         self.blocked.remove(&id);
         self.waiting.remove(&id);
         if let Some(connection) = self.senders.remove(&id).and_then(|sender| sender.connection) {

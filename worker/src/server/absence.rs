@@ -14,9 +14,9 @@ use svcmap_proto::jobs::{AttemptId, Reason, SenderHello};
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
-use super::{Server, ServerOutput};
+use super::Server;
 use crate::intake::{Origin, Task};
-use crate::senders::{Ended, Senders, wanted_until};
+use crate::senders::Senders;
 
 /// Until a mapper dictates another one: three of its default beats.
 pub(super) const EXPIRY_FIRST: Duration = Duration::from_secs(3);
@@ -63,28 +63,27 @@ impl Server {
         let unattended =
             self.intake.take_queued(|task| given_up_at(task).is_some_and(|at| at <= now));
         self.absence.look_at = self.intake.queued().filter_map(given_up_at).min();
-        for Task { origin, deadline, .. } in unattended {
-            self.leave(origin);
-            let wanted_until = wanted_until(now, deadline);
-            self.end(now, origin, Ended::rejected(Reason::Unreachable, wanted_until));
-        }
+        self.hand_back(now, Reason::Unreachable, unattended);
     }
 
     /// HELLO names the attempts that are open at its sender: nobody waits for any other.
-    pub(super) fn drop_omitted(&mut self, hello: &SenderHello) {
+    pub(super) fn drop_omitted(&mut self, now: Timestamp, hello: &SenderHello) {
         let open: BTreeSet<_> = hello.open.iter().map(|open| open.attempt).collect();
-        self.drop_others(hello.sender, &open);
+        self.drop_others(now, hello.sender, &open);
     }
 
     /// A sender has no use for anything here any more.
     pub(super) fn handle_goodbye(&mut self, now: Timestamp, sender: SenderId) {
-        self.drop_others(sender, &BTreeSet::new());
+        self.drop_others(now, sender, &BTreeSet::new());
+        for origin in self.intake.disown(sender) {
+            self.leave(origin);
+        }
         self.senders.remove(sender);
         self.void(now, sender);
     }
 
     /// Drops what a sender has here beside that. It waits for no outcome.
-    fn drop_others(&mut self, whose: SenderId, open: &BTreeSet<AttemptId>) {
+    fn drop_others(&mut self, now: Timestamp, whose: SenderId, open: &BTreeSet<AttemptId>) {
         let is_other = |task: &Task| match task.origin {
             Origin::Sender { sender, attempt } => {
                 sender == whose && !task.detached && !open.contains(&attempt)
@@ -96,8 +95,10 @@ impl Server {
             self.senders.handle_dropped(whose);
         }
         let running = self.intake.attached_of(whose);
-        let running = running.filter(|(_, attempt)| !open.contains(attempt));
-        self.answers.extend(running.map(|(task, _)| ServerOutput::Cancel(task)));
+        let running: Vec<_> = running.filter(|attempt| !open.contains(attempt)).collect();
+        for attempt in running {
+            self.handle_cancel(now, Origin::Sender { sender: whose, attempt });
+        }
     }
 }
 

@@ -61,7 +61,16 @@ impl Scene {
     }
 
     pub(super) fn queued(&self) -> Vec<AttemptId> {
-        self.server.intake().queued().map(|task| attempt_of(task.origin)).collect()
+        self.waiting().into_iter().map(|attempt| attempt.expect("it is somebody's")).collect()
+    }
+
+    /// The same, with `None` for what is done for nobody.
+    fn waiting(&self) -> Vec<Option<AttemptId>> {
+        let attempt = |task: &Task| match task.origin {
+            Origin::Sender { attempt, .. } => Some(attempt),
+            _ => None,
+        };
+        self.server.intake().queued().map(attempt).collect()
     }
 }
 
@@ -121,8 +130,13 @@ fn what_hello_names_no_more_is_dropped_at_once() {
     assert_eq!(scene.queued(), [attempt(3), attempt(4)]);
     assert_eq!(scene.cancelled, [scene.running.unwrap()]);
     assert_eq!(scene.told, [], "nobody waits for it");
+    // How that ends says nothing of the handler, who was told to stop.
+    let task = scene.running.unwrap();
+    scene.server.handle_finished(at(10), task, Ending::NotStarted, b"killed".to_vec());
+    scene.act(at(10));
+    assert!(!scene.server.wants_verdict(at(10)));
     // The credits' books agree with the intake's.
-    assert_eq!(scene.server.load(at(10)).queued, 2);
+    assert_eq!(scene.server.load(at(10)).queued, 1);
 }
 
 #[test]
@@ -142,7 +156,7 @@ fn who_has_given_up_all_it_had_here_makes_room_for_others() {
 fn who_says_goodbye_is_forgotten_with_all_that_is_not_detached() {
     let mut scene = Scene::new();
     scene.say(at(10), ToWorker::Goodbye);
-    assert_eq!(scene.queued(), [attempt(4)]);
+    assert_eq!(scene.waiting(), [None]);
     assert_eq!(scene.cancelled, [scene.running.unwrap()]);
     assert!(scene.server.senders.connections().next().is_none());
     // What it detached is done, and nobody is told.
@@ -164,5 +178,18 @@ fn whoever_said_goodbye_may_come_back() {
     let again = SenderHello { connection: 2, ..hello() };
     scene.say(at(12), ToWorker::Hello(again));
     scene.say(at(13), ToWorker::Job(header(5, attempt(5), 60_000)));
-    assert_eq!(scene.queued(), [attempt(4), attempt(5)]);
+    assert_eq!(scene.waiting(), [None, Some(attempt(5))]);
+    // What ends now of before is nothing that it has here.
+    for (now, job) in [(14, 1), (15, 4)] {
+        let task = scene.running.take().expect("it runs");
+        scene.server.handle_finished(at(now), task, Ending::Done, Vec::new());
+        scene.act(at(now));
+        assert!(scene.server.senders.has_jobs(SENDER), "{job}");
+    }
+    assert_eq!(scene.told, []);
+    let task = scene.running.take().expect("it runs");
+    scene.server.handle_finished(at(16), task, Ending::Done, Vec::new());
+    scene.act(at(16));
+    assert_eq!(scene.told, [(attempt(5), Verdict::Done)]);
+    assert!(!scene.server.senders.has_jobs(SENDER));
 }

@@ -1,6 +1,7 @@
 //! How a worker sets itself aside, as its jobs fail while those of its peers do not, and comes back.
 
 use svcmap_proto::jobs::{FromWorker, Reason};
+use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
@@ -11,7 +12,7 @@ impl Server {
     /// Whether what the peers' loads say of this instance matters now: then
     /// [`Server::handle_verdict`] is due before anything else.
     pub fn wants_verdict(&self, now: Timestamp) -> bool {
-        !self.is_draining() && self.health.wants_verdict(now)
+        !self.is_draining() && self.health.wants_verdict(now, self.intake.is_empty())
     }
 
     /// What the peers' loads say: see [`judge`](crate::health::judge).
@@ -29,8 +30,8 @@ impl Server {
     }
 
     /// A handler ended by itself.
-    pub(super) fn handle_health(&mut self, ending: Ending, error: &[u8]) {
-        if self.health.handle_ended(ending, error) {
+    pub(super) fn handle_health(&mut self, started_at: Timestamp, ending: Ending, error: &[u8]) {
+        if self.health.handle_ended(started_at, ending, error) {
             self.answers.push_back(ServerOutput::Trusted);
         }
         self.credits.set_slots_max(self.health.slots_max());
@@ -38,7 +39,8 @@ impl Server {
 
     /// Lets one job through, if it is time.
     pub(super) fn let_one_through(&mut self, now: Timestamp) {
-        if self.health.handle_timeout(now) {
+        let here = u32::try_from(self.intake.len()).unwrap_or(u32::MAX);
+        if self.health.handle_timeout(now, here) {
             self.credits.set_slots_max(self.health.slots_max());
         }
     }
@@ -53,20 +55,22 @@ impl Server {
         self.intake.admit(now, arrival, self.credits.promised())
     }
 
+    /// Says to a sender how this instance is, unless it is away.
+    pub(super) fn tell_load(&mut self, now: Timestamp, sender: SenderId) {
+        if let Some(to) = self.senders.connection(sender).cloned() {
+            let (received_jobs, load) = (self.senders.received_jobs(sender), self.load(now));
+            self.answer(to, FromWorker::Pong { received_jobs, load });
+        }
+    }
+
     /// Gives back what waits and can go elsewhere, and tells those who counted on promises. What runs
     /// here goes on.
     fn stand_aside(&mut self, now: Timestamp) {
-        for origin in self.intake.give_back() {
-            self.end_queued(now, origin, Reason::NoCredit);
-        }
+        let others = self.intake.take_queued(|task| task.moves_left > 0);
+        self.hand_back(now, Reason::NoCredit, others);
         self.offers.clear();
-        let senders = self.credits.void_all();
-        let load = self.load(now);
-        for sender in senders {
-            if let Some(to) = self.senders.connection(sender).cloned() {
-                let received_jobs = self.senders.received_jobs(sender);
-                self.answer(to, FromWorker::Pong { received_jobs, load });
-            }
+        for sender in self.credits.void_all() {
+            self.tell_load(now, sender);
         }
         let (error, pause) =
             (self.health.error().unwrap_or_default().to_owned(), self.health.pause());

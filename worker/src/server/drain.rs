@@ -8,7 +8,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
 use crate::intake::Origin;
-use crate::senders::{Ended, wanted_until};
+use crate::senders::Ended;
 
 /// Once no job is left, senders get this long to say that they have their last outcomes.
 pub(super) const FLUSH_LIMIT: Duration = Duration::from_secs(1);
@@ -67,12 +67,9 @@ impl Server {
         if !matches!(self.drain, Drain::Until(_)) {
             return;
         }
-        for task in self.intake.take_queued(|task| task.moves_left > 0) {
-            self.drained.handed_back += 1;
-            self.leave(task.origin);
-            let wanted_until = wanted_until(now, task.deadline);
-            self.end(now, task.origin, Ended::rejected(Reason::Draining, wanted_until));
-        }
+        let others = self.intake.take_queued(|task| task.moves_left > 0);
+        self.drained.handed_back += others.len() as u64;
+        self.hand_back(now, Reason::Draining, others);
     }
 
     /// What a drain met, once no job is here or on its way, and every sender has its outcomes.

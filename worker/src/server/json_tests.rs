@@ -111,7 +111,7 @@ fn a_handler_that_ends_itself_at_its_run_limit_has_reached_that() {
         let (_, started) = outputs(&mut server, at(0));
         server.handle_finished(at(50), started[0].id, ending, b"1".to_vec());
         assert_eq!(outputs(&mut server, at(50)).0, [(1, told.to_owned())]);
-        assert_eq!(server.poll_timeout(), None);
+        assert_eq!(server.intake().poll_timeout(), None);
     }
 }
 

@@ -12,6 +12,10 @@ use crate::senders::{Connection, Ended, wanted_until};
 impl Server {
     /// Jobs wait for credits at a sender.
     pub(super) fn handle_ask(&mut self, now: Timestamp, sender: SenderId, demand: Demand) {
+        if self.health.is_aside() && !self.is_draining() {
+            // It does not know that yet, or would ask somebody else.
+            self.tell_load(now, sender);
+        }
         self.credits.handle_demand(now, sender, demand);
         // Who finds no handler free here may have one elsewhere.
         if self.intake.len() < self.concurrency() {
