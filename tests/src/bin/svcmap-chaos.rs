@@ -43,7 +43,7 @@ struct Chaos {
     #[arg(long, default_value = "4")]
     senders: usize,
     /// Jobs in a second, of all senders together
-    #[arg(long, default_value = "200")]
+    #[arg(long, default_value = "300")]
     rate: f64,
 }
 

@@ -266,7 +266,7 @@ impl<'a> Checker<'a> {
 /// What happened to a job, and meanwhile to all that had to do with it.
 pub fn story(lines: &[Line], job: &str) -> String {
     let own = || lines.iter().filter(|line| line.event.job() == Some(job));
-    let (Some(first), Some(last)) = (own().next(), own().last()) else { return String::new() };
+    let (Some(first), Some(last)) = (own().next(), own().next_back()) else { return String::new() };
     let (from, to) = (first.at().before(AROUND), last.at() + AROUND);
     let mut involved: BTreeSet<&str> = own().map(|line| line.who.as_str()).collect();
     involved.extend(own().filter_map(|line| match &line.event {

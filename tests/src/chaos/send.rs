@@ -126,8 +126,11 @@ impl Submitter<'_> {
     fn run(mut self, inbox: &Receiver<Message>) -> Result<ExitCode, Box<dyn Error>> {
         let until = Timestamp::from_micros(self.args.until);
         let mut due = Clock.now();
-        while due < until || !self.tickets.is_empty() {
+        loop {
             let now = Clock.now();
+            if now >= until && self.tickets.is_empty() {
+                return Ok(ExitCode::SUCCESS);
+            }
             if now >= due && due < until {
                 if now.since(due) < BEHIND && self.tickets.len() < JOBS_MAX {
                     self.submit()?;
@@ -136,15 +139,14 @@ impl Submitter<'_> {
                 due = due.max(now.before(BEHIND)) + Duration::from_secs_f64(gap);
             }
             self.cancel_due(now);
-            let next = self.cancels.first().map_or(due, |(at, _)| due.min(*at));
-            let next = if due < until { next } else { now + AT_ONCE };
+            let next = if now < until { due.min(until) } else { now + AT_ONCE };
+            let next = self.cancels.first().map_or(next, |(at, _)| next.min(*at));
             match inbox.recv_timeout(next.since(Clock.now())) {
                 Ok(Message::Settled(number)) => self.look(number),
                 Ok(Message::Stop) => return Ok(self.stop()),
                 Err(_) => {}
             }
         }
-        Ok(ExitCode::SUCCESS)
     }
 
     fn submit(&mut self) -> Result<(), Box<dyn Error>> {
