@@ -343,7 +343,18 @@ impl Round<'_> {
         let (executable, folder) = (self.executable.display(), self.folder.display());
         let exec = format!("'{executable}' program --folder '{folder}' --who {name}");
         let own = ["worker", "--log-level", "error", "--service", SERVICE, "--instance", name];
-        let limits = ["--concurrency", "2", "--grace", "1s", "--kill-after", "500ms", "--exec"];
+        let queue = super::serve::QUEUE.to_string();
+        let limits = [
+            "--queue",
+            &queue,
+            "--concurrency",
+            "2",
+            "--grace",
+            "1s",
+            "--kill-after",
+            "500ms",
+            "--exec",
+        ];
         own.into_iter().chain(limits).map(str::to_owned).chain([exec]).collect()
     }
 

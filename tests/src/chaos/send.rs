@@ -31,6 +31,15 @@ const JOBS_MAX: usize = 2048;
 /// A sender that is this much behind leaves out what it should have submitted.
 const BEHIND: Duration = Duration::from_millis(100);
 
+/// How seldom a burst is submitted in place of a job.
+const BURSTS_ONE_IN: u32 = 1000;
+
+/// Jobs of a burst.
+const BURST: usize = 30;
+
+/// How long the longest jobs take.
+const LONG_US: u64 = 300_000;
+
 /// How long after the end of a client the last outcome may come.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -133,7 +142,7 @@ impl Submitter<'_> {
             }
             if now >= due && due < until {
                 if now.since(due) < BEHIND && self.tickets.len() < JOBS_MAX {
-                    self.submit()?;
+                    self.submit_some()?;
                 }
                 let gap = exponential(&mut self.random) / self.args.rate;
                 due = due.max(now.before(BEHIND)) + Duration::from_secs_f64(gap);
@@ -149,10 +158,20 @@ impl Submitter<'_> {
         }
     }
 
-    fn submit(&mut self) -> Result<(), Box<dyn Error>> {
+    /// One, or now and then so many for one worker that they wait there for longer than an expiry.
+    fn submit_some(&mut self) -> Result<(), Box<dyn Error>> {
+        let spec = mixed(&mut self.random, self.args.workers);
+        if self.random.u32(0..BURSTS_ONE_IN) > 0 {
+            return self.submit(spec);
+        }
+        let instance = Some(super::worker_name(self.random.usize(0..self.args.workers)));
+        let burst = Spec { time_us: LONG_US, instance, deadline_us: None, hold_us: None, ..spec };
+        (0..BURST).try_for_each(|_| self.submit(burst.clone()))
+    }
+
+    fn submit(&mut self, spec: Spec) -> Result<(), Box<dyn Error>> {
         let number = self.next;
         let job = format!("{}.{}.{number}", self.args.who, self.args.life);
-        let spec = mixed(&mut self.random, self.args.workers);
         let time = Duration::from_micros(spec.time_us);
         let payload = Request { job: job.clone(), time, heeds: self.random.bool() }.to_string();
         let mut builder = self.client.job(SERVICE, payload.into_bytes());
@@ -228,7 +247,7 @@ fn mixed(random: &mut Rng, workers: usize) -> Spec {
     let (is_pinned, has_run_limit) = (one_in(10), one_in(12));
     let (has_deadline, has_hold, has_no_hold) = (!one_in(3), one_in(10), one_in(8));
     let time_us = if is_longer {
-        300_000
+        LONG_US
     } else if is_long {
         20_000
     } else {

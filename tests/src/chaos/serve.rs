@@ -22,6 +22,9 @@ use super::{LINGER, SERVICE};
 /// How long a worker that is asked to end may finish what it has.
 pub const GRACE: Duration = Duration::from_secs(1);
 
+/// Jobs that wait at a worker: longer than an expiry, if all of them are long.
+pub const QUEUE: u32 = 40;
+
 /// Time between two looks at whether a job was cancelled.
 const STEP: Duration = Duration::from_millis(10);
 
@@ -83,7 +86,8 @@ pub fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(incarnation) = args.supervised.incarnation {
         builder = builder.incarnation(incarnation);
     }
-    let worker = builder.concurrency(2).start(move |job: &Job| handle(&journal, job))?;
+    let worker =
+        builder.concurrency(2).queue(QUEUE).start(move |job: &Job| handle(&journal, job))?;
     signals.wait();
     worker.drain(GRACE)?;
     Ok(ExitCode::SUCCESS)
