@@ -232,7 +232,11 @@ impl<'a> Checker<'a> {
                     "Cancelled" => job.is_cancelled || is_asked,
                     "Expired" => is_over,
                     "NoCredit" => is_over || spec.hold_us.is_some(),
-                    _ => true,
+                    "NotHere" => spec.instance.is_some(),
+                    // Then nobody was there, or no longer.
+                    "Draining" | "Full" | "NoMapper" | "Unreachable" => true,
+                    // The service is always served, by programs that are there.
+                    _ => false,
                 };
                 (!can_be).then(|| Broken::RefusedUnexplained(reason.clone()))
             }

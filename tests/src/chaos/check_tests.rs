@@ -160,7 +160,7 @@ fn a_deadline_explains_an_unknown_only_when_it_is_over_and_the_job_was_sent() {
 
 #[test]
 fn a_refusal_that_cannot_be_is_found() {
-    for reason in ["Cancelled", "Expired", "NoCredit"] {
+    for reason in ["Cancelled", "Expired", "NoCredit", "NotHere", "NoSuchService"] {
         let lines = vec![submit(10, Spec::default()), refused(11, reason)];
         assert_eq!(found(lines), [Broken::RefusedUnexplained(reason.to_owned())]);
     }
