@@ -4,6 +4,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod chaos;
 pub mod netns;
 pub mod simulator;
 

@@ -78,3 +78,38 @@ fn unsafe_code_stands_only_where_the_design_says() {
         }
     }
 }
+
+/// The names of tests in a line of the page, each with the file that follows it.
+fn tests_named(line: &str) -> Vec<(&str, &str)> {
+    let (mut names, mut named) = (Vec::new(), Vec::new());
+    for word in line.split('`').skip(1).step_by(2) {
+        if word.ends_with(".rs") {
+            named.extend(names.drain(..).map(|name| (name, word)));
+        } else if word.contains('_') {
+            names.push(word);
+        }
+    }
+    assert!(names.is_empty(), "{names:?} in no file");
+    named
+}
+
+#[test]
+fn what_is_promised_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let page = std::fs::read_to_string(root.join("docs/guarantees.md")).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    let rows = rows.filter(|line| !line.ends_with("| shown by |") && !line.contains("---"));
+    let mut count = 0;
+    for row in rows {
+        let named = tests_named(row);
+        assert!(!named.is_empty(), "a promise without a test: {row}");
+        for (name, file) in named {
+            let text = std::fs::read_to_string(root.join(file)).expect(file);
+            let (before, _) = text.split_once(&format!("fn {name}(")).expect(name);
+            let attribute = before.trim_end().lines().next_back().unwrap_or_default();
+            assert_eq!(attribute.trim(), "#[test]", "{name} in {file}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "the page was not read");
+}

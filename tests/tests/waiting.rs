@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::thread::Builder;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -143,4 +144,34 @@ fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
         row.unwrap()["reachable"].clone()
     };
     assert_eq!((reachable("w-1"), reachable("w-2")), (Value::Bool(false), Value::Bool(true)));
+}
+
+#[test]
+fn the_time_of_a_job_begins_when_it_is_submitted_and_not_before() {
+    const DEADLINE: Duration = Duration::from_millis(50);
+    let deployment = deployment_of("nap", 1, &["--builtin", "sleep", "--queue", "0"]);
+    let client = deployment.client().unwrap();
+    let running = client.submit("nap", b"60s".to_vec()).unwrap();
+    // So much at once that the thread that sends takes its time to read it.
+    let submit = || {
+        (0..20_000).for_each(|_| client.follow("nap").unwrap());
+        let submitted_at = Clock.now();
+        let ticket = client.job("nap", b"1ms".to_vec()).deadline(DEADLINE).submit().unwrap();
+        assert!(matches!(ticket.wait(), Outcome::Refused(_)));
+        Clock.now().since(submitted_at)
+    };
+    for _ in 0..10 {
+        std::thread::scope(|scope| {
+            let submitters: Vec<_> = (0..4)
+                .map(|_| {
+                    Builder::new().name("submit".to_owned()).spawn_scoped(scope, submit).unwrap()
+                })
+                .collect();
+            for submitter in submitters {
+                let took = submitter.join().unwrap();
+                assert!(took >= DEADLINE, "{took:?}");
+            }
+        });
+    }
+    running.cancel();
 }

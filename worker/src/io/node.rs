@@ -113,7 +113,7 @@ impl Node {
             if late > SUSPENSION {
                 self.catch_up(late);
             }
-            self.state.step(Clock.now(), &mut self.event_loop);
+            self.state.step(&mut self.event_loop);
             acted_at = Clock.now();
         }
         self.finish()
@@ -143,9 +143,9 @@ impl Node {
 
     /// Says goodbye, and gives every ticket its outcome.
     fn finish(mut self) -> Option<DrainReport> {
-        let now = Clock.now();
         self.state.shared.permits.close();
-        self.state.handle_inbox(now);
+        self.state.handle_inbox();
+        let now = Clock.now();
         self.state.sender.stop(now);
         if let Some(serving) = &mut self.state.serving {
             serving.stop(now);
@@ -172,8 +172,9 @@ impl State {
     }
 
     /// Everything that follows a turn of the loop.
-    fn step(&mut self, now: Timestamp, event_loop: &mut EventLoop) {
-        self.handle_inbox(now);
+    fn step(&mut self, event_loop: &mut EventLoop) {
+        self.handle_inbox();
+        let now = Clock.now();
         if let Some(serving) = &mut self.serving {
             serving.handle_completions(now);
             serving.handle_timeout(now);
@@ -333,8 +334,12 @@ impl State {
         self.serving.as_ref().is_some_and(|serving| serving.listener.socket == socket)
     }
 
-    fn handle_inbox(&mut self, now: Timestamp) {
-        while let Ok(command) = self.inbox.try_recv() {
+    /// Reads what is there; what comes meanwhile is for the next turn, which it wakes.
+    fn handle_inbox(&mut self) {
+        for _ in 0..self.inbox.len() {
+            let Ok(command) = self.inbox.try_recv() else { return };
+            // After it was sent: else the time of a job would begin before it was submitted.
+            let now = Clock.now();
             match command {
                 Command::Submit(id, spec, settler) => {
                     self.tickets.insert(id, settler);
