@@ -185,7 +185,8 @@ pub struct WorkerArgs {
     /// What it serves
     #[arg(long, value_name = "NAME")]
     pub service: Name,
-    /// Its own name within the service [default: HOST-PID-RANDOM]
+    /// Its own name within the service; another process that has it drains and ends
+    /// [default: HOST-PID-RANDOM]
     #[arg(long, value_name = "NAME")]
     pub instance: Option<Name>,
     /// Which mappers to register with.
@@ -217,7 +218,7 @@ pub struct WorkerArgs {
     /// it is cancelled, and at the end of the grace
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse::duration)]
     pub kill_after: Duration,
-    /// Largest payload or result
+    /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
     pub payload_max: usize,
     /// Set by a supervisor.
@@ -288,7 +289,7 @@ pub struct SubmitArgs {
     /// Print one JSON object with outcomes[] and totals
     #[arg(long)]
     pub json: bool,
-    /// Largest payload or result
+    /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
     pub payload_max: usize,
 }

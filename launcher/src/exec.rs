@@ -62,6 +62,9 @@ pub enum ProgramError {
     /// No such executable file: install it, or name it with its path.
     #[error("`{0}` is no program here, neither as a path nor in PATH")]
     NotFound(String),
+    /// A file that may not be executed: let it, or name what it is to be read by.
+    #[error("`{0}` is not executable")]
+    NotExecutable(String),
 }
 
 impl From<ProgramError> for Failure {
@@ -72,6 +75,7 @@ impl From<ProgramError> for Failure {
             ProgramError::Quote(_) => failure.fix("--exec 'convert - \"-resize 50%\" -'"),
             ProgramError::Shell { command, .. } => failure
                 .fix(format!("{}, or quote it if it is meant as it is", shell::in_shell(&command))),
+            ProgramError::NotExecutable(file) => failure.fix(format!("chmod +x {file}")),
             ProgramError::NotFound(_) => failure
                 .fix("give its full path; shell words need a shell: --exec 'sh -c \"a | b\"'"),
         }
@@ -116,7 +120,7 @@ impl Program {
     /// directories of `path`. To be asked once, when the worker starts.
     ///
     /// # Errors
-    /// [`ProgramError::NotFound`].
+    /// [`ProgramError::NotFound`], [`ProgramError::NotExecutable`].
     pub fn find(&self, path: Option<&OsStr>) -> Result<PathBuf, ProgramError> {
         let name = self.argv.first().ok_or(ProgramError::Empty)?;
         let found = if name.contains('/') {
@@ -125,7 +129,10 @@ impl Program {
             let directories = std::env::split_paths(path.unwrap_or_default());
             directories.map(|dir| dir.join(name)).find(|file| io::is_executable(file))
         };
-        found.ok_or_else(|| ProgramError::NotFound(name.clone()))
+        found.ok_or_else(|| match name.contains('/') && io::is_file(name.as_ref()) {
+            true => ProgramError::NotExecutable(name.clone()),
+            false => ProgramError::NotFound(name.clone()),
+        })
     }
 }
 

@@ -232,6 +232,25 @@ fn what_only_a_shell_understands_is_said_at_the_start() {
         let said = text(&output.stderr);
         assert!(said.contains("no shell runs") && said.contains("sh -c"), "{said}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("script");
+    std::fs::write(&script, "#!/bin/sh").unwrap();
+    let output = worker(&script.display().to_string());
+    let said = text(&output.stderr);
+    assert!(said.contains("is not executable") && said.contains("chmod +x /"), "{said}");
+}
+
+#[test]
+fn a_deadline_is_one_for_all_jobs_of_a_command() {
+    let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
+    let args = ["submit", "nap", "--data", "50ms", "--deadline", "1s", "--count", "3000", "--json"];
+    let before = std::time::Instant::now();
+    let mapper = ["--mapper", deployment.mapper().as_str()];
+    let output = run(&[&args[..], &mapper].concat());
+    // Portions of 512 would take six seconds.
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    let totals = text(&output.stdout);
+    assert!(totals.contains("\"refused\":29") || totals.contains("\"refused\": 29"), "{totals}");
 }
 
 /// Whether a command ends within a few seconds after SIGTERM, though its stderr and stdout are

@@ -97,6 +97,8 @@ pub enum SenderOutput {
     },
     /// Jobs for this service wait, as no mapper has told who serves it: worth a warning.
     Unheard(Name),
+    /// Jobs for this service wait, as nobody serves it any more: worth a warning.
+    Unserved(Name),
     /// A worker cannot be reached: worth a warning. Told seldomer and seldomer.
     Unreachable {
         /// Which worker.

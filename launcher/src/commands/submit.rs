@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use slog::{Logger, warn};
+use svcmap_proto::io::Clock;
 use svcmap_proto::names::Endpoint;
+use svcmap_proto::time::Timestamp;
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{Client, JobBuilder, Outcome, SubmitError, Ticket};
 
@@ -35,6 +37,7 @@ const MAPPER_LIMIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// If nobody serves the service, or stdout cannot be written.
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
+    let began_at = Clock.now();
     let mappers = args.mapper.endpoints()?;
     if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
         let failure = Failure::usage("stdin, `-`, is named twice, and can be read once");
@@ -58,6 +61,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         complaints: Complaints::default(),
         progress: Progress::new(jobs, "jobs"),
         on_terminal: stdout_columns().is_some(),
+        began_at,
     };
     match submission.run() {
         // Whoever read the results has seen enough; what went wrong until now counts all the same.
@@ -111,6 +115,7 @@ struct Submission<'a> {
     complaints: Complaints,
     progress: Progress,
     on_terminal: bool,
+    began_at: Timestamp,
 }
 
 impl Submission<'_> {
@@ -149,7 +154,8 @@ impl Submission<'_> {
             job = job.run_limit(run_limit);
         }
         if let Some(deadline) = args.deadline {
-            job = job.deadline(deadline);
+            // For all of it: who has to wait for others to end has less left.
+            job = job.deadline(deadline.saturating_sub(Clock.now().since(self.began_at)));
         }
         if args.idempotent {
             job = job.idempotent();

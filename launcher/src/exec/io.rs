@@ -293,6 +293,11 @@ fn read_some(pipe: &mut Option<impl Read>, buffer: &mut [u8]) -> std::io::Result
     }
 }
 
+/// Whether that is a file.
+pub(super) fn is_file(file: &Path) -> bool {
+    file.is_file()
+}
+
 /// Whether that is a file which this process may execute.
 pub(super) fn is_executable(file: &Path) -> bool {
     file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()

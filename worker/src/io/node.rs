@@ -429,6 +429,10 @@ impl State {
                 }
                 SenderOutput::Silent { mapper } => self.mappers.warn_silent(mapper),
                 SenderOutput::Unheard(service) => self.mappers.warn_unheard(&service),
+                SenderOutput::Unserved(service) => {
+                    warn!(self.log, "nobody serves it any more, so jobs wait for whoever comes back";
+                        "service" => %service);
+                }
                 SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
                     trouble::warn(&self.log, &key, endpoint, failures, trouble);
                 }

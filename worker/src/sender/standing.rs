@@ -40,9 +40,15 @@ impl Sender {
                 let (failures, trouble) = (1, Trouble::OtherHost);
                 return Some(SenderOutput::Unreachable { key, endpoint, failures, trouble });
             }
-            let is_unheard = self.peers.knowledge(&lane.service) == Knowledge::None
-                && self.peers.members(&lane.service).next().is_none();
-            is_unheard.then(|| SenderOutput::Unheard(lane.service.clone()))
+            let service = || lane.service.clone();
+            if self.peers.members(&lane.service).next().is_some() {
+                return None;
+            }
+            match self.peers.knowledge(&lane.service) {
+                Knowledge::None => Some(SenderOutput::Unheard(service())),
+                Knowledge::Complete => Some(SenderOutput::Unserved(service())),
+                Knowledge::Warming => None,
+            }
         });
         self.trouble_pause = match trouble {
             Some(_) => TROUBLE_MAX.min(2 * self.trouble_pause),

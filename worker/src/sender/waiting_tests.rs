@@ -13,6 +13,7 @@ struct Scene {
     sender: Sender,
     settled: Vec<(Timestamp, JobId, Outcome)>,
     unheard: Vec<Timestamp>,
+    unserved: Vec<Timestamp>,
     unreachable: Vec<(Timestamp, String, u32, Trouble)>,
     connects: Vec<Timestamp>,
 }
@@ -25,6 +26,7 @@ impl Scene {
             sender: Sender::new(SENDER, HostId(host), 1, config, choice, 1),
             settled: Vec::new(),
             unheard: Vec::new(),
+            unserved: Vec::new(),
             unreachable: Vec::new(),
             connects: Vec::new(),
         }
@@ -59,6 +61,7 @@ impl Scene {
             match output {
                 SenderOutput::Settled { job, outcome } => self.settled.push((now, job, outcome)),
                 SenderOutput::Unheard(_) => self.unheard.push(now),
+                SenderOutput::Unserved(_) => self.unserved.push(now),
                 SenderOutput::Connect { .. } => self.connects.push(now),
                 SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
                     let who = format!("{key} {endpoint}");
@@ -150,6 +153,9 @@ fn one_that_somebody_served_is_waited_for() {
         scene.submit(at(34_999), 2, None);
         scene.pass(at(35_000));
         assert_eq!(scene.refused(), [(at(35_000), 1, Reason::NoSuchService)]);
+        // That is said, seldomer and seldomer.
+        let said = scene.unserved.len();
+        assert!((3..=5).contains(&said) && scene.unheard.is_empty(), "{:?}", scene.unserved);
         scene.pass(at(40_000));
         publish(&mut scene.sender, at(40_000), 10, vec![idle(2)]);
         scene.pass(at(40_000));

@@ -95,6 +95,10 @@ impl Record {
                 let failure = Failure::failed(format!("{label}: {outcome}"));
                 Some(match outcome {
                     Outcome::Refused(refusal) => failure.fix(remedy(refusal.reason, service)),
+                    Outcome::Unknown(_) => failure.fix(
+                        "it may have run: see to that before you send it again, or let svcmap do so \
+                            if it does no harm: --idempotent",
+                    ),
                     _ => failure,
                 })
             }

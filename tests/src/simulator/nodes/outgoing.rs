@@ -121,6 +121,7 @@ impl Outgoing {
                 | SenderOutput::Unsubscribe(_)
                 | SenderOutput::Silent { .. }
                 | SenderOutput::Unheard(_)
+                | SenderOutput::Unserved(_)
                 | SenderOutput::Unreachable { .. }
                 | SenderOutput::Request { .. } => {}
             }
