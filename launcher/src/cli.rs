@@ -214,8 +214,8 @@ pub struct WorkerArgs {
     /// How long it finishes jobs after a signal
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]
     pub grace: Duration,
-    /// How much later a program is killed that has not ended at SIGTERM: at its job's deadline, when
-    /// it is cancelled, and at the end of the grace
+    /// How much later a program is killed that has not ended at SIGTERM: at its job's deadline or run
+    /// limit, when it is cancelled, and at the end of the grace
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse::duration)]
     pub kill_after: Duration,
     /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's

@@ -169,7 +169,7 @@ impl From<ControlError> for Failure {
                 }
             }
             ControlError::NotAccepting { .. } => Failure::unavailable(&error)
-                .fix("ulimit -n 65536 where the mapper is started; its log says which it is"),
+                .fix("there: kill -CONT, if it is stopped; else start it after ulimit -n 65536"),
             ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
                 Failure::failed(&error).fix("run this build of svcmap as the mapper")
             }

@@ -23,12 +23,12 @@
 //! | `Ping` | repeated each beat, and after the expiry the worker is given up |
 //! | `Received` | every job, PING and HELLO says the same; the worker forgets an outcome 2 s after its deadline in any case |
 //! | `Ask` | repeated with HELLO, and others are asked |
-//! | `Return`, `Recall` | HELLO voids the credit; without one it lapses, within 60 s |
+//! | `Return`, `Recall` | HELLO voids the credit; who does not return one that was recalled has to say it within 1.1 s; else it lapses, within 60 s |
 //! | `Offer`, `Offered`, `Declined` | the offer lapses, within 1.2 s or six ways and a margin |
 //! | `Goodbye` | silence says it after an expiry |
 //! | `Welcome`, `NotHere`, `WrongVersion` | each HELLO is answered |
 //! | `HelloWanted` | the next message, a PING a beat later at the latest, is answered with it |
-//! | `Pong` of a drain | WELCOME and every other answer carry the load, and a mapper tells |
+//! | `Pong` of a drain, or of who sets itself aside | WELCOME and every other answer carry the load, and a mapper tells |
 //! | `Grant` | HELLO voids it, and asks again |
 //!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.

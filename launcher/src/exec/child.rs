@@ -9,6 +9,7 @@
 
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -97,9 +98,13 @@ impl Keeper {
             if !is_wanted {
                 break;
             }
+            if !all_ended {
+                // What cannot be killed must not be taken for a part of the next job: from here on
+                // none can be handed over.
+                self.worker.shutdown(Shutdown::Read)?;
+            }
             self.say(Report::Ended(running.status.unwrap_or(KILLED)))?;
             if !all_ended {
-                // What cannot be killed must not be taken for a part of the next job.
                 break;
             }
         }

@@ -153,7 +153,7 @@ fn exit_of(reason: Reason) -> Exit {
 /// What to do about a refusal.
 fn remedy(reason: Reason, service: &Name) -> String {
     match reason {
-        Reason::Full | Reason::NoCredit => {
+        Reason::Full | Reason::NoCredit | Reason::Draining => {
             format!("retry later, or start more: svcmap worker --service {service} …")
         }
         Reason::TooLarge => "send less, or raise --payload-max here and at the workers".to_owned(),
@@ -164,11 +164,9 @@ fn remedy(reason: Reason, service: &Name) -> String {
         Reason::NoMapper => "svcmap mapper, or name the one that runs: --mapper".to_owned(),
         Reason::CannotStart => format!("look at the workers' logs: svcmap status {service}"),
         Reason::TooManyServices => "wait for the outcomes of others first".to_owned(),
-        Reason::Draining
-        | Reason::NotHere
-        | Reason::NoSuchService
-        | Reason::Cancelled
-        | Reason::Unreachable => format!("svcmap status {service}"),
+        Reason::NotHere | Reason::NoSuchService | Reason::Cancelled | Reason::Unreachable => {
+            format!("svcmap status {service}")
+        }
     }
 }
 
