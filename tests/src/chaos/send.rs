@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,17 +12,16 @@ use std::time::Duration;
 
 use clap::Args;
 use fastrand::Rng;
-use svcmap::cli::SupervisedOptions;
 use svcmap::distribution::exponential;
-use svcmap::io::{StopSignals, end_with_parent};
+use svcmap::io::StopSignals;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::{Client, Observation, Outcome, Ticket};
 
-use super::SERVICE;
 use super::history::{Event, Spec, Told};
-use super::journal::{Journal, watch};
+use super::journal::Journal;
 use super::serve::Request;
+use super::{Life, SERVICE};
 
 /// Jobs without an outcome at once: whoever has so many submits no more for a while.
 const JOBS_MAX: usize = 2048;
@@ -46,14 +44,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// A sender, a life of it.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    #[arg(long)]
-    folder: PathBuf,
-    #[arg(long)]
-    who: String,
-    #[arg(long)]
-    life: u64,
-    #[arg(long)]
-    mapper: Vec<String>,
+    #[command(flatten)]
+    own: Life,
     /// How many workers there are
     #[arg(long)]
     workers: usize,
@@ -65,8 +57,6 @@ pub struct SendArgs {
     until: u64,
     #[arg(long)]
     seed: u64,
-    #[command(flatten)]
-    supervised: SupervisedOptions,
 }
 
 /// What a sender waits for.
@@ -108,14 +98,12 @@ struct Submitter<'a> {
 /// If it cannot start.
 pub fn send(args: &SendArgs) -> Result<ExitCode, Box<dyn Error>> {
     let signals = StopSignals::catch()?;
-    args.supervised.supervised.map(end_with_parent).transpose()?;
-    let journal = Arc::new(Journal::open(&args.folder, &args.who, args.life)?);
-    watch(&journal)?;
+    let journal = args.own.begin()?;
     let (to, inbox) = channel();
     let stop = to.clone();
     signals.on_first(move |_| _ = stop.send(Message::Stop))?;
     let observed = Arc::clone(&journal);
-    let (who, life) = (args.who.clone(), args.life);
+    let (who, life) = (args.own.who.clone(), args.own.life);
     let name = move |number: u64| format!("{who}.{life}.{number}");
     let observe = move |observation| match observation {
         Observation::Chosen { attempt, key, .. } => {
@@ -124,7 +112,7 @@ pub fn send(args: &SendArgs) -> Result<ExitCode, Box<dyn Error>> {
         Observation::Settled(job) => observed.write(Event::Settled { job: name(job.0) }),
         Observation::Rejected { .. } => {}
     };
-    let client = Client::builder().mappers(&args.mapper).observe(observe).start()?;
+    let client = Client::builder().mappers(&args.own.mapper).observe(observe).start()?;
     client.follow(SERVICE)?;
     let random = Rng::with_seed(args.seed);
     let (tickets, cancels) = (BTreeMap::new(), BTreeSet::new());
@@ -171,7 +159,7 @@ impl Submitter<'_> {
 
     fn submit(&mut self, spec: Spec) -> Result<(), Box<dyn Error>> {
         let number = self.next;
-        let job = format!("{}.{}.{number}", self.args.who, self.args.life);
+        let job = format!("{}.{}.{number}", self.args.own.who, self.args.own.life);
         let time = Duration::from_micros(spec.time_us);
         let payload = Request { job: job.clone(), time, heeds: self.random.bool() }.to_string();
         let mut builder = self.client.job(SERVICE, payload.into_bytes());

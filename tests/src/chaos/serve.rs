@@ -5,19 +5,17 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use svcmap::cli::SupervisedOptions;
 use svcmap::errors::print_out;
-use svcmap::io::{StopSignals, end_with_parent, pause_until};
+use svcmap::io::{StopSignals, pause_until};
 use svcmap_proto::io::Clock;
 use svcmap_worker::{HandlerError, Job, Worker};
 
 use super::history::Event;
-use super::journal::{Journal, watch};
-use super::{LINGER, SERVICE};
+use super::journal::Journal;
+use super::{LINGER, Life, SERVICE};
 
 /// How long a worker that is asked to end may finish what it has.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -34,16 +32,8 @@ const LINGERS: Duration = Duration::from_secs(600);
 /// A worker, a life of it.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    #[arg(long)]
-    folder: PathBuf,
-    #[arg(long)]
-    who: String,
-    #[arg(long)]
-    life: u64,
-    #[arg(long)]
-    mapper: Vec<String>,
     #[command(flatten)]
-    supervised: SupervisedOptions,
+    own: Life,
 }
 
 /// What a payload asks for.
@@ -79,11 +69,9 @@ impl FromStr for Request {
 /// If it cannot start.
 pub fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let mut signals = StopSignals::catch()?;
-    args.supervised.supervised.map(end_with_parent).transpose()?;
-    let journal = Arc::new(Journal::open(&args.folder, &args.who, args.life)?);
-    watch(&journal)?;
-    let mut builder = Worker::builder(SERVICE).instance(&args.who).mappers(&args.mapper);
-    if let Some(incarnation) = args.supervised.incarnation {
+    let journal = args.own.begin()?;
+    let mut builder = Worker::builder(SERVICE).instance(&args.own.who).mappers(&args.own.mapper);
+    if let Some(incarnation) = args.own.supervised.incarnation {
         builder = builder.incarnation(incarnation);
     }
     let worker =
