@@ -12,10 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::limits;
 
 /// The protocol version of this build: the first byte of every message.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The oldest version that this build still speaks.
-pub const VERSION_OLDEST: u8 = 1;
+pub const VERSION_OLDEST: u8 = 2;
 
 /// Why a frame is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// A message with something behind it.
     #[error("trailing bytes")]
     TrailingBytes,
+    /// The frames behind it are not the payloads that it tells of.
+    #[error("payloads that do not fit")]
+    Payloads,
 }
 
 /// A message as a frame.

@@ -1,10 +1,12 @@
 //! Messages of the data plane: between a sender and a worker.
 //!
-//! A message is one frame; a job and an outcome have a second one, the payload, as it is.
+//! What waits for one peer travels together: a message holds all jobs, or all outcomes, that there
+//! are when it is sent, see [`payload`](crate::payload) for its frames. Nothing waits for company.
 //!
 //! Each side numbers what must not be lost (a sender its jobs, a worker its outcomes) from 1 on,
 //! across reconnections, and tells the other how far it has received. A connection delivers in
-//! order, so one number says everything: after a reset both know exactly what got through.
+//! order, so one number says everything: after a reset both know exactly what got through. In a
+//! batch the first has a number, and the others those that follow it.
 //!
 //! # Credits
 //! A worker promises slots: on an outcome, by [`FromWorker::Grant`], or to another worker by
@@ -18,7 +20,7 @@
 //! | message | if it gets lost |
 //! | --- | --- |
 //! | `Hello` | repeated each second until WELCOME |
-//! | `Job`, `Outcome` (hand-overs, too) | numbered: WELCOME and HELLO tell what is missing |
+//! | `Jobs`, `Outcomes` (hand-overs, too) | numbered: WELCOME and HELLO tell what is missing |
 //! | `Cancel` | each HELLO repeats it while the attempt is open |
 //! | `Ping` | repeated each beat, and after the expiry the worker is given up |
 //! | `Received` | every job, PING and HELLO says the same; the worker forgets an outcome 2 s after its deadline in any case |
@@ -40,6 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::bounded_list;
 use crate::load::Load;
 use crate::names::{Incarnation, InstanceKey, Name, SenderId};
+use crate::payload::Payload;
 
 /// One try of a job at one worker. Unique for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,8 +65,8 @@ pub enum ToWorker {
     /// Opens each connection. Answered by [`FromWorker::Welcome`], [`FromWorker::NotHere`] or
     /// [`FromWorker::TurnedAway`].
     Hello(SenderHello),
-    /// A job; its payload is the second frame. Answered by [`FromWorker::Outcome`], once.
-    Job(JobHeader),
+    /// Jobs. Each is answered in some [`FromWorker::Outcomes`], once.
+    Jobs(JobBatch),
     /// The sender no longer wants that attempt. Its outcome comes all the same. HELLO repeats it.
     Cancel {
         /// Which one.
@@ -184,11 +187,24 @@ pub struct OpenAttempt {
     pub cancelled: bool,
 }
 
-/// What precedes a job's payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Jobs that go to a worker together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobBatch {
+    /// The sender's number for the first of them, one more than that of the job before.
+    pub first_number: u64,
+    /// The highest number of an outcome that came.
+    pub received_outcomes: u64,
+    /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
+    /// that it has and does not use: what counts is how many it has after these. 0: none are wanted.
+    pub share: u32,
+    /// The jobs.
+    #[serde(deserialize_with = "bounded_list")]
+    pub jobs: Vec<JobHeader>,
+}
+
+/// One job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobHeader {
-    /// The sender's number for this message, one more than that of the job before.
-    pub number: u64,
     /// Which attempt of which job.
     pub attempt: AttemptId,
     /// Time left until the job's deadline, in milliseconds; `None` if it has none. Time left, as
@@ -196,19 +212,16 @@ pub struct JobHeader {
     pub deadline_ms: Option<u32>,
     /// How long it may run, from its start to its end, in milliseconds; `None`: as long as it takes.
     pub run_limit_ms: Option<u32>,
-    /// The highest number of an outcome that came.
-    pub received_outcomes: u64,
     /// On what it claims a slot.
     pub claim: Claim,
     /// How often it may still be handed over to another instance.
     pub moves_left: u8,
     /// For how long it waited at its sender, in microseconds.
     pub waited_us: u64,
-    /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
-    /// that it has and does not use: what counts is how many it has then. 0: none are wanted.
-    pub share: u32,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
+    /// What its handler gets.
+    pub payload: Payload,
 }
 
 /// What a worker answers.
@@ -244,8 +257,8 @@ pub enum FromWorker {
     },
     /// Something came on a connection that has not said HELLO; it was dropped. Say HELLO.
     HelloWanted,
-    /// How an attempt ended; the result or the error is the second frame.
-    Outcome(OutcomeHeader),
+    /// How attempts ended.
+    Outcomes(OutcomeBatch),
     /// Answers [`ToWorker::Ping`]; also sent unasked when the worker starts to drain.
     Pong {
         /// The highest number of a job that came from this sender.
@@ -274,32 +287,42 @@ pub enum FromWorker {
     TurnedAway,
 }
 
-/// What precedes a result or an error.
+/// Outcomes that go to a sender together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OutcomeHeader {
-    /// The worker's number for this message, one more than that of the outcome before.
-    pub number: u64,
-    /// Which attempt of which job.
-    pub attempt: AttemptId,
-    /// How it ended.
-    pub verdict: Verdict,
+pub struct OutcomeBatch {
+    /// The worker's number for the first of them, one more than that of the outcome before.
+    pub first_number: u64,
     /// The highest number of a job that came from this sender.
     pub received_jobs: u64,
     /// The worker's load now.
     pub load: Load,
+    /// Slots promised to the sender on this occasion.
+    pub grant: Option<Grant>,
+    /// The outcomes.
+    #[serde(deserialize_with = "bounded_list")]
+    pub outcomes: Vec<OutcomeHeader>,
+}
+
+/// One outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeHeader {
+    /// Which attempt of which job.
+    pub attempt: AttemptId,
+    /// How it ended.
+    pub verdict: Verdict,
     /// How long the attempt was there, in microseconds: the rest of what the sender waited for is
     /// the way.
     pub here_us: u64,
-    /// Slots promised to the sender on this occasion.
-    pub grant: Option<Grant>,
+    /// Result or error.
+    pub payload: Payload,
 }
 
 /// How an attempt ended at a worker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// The handler returned the result in the second frame.
+    /// The handler returned the payload as its result.
     Done,
-    /// The handler returned the error in the second frame, or panicked.
+    /// The handler returned the payload as its error, or panicked.
     Failed,
     /// No handler started it, so it can be tried elsewhere.
     Rejected(Reason),

@@ -9,6 +9,7 @@
 //! | [`control`] | messages between mapper and everybody |
 //! | [`jobs`] | messages between senders and workers |
 //! | [`codec`] | messages to frames and back |
+//! | [`payload`] | the bytes of jobs and results, in frames beside their message |
 //! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
 //! | [`limits`] | every limit of the wire, with its reason |
 //! | [`status`] | what is known of all services, as people and scripts are told |
@@ -26,6 +27,7 @@ pub mod json;
 pub mod limits;
 pub mod load;
 pub mod names;
+pub mod payload;
 pub mod rarely;
 pub mod refusals;
 pub mod status;

@@ -42,9 +42,27 @@ pub const PAYLOAD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// most 255, a correlation takes four, and a proxy or two in between add a few.
 pub const ENVELOPE_BYTES_MAX: usize = 512;
 
-/// Most frames of a message that are kept. Ours have at most three (routing id, header, payload);
-/// the rest is slack for other framings. What has more is read to its end and counted.
-pub const FRAMES_MAX: usize = 8;
+/// Least size of a payload that travels in a frame of its own, in bytes: from here on a copy costs
+/// more than a frame.
+pub const LARGE_BYTES: usize = 4096;
+
+/// Whether a payload of so many bytes travels in a frame of its own.
+pub const fn is_large(bytes: usize) -> bool {
+    bytes >= LARGE_BYTES
+}
+
+/// Most jobs, or outcomes, in one message. They have at most 20 bytes each beside their payload, or
+/// 120 if handed over, so that all of them fit into [`CONTROL_BYTES_MAX`].
+pub const BATCH_MAX: usize = 256;
+
+/// Most bytes of payloads in one message, unless it has only one. With more, the rest of a message
+/// costs next to nothing, and whatever comes behind it would wait.
+pub const BATCH_BYTES_MAX: usize = 32 * 1024;
+
+/// Most frames of a message that are kept. Ours have at most eleven (routing id, message, small
+/// payloads, large ones); the rest is slack for other framings. What has more is read to its end and
+/// counted.
+pub const FRAMES_MAX: usize = 3 + BATCH_BYTES_MAX / LARGE_BYTES + 5;
 
 /// Most frames of a message whose end has not come: libzmq, as `zmq-sys` builds it, ends the
 /// connection then, or when they have more bytes than a frame may have.

@@ -34,6 +34,7 @@ fn kind(error: &DecodeError) -> &'static str {
         DecodeError::Version(_) => "wrong version",
         DecodeError::Malformed => "malformed",
         DecodeError::TrailingBytes => "trailing bytes",
+        DecodeError::Payloads => "payloads that do not fit",
     }
 }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use svcmap_proto::codec;
 use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::Clock;
-use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, SenderHello, ToWorker};
+use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
+use svcmap_proto::payload;
 use svcmap_tests::attack::{Attack, Expiries, Peak, Raw, frame, median, p99, times};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
 
@@ -134,19 +135,20 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
     peer.send(&[&codec::encode(&hello)]).unwrap();
     let payload = vec![7; 512 * 1024];
     for number in 1..=600 {
-        let job = ToWorker::Job(JobHeader {
-            number,
+        let job = JobHeader {
             attempt: AttemptId { job: number, attempt: 1 },
             deadline_ms: Some(60_000),
             run_limit_ms: None,
-            received_outcomes: 0,
             claim: Claim::Nothing,
             moves_left: 0,
             waited_us: 0,
-            share: 0,
             detached: false,
-        });
-        if peer.send(&[&codec::encode(&job), &payload]).is_err() {
+            payload: payload.clone().into(),
+        };
+        let (received_outcomes, share, jobs) = (0, 0, vec![job]);
+        let batch = JobBatch { first_number: number, received_outcomes, share, jobs };
+        let frames = payload::encode(&ToWorker::Jobs(batch));
+        if peer.send(&frames.iter().collect::<Vec<_>>()).is_err() {
             break;
         }
     }

@@ -8,6 +8,7 @@ mod given_up;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::SenderId;
@@ -58,7 +59,7 @@ pub struct Task {
     /// Whose it is.
     pub origin: Origin,
     /// What the handler gets.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// When its sender stops waiting, if it does.
     pub deadline: Option<Timestamp>,
     /// How long it may run.
@@ -72,12 +73,12 @@ pub struct Task {
 }
 
 /// A job as it comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arrival<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
     /// Whose it is.
     pub origin: Origin,
     /// What the handler gets.
-    pub payload: &'a [u8],
+    pub payload: Bytes,
     /// When its sender stops waiting, if it does.
     pub deadline: Option<Timestamp>,
     /// How long it may run.
@@ -201,7 +202,7 @@ impl Intake {
     pub fn admit(
         &mut self,
         now: Timestamp,
-        arrival: Arrival<'_>,
+        arrival: Arrival,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
         let Arrival { origin, payload, deadline, run_limit, moves_left, detached } = arrival;
@@ -217,7 +218,6 @@ impl Intake {
         self.bytes += payload.len();
         self.load.accepted += 1;
         deadline.map(|deadline| self.deadlines.insert((deadline, id)));
-        let payload = payload.to_vec();
         // Handed back to a sender that is gone it would be lost.
         let moves_left = if detached { 0 } else { moves_left };
         let arrived_at = now;

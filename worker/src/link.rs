@@ -4,6 +4,7 @@
 //! settles what became of those under way. Sending may fail silently, as a failed send and a lost
 //! connection have the same cure.
 
+mod batch;
 mod liveness;
 mod output;
 mod promises;
@@ -13,14 +14,15 @@ mod window;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    AttemptId, Claim, FromWorker, JobHeader, OutcomeHeader, Reason, SenderHello, ToWorker, Verdict,
+    AttemptId, Claim, FromWorker, OutcomeBatch, OutcomeHeader, SenderHello, ToWorker,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Incarnation, InstanceKey};
-use svcmap_proto::time::{Timestamp, wire_ms, wire_us};
+use svcmap_proto::time::Timestamp;
 
 use crate::outcome::Cause;
 pub use output::{Closing, Identity, LinkOutput, Timing};
@@ -43,7 +45,7 @@ enum Phase {
 }
 
 /// An attempt on its way to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Which one.
     pub id: AttemptId,
@@ -51,8 +53,8 @@ pub struct Attempt {
     pub deadline: Option<Timestamp>,
     /// How long it may run.
     pub run_limit: Option<Duration>,
-    /// Size of its payload.
-    pub payload_bytes: usize,
+    /// What the handler gets.
+    pub payload: Bytes,
     /// On what it claims a slot.
     pub claim: Claim,
     /// Until when that can be claimed.
@@ -61,8 +63,6 @@ pub struct Attempt {
     pub moves_left: u8,
     /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// Credits that are wanted for other jobs, those included that are there and not used.
-    pub share: u32,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
 }
@@ -78,6 +78,11 @@ pub struct Link {
     connections: u32,
     /// Attempts that were not sent yet.
     pending: VecDeque<Attempt>,
+    /// Credits that are wanted for other jobs once these are sent, those included that are there and
+    /// not used.
+    share: u32,
+    /// When something last happened here.
+    now: Timestamp,
     window: Window,
     promises: Promises,
     receipts: Receipts,
@@ -112,6 +117,8 @@ impl Link {
             phase: Phase::Connecting(now),
             connections: 0,
             pending: VecDeque::new(),
+            share: 0,
+            now,
             window: Window::default(),
             promises: Promises::default(),
             receipts: Receipts::default(),
@@ -176,13 +183,20 @@ impl Link {
         self.is_closed() && !self.outputs.is_empty()
     }
 
-    /// Sends an attempt, as soon as there is a connection.
+    /// Sends an attempt, together with all others that come before [`Link::poll_output`], as soon as
+    /// there is a connection.
     pub fn assign(&mut self, now: Timestamp, attempt: Attempt) {
+        self.now = now;
         if attempt.claim == Claim::Credit {
-            self.claim_credit(now, attempt.payload_bytes);
+            self.claim_credit(now, attempt.payload.len());
         }
         self.pending.push_back(attempt);
-        self.flush(now);
+    }
+
+    /// So many credits are wanted for other jobs than those that are about to be sent, those included
+    /// that are there and not used.
+    pub fn set_share(&mut self, share: u32) {
+        self.share = share;
     }
 
     /// Takes back an attempt that was not sent. `false` if it was.
@@ -197,7 +211,7 @@ impl Link {
     pub fn cancel(&mut self, attempt: AttemptId) {
         self.window.cancel(attempt);
         if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Cancel { attempt }));
+            self.say(ToWorker::Cancel { attempt });
         }
     }
 
@@ -265,10 +279,11 @@ impl Link {
     }
 
     /// The worker said something.
-    pub fn handle_message(&mut self, now: Timestamp, message: FromWorker, payload: &[u8]) {
+    pub fn handle_message(&mut self, now: Timestamp, message: FromWorker) {
         if self.phase == Phase::Closed {
             return;
         }
+        self.now = now;
         self.heard_at = now;
         self.pings = 0;
         match message {
@@ -286,7 +301,6 @@ impl Link {
                     self.receipts.handle_welcome();
                     self.phase = Phase::Ready;
                     self.handle_load(now, received_jobs, load);
-                    self.flush(now);
                 }
             }
             FromWorker::NotHere { .. } => self.close(Closing::Gone, Cause::PeerEnded),
@@ -297,7 +311,7 @@ impl Link {
                     self.greet(now);
                 }
             }
-            FromWorker::Outcome(header) => self.handle_outcome(now, &header, payload),
+            FromWorker::Outcomes(batch) => self.handle_outcomes(now, batch),
             FromWorker::Pong { received_jobs, load } => self.handle_load(now, received_jobs, load),
             FromWorker::Grant { grant, received_jobs, load } => {
                 self.handle_load(now, received_jobs, load);
@@ -309,31 +323,34 @@ impl Link {
         }
     }
 
-    fn handle_outcome(&mut self, now: Timestamp, header: &OutcomeHeader, payload: &[u8]) {
-        match self.receipts.receive(now, header.number, payload.len(), self.timing.expiry) {
-            Arrival::Next => {}
-            Arrival::Again => return,
-            Arrival::Gap => {
-                // HELLO finds out what became of the others.
-                if self.phase == Phase::Ready {
-                    self.greet(now);
+    fn handle_outcomes(&mut self, now: Timestamp, batch: OutcomeBatch) {
+        let OutcomeBatch { first_number, received_jobs, load, grant, outcomes } = batch;
+        let mut is_news = false;
+        for (number, outcome) in (first_number.min(limits::NUMBER_MAX)..).zip(outcomes) {
+            let bytes = outcome.payload.len();
+            match self.receipts.receive(now, number, bytes, self.timing.expiry) {
+                Arrival::Next => {}
+                Arrival::Again => continue,
+                Arrival::Gap => {
+                    // HELLO finds out what became of the others.
+                    if self.phase == Phase::Ready {
+                        self.greet(now);
+                    }
+                    return;
                 }
-                return;
+            }
+            if !std::mem::replace(&mut is_news, true) {
+                self.handle_load(now, received_jobs, load);
+                grant.into_iter().for_each(|grant| self.handle_grant(now, grant));
+            }
+            let OutcomeHeader { attempt, verdict, here_us, payload } = outcome;
+            // One that was given up before has been told already.
+            if let Some(sent_at) = self.window.settle(attempt) {
+                let journey = now.since(sent_at).saturating_sub(Duration::from_micros(here_us));
+                let payload = payload.into_bytes();
+                self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload, journey });
             }
         }
-        let attempt = header.attempt;
-        let sent_at = self.window.settle(attempt);
-        self.handle_load(now, header.received_jobs, header.load);
-        if let Some(grant) = header.grant {
-            self.handle_grant(now, grant);
-        }
-        // One that was given up before has been told already.
-        if let Some(sent_at) = sent_at {
-            let (verdict, payload) = (header.verdict.clone(), payload.to_vec());
-            let journey = now.since(sent_at).saturating_sub(Duration::from_micros(header.here_us));
-            self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload, journey });
-        }
-        self.flush(now);
     }
 
     fn handle_load(&mut self, now: Timestamp, received_jobs: u64, load: Load) {
@@ -352,6 +369,9 @@ impl Link {
 
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        if self.outputs.is_empty() {
+            self.flush();
+        }
         self.outputs.pop_front()
     }
 
@@ -365,7 +385,7 @@ impl Link {
     /// Tells the worker that nothing follows, if there is a connection.
     fn say_goodbye(&mut self) {
         if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Goodbye));
+            self.say(ToWorker::Goodbye);
         }
     }
 
@@ -374,7 +394,7 @@ impl Link {
         if self.phase == Phase::Ready && self.receipts.due_at().is_some_and(|at| at <= now) {
             let outcomes = self.receipts.acknowledge();
             self.spoke_at = now;
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Received { outcomes }));
+            self.say(ToWorker::Received { outcomes });
         }
     }
 
@@ -410,7 +430,7 @@ impl Link {
             takes_credits: self.identity.takes_credits,
             open: self.window.attempts(),
         };
-        self.outputs.push_back(LinkOutput::Send(ToWorker::Hello(hello)));
+        self.say(ToWorker::Hello(hello));
         self.renew_promises();
     }
 
@@ -433,45 +453,6 @@ impl Link {
         if matches!(self.phase, Phase::Greeting(_)) {
             self.reconcile(0, &[]);
             self.close(Closing::TurnedAway, Cause::PeerSilent);
-        }
-    }
-
-    fn flush(&mut self, now: Timestamp) {
-        while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
-            let Some(attempt) = self.pending.pop_front() else { return };
-            let Attempt { id, deadline, run_limit, payload_bytes, .. } = attempt;
-            if attempt.claimed_until.is_some_and(|until| until <= now) {
-                self.outputs.push_back(LinkOutput::NeverSeen(id));
-                continue;
-            }
-            if !self.takes(payload_bytes) {
-                // libzmq at the other end would close the connection over it.
-                let (verdict, payload) = (Verdict::Rejected(Reason::TooLarge), Vec::new());
-                let journey = Duration::ZERO;
-                let ended = LinkOutput::Ended { attempt: id, verdict, payload, journey };
-                self.outputs.push_back(ended);
-                continue;
-            }
-            if self.window.is_empty() {
-                // Nothing was owed until now, so silence begins here.
-                self.heard_at = now;
-            }
-            let number = self.window.send(now, id);
-            self.set_share(attempt.share, number);
-            let header = JobHeader {
-                number,
-                attempt: id,
-                deadline_ms: deadline.map(|deadline| wire_ms(deadline.since(now))),
-                run_limit_ms: run_limit.map(wire_ms),
-                received_outcomes: self.receipts.acknowledge(),
-                claim: attempt.claim,
-                moves_left: attempt.moves_left,
-                waited_us: wire_us(now.since(attempt.submitted_at)),
-                share: attempt.share,
-                detached: attempt.detached,
-            };
-            self.spoke_at = now;
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Job(header)));
         }
     }
 

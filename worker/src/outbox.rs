@@ -5,10 +5,11 @@ mod offers;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
+use svcmap_proto::limits;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
@@ -184,7 +185,7 @@ impl Outbox {
     }
 
     /// The payload of a job that has no outcome yet.
-    pub fn payload(&self, id: JobId) -> Option<&Arc<Vec<u8>>> {
+    pub fn payload(&self, id: JobId) -> Option<&Bytes> {
         self.jobs.get(&id).map(|job| &job.spec.payload)
     }
 
@@ -212,7 +213,7 @@ impl Outbox {
             run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
             moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
-            payload_bytes: job.spec.payload.len(),
+            payload: job.spec.payload.clone(),
             detached: job.spec.detached,
         };
         self.set_timer(id, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
@@ -226,13 +227,16 @@ impl Outbox {
         attempt: AttemptId,
         verdict: &Verdict,
         by: &InstanceKey,
-        payload: Vec<u8>,
+        payload: Bytes,
     ) {
         let tries_max = self.tries_max;
         let Some((id, job)) = self.current(attempt) else { return };
         let by = by.clone();
         match verdict {
-            Verdict::Done => self.settle(id, Outcome::Done(Reply { payload, by })),
+            Verdict::Done => {
+                let payload = alone(payload);
+                self.settle(id, Outcome::Done(Reply { payload, by }));
+            }
             Verdict::Failed => {
                 let error = String::from_utf8_lossy(&payload).into_owned();
                 self.settle(id, Outcome::Failed(Failure { error, by }));
@@ -403,6 +407,11 @@ impl Outbox {
         }
         self.settled.push_back((id, truly(outcome, job.lost)));
     }
+}
+
+/// A payload that whoever keeps it keeps alone: small ones come with others in one frame.
+fn alone(payload: Bytes) -> Bytes {
+    if limits::is_large(payload.len()) { payload } else { Bytes::copy_from_slice(&payload) }
 }
 
 /// How a job ended, in view of an attempt that was lost. `Refused` says that no handler started it,

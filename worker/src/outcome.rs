@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use svcmap_proto::codec::{self, ValueError};
 pub use svcmap_proto::jobs::Reason;
@@ -58,7 +59,7 @@ pub struct NotDone(pub Outcome);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The bytes that the handler returned.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// Who ran the job.
     pub by: InstanceKey,
 }

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use svcmap_proto::jobs::{AttemptId, FromWorker, OutcomeHeader, Reason, ToWorker, Verdict};
+use svcmap_proto::jobs::{
+    AttemptId, FromWorker, OutcomeBatch, OutcomeHeader, Reason, ToWorker, Verdict,
+};
 use svcmap_proto::json;
 use svcmap_proto::load::Load;
 use svcmap_proto::time::Timestamp;
@@ -83,11 +85,14 @@ impl RepWorker {
                     forgotten: hello.open.iter().map(|open| open.attempt).collect(),
                 })
             }
-            ToWorker::Job(header) => {
-                self.received_jobs = header.number;
-                let left = header.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
-                let deadline = left.map(|left| now + left);
-                self.unanswered = Some((header.attempt, deadline));
+            ToWorker::Jobs(batch) => {
+                let jobs = batch.jobs.len() as u64;
+                self.received_jobs = batch.first_number + jobs.saturating_sub(1);
+                // There is one: it is not given another before it has replied.
+                if let Some(job) = batch.jobs.last() {
+                    let left = job.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
+                    self.unanswered = Some((job.attempt, left.map(|left| now + left)));
+                }
                 None
             }
             ToWorker::Ping { .. } => {
@@ -109,14 +114,13 @@ impl RepWorker {
         self.unanswered.take().map(|(attempt, _)| attempt)
     }
 
-    /// It replied: what a native worker would say to that, and the second frame. `None` if no job
-    /// waits for a reply. One that is full is left alone for a `beat`.
+    /// It replied: what a native worker would say to that. `None` if no job waits for a reply. One that is full is left alone for a `beat`.
     pub fn handle_reply(
         &mut self,
         now: Timestamp,
         beat: Duration,
         body: &[u8],
-    ) -> Option<(FromWorker, Vec<u8>)> {
+    ) -> Option<FromWorker> {
         let (attempt, _) = self.unanswered.take()?;
         let (verdict, payload) = verdict(body);
         match verdict {
@@ -125,16 +129,14 @@ impl RepWorker {
             _ => {}
         }
         self.outcomes += 1;
-        let outcome = FromWorker::Outcome(OutcomeHeader {
-            number: self.outcomes,
-            attempt,
-            verdict,
+        let payload = payload.into();
+        Some(FromWorker::Outcomes(OutcomeBatch {
+            first_number: self.outcomes,
             received_jobs: self.received_jobs,
             load: self.load,
-            here_us: 0,
             grant: None,
-        });
-        Some((outcome, payload))
+            outcomes: vec![OutcomeHeader { attempt, verdict, here_us: 0, payload }],
+        }))
     }
 }
 
@@ -170,15 +172,16 @@ mod tests {
 
     fn give(worker: &mut RepWorker, number: u64) -> AttemptId {
         let attempt = AttemptId { job: number, attempt: 1 };
-        let header = header(number, attempt, 1000);
-        assert_eq!(worker.handle_message(at(0), &ToWorker::Job(header), true), None);
+        let job = job(number, attempt, 1000).message();
+        assert_eq!(worker.handle_message(at(0), &job, true), None);
         attempt
     }
 
-    fn reply(worker: &mut RepWorker, body: &str) -> (OutcomeHeader, String) {
+    fn reply(worker: &mut RepWorker, body: &str) -> (OutcomeBatch, OutcomeHeader) {
         match worker.handle_reply(at(0), ms(1000), body.as_bytes()) {
-            Some((FromWorker::Outcome(header), payload)) => {
-                (header, String::from_utf8(payload).unwrap())
+            Some(FromWorker::Outcomes(mut batch)) => {
+                let outcome = batch.outcomes.remove(0);
+                (batch, outcome)
             }
             other => panic!("{other:?}"),
         }
@@ -196,9 +199,9 @@ mod tests {
         ];
         for (number, (body, verdict, payload)) in (1..).zip(verdicts) {
             let attempt = give(&mut worker, number);
-            let (header, said) = reply(&mut worker, body);
-            assert_eq!((header.number, header.attempt, header.verdict), (number, attempt, verdict));
-            assert_eq!(said, payload);
+            let (batch, outcome) = reply(&mut worker, body);
+            assert_eq!((batch.first_number, outcome.attempt), (number, attempt));
+            assert_eq!((outcome.verdict, &outcome.payload.bytes()[..]), (verdict, payload.as_bytes()));
         }
         assert_eq!(worker.handle_reply(at(0), ms(1000), b"{}"), None, "nothing was asked");
     }
@@ -218,11 +221,11 @@ mod tests {
     fn what_it_took_counts_until_it_reports_and_full_is_full_for_a_beat() {
         let mut worker = worker();
         give(&mut worker, 1);
-        let (header, _) = reply(&mut worker, r#"{"status":"ok"}"#);
-        assert_eq!((worker.accepted(), header.load.ratio()), (1, 0.5));
+        let (batch, _) = reply(&mut worker, r#"{"status":"ok"}"#);
+        assert_eq!((worker.accepted(), batch.load.ratio()), (1, 0.5));
         give(&mut worker, 2);
-        let (header, _) = reply(&mut worker, r#"{"status":"error","message":"queue full"}"#);
-        assert_eq!(header.load.ratio(), 0.5, "its load is what it says to a mapper");
+        let (batch, _) = reply(&mut worker, r#"{"status":"error","message":"queue full"}"#);
+        assert_eq!(batch.load.ratio(), 0.5, "its load is what it says to a mapper");
         assert_eq!(worker.full_until(), Some(at(1000)));
         assert!(!worker.handle_timeout(at(999)) && worker.handle_timeout(at(1000)));
         assert_eq!(worker.full_until(), None);

@@ -18,9 +18,9 @@ mod standing;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
 use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
@@ -68,8 +68,6 @@ pub enum SenderOutput {
         link: u64,
         /// What.
         message: ToWorker,
-        /// The second frame of a job.
-        payload: Option<Arc<Vec<u8>>>,
     },
     /// Send this job to a worker of the JSON dialect; if it cannot be sent, say so:
     /// [`Sender::handle_unsent`].
@@ -77,7 +75,7 @@ pub enum SenderOutput {
         /// Over which link.
         link: u64,
         /// The job.
-        body: Arc<Vec<u8>>,
+        body: Bytes,
     },
     /// Subscribe to this service at every mapper.
     Subscribe(Name),
@@ -134,6 +132,8 @@ pub struct Sender {
     peers: Peers,
     choice: Box<dyn Choice>,
     observe: bool,
+    /// Links that jobs of a lane were just given to, and the size of the last one's payload.
+    given: Vec<(u64, usize)>,
     /// When closed links of ended lives are forgotten next. Nobody waits for it.
     sweep_at: Timestamp,
     /// When waiting jobs are next looked at for what is wrong, and after which time again.
@@ -175,6 +175,7 @@ impl Sender {
             peers: Peers::new(mappers, seed),
             choice,
             observe: false,
+            given: Vec::new(),
             sweep_at: Timestamp::default(),
             trouble_at: Timestamp::default(),
             trouble_pause: TROUBLE_FIRST,
@@ -326,10 +327,9 @@ impl Sender {
         now: Timestamp,
         link: u64,
         message: FromWorker,
-        payload: &[u8],
     ) {
         if let Some(state) = self.links.get_mut(link) {
-            state.link.handle_message(now, message, payload);
+            state.link.handle_message(now, message);
         }
     }
 
@@ -346,15 +346,13 @@ impl Sender {
     pub fn handle_link_reply(&mut self, now: Timestamp, link: u64, body: &[u8]) {
         let Some(state) = self.links.get_mut(link) else { return };
         let Some(rep) = &mut state.rep else { return };
-        let Some((message, payload)) = rep.handle_reply(now, self.timing.beat, body) else {
-            return;
-        };
+        let Some(message) = rep.handle_reply(now, self.timing.beat, body) else { return };
         // Of all that its link hears, only this is the worker's own word.
         state.handle_answer();
         let (key, incarnation) = (state.link.key(), state.link.incarnation());
         self.peers.handle_answer(now, key, incarnation);
         self.outbox.touch(&key.service);
-        state.link.handle_message(now, message, &payload);
+        state.link.handle_message(now, message);
     }
 
     /// A message of so many bytes went to a worker, or came from one.

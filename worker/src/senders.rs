@@ -11,13 +11,15 @@ mod room;
 mod speakers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, Reason, SenderHello, Verdict};
+use bytes::Bytes;
+use svcmap_proto::jobs::{
+    AttemptId, Claim, JobBatch, JobHeader, OutcomeHeader, Reason, SenderHello, Verdict,
+};
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, wire_us};
 
 use crate::config::{IntakeConfig, SENDERS_MAX};
 use idle::Idle;
@@ -57,25 +59,19 @@ pub enum Unwelcome {
     TurnedAway,
 }
 
-/// An outcome on its way to its sender.
+/// Outcomes on their way to their sender.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Where to.
     pub to: Connection,
-    /// Whose it is.
+    /// Whose they are.
     pub sender: SenderId,
-    /// Its number.
-    pub number: u64,
-    /// Of which attempt.
-    pub attempt: AttemptId,
-    /// How that ended.
-    pub verdict: Verdict,
+    /// The number of the first.
+    pub first_number: u64,
     /// The highest number of a job that came from this sender.
     pub received_jobs: u64,
-    /// How long it was here.
-    pub here: Duration,
-    /// Result or error.
-    pub payload: Arc<Vec<u8>>,
+    /// What ended, and how.
+    pub outcomes: Vec<OutcomeHeader>,
 }
 
 /// How an attempt ended.
@@ -86,7 +82,7 @@ pub struct Ended {
     /// How long it was here.
     pub here: Duration,
     /// Result or error.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
     /// Until when its sender may ask.
     pub wanted_until: Timestamp,
 }
@@ -100,7 +96,7 @@ pub fn wanted_until(now: Timestamp, deadline: Option<Timestamp>) -> Timestamp {
 impl Ended {
     /// No handler started it.
     pub fn rejected(reason: Reason, wanted_until: Timestamp) -> Self {
-        let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Vec::new());
+        let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Bytes::new());
         Self { verdict, here, payload, wanted_until }
     }
 }
@@ -110,10 +106,21 @@ struct Retained {
     number: u64,
     attempt: AttemptId,
     verdict: Verdict,
-    here: Duration,
-    payload: Arc<Vec<u8>>,
+    here_us: u64,
+    payload: Bytes,
     /// Its place among all that is retained.
     order: u64,
+}
+
+impl Retained {
+    fn header(&self) -> OutcomeHeader {
+        OutcomeHeader {
+            attempt: self.attempt,
+            verdict: self.verdict.clone(),
+            here_us: self.here_us,
+            payload: self.payload.clone().into(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -257,19 +264,23 @@ impl Senders {
         Some(id)
     }
 
-    /// A job came. `false` if it came before, which only a broken sender does.
-    pub fn handle_job(&mut self, id: SenderId, header: &JobHeader) -> bool {
-        self.acknowledge(id, header.received_outcomes);
-        match self.senders.get_mut(&id) {
-            Some(sender) if header.number > sender.received_jobs => {
-                sender.received_jobs = header.number;
-                sender.here += 1;
-                sender.wants_promises = header.claim != Claim::Nothing || header.share > 0;
-                self.index(id);
-                true
-            }
-            _ => false,
+    /// Jobs came. Returns how many of them came before, which only a broken sender sends again.
+    pub fn handle_jobs(&mut self, id: SenderId, batch: &JobBatch) -> usize {
+        self.acknowledge(id, batch.received_outcomes);
+        let first = batch.first_number.min(limits::NUMBER_MAX);
+        let end = first + batch.jobs.len() as u64;
+        let Some(sender) = self.senders.get_mut(&id) else { return batch.jobs.len() };
+        let next = sender.received_jobs + 1;
+        if end <= next {
+            return batch.jobs.len();
         }
+        let before = next.saturating_sub(first);
+        sender.received_jobs = end - 1;
+        sender.here += u32::try_from(end - first - before).unwrap_or(u32::MAX);
+        let claims = |job: &JobHeader| job.claim != Claim::Nothing;
+        sender.wants_promises = batch.share > 0 || batch.jobs.iter().any(claims);
+        self.index(id);
+        usize::try_from(before).unwrap_or(usize::MAX)
     }
 
     /// The sender has outcomes up to this number: they need not be kept.
@@ -318,8 +329,8 @@ impl Senders {
             number: sender.last_number,
             attempt,
             verdict,
-            here,
-            payload: Arc::new(payload),
+            here_us: wire_us(here),
+            payload,
             order: self.next_order,
         });
         self.next_order += 1;
@@ -338,7 +349,7 @@ impl Senders {
         }
     }
 
-    /// The next outcome to send.
+    /// The next outcomes to send: of one sender, as many as fit into a message.
     pub fn poll_delivery(&mut self) -> Option<Delivery> {
         while let Some(id) = self.waiting.first().copied() {
             let sender = self.senders.get_mut(&id);
@@ -438,30 +449,34 @@ impl Senders {
 }
 
 impl Sender {
-    /// The next outcome to send, unless what was sent and not acknowledged takes `bytes_max`
+    /// The next outcomes to send, unless what was sent and not acknowledged takes `bytes_max`
     /// already: of what a peer does not read, libzmq keeps a copy.
     fn next_delivery(&mut self, id: SenderId, bytes_max: usize) -> Option<Delivery> {
-        let to = self.connection.clone()?;
+        let to = self.connection.as_ref()?;
         let first = self.retained.front()?.number;
-        let number = self.next_to_send.max(first);
-        let index = usize::try_from(number - first).ok()?;
-        let retained = self.retained.get(index)?;
-        let bytes = self.unacknowledged_bytes + retained.payload.len();
-        if bytes > bytes_max && self.unacknowledged_bytes > 0 {
+        let first_number = self.next_to_send.max(first);
+        let index = usize::try_from(first_number - first).ok()?;
+        let unsent = self.retained.iter().skip(index);
+        let mut outcomes = Vec::with_capacity(limits::BATCH_MAX.min(unsent.len()));
+        let mut batch_bytes = 0;
+        for retained in unsent.take(limits::BATCH_MAX) {
+            let size = retained.payload.len();
+            let bytes = self.unacknowledged_bytes + size;
+            let is_too_much = bytes > bytes_max && self.unacknowledged_bytes > 0;
+            let is_full = batch_bytes + size > limits::BATCH_BYTES_MAX && !outcomes.is_empty();
+            if is_too_much || is_full {
+                break;
+            }
+            self.unacknowledged_bytes = bytes;
+            batch_bytes += size;
+            outcomes.push(retained.header());
+        }
+        if outcomes.is_empty() {
             return None;
         }
-        self.unacknowledged_bytes = bytes;
-        self.next_to_send = number + 1;
-        Some(Delivery {
-            to,
-            sender: id,
-            number,
-            attempt: retained.attempt,
-            verdict: retained.verdict.clone(),
-            here: retained.here,
-            received_jobs: self.received_jobs,
-            payload: Arc::clone(&retained.payload),
-        })
+        self.next_to_send = first_number + outcomes.len() as u64;
+        let (to, received_jobs) = (to.clone(), self.received_jobs);
+        Some(Delivery { to, sender: id, first_number, received_jobs, outcomes })
     }
 
     /// What is retained from this number on was not sent after all.

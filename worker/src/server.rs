@@ -10,13 +10,13 @@ mod promises;
 mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    Claim, Demand, FromWorker, JobHeader, OfferedSlot, OutcomeHeader, Reason, SenderHello,
-    ToWorker, Verdict,
+    Claim, Demand, FromWorker, JobBatch, JobHeader, OfferedSlot, OutcomeBatch, Reason,
+    SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::json::Envelope;
 use svcmap_proto::load::{Load, State};
@@ -49,15 +49,13 @@ pub enum ServerOutput {
     },
     /// Send this; if it cannot be sent, say so: [`Server::handle_blocked`] and
     /// [`Server::handle_unreachable`].
-    Outcome {
+    Outcomes {
         /// Where to.
         to: Connection,
-        /// Whose it is.
+        /// Whose they are.
         sender: SenderId,
         /// What to say.
-        header: OutcomeHeader,
-        /// The second frame.
-        payload: Arc<Vec<u8>>,
+        batch: OutcomeBatch,
     },
     /// Send this to a client of the JSON dialect. If nobody is there any more, nobody wants it.
     Reply {
@@ -149,14 +147,8 @@ impl Server {
         self.credits.seed(seed);
     }
 
-    /// A sender said something. A job's payload is its second frame; all others have none.
-    pub fn handle_message(
-        &mut self,
-        now: Timestamp,
-        from: Connection,
-        message: ToWorker,
-        payload: &[u8],
-    ) {
+    /// A sender said something.
+    pub fn handle_message(&mut self, now: Timestamp, from: Connection, message: ToWorker) {
         self.unheard.remove(&from);
         if let ToWorker::Hello(hello) = message {
             self.handle_hello(now, from, &hello);
@@ -171,7 +163,7 @@ impl Server {
             ToWorker::Ask(demand) => self.handle_ask(now, sender, demand),
             ToWorker::Return(claim) => self.credits.handle_return(sender, claim),
             ToWorker::Offer(slot) => self.handle_offer(now, from, slot),
-            ToWorker::Job(header) => self.handle_job(now, sender, &header, payload),
+            ToWorker::Jobs(batch) => self.handle_jobs(now, sender, batch),
             ToWorker::Cancel { attempt } => {
                 self.handle_cancel(now, Origin::Sender { sender, attempt });
             }
@@ -227,34 +219,42 @@ impl Server {
         self.answer(from, welcome);
     }
 
-    fn handle_job(&mut self, now: Timestamp, sender: SenderId, header: &JobHeader, payload: &[u8]) {
-        if !self.senders.handle_job(sender, header) {
-            return;
+    fn handle_jobs(&mut self, now: Timestamp, sender: SenderId, batch: JobBatch) {
+        let before = self.senders.handle_jobs(sender, &batch);
+        let JobBatch { share, jobs, .. } = batch;
+        let mut demand = None;
+        for job in jobs.into_iter().skip(before) {
+            // The next ones will be as large as the last of these, and have waited for as long.
+            let payload_bytes = u32::try_from(job.payload.len()).unwrap_or(u32::MAX);
+            let (waited_us, pinned) = (job.waited_us, job.moves_left == 0);
+            demand = Some(Demand { share, waited_us, payload_bytes, pinned });
+            self.handle_job(now, sender, share, job);
         }
-        let origin = Origin::Sender { sender, attempt: header.attempt };
+        let Some(demand) = demand else { return };
+        self.absence.handle_job(now);
+        self.credits.handle_share(now, sender, demand);
+        self.serve_offers(now);
+    }
+
+    fn handle_job(&mut self, now: Timestamp, sender: SenderId, share: u32, job: JobHeader) {
+        let JobHeader { attempt, claim, moves_left, detached, .. } = job;
+        let origin = Origin::Sender { sender, attempt };
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
-        let deadline = header.deadline_ms.map(|ms| now + from_ms(ms));
-        let run_limit = header.run_limit_ms.map(from_ms);
-        let waited = Duration::from_micros(header.waited_us);
-        self.credits.claim(now, sender, header.claim, payload.len(), waited);
-        let JobHeader { moves_left, detached, .. } = *header;
+        let deadline = job.deadline_ms.map(|ms| now + from_ms(ms));
+        let run_limit = job.run_limit_ms.map(from_ms);
+        let waited = Duration::from_micros(job.waited_us);
+        self.credits.claim(now, sender, claim, job.payload.len(), waited);
+        let payload = self.credits.kept(job.payload.into_bytes());
         let arrival = Arrival { origin, payload, deadline, run_limit, moves_left, detached };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
-        let is_movable = moves_left > 0 || header.claim != Claim::Nothing || header.share > 0;
+        let is_movable = moves_left > 0 || claim != Claim::Nothing || share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
-        self.absence.handle_job(now);
         match self.admit(now, arrival) {
             Ok(_) => self.credits.handle_taken(sender),
             Err(reason) => {
                 self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
             }
         }
-        let (share, waited_us, pinned) = (header.share, header.waited_us, header.moves_left == 0);
-        // The next ones will be as large as this one.
-        let payload_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let demand = Demand { share, waited_us, payload_bytes, pinned };
-        self.credits.handle_share(now, sender, demand);
-        self.serve_offers(now);
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
@@ -271,8 +271,9 @@ impl Server {
         now: Timestamp,
         task: TaskId,
         ending: Ending,
-        payload: Vec<u8>,
+        payload: impl Into<Bytes>,
     ) {
+        let payload: Bytes = payload.into();
         let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
         if !finished.was_stopped {
             self.handle_health(finished.started_at, ending, &payload);
@@ -280,7 +281,7 @@ impl Server {
         let (verdict, payload) = match ending {
             Ending::Done => (Verdict::Done, payload),
             Ending::Failed => (Verdict::Failed, payload),
-            Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Vec::new()),
+            Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Bytes::new()),
         };
         // A handler that looks at its time itself may be a moment earlier than the intake.
         let payload = match (ending, finished.over_limit) {
@@ -368,7 +369,7 @@ impl Server {
             return Some(answer);
         }
         if let Some(delivery) = self.senders.poll_delivery() {
-            return Some(self.outcome(now, delivery));
+            return Some(self.deliver(now, delivery));
         }
         self.poll_promise(now)
     }
@@ -465,24 +466,17 @@ impl Server {
         self.answers.push_back(ServerOutput::Answer { to, message });
     }
 
-    fn outcome(&mut self, now: Timestamp, delivery: Delivery) -> ServerOutput {
-        let header = OutcomeHeader {
-            number: delivery.number,
-            attempt: delivery.attempt,
-            verdict: delivery.verdict,
-            received_jobs: delivery.received_jobs,
-            load: self.load(now),
-            here_us: u64::try_from(delivery.here.as_micros()).unwrap_or(u64::MAX),
-            grant: self.credits.take_untold(now, delivery.sender),
-        };
-        let (to, sender, payload) = (delivery.to, delivery.sender, delivery.payload);
-        ServerOutput::Outcome { to, sender, header, payload }
+    fn deliver(&mut self, now: Timestamp, delivery: Delivery) -> ServerOutput {
+        let Delivery { to, sender, first_number, received_jobs, outcomes } = delivery;
+        let (load, grant) = (self.load(now), self.credits.take_untold(now, sender));
+        let batch = OutcomeBatch { first_number, received_jobs, load, grant, outcomes };
+        ServerOutput::Outcomes { to, sender, batch }
     }
 }
 
 /// The error of a job that ran for as long as it may.
-fn reached(limit: Duration) -> Vec<u8> {
-    format!("reached its run limit of {limit:?}").into_bytes()
+fn reached(limit: Duration) -> Bytes {
+    format!("reached its run limit of {limit:?}").into()
 }
 
 #[cfg(test)]

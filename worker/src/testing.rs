@@ -1,11 +1,13 @@
 //! What the unit tests of this crate share.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
-use svcmap_proto::jobs::{AttemptId, Claim, JobHeader, SenderHello};
+use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name, SenderId};
+use svcmap_proto::payload::Payload;
 use svcmap_proto::time::Timestamp;
 
 use crate::intake::Origin;
@@ -35,37 +37,76 @@ pub fn attempt(job: u64) -> AttemptId {
 
 /// That attempt, on its way without a claim.
 pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> Attempt {
-    let (deadline, run_limit) = (Some(deadline), None);
-    let (claim, claimed_until, submitted_at) = (Claim::Nothing, None, Timestamp::default());
-    let (moves_left, share, detached) = (0, 0, false);
     Attempt {
         id,
-        deadline,
-        run_limit,
-        payload_bytes,
-        claim,
-        claimed_until,
-        moves_left,
-        submitted_at,
-        share,
-        detached,
+        deadline: Some(deadline),
+        run_limit: None,
+        payload: vec![1; payload_bytes].into(),
+        claim: Claim::Nothing,
+        claimed_until: None,
+        moves_left: 0,
+        submitted_at: Timestamp::default(),
+        detached: false,
     }
 }
 
-/// What precedes the payload of an attempt without a claim.
-pub fn header(number: u64, attempt: AttemptId, deadline_ms: u32) -> JobHeader {
-    JobHeader {
-        number,
+/// A job in a batch, with what that says of all.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub number: u64,
+    pub share: u32,
+    pub received_outcomes: u64,
+    pub job: JobHeader,
+}
+
+impl Deref for Sent {
+    type Target = JobHeader;
+
+    fn deref(&self) -> &JobHeader {
+        &self.job
+    }
+}
+
+impl DerefMut for Sent {
+    fn deref_mut(&mut self) -> &mut JobHeader {
+        &mut self.job
+    }
+}
+
+impl Sent {
+    /// Those of a message.
+    pub fn all(message: ToWorker) -> Vec<Self> {
+        let ToWorker::Jobs(batch) = message else { return Vec::new() };
+        let JobBatch { first_number, received_outcomes, share, jobs } = batch;
+        let sent = |(number, job)| Self { number, share, received_outcomes, job };
+        (first_number..).zip(jobs).map(sent).collect()
+    }
+
+    /// It goes alone.
+    pub fn batch(self) -> JobBatch {
+        let Self { number: first_number, share, received_outcomes, job } = self;
+        JobBatch { first_number, received_outcomes, share, jobs: vec![job] }
+    }
+
+    /// The same.
+    pub fn message(self) -> ToWorker {
+        ToWorker::Jobs(self.batch())
+    }
+}
+
+/// A job without a claim.
+pub fn job(number: u64, attempt: AttemptId, deadline_ms: u32) -> Sent {
+    let job = JobHeader {
         attempt,
         deadline_ms: Some(deadline_ms),
         run_limit_ms: None,
-        received_outcomes: 0,
         claim: Claim::Nothing,
         moves_left: 0,
         waited_us: 0,
-        share: 0,
         detached: false,
-    }
+        payload: Payload::default(),
+    };
+    Sent { number, share: 0, received_outcomes: 0, job }
 }
 
 /// What a mapper that is not warming says first.

@@ -77,7 +77,7 @@ fn converse(
         for (key, (_, conversation)) in conversations.iter_mut() {
             while let Some(message) = conversation.poll_output() {
                 // What cannot be sent had no connection; with the next one all starts again.
-                let _ = events.send(*key, &[&codec::encode(&message)]);
+                let _ = events.send(*key, [&codec::encode(&message)[..]]);
             }
         }
     }

@@ -238,12 +238,12 @@ impl Node {
             match output {
                 Output::Reply { to, message } => self.reply(&to, &message),
                 Output::JsonReply { to, body } => {
-                    let sent = self.event_loop.send(self.sockets.router, &to.around(&body));
+                    let sent = self.event_loop.send(self.sockets.router, to.around(&body));
                     self.count_undelivered(sent);
                 }
                 Output::Publish { topic, message } => {
                     let frame = codec::encode(&message);
-                    let sent = self.event_loop.send(self.sockets.publisher, &[&topic, &frame]);
+                    let sent = self.event_loop.send(self.sockets.publisher, [&topic[..], &frame]);
                     self.count_undelivered(sent);
                 }
                 Output::Event(event) => self.tell(event),
@@ -256,7 +256,7 @@ impl Node {
         let is_waiting = self.backlog.holds(to);
         let sent = match is_waiting {
             true => Err(SendError::Full),
-            false => self.event_loop.send(self.sockets.router, &[to.as_bytes(), &frame]),
+            false => self.event_loop.send(self.sockets.router, [to.as_bytes(), &frame]),
         };
         match sent {
             Err(SendError::Full) => self.backlog.push(Clock.now(), to.clone(), frame),
@@ -267,7 +267,7 @@ impl Node {
     /// Sends what connections could not take before.
     fn try_again(&mut self, now: Timestamp) {
         while let Some((to, frame)) = self.backlog.poll(now) {
-            match self.event_loop.send(self.sockets.router, &[to.as_bytes(), frame]) {
+            match self.event_loop.send(self.sockets.router, [to.as_bytes(), frame]) {
                 Ok(()) => self.backlog.handle_sent(now, &to),
                 Err(SendError::Full) => self.backlog.handle_full(now, &to),
                 Err(SendError::Unreachable) => self.backlog.forget(&to),

@@ -8,6 +8,7 @@ use serde::de::{Error as _, value};
 use super::*;
 use crate::control::*;
 use crate::jobs::*;
+use crate::payload::Payload;
 use crate::limits::*;
 use crate::load::{Load, Share, State};
 use crate::names::*;
@@ -135,106 +136,111 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         open: f.list(|f| OpenAttempt {
             number: f.number(), attempt: f.attempt(), cancelled: f.full,
         }),
-    }), "01 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
-    (|f| ToWorker::Job(JobHeader {
-        number: f.number(), attempt: f.attempt(), deadline_ms: Some(f.small()),
-        run_limit_ms: Some(f.small()), received_outcomes: f.number(),
-        claim: Claim::Credit, moves_left: f.byte(),
-        waited_us: f.number(), share: f.small(), detached: f.full,
-    }), "01 01 01 02 03 01 04 01 05 06 01 07 08 09 01"),
-    (|f| ToWorker::Cancel { attempt: f.attempt() }, "01 02 01 02"),
-    (|f| ToWorker::Ping { received_outcomes: f.number() }, "01 03 01"),
-    (|f| ToWorker::Received { outcomes: f.number() }, "01 04 01"),
+    }), "02 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
+    (|f| ToWorker::Jobs(JobBatch {
+        first_number: f.number(), received_outcomes: f.number(), share: f.small(),
+        jobs: f.list(|f| JobHeader {
+            attempt: f.attempt(), deadline_ms: Some(f.small()), run_limit_ms: Some(f.small()),
+            claim: Claim::Credit, moves_left: f.byte(), waited_us: f.number(), detached: f.full,
+            payload: Payload::default(),
+        }),
+    }), "02 01 01 02 03 01 04 05 01 06 01 07 01 08 09 01 00"),
+    (|f| ToWorker::Cancel { attempt: f.attempt() }, "02 02 01 02"),
+    (|f| ToWorker::Ping { received_outcomes: f.number() }, "02 03 01"),
+    (|f| ToWorker::Received { outcomes: f.number() }, "02 04 01"),
     (|f| ToWorker::Ask(Demand {
         share: f.small(), waited_us: f.number(), payload_bytes: f.small(), pinned: f.full,
-    }), "01 05 01 02 03 01"),
-    (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "01 06 02 01"),
-    (|f| ToWorker::Offer(f.slot()), "01 07 slot 01 02 03"),
-    (|_| ToWorker::Goodbye, "01 08"),
+    }), "02 05 01 02 03 01"),
+    (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "02 06 02 01"),
+    (|f| ToWorker::Offer(f.slot()), "02 07 slot 01 02 03"),
+    (|_| ToWorker::Goodbye, "02 08"),
 ];
 
 #[rustfmt::skip]
 const FROM_WORKER: &[Golden<FromWorker>] = &[
-    (|f| FromWorker::WrongVersion { oldest: f.byte(), newest: f.byte() }, "01 00 01 02"),
+    (|f| FromWorker::WrongVersion { oldest: f.byte(), newest: f.byte() }, "02 00 01 02"),
     (|f| FromWorker::Welcome {
         connection: f.small(), received_jobs: f.number(), payload_bytes_max: f.small(),
         load: f.load(), forgotten: f.list(Filling::attempt),
-    }, "01 01 01 02 03 load 01 04 05"),
-    (|f| FromWorker::NotHere { key: f.key.clone(), incarnation: f.life }, "01 02 key life"),
-    (|_| FromWorker::HelloWanted, "01 03"),
-    (|f| FromWorker::Outcome(OutcomeHeader {
-        number: f.number(), attempt: f.attempt(), verdict: Verdict::Rejected(Reason::Draining),
-        received_jobs: f.number(), load: f.load(), here_us: f.number(),
+    }, "02 01 01 02 03 load 01 04 05"),
+    (|f| FromWorker::NotHere { key: f.key.clone(), incarnation: f.life }, "02 02 key life"),
+    (|_| FromWorker::HelloWanted, "02 03"),
+    (|f| FromWorker::Outcomes(OutcomeBatch {
+        first_number: f.number(), received_jobs: f.number(), load: f.load(),
         grant: f.full.then(|| f.grant()),
-    }), "01 04 01 02 03 02 02 04 load 05 01 06 07 08"),
-    (|f| FromWorker::Pong { received_jobs: f.number(), load: f.load() }, "01 05 01 load"),
+        outcomes: f.list(|f| OutcomeHeader {
+            attempt: f.attempt(), verdict: Verdict::Rejected(Reason::Draining),
+            here_us: f.number(), payload: Payload::default(),
+        }),
+    }), "02 04 01 02 load 01 03 04 05 01 06 07 02 02 08 00"),
+    (|f| FromWorker::Pong { received_jobs: f.number(), load: f.load() }, "02 05 01 load"),
     (|f| FromWorker::Grant { grant: f.grant(), received_jobs: f.number(), load: f.load() },
-        "01 06 01 02 03 04 load"),
-    (|f| FromWorker::Offered(f.slot()), "01 07 slot 01 02 03"),
-    (|_| FromWorker::Recall, "01 08"),
-    (|f| FromWorker::Declined(OfferId(f.number())), "01 09 01"),
-    (|_| FromWorker::TurnedAway, "01 0a"),
+        "02 06 01 02 03 04 load"),
+    (|f| FromWorker::Offered(f.slot()), "02 07 slot 01 02 03"),
+    (|_| FromWorker::Recall, "02 08"),
+    (|f| FromWorker::Declined(OfferId(f.number())), "02 09 01"),
+    (|_| FromWorker::TurnedAway, "02 0a"),
 ];
 
 #[rustfmt::skip]
 const TO_MAPPER: &[Golden<ToMapper>] = &[
     (|f| ToMapper::Hello(Hello {
         oldest: f.byte(), newest: f.byte(), key: f.full.then(|| f.key.clone()),
-    }), "01 00 01 02 01 key"),
+    }), "02 00 01 02 01 key"),
     (|f| ToMapper::Register(Registration {
         key: f.key.clone(), incarnation: f.life, endpoints: vec![f.endpoint.clone()],
         host: HostId(f.number().into()), pid: f.small(), load: f.load(),
         error: f.full.then(|| "gone".to_owned()),
-    }), "01 01 key life 01 'tcp://h:1 01 02 load 01 'gone"),
+    }), "02 01 key life 01 'tcp://h:1 01 02 load 01 'gone"),
     (|f| ToMapper::Report { key: f.key.clone(), incarnation: f.life, load: f.load() },
-        "01 02 key life load"),
-    (|f| ToMapper::Leave { key: f.key.clone(), incarnation: f.life }, "01 03 key life"),
-    (|f| ToMapper::Sync { service: f.key.service.clone() }, "01 04 'resize"),
-    (|f| ToMapper::List { after: f.full.then(|| f.key.service.clone()) }, "01 05 01 'resize"),
+        "02 02 key life load"),
+    (|f| ToMapper::Leave { key: f.key.clone(), incarnation: f.life }, "02 03 key life"),
+    (|f| ToMapper::Sync { service: f.key.service.clone() }, "02 04 'resize"),
+    (|f| ToMapper::List { after: f.full.then(|| f.key.service.clone()) }, "02 05 01 'resize"),
 ];
 
 #[rustfmt::skip]
 const FROM_MAPPER: &[Golden<FromMapper>] = &[
-    (|f| FromMapper::WrongVersion { oldest: f.byte(), newest: f.byte() }, "01 00 01 02"),
+    (|f| FromMapper::WrongVersion { oldest: f.byte(), newest: f.byte() }, "02 00 01 02"),
     (|f| FromMapper::Welcome(Welcome {
         epoch: Epoch(f.number()), warming: f.full, beat_ms: f.small(), expiry_ms: f.small(),
         publish_ms: f.small(), publish: f.endpoint.clone(), observed: "::1".to_owned(),
         highest: f.full.then_some(f.life),
-    }), "01 01 01 01 02 03 04 'tcp://h:1 '::1 01 life"),
-    (|f| FromMapper::Registered { key: f.key.clone(), incarnation: f.life }, "01 02 key life"),
-    (|_| FromMapper::Reregister, "01 03"),
+    }), "02 01 01 01 02 03 04 'tcp://h:1 '::1 01 life"),
+    (|f| FromMapper::Registered { key: f.key.clone(), incarnation: f.life }, "02 02 key life"),
+    (|_| FromMapper::Reregister, "02 03"),
     (|f| FromMapper::Replaced {
         key: f.key.clone(), incarnation: f.life, by: Incarnation(f.number()),
-    }, "01 04 key life 01"),
-    (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "01 05 02"),
+    }, "02 04 key life 01"),
+    (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "02 05 02"),
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
-        "01 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
+        "02 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full,
          refused: Refused { registrations: f.number(), messages: f.number() } },
-         "01 07 01 'resize 01 01 02"),
+         "02 07 01 'resize 01 01 02"),
 ];
 
 #[rustfmt::skip]
 const PUBLICATION: &[Golden<Publication>] = &[
-    (|f| Publication::Pulse { epoch: Epoch(f.number()), instances: f.small() }, "01 00 01 02"),
-    (|f| Publication::Snapshot(f.snapshot_part()), "01 01 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
+    (|f| Publication::Pulse { epoch: Epoch(f.number()), instances: f.small() }, "02 00 01 02"),
+    (|f| Publication::Snapshot(f.snapshot_part()), "02 01 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
     (|f| Publication::Changes(ChangesPart {
         epoch: Epoch(f.number()), previous: f.number(), revision: f.number(),
         part: f.small() as u16, parts: f.small() as u16,
         changes: CHANGE.iter().map(|(change, _)| change(f)).collect(),
-    }), "01 02 01 02 03 04 05 04 \
+    }), "02 02 01 02 03 04 05 04 \
          00 entry 06 07 load 08 01 'gone 01 'a-1 life load 09 02 'a-1 life 03 'a-1 life"),
 ];
 
 #[rustfmt::skip]
 const CHANGE: &[Golden<Change>] = &[
-    (|f| Change::Put(f.entry()), "01 00 entry 01 02 load 03 01 'gone"),
+    (|f| Change::Put(f.entry()), "02 00 entry 01 02 load 03 01 'gone"),
     (|f| Change::Load {
         instance: f.key.instance.clone(), incarnation: f.life, load: f.load(), age_ms: f.small(),
-    }, "01 01 'a-1 life load 01"),
-    (|f| Change::Left { instance: f.key.instance.clone(), incarnation: f.life }, "01 02 'a-1 life"),
+    }, "02 01 'a-1 life load 01"),
+    (|f| Change::Left { instance: f.key.instance.clone(), incarnation: f.life }, "02 02 'a-1 life"),
     (|f| Change::Expired { instance: f.key.instance.clone(), incarnation: f.life },
-        "01 03 'a-1 life"),
+        "02 03 'a-1 life"),
 ];
 
 /// Reads the tables' right side: `'text` is text behind its length, a word is what several

@@ -40,7 +40,8 @@ pub struct SocketKey(u64);
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A message came. Its frames are borrowed: keeping them would pin libzmq's receive buffers.
+    /// A message came. Its frames are borrowed: what is to be kept is taken out by
+    /// [`payloads`](super::payloads), as small frames would pin libzmq's receive buffers.
     Received(SocketKey, &'a mut [Message]),
     /// A message of more than [`limits::FRAMES_MAX`] frames came; these are its first.
     TooManyFrames(SocketKey, &'a mut [Message]),
@@ -196,13 +197,17 @@ impl EventLoop {
     ///
     /// # Errors
     /// See [`SendError`]. The frames were not consumed: nothing is lost.
-    pub fn send(&mut self, key: SocketKey, frames: &[&[u8]]) -> Result<(), SendError> {
+    pub fn send<'a>(
+        &mut self,
+        key: SocketKey,
+        frames: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<(), SendError> {
         let slot = self.slot(key).ok_or(SendError::Unreachable)?;
         slot.hot = true;
-        let last = frames.len().saturating_sub(1);
-        for (index, frame) in frames.iter().enumerate() {
-            let more = if index == last { 0 } else { zmq::SNDMORE };
-            match retry_interrupted(|| slot.socket.send(*frame, zmq::DONTWAIT | more)) {
+        let mut frames = frames.into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };
+            match retry_interrupted(|| slot.socket.send(frame, zmq::DONTWAIT | more)) {
                 Ok(()) => {}
                 Err(zmq::Error::EHOSTUNREACH) => return Err(SendError::Unreachable),
                 // A connection that dies between two frames ends here as well; libzmq has then

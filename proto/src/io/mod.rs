@@ -5,12 +5,14 @@
 mod accepts;
 mod clock;
 mod event_loop;
+mod frames;
 mod probe;
 mod sockets;
 
 pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
+pub use frames::payloads;
 pub use probe::{Probe, probe};
 pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, publisher, raise_open_files_limit,

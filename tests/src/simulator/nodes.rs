@@ -6,9 +6,9 @@ mod sender;
 mod worker;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::control::{FromMapper, Publication, ToMapper, Welcome};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, InstanceKey, Name};
@@ -133,11 +133,11 @@ fn pulse(session: &mut Session, now: Timestamp, publication: &Publication, numbe
 }
 
 /// A job without payload, which nobody gives up.
-pub fn job(scenario: &Scenario, payload: &Arc<Vec<u8>>) -> JobSpec {
+pub fn job(scenario: &Scenario, payload: &Bytes) -> JobSpec {
     JobSpec {
         service: service(),
         instance: None,
-        payload: Arc::clone(payload),
+        payload: payload.clone(),
         deadline: Some(DEADLINE),
         hold: Some(scenario.held_for()),
         run_limit: None,

@@ -11,6 +11,8 @@ use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
 use svcmap_proto::jobs::ToWorker;
 use svcmap_proto::names::Epoch;
@@ -80,10 +82,12 @@ enum Event {
 }
 
 impl Event {
-    /// Whether a job comes to a worker.
-    fn is_job(&self) -> bool {
-        let Event::Deliver { message, .. } = self else { return false };
-        matches!(**message, Message::ToWorker(_, ToWorker::Job(_)))
+    /// How many jobs come to a worker with it.
+    fn jobs(&self) -> usize {
+        match self {
+            Event::Deliver { message, .. } => jobs(message),
+            _ => 0,
+        }
     }
 
     /// In which process it happens, if in one.
@@ -100,6 +104,14 @@ impl Event {
             | Event::Fault(Fault::Break { sender, .. }) => Some(Node::Sender(*sender)),
             _ => None,
         }
+    }
+}
+
+/// How many jobs a message brings.
+fn jobs(message: &Message) -> usize {
+    match message {
+        Message::ToWorker(_, ToWorker::Jobs(batch)) => batch.jobs.len(),
+        _ => 0,
     }
 }
 
@@ -133,7 +145,7 @@ pub struct World {
     lives_of_mapper: u64,
     truth: Arc<Truth>,
     effects: Vec<Effect>,
-    payload: Arc<Vec<u8>>,
+    payload: Bytes,
     events: u64,
     trace: Option<Vec<u8>>,
 }
@@ -165,7 +177,7 @@ impl World {
             lives_of_mapper: 0,
             truth,
             effects: Vec::new(),
-            payload: Arc::default(),
+            payload: Bytes::new(),
             events: 0,
             trace: None,
             scenario,
@@ -306,7 +318,7 @@ impl World {
                 {
                     return None;
                 }
-                if matches!(message, Message::ToWorker(_, ToWorker::Job(_))) {
+                for _ in 0..jobs(&message) {
                     self.truth.arrive(self.workers[number].number());
                 }
                 self.workers[number].handle_message(now, from, message);

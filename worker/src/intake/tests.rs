@@ -7,8 +7,9 @@ fn origin(job: u64) -> Origin {
     Origin::Sender { sender: SENDER, attempt: attempt(job) }
 }
 
-fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival<'_> {
+fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival {
     let (deadline, run_limit) = (Some(deadline), None);
+    let payload = Bytes::copy_from_slice(payload);
     Arrival { origin, payload, deadline, run_limit, moves_left: 3, detached: false }
 }
 

@@ -222,7 +222,7 @@ impl JobBuilder<'_> {
         let spec = JobSpec {
             service,
             instance,
-            payload: Arc::new(self.payload),
+            payload: self.payload.into(),
             deadline: self.deadline,
             hold: self.hold,
             run_limit: self.run_limit,

@@ -96,7 +96,7 @@ impl Mappers {
         &mut self,
         now: Timestamp,
         index: usize,
-        frames: &[zmq::Message],
+        frames: &mut [zmq::Message],
         sender: &mut Sender,
     ) -> Result<(), BadMessage> {
         let [frame] = frames else { return Err(BadMessage::FrameCount) };
@@ -113,7 +113,7 @@ impl Mappers {
         &mut self,
         now: Timestamp,
         index: usize,
-        frames: &[zmq::Message],
+        frames: &mut [zmq::Message],
         sender: &mut Sender,
     ) -> Result<(), BadMessage> {
         let [topic, frame] = frames else { return Err(BadMessage::FrameCount) };
@@ -351,7 +351,7 @@ impl Mappers {
     pub(super) fn tell(&self, index: usize, message: &ToMapper, event_loop: &mut EventLoop) {
         // A mapper that is away is told at the next beat after its return.
         if let Some(socket) = self.mappers[index].socket {
-            let _ = event_loop.send(socket, &[&codec::encode(message)]);
+            let _ = event_loop.send(socket, [&codec::encode(message)[..]]);
         }
     }
 

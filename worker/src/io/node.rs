@@ -8,10 +8,11 @@ use crossbeam_channel::Receiver;
 use slog::{Logger, error, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::ToMapper;
-use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey};
+use svcmap_proto::io::{self, Clock, Event, EventLoop, SocketKey};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::names::Endpoint;
+use svcmap_proto::payload;
 use svcmap_proto::rarely::Rarely;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -239,7 +240,7 @@ impl State {
         &mut self,
         now: Timestamp,
         socket: SocketKey,
-        frames: &[zmq::Message],
+        frames: &mut [zmq::Message],
     ) -> Result<(), BadMessage> {
         if self.is_listener(socket) {
             self.handle_to_worker(now, frames)
@@ -266,40 +267,33 @@ impl State {
         &mut self,
         now: Timestamp,
         link: u64,
-        frames: &[zmq::Message],
+        frames: &mut [zmq::Message],
     ) -> Result<(), BadMessage> {
         self.sender.count_message(frames.iter().map(|frame| frame.len()).sum());
-        let [frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        let [frame, others @ ..] = frames else { return Err(BadMessage::FrameCount) };
         if frame.is_empty() {
             // Only a REP socket puts that before what it says: one frame, or nothing that means
             // anything.
-            let body = if let [body] = payload { body } else { &[][..] };
+            let body = if let [body] = others { body } else { &[][..] };
             self.sender.handle_link_reply(now, link, body);
             return Ok(());
         }
-        let message: FromWorker = codec::decode(frame)?;
-        match (&message, payload) {
-            (FromWorker::Outcome(_), [payload]) => {
-                self.sender.handle_link_message(now, link, message, payload);
-            }
-            (FromWorker::Outcome(_), _) => return Err(BadMessage::FrameCount),
-            (_, []) => self.sender.handle_link_message(now, link, message, &[]),
-            _ => return Err(BadMessage::FrameCount),
-        }
+        let message: FromWorker = payload::decode(frame, io::payloads(others))?;
+        self.sender.handle_link_message(now, link, message);
         Ok(())
     }
 
     fn handle_to_worker(
         &mut self,
         now: Timestamp,
-        frames: &[zmq::Message],
+        frames: &mut [zmq::Message],
     ) -> Result<(), BadMessage> {
         if let Some((from, body)) = json::open(frames) {
             return self.handle_request(now, from, body);
         }
-        let [from, frame, payload @ ..] = frames else { return Err(BadMessage::FrameCount) };
+        let [from, frame, others @ ..] = frames else { return Err(BadMessage::FrameCount) };
         let from = Connection(from.to_vec());
-        let message = codec::decode::<ToWorker>(frame).inspect_err(|error| {
+        let message = payload::decode(frame, io::payloads(others)).inspect_err(|error| {
             let is_full = self.wrong_version.len() >= UNANSWERED_MAX;
             if matches!(error, DecodeError::Version(_)) && !is_full {
                 self.wrong_version.push(from.clone());
@@ -307,14 +301,11 @@ impl State {
         })?;
         let Some(serving) = &mut self.serving else { return Ok(()) };
         let (own, Some(server)) = (&serving.key, &mut serving.server) else { return Ok(()) };
-        match (&message, payload) {
-            (ToWorker::Offer(slot), []) if !self.sender.believes(now, own, slot) => {
+        match &message {
+            ToWorker::Offer(slot) if !self.sender.believes(now, own, slot) => {
                 server.decline(now, from, slot.offer);
             }
-            (ToWorker::Job(_), [payload]) => server.handle_message(now, from, message, payload),
-            (ToWorker::Job(_), _) => return Err(BadMessage::FrameCount),
-            (_, []) => server.handle_message(now, from, message, &[]),
-            _ => return Err(BadMessage::FrameCount),
+            _ => server.handle_message(now, from, message),
         }
         Ok(())
     }
@@ -394,21 +385,17 @@ impl State {
         while let Some(output) = self.sender.poll_output(now) {
             acted = true;
             match output {
-                SenderOutput::Send { link, message, payload } => {
+                SenderOutput::Send { link, message } => {
                     let Some(&socket) = self.links.get(&link) else { continue };
-                    let frame = codec::encode(&message);
-                    let frames: &[&[u8]] = match &payload {
-                        Some(payload) => &[&frame, payload],
-                        None => &[&frame],
-                    };
+                    let frames = payload::encode(&message);
                     // What cannot be sent is found missing at the next HELLO.
-                    if event_loop.send(socket, frames).is_ok() {
-                        self.sender.count_message(frames.iter().map(|frame| frame.len()).sum());
+                    if event_loop.send(socket, frames.iter()).is_ok() {
+                        self.sender.count_message(frames.bytes());
                     }
                 }
                 SenderOutput::Request { link, body } => {
                     let socket = self.links.get(&link);
-                    let sent = socket.map(|&socket| event_loop.send(socket, &[b"", &body]));
+                    let sent = socket.map(|&socket| event_loop.send(socket, [&b""[..], &body]));
                     if sent != Some(Ok(())) {
                         self.sender.handle_unsent(now, link);
                     }

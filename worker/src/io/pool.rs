@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 use serde::de::DeserializeOwned;
 use svcmap_proto::codec::{self, ValueError};
@@ -24,7 +25,7 @@ pub(super) type Handler = dyn Fn(&Job) -> Result<Vec<u8>, HandlerError> + Send +
 /// A job as its handler sees it.
 #[derive(Debug)]
 pub struct Job {
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Bytes,
     pub(super) key: Arc<InstanceKey>,
     pub(super) arrived_at: Timestamp,
     pub(super) deadline: Option<Timestamp>,

@@ -15,6 +15,7 @@ use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
+use svcmap_proto::payload;
 use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -321,12 +322,12 @@ impl Serving {
                     }
                 }
                 ServerOutput::Reply { to, body } => self.reply(event_loop, &to, &body),
-                ServerOutput::Outcome { to, sender, header, payload } => {
-                    let (number, is_granted) = (header.number, header.grant.is_some());
-                    let frame = codec::encode(&FromWorker::Outcome(header));
-                    let frames: [&[u8]; 3] = [&to.0, &frame, &payload];
+                ServerOutput::Outcomes { to, sender, batch } => {
+                    let (number, is_granted) = (batch.first_number, batch.grant.is_some());
+                    let frames = payload::encode(&FromWorker::Outcomes(batch));
+                    let frames = std::iter::once(&to.0[..]).chain(frames.iter());
                     let Some(server) = &mut self.server else { continue };
-                    match event_loop.send(self.listener.socket, &frames) {
+                    match event_loop.send(self.listener.socket, frames) {
                         Ok(()) => {}
                         Err(SendError::Full) => {
                             server.handle_blocked(now, sender, number, is_granted);
@@ -367,7 +368,7 @@ impl Serving {
 
     /// Replies to a client; nobody wants it if that is gone or reads nothing.
     fn reply(&self, event_loop: &mut EventLoop, to: &Envelope, body: &[u8]) {
-        let _ = event_loop.send(self.listener.socket, &to.around(body));
+        let _ = event_loop.send(self.listener.socket, to.around(body));
     }
 
     /// Answers a sender.
@@ -379,7 +380,7 @@ impl Serving {
         message: &FromWorker,
     ) {
         let frame = codec::encode(message);
-        let sent = event_loop.send(self.listener.socket, &[&to.0, &frame]);
+        let sent = event_loop.send(self.listener.socket, [&to.0[..], &frame]);
         match (sent, &mut self.server) {
             (Err(SendError::Unreachable), Some(server)) => server.handle_gone(now, to),
             (Err(SendError::Full), Some(server)) => server.handle_unread(now, to, message),

@@ -41,6 +41,8 @@ impl Link {
 
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = now;
+        self.flush();
         if self.ended_at.is_some_and(|at| at <= now) {
             self.close(Closing::Gone, Cause::PeerEnded);
         }
@@ -103,7 +105,7 @@ impl Link {
         self.pings += 1;
         (self.pinged_at, self.spoke_at) = (now, now);
         let received_outcomes = self.receipts.acknowledge();
-        self.outputs.push_back(LinkOutput::Send(ToWorker::Ping { received_outcomes }));
+        self.say(ToWorker::Ping { received_outcomes });
     }
 }
 
@@ -133,7 +135,7 @@ mod tests {
             load,
             forgotten: Vec::new(),
         };
-        link.handle_message(at(1), welcome, &[]);
+        link.handle_message(at(1), welcome);
         link
     }
 
@@ -142,8 +144,8 @@ mod tests {
         let mut link = welcomed();
         // Long after: nothing was owed meanwhile, so nobody is asked at once.
         link.assign(at(5000), unclaimed(attempt(1), at(9000), 0));
-        assert_eq!(link.poll_timeout(), Some(at(5100)));
         while link.poll_output().is_some() {}
+        assert_eq!(link.poll_timeout(), Some(at(5100)));
         link.handle_timeout(at(5050));
         assert_eq!(link.poll_output(), None);
         link.handle_timeout(at(5100));
@@ -155,10 +157,10 @@ mod tests {
     fn who_is_turned_away_goes_elsewhere_as_nothing_of_it_can_be_there() {
         let mut link = welcomed();
         link.assign(at(2), unclaimed(attempt(1), at(9000), 0));
-        link.handle_message(at(3), FromWorker::HelloWanted, &[]);
+        link.handle_message(at(3), FromWorker::HelloWanted);
         link.assign(at(3), unclaimed(attempt(2), at(9000), 0));
         while link.poll_output().is_some() {}
-        link.handle_message(at(4), FromWorker::TurnedAway, &[]);
+        link.handle_message(at(4), FromWorker::TurnedAway);
         let outputs: Vec<_> = std::iter::from_fn(|| link.poll_output()).collect();
         let expected = [
             LinkOutput::NeverSeen(attempt(1)),
@@ -179,7 +181,7 @@ mod tests {
             // Grants, say, for jobs that wait at this sender.
             if now % 30 == 0 {
                 let pong = FromWorker::Pong { received_jobs: 1, load: Load::default() };
-                link.handle_message(at(now), pong, &[]);
+                link.handle_message(at(now), pong);
             }
             if link.poll_timeout().is_some_and(|due| due <= at(now)) {
                 link.handle_timeout(at(now));
@@ -198,7 +200,7 @@ mod tests {
         let mut link = welcomed();
         assert!(link.is_usable());
         let draining = Load { state: State::Draining, ..Load::default() };
-        link.handle_message(at(2), FromWorker::Pong { received_jobs: 0, load: draining }, &[]);
+        link.handle_message(at(2), FromWorker::Pong { received_jobs: 0, load: draining });
         assert!(!link.is_usable() && link.is_draining());
         link.close(Closing::Idle, Cause::PeerSilent);
         link.reopen(at(3));
@@ -224,7 +226,6 @@ mod tests {
         link.handle_message(
             at(50_000),
             FromWorker::Pong { received_jobs: 1, load: Load::default() },
-            &[],
         );
         link.handle_suspension(at(50_000), ms(49_900));
         // The worker has not heard it for so long.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, OfferId, OfferedSlot, ToWorker, Verdict};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::SenderId;
@@ -42,7 +43,7 @@ pub enum LinkOutput {
         /// How.
         verdict: Verdict,
         /// Result or error.
-        payload: Vec<u8>,
+        payload: Bytes,
         /// How long it was under way, there and back.
         journey: Duration,
     },

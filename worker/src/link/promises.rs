@@ -40,13 +40,10 @@ impl Link {
         self.promises.credits.iter().any(|credit| credit.expires_at > now && credit.bytes >= bytes)
     }
 
-    /// How many credits have not lapsed, and how many of these a job of so many bytes can claim; but
-    /// for the one that a job of `claimed` bytes claims before.
-    pub fn credits(&self, now: Timestamp, bytes: usize, claimed: Option<usize>) -> (u32, u32) {
-        let stand = || self.promises.credits.iter().filter(|credit| credit.expires_at > now);
-        let first = claimed.and_then(|claimed| stand().position(|credit| credit.bytes >= claimed));
-        let others = stand().enumerate().filter(|(index, _)| Some(*index) != first);
-        others.fold((0, 0), |(all, enough), (_, credit)| {
+    /// How many credits have not lapsed, and how many of these a job of so many bytes can claim.
+    pub fn credits(&self, now: Timestamp, bytes: usize) -> (u32, u32) {
+        let stand = self.promises.credits.iter().filter(|credit| credit.expires_at > now);
+        stand.fold((0, 0), |(all, enough), credit| {
             (all + 1, enough + u32::from(credit.bytes >= bytes))
         })
     }
@@ -73,12 +70,12 @@ impl Link {
         self.promises.demand = demand;
         // While HELLO is on its way, this follows it.
         if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Ask(demand)));
+            self.say(ToWorker::Ask(demand));
         }
     }
 
     /// The job of that number tells the worker how many credits are wanted.
-    pub(super) fn set_share(&mut self, share: u32, number: u64) {
+    pub(super) fn told_share(&mut self, share: u32, number: u64) {
         let before = std::mem::replace(&mut self.promises.demand.share, share);
         if share > 0 {
             self.promises.told_in = None;
@@ -107,7 +104,7 @@ impl Link {
         self.void_promises();
         let demand = self.promises.demand;
         if demand.share > 0 {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Ask(demand)));
+            self.say(ToWorker::Ask(demand));
         }
     }
 
@@ -141,21 +138,21 @@ impl Link {
         // One that has lapsed at the worker as well would be taken for the next one.
         self.promises.credits.retain(|credit| credit.expires_at > now);
         if self.phase == Phase::Ready && self.promises.credits.pop_front().is_some() {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Return(Claim::Credit)));
+            self.say(ToWorker::Return(Claim::Credit));
         }
     }
 
     /// No job here has use for any promise of the worker.
     pub fn return_promises(&mut self, now: Timestamp) {
         self.ask(Demand::default());
-        let unused = self.credits(now, 0, None).0;
+        let unused = self.credits(now, 0).0;
         (0..unused).for_each(|_| self.handle_recall(now));
     }
 
     /// No job here has use for what was passed on.
     pub fn return_offer(&mut self, offer: OfferId) {
         if self.phase == Phase::Ready {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Return(Claim::Offer(offer))));
+            self.say(ToWorker::Return(Claim::Offer(offer)));
         }
     }
 
@@ -163,7 +160,7 @@ impl Link {
     pub fn offer(&mut self, slot: OfferedSlot) -> bool {
         let is_ready = self.phase == Phase::Ready;
         if is_ready {
-            self.outputs.push_back(LinkOutput::Send(ToWorker::Offer(slot)));
+            self.say(ToWorker::Offer(slot));
         }
         is_ready
     }

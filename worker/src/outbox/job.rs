@@ -1,8 +1,8 @@
 //! A job as it is submitted, waits, and goes to a worker.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
@@ -19,7 +19,7 @@ pub struct JobSpec {
     /// Only this instance.
     pub instance: Option<Name>,
     /// What the handler gets.
-    pub payload: Arc<Vec<u8>>,
+    pub payload: Bytes,
     /// By when there is an outcome, from submission; `None`: when it ends.
     pub deadline: Option<Duration>,
     /// How long it may wait for a worker with room, from submission; zero: refuse at once. `None`: as
@@ -50,7 +50,7 @@ impl Lane {
 }
 
 /// The first job of a lane, as it goes to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {
     /// Under which attempt.
     pub attempt: AttemptId,
@@ -62,8 +62,8 @@ pub struct Assigned {
     pub submitted_at: Timestamp,
     /// How often it may be handed over.
     pub moves_left: u8,
-    /// Size of its payload.
-    pub payload_bytes: usize,
+    /// What the handler gets.
+    pub payload: Bytes,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
 }

@@ -16,7 +16,7 @@ fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
     JobSpec {
         service: name("resize"),
         instance: None,
-        payload: Arc::new(vec![1]),
+        payload: vec![1].into(),
         deadline: Some(ms(deadline_ms)),
         run_limit: None,
         hold: Some(ms(hold_ms)),
@@ -143,7 +143,7 @@ proptest! {
                             job.tries += u32::from(!matches!(verdict, Verdict::HandedOver(_)));
                             job.may_have_run |= *verdict == Verdict::Abandoned;
                         }
-                        outbox.handle_ended(now, attempt, verdict, &key(), Vec::new());
+                        outbox.handle_ended(now, attempt, verdict, &key(), Bytes::new());
                     }
                 }
                 Step::NeverSeen(which) => {
@@ -337,9 +337,9 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
         let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
         assert_eq!(attempt, AttemptId { job: 1, attempt: tries });
         let rejected = Verdict::Rejected(Reason::Full);
-        outbox.handle_ended(at(1), attempt, &rejected, &key(), Vec::new());
+        outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
         // An answer to an attempt that is over means nothing.
-        outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Vec::new());
+        outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Bytes::new());
     }
     let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
     assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, TRIES_MAX));
@@ -352,11 +352,11 @@ fn whoever_drains_does_not_use_up_a_jobs_tries() {
     for _ in 0..3 * TRIES_MAX {
         let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
         let rejected = Verdict::Rejected(Reason::Draining);
-        outbox.handle_ended(at(1), attempt, &rejected, &key(), Vec::new());
+        outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
         assert_eq!(settled(&mut outbox), []);
     }
     let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
-    outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Vec::new());
+    outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Bytes::new());
     assert!(matches!(settled(&mut outbox)[..], [(JobId(1), Outcome::Done(_))]));
 }
 
@@ -400,7 +400,7 @@ fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
             outbox.handle_passed_on(attempt);
         }
         let full = Verdict::Rejected(Reason::Full);
-        outbox.handle_ended(at(1), attempt, &full, &key, Vec::new());
+        outbox.handle_ended(at(1), attempt, &full, &key, Bytes::new());
     };
     for _ in 0..3 {
         assert!(outbox.takes_offers(JobId(1)));

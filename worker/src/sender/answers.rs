@@ -18,22 +18,20 @@ impl Sender {
         let key = state.link.key().clone();
         match output {
             LinkOutput::Send(message) => {
-                let payload = match &message {
-                    ToWorker::Job(header) => {
-                        self.statistics.peer(&key).sent += 1;
-                        self.outbox.payload(JobId(header.attempt.job)).cloned()
-                    }
-                    _ => None,
-                };
+                if let ToWorker::Jobs(batch) = &message {
+                    self.statistics.peer(&key).sent += batch.jobs.len() as u64;
+                }
                 let Some(rep) = &mut state.rep else {
-                    let output = SenderOutput::Send { link: number, message, payload };
-                    return self.outputs.push_back(output);
+                    return self.outputs.push_back(SenderOutput::Send { link: number, message });
                 };
                 let member = self.peers.is_member(&key, state.link.incarnation());
                 if let Some(answer) = rep.handle_message(now, &message, member) {
-                    state.link.handle_message(now, answer, &[]);
-                } else if let Some(body) = payload {
-                    self.outputs.push_back(SenderOutput::Request { link: number, body });
+                    state.link.handle_message(now, answer);
+                } else if let ToWorker::Jobs(batch) = message {
+                    // It is given one at a time.
+                    let bodies = batch.jobs.into_iter().map(|job| job.payload.into_bytes());
+                    let request = |body| SenderOutput::Request { link: number, body };
+                    self.outputs.extend(bodies.map(request));
                 }
             }
             // A worker of the JSON dialect tells none: see `handle_link_reply`.

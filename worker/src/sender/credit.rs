@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Reason};
 use svcmap_proto::load::{State, better_of_two};
 use svcmap_proto::names::{InstanceKey, Name};
@@ -124,7 +125,7 @@ impl Sender {
 
     /// Whether each worker has said that it does not take payloads as large as that job's.
     fn is_too_large(&self, id: JobId, instances: &[InstanceKey]) -> bool {
-        let bytes = self.outbox.payload(id).map_or(0, |payload| payload.len());
+        let bytes = self.outbox.payload(id).map_or(0, Bytes::len);
         let takes = |key: &InstanceKey| {
             let member = self.peers.member(key);
             let number = member.and_then(|member| self.links.number(key, member.life));
@@ -239,7 +240,7 @@ impl Sender {
     ) -> Option<InstanceKey> {
         let pace = self.pace(&lane.service);
         let first = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
-        let bytes = first.map_or(0, |payload| payload.len());
+        let bytes = first.map_or(0, Bytes::len);
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
             let key = &instances[index];
@@ -278,7 +279,7 @@ impl Sender {
         let share = self.asks.set(lane, number, share);
         let oldest = self.outbox.first(lane);
         let since = oldest.and_then(|id| self.outbox.submitted_at(id)).unwrap_or(now);
-        let bytes = oldest.and_then(|id| self.outbox.payload(id)).map_or(0, |p| p.len());
+        let bytes = oldest.and_then(|id| self.outbox.payload(id)).map_or(0, Bytes::len);
         let demand = Demand {
             share,
             waited_us: svcmap_proto::time::wire_us(now.since(since)),
@@ -290,17 +291,26 @@ impl Sender {
         }
     }
 
-    /// A job of the lane goes to that worker, on that claim and of so many bytes: how many credits it
-    /// is asked for with it, those included that are there.
-    pub(super) fn share_after(
-        &mut self,
-        now: Timestamp,
-        lane: &Lane,
-        number: u64,
-        (claim, bytes): (Claim, usize),
-    ) -> u32 {
+    /// Jobs of the lane go to workers: with the last one each is told how many credits it is asked for,
+    /// those included that are there.
+    pub(super) fn tell_shares(&mut self, now: Timestamp, lane: &Lane) {
+        let mut given = std::mem::take(&mut self.given);
+        // Of each worker's only the last one counts.
+        while let Some((number, bytes)) = given.pop() {
+            given.retain(|(other, _)| *other != number);
+            let share = self.share_after(now, lane, number, bytes);
+            if let Some(state) = self.links.get_mut(number) {
+                state.link.set_share(share);
+            }
+        }
+        self.given = given;
+    }
+
+    /// How many credits are wanted of that worker, which has just been given a job of so many bytes,
+    /// those included that are there.
+    fn share_after(&mut self, now: Timestamp, lane: &Lane, number: u64, bytes: usize) -> u32 {
         let next = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
-        let next_bytes = next.map_or(0, |payload| payload.len());
+        let next_bytes = next.map_or(0, Bytes::len);
         let Some(state) = self.links.get(number) else { return 0 };
         if !self.identity.takes_credits || state.rep.is_some() {
             return 0;
@@ -312,8 +322,7 @@ impl Sender {
         if share == 0 && !self.asks.is_asked(number) {
             return 0;
         }
-        let claimed = (claim == Claim::Credit).then_some(bytes);
-        let (all, enough) = state.link.credits(now, next_bytes, claimed);
+        let (all, enough) = state.link.credits(now, next_bytes);
         let more = share.saturating_sub(enough);
         match self.asks.set(lane, number, more) {
             0 => 0,
@@ -335,7 +344,7 @@ impl Sender {
         let first = self.outbox.first(&lane);
         let is_wanted = first.is_some_and(|id| self.outbox.takes_offers(id))
             && job.is_none_or(|job| first == Some(job));
-        let bytes = first.and_then(|id| self.outbox.payload(id)).map_or(0, |p| p.len());
+        let bytes = first.and_then(|id| self.outbox.payload(id)).map_or(0, Bytes::len);
         let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
         let is_there = self.peers.is_member(&key, slot.incarnation);
         let usable = is_there.then(|| self.look(now, &key)).flatten();
@@ -348,6 +357,7 @@ impl Sender {
                 claimed_until: Some(now + lifetime),
             };
             if self.send(now, &lane, sending) {
+                self.tell_shares(now, &lane);
                 return;
             }
         }

@@ -59,8 +59,8 @@ fn credits_that_are_there_are_not_asked_for_a_second_time() {
     alone.see(at(0));
     alone.grant(at(1), 0, 3);
     let shares: Vec<_> = alone.jobs(at(1)).iter().map(|(_, job)| job.share).collect();
-    // Four wait, with two more credits at hand; then three, with one; then two.
-    assert_eq!(shares, [4, 3, 2]);
+    // Two wait once these are there, and all credits are used.
+    assert_eq!(shares, [2, 2, 2]);
     alone.grant(at(2), 0, 2);
     let shares: Vec<_> = alone.jobs(at(2)).iter().map(|(_, job)| job.share).collect();
     assert_eq!(shares, [0, 0]);
@@ -75,10 +75,10 @@ fn credits_that_are_too_small_do_not_stand_for_what_is_asked_for() {
     let grant = Grant { credits: 3, lifetime_ms: 1000, payload_bytes_max: 500 };
     let load = Load { slots: 4, concurrency: 1, ..Load::default() };
     let message = FromWorker::Grant { grant, received_jobs: 0, load };
-    alone.sender.handle_link_message(at(1), 0, message, b"");
+    alone.sender.handle_link_message(at(1), 0, message);
     let sent = alone.see(at(1));
     let job = sent.iter().find_map(|(_, message)| match message {
-        ToWorker::Job(header) => Some(header),
+        ToWorker::Jobs(batch) => Some(batch),
         _ => None,
     });
     // With that one, credits of its size would be asked for.
@@ -138,7 +138,7 @@ fn a_slot_that_could_not_be_used_leaves_its_job_with_somebody_to_ask() {
     submit(&mut alone, at(0), 0..1);
     let (link, _) = asks(&alone.see(at(0)))[0];
     // Of an instance that is not known here yet.
-    alone.sender.handle_link_message(at(1), link, FromWorker::Offered(slot(9, 1)), b"");
+    alone.sender.handle_link_message(at(1), link, FromWorker::Offered(slot(9, 1)));
     assert_eq!(asks(&alone.see(at(1))).len(), 1);
 }
 
@@ -150,7 +150,7 @@ fn a_closed_link_is_opened_again_only_after_its_end_was_told() {
     let (here, there) = (alone.links[&0], alone.links[&1]);
     // In one turn the connection to a worker breaks, and another one passes on a slot of it.
     alone.sender.handle_link_unwritable(at(1), there);
-    alone.sender.handle_link_message(at(1), here, FromWorker::Offered(slot(1, 1)), b"");
+    alone.sender.handle_link_message(at(1), here, FromWorker::Offered(slot(1, 1)));
     let outputs = std::iter::from_fn(|| alone.sender.poll_output(at(1)));
     let told: Vec<_> = outputs
         .filter_map(|output| match output {
@@ -178,9 +178,9 @@ fn no_word_of_a_worker_is_too_absurd() {
     for _ in 0..3 {
         let grant = Grant { credits: u32::MAX, lifetime_ms: u32::MAX, payload_bytes_max: 1000 };
         let message = FromWorker::Grant { grant, received_jobs: u64::MAX, load };
-        alone.sender.handle_link_message(at(1), 0, message, b"");
+        alone.sender.handle_link_message(at(1), 0, message);
         alone.see(at(1));
     }
-    let credits = alone.sender.links.get(0).map(|state| state.link.credits(at(1), 0, None).0);
+    let credits = alone.sender.links.get(0).map(|state| state.link.credits(at(1), 0).0);
     assert!(credits.is_some_and(|credits| credits <= crate::config::SLOTS_MAX));
 }

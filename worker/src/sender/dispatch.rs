@@ -66,12 +66,19 @@ impl Sender {
         let instances = self.instances(lane);
         if self.identity.takes_credits {
             self.spend(now, lane, &instances);
+            self.tell_shares(now, lane);
             self.ask(now, lane, &instances);
-            return;
+        } else {
+            self.follow_policy(now, lane, &instances);
+            self.given.clear();
         }
+    }
+
+    /// The same, to whom a policy without promises chooses.
+    fn follow_policy(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         while let Some(id) = self.outbox.first(lane) {
-            let able = self.able(now, id, &instances);
-            let instances = able.as_deref().unwrap_or(&instances);
+            let able = self.able(now, id, instances);
+            let instances = able.as_deref().unwrap_or(instances);
             let Some((key, age)) = self.choose(now, instances, id) else {
                 if self.is_misdirected(lane, id) {
                     self.outbox.refuse(now, id, Reason::NotJson);
@@ -121,32 +128,23 @@ impl Sender {
         let Sending { key, age, claim, claimed_until } = sending;
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
-        let share = self.share_after(now, lane, number, (claim, assigned.payload_bytes));
-        let Assigned {
-            attempt,
-            deadline,
-            run_limit,
-            submitted_at,
-            moves_left,
-            payload_bytes,
-            detached,
-        } = assigned;
+        let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, payload, detached } =
+            assigned;
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
         }
+        self.given.push((number, payload.len()));
         if let Some(state) = self.links.get_mut(number) {
-            let id = attempt;
             let attempt = Attempt {
-                id,
+                id: attempt,
                 deadline,
                 run_limit,
-                payload_bytes,
+                payload,
                 claim,
                 claimed_until,
                 moves_left,
                 submitted_at,
-                share,
                 detached,
             };
             state.link.assign(now, attempt);

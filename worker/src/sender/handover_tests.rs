@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use svcmap_proto::control::Entry;
-use svcmap_proto::jobs::{Claim, Grant, JobHeader, OfferedSlot, OutcomeHeader, Verdict};
+use svcmap_proto::jobs::{Claim, Grant, OfferedSlot, OutcomeBatch, OutcomeHeader, Verdict};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 
@@ -56,7 +56,7 @@ pub(super) fn spec(payload: &[u8]) -> JobSpec {
     JobSpec {
         service: service(),
         instance: None,
-        payload: Arc::new(payload.to_vec()),
+        payload: Bytes::copy_from_slice(payload),
         deadline: Some(ms(60_000)),
         run_limit: None,
         hold: None,
@@ -73,8 +73,8 @@ struct Node {
 
 /// What is on its way.
 enum Mail {
-    ToWorker { worker: usize, from: Connection, message: ToWorker, payload: Vec<u8> },
-    ToSender { to: Connection, message: FromWorker, payload: Vec<u8> },
+    ToWorker { worker: usize, from: Connection, message: ToWorker },
+    ToSender { to: Connection, message: FromWorker },
 }
 
 /// Senders, the first of which are those of the workers.
@@ -138,12 +138,12 @@ impl World {
         while self.mail.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, mail)) = self.mail.pop_front() else { break };
             match mail {
-                Mail::ToWorker { worker, from, message, payload } => {
-                    self.nodes[worker].server.handle_message(now, from, message, &payload);
+                Mail::ToWorker { worker, from, message } => {
+                    self.nodes[worker].server.handle_message(now, from, message);
                 }
-                Mail::ToSender { to, message, payload } => {
+                Mail::ToSender { to, message } => {
                     let (sender, link) = (to.0[0] as usize, to.0[1].into());
-                    self.senders[sender].handle_link_message(now, link, message, &payload);
+                    self.senders[sender].handle_link_message(now, link, message);
                 }
             }
         }
@@ -177,12 +177,11 @@ impl World {
                     node.running.push((now + service, task.id));
                 }
                 ServerOutput::Answer { to, message } => {
-                    let mail = Mail::ToSender { to, message, payload: Vec::new() };
-                    self.mail.push_back((due, mail));
+                    self.mail.push_back((due, Mail::ToSender { to, message }));
                 }
-                ServerOutput::Outcome { to, header, payload, .. } => {
-                    let (message, payload) = (FromWorker::Outcome(header), payload.to_vec());
-                    self.mail.push_back((due, Mail::ToSender { to, message, payload }));
+                ServerOutput::Outcomes { to, batch, .. } => {
+                    let message = FromWorker::Outcomes(batch);
+                    self.mail.push_back((due, Mail::ToSender { to, message }));
                 }
                 ServerOutput::Offer { slot, blind, way } => {
                     let (own, offer) = (worker_key(worker as u16), slot.offer);
@@ -211,15 +210,14 @@ impl World {
                     let worker = self.links[&(number, link)];
                     self.nodes[worker].server.handle_gone(now, &connection(number, link));
                 }
-                SenderOutput::Send { link, message, payload } => {
+                SenderOutput::Send { link, message } => {
                     let worker = self.links[&(number, link)];
-                    if let ToWorker::Job(header) = &message {
-                        self.guesses += u64::from(header.claim == Claim::Nothing);
+                    if let ToWorker::Jobs(batch) = &message {
+                        let guesses = batch.jobs.iter().filter(|job| job.claim == Claim::Nothing);
+                        self.guesses += guesses.count() as u64;
                     }
-                    let payload = payload.map(|payload| payload.to_vec()).unwrap_or_default();
                     let from = connection(number, link);
-                    let mail = Mail::ToWorker { worker, from, message, payload };
-                    self.mail.push_back((due, mail));
+                    self.mail.push_back((due, Mail::ToWorker { worker, from, message }));
                 }
                 SenderOutput::Declined(offer) => {
                     self.nodes[number].server.handle_no_taker(offer);
@@ -274,7 +272,7 @@ fn offers_of_slots_that_nobody_has_promised_cost_a_hop_but_no_outcome() {
     let (first, forger) = (world.nodes.len(), world.senders.len() - 1);
     let from = |worker| connection(forger, 200 + worker as u64);
     let tell = |world: &mut World, worker: usize, message| {
-        let mail = Mail::ToWorker { worker, from: from(worker), message, payload: Vec::new() };
+        let mail = Mail::ToWorker { worker, from: from(worker), message };
         world.mail.push_back((world.now, mail));
     };
     for worker in 0..first {
@@ -370,7 +368,7 @@ impl Alone {
                         load: Load { slots: 4, concurrency: 1, ..Load::default() },
                         forgotten: Vec::new(),
                     };
-                    self.sender.handle_link_message(now, link, welcome, b"");
+                    self.sender.handle_link_message(now, link, welcome);
                 }
                 SenderOutput::Send { link, message, .. } => sent.push((link, message)),
                 SenderOutput::Settled { job, outcome: Outcome::Refused(refusal) } => {
@@ -386,15 +384,12 @@ impl Alone {
         *self.links.iter().find(|(_, other)| **other == link).unwrap().0
     }
 
-    pub(super) fn jobs(&mut self, now: Timestamp) -> Vec<(u64, JobHeader)> {
-        let job = |(link, message)| match message {
-            ToWorker::Job(header) => Some((link, header)),
-            _ => None,
-        };
-        self.see(now).into_iter().filter_map(job).collect()
+    pub(super) fn jobs(&mut self, now: Timestamp) -> Vec<(u64, Sent)> {
+        let jobs = |(link, message)| Sent::all(message).into_iter().map(move |job| (link, job));
+        self.see(now).into_iter().flat_map(jobs).collect()
     }
 
-    fn end(&mut self, now: Timestamp, link: u64, number: u64, job: &JobHeader, verdict: Verdict) {
+    fn end(&mut self, now: Timestamp, link: u64, number: u64, job: &Sent, verdict: Verdict) {
         let load = Load { slots: 4, concurrency: 1, ..Load::default() };
         self.end_at(now, link, number, job, verdict, load);
     }
@@ -405,27 +400,26 @@ impl Alone {
         now: Timestamp,
         link: u64,
         number: u64,
-        job: &JobHeader,
+        job: &Sent,
         verdict: Verdict,
         load: Load,
     ) {
-        let header = OutcomeHeader {
-            number,
-            attempt: job.attempt,
-            verdict,
+        let (here_us, payload) = Default::default();
+        let batch = OutcomeBatch {
+            first_number: number,
             received_jobs: job.number,
             load,
-            here_us: 0,
             grant: None,
+            outcomes: vec![OutcomeHeader { attempt: job.attempt, verdict, here_us, payload }],
         };
-        self.sender.handle_link_message(now, link, FromWorker::Outcome(header), b"");
+        self.sender.handle_link_message(now, link, FromWorker::Outcomes(batch));
     }
 
     pub(super) fn grant(&mut self, now: Timestamp, link: u64, credits: u32) {
         let grant = Grant { credits, lifetime_ms: 1000, payload_bytes_max: 1000 };
         let load = Load { slots: 4, concurrency: 1, ..Load::default() };
         let message = FromWorker::Grant { grant, received_jobs: 0, load };
-        self.sender.handle_link_message(now, link, message, b"");
+        self.sender.handle_link_message(now, link, message);
     }
 }
 
@@ -473,12 +467,13 @@ fn a_slot_that_was_passed_on_is_claimed_by_who_waits_and_else_given_back() {
     alone.grant(at(1), here, 1);
     assert_eq!(alone.jobs(at(1)).len(), 1);
     for offer in 1..=2 {
-        alone.sender.handle_link_message(at(2), here, FromWorker::Offered(slot(1, offer)), b"");
+        alone.sender.handle_link_message(at(2), here, FromWorker::Offered(slot(1, offer)));
     }
     let sent = alone.see(at(2));
-    let [(job_to, ToWorker::Job(job)), (back_to, ToWorker::Return(back))] = &sent[..] else {
+    let [(job_to, ToWorker::Jobs(batch)), (back_to, ToWorker::Return(back))] = &sent[..] else {
         panic!("{sent:?}");
     };
+    let job = &batch.jobs[0];
     assert_eq!((*job_to, job.attempt.job, *back_to), (there, 2, there));
     assert_eq!((job.claim, *back), (Claim::Offer(OfferId(1)), Claim::Offer(OfferId(2))));
 }

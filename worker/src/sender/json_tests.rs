@@ -76,7 +76,7 @@ impl Scene {
         let spec = JobSpec {
             service: name("resize"),
             instance: None,
-            payload: Arc::new(payload.to_vec()),
+            payload: Bytes::copy_from_slice(payload),
             deadline: Some(ms(2000)),
             run_limit: None,
             hold: Some(ms(500)),
@@ -372,7 +372,7 @@ fn one_that_a_job_is_meant_for_gets_it_however_many_there_are() {
         let spec = JobSpec {
             service: name("resize"),
             instance: Some(name(&format!("j-{number}"))),
-            payload: Arc::new(b"{}".to_vec()),
+            payload: b"{}"[..].into(),
             deadline: Some(ms(2000)),
             run_limit: None,
             hold: None,

@@ -49,7 +49,7 @@ fn a_job_that_could_not_be_started_is_not_tried_there_again_while_there_are_othe
     alone.end_at(at(2), first, 1, &job, cannot_start.clone(), FREE);
     // However often it offers itself.
     alone.grant(at(3), first, 3);
-    assert_eq!(alone.jobs(at(3)), []);
+    assert!(alone.jobs(at(3)).is_empty());
     let other = 1 - first;
     alone.sender.handle_timeout(at(50));
     alone.see(at(50));
@@ -98,7 +98,7 @@ fn who_is_set_aside_is_not_asked_and_its_promises_are_void() {
     assert_eq!(links.len(), 2);
     let aside = Load { state: State::Failing, ..FREE };
     let pong = FromWorker::Pong { received_jobs: 0, load: aside };
-    alone.sender.handle_link_message(at(1), links[0], pong, b"");
+    alone.sender.handle_link_message(at(1), links[0], pong);
     assert!(!asked(&mut alone, at(1)).contains(&links[0]));
     for now in 2..200 {
         alone.sender.handle_timeout(at(now));

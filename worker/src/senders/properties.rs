@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{at, attempt, header, ms};
+use crate::testing::{at, attempt, job, ms};
 
 const SENDERS: usize = 5;
 
@@ -142,9 +142,9 @@ impl Model {
                 }
                 // Who was forgotten or replaced is to say HELLO, and the job was not seen.
                 if self.senders.sender(now, &on) == Some(id(whose)) {
-                    let mut header = header(peer.last_number, attempt, 5000);
-                    header.received_outcomes = peer.received_outcomes;
-                    prop_assert!(self.senders.handle_job(id(whose), &header));
+                    let mut job = job(peer.last_number, attempt, 5000);
+                    job.received_outcomes = peer.received_outcomes;
+                    prop_assert_eq!(self.senders.handle_jobs(id(whose), &job.batch()), 0);
                     self.came.insert((whose, attempt));
                     peer.here.push_back((attempt, deadline));
                 }
@@ -153,7 +153,7 @@ impl Model {
                 let Some((attempt, deadline)) = self.peers[whose].here.pop_front() else {
                     return Ok(());
                 };
-                let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes]);
+                let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
                 let ended = Ended { verdict, here, payload, wanted_until: deadline.max(now) };
                 prop_assert!(self.senders.senders.contains_key(&id(whose)), "it has a job here");
                 self.senders.push(id(whose), attempt, ended);
@@ -163,14 +163,17 @@ impl Model {
                     let whose = delivery.sender.0 as usize;
                     let peer = &mut self.peers[whose];
                     if peer.connection.as_ref() != Some(&delivery.to) {
-                        self.senders.handle_unreachable(delivery.sender, delivery.number);
+                        self.senders.handle_unreachable(delivery.sender, delivery.first_number);
                         continue;
                     }
-                    prop_assert!(delivery.number > peer.received_outcomes, "{delivery:?}");
-                    peer.received_outcomes = delivery.number;
-                    peer.open.retain(|_, (attempt, _)| *attempt != delivery.attempt);
+                    prop_assert!(delivery.first_number > peer.received_outcomes, "{delivery:?}");
+                    let last = delivery.first_number + delivery.outcomes.len() as u64 - 1;
+                    peer.received_outcomes = last;
+                    for outcome in delivery.outcomes {
+                        peer.open.retain(|_, (attempt, _)| *attempt != outcome.attempt);
+                    }
                     if says {
-                        self.senders.acknowledge(delivery.sender, delivery.number);
+                        self.senders.acknowledge(delivery.sender, last);
                     }
                 }
             }

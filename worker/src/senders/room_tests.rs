@@ -1,7 +1,7 @@
 //! Room for one more sender.
 
 use super::*;
-use crate::testing::{at, attempt, header};
+use crate::testing::{self, at, attempt};
 
 /// A connection of its own for each sender, unless said otherwise.
 fn connection(number: u32) -> Connection {
@@ -32,11 +32,11 @@ fn knows(senders: &Senders, number: u32) -> bool {
 
 /// A job of that sender comes.
 fn job(senders: &mut Senders, number: u32) {
-    assert!(senders.handle_job(id(number), &header(1, attempt(1), 1000)));
+    assert_eq!(senders.handle_jobs(id(number), &testing::job(1, attempt(1), 1000).batch()), 0);
 }
 
 fn end(senders: &mut Senders, number: u32, bytes: usize) {
-    let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes]);
+    let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
     let ended = Ended { verdict, here, payload, wanted_until: at(9000) };
     senders.push(id(number), attempt(1), ended);
 }
@@ -115,7 +115,7 @@ fn who_may_ask_for_an_outcome_that_was_dropped_stays_until_it_can_no_more() {
 
 /// Another one, which stays.
 fn job_again(senders: &mut Senders, number: u32) {
-    assert!(senders.handle_job(id(number), &header(2, attempt(2), 1000)));
+    assert_eq!(senders.handle_jobs(id(number), &testing::job(2, attempt(2), 1000).batch()), 0);
 }
 
 #[test]

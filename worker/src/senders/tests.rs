@@ -15,7 +15,7 @@ fn greet(senders: &mut Senders, hello: &SenderHello) {
 }
 
 fn end(senders: &mut Senders, job: u64, bytes: usize) {
-    let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes]);
+    let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
     senders.push(SENDER, attempt(job), Ended { verdict, here, payload, wanted_until: at(9000) });
 }
 
@@ -26,8 +26,8 @@ fn the_newest_result_is_sent_however_large_it_is() {
     for job in 1..=2 {
         end(&mut senders, job, 500);
     }
-    let sent = senders.poll_delivery().map(|delivery| delivery.attempt);
-    assert_eq!(sent, Some(attempt(2)));
+    let sent = senders.poll_delivery().unwrap();
+    assert_eq!((sent.outcomes.len(), sent.outcomes[0].attempt), (1, attempt(2)));
     assert!(senders.poll_delivery().is_none() && senders.retained_bytes == 500);
 }
 
@@ -37,7 +37,7 @@ fn a_sender_that_acknowledges_more_than_anybody_can_have_sent_is_served() {
     greet(&mut senders, &hello(1, u64::MAX));
     for job in 1..=2 {
         end(&mut senders, job, 1);
-        assert!(senders.poll_delivery().is_some_and(|sent| sent.attempt == attempt(job)));
+        assert!(senders.poll_delivery().is_some_and(|sent| sent.outcomes[0].attempt == attempt(job)));
         senders.acknowledge(SENDER, u64::MAX);
     }
     greet(&mut senders, &hello(2, u64::MAX));
@@ -53,7 +53,7 @@ fn a_sender_is_sent_no_more_than_it_acknowledges_within_a_window() {
     greet(&mut senders, &hello(1, 0));
     (1..=10).for_each(|job| end(&mut senders, job, 1 << 20));
     let sent = |senders: &mut Senders| -> Vec<u64> {
-        std::iter::from_fn(|| senders.poll_delivery()).map(|sent| sent.number).collect()
+        std::iter::from_fn(|| senders.poll_delivery()).map(|sent| sent.first_number).collect()
     };
     assert_eq!(sent(&mut senders), [1, 2, 3, 4]);
     // One that could not be sent after all makes room for itself.

@@ -30,15 +30,15 @@ impl Scene {
         scene.say(at(0), ToWorker::Hello(hello()));
         for number in 1..=4 {
             let detached = number == 4;
-            let job =
-                JobHeader { detached, moves_left: 3, ..header(number, attempt(number), 60_000) };
-            scene.say(at(number), ToWorker::Job(job));
+            let mut job = job(number, attempt(number), 60_000);
+            (job.detached, job.moves_left) = (detached, 3);
+            scene.say(at(number), job.message());
         }
         scene
     }
 
     pub(super) fn say(&mut self, now: Timestamp, message: ToWorker) {
-        self.server.handle_message(now, from(), message, b"");
+        self.server.handle_message(now, from(), message);
         self.act(now);
     }
 
@@ -52,8 +52,9 @@ impl Scene {
             match output {
                 ServerOutput::Start(task) => self.running = Some(task.id),
                 ServerOutput::Cancel(task) => self.cancelled.push(task),
-                ServerOutput::Outcome { header, .. } => {
-                    self.told.push((header.attempt, header.verdict));
+                ServerOutput::Outcomes { batch, .. } => {
+                    let told = |outcome: svcmap_proto::jobs::OutcomeHeader| (outcome.attempt, outcome.verdict);
+                    self.told.extend(batch.outcomes.into_iter().map(told));
                 }
                 _ => {}
             }
@@ -132,7 +133,7 @@ fn what_hello_names_no_more_is_dropped_at_once() {
     assert_eq!(scene.told, [], "nobody waits for it");
     // How that ends says nothing of the handler, who was told to stop.
     let task = scene.running.unwrap();
-    scene.server.handle_finished(at(10), task, Ending::NotStarted, b"killed".to_vec());
+    scene.server.handle_finished(at(10), task, Ending::NotStarted, &b"killed"[..]);
     scene.act(at(10));
     assert!(!scene.server.wants_verdict(at(10)));
     // The credits' books agree with the intake's.
@@ -146,7 +147,7 @@ fn who_has_given_up_all_it_had_here_makes_room_for_others() {
     for now in [11, 12] {
         assert!(scene.server.senders.has_jobs(SENDER), "one runs, and one is detached");
         let task = scene.running.take().expect("it runs");
-        scene.server.handle_finished(at(now), task, Ending::Done, Vec::new());
+        scene.server.handle_finished(at(now), task, Ending::Done, Bytes::new());
         scene.act(at(now));
     }
     assert!(!scene.server.senders.has_jobs(SENDER));
@@ -177,18 +178,18 @@ fn whoever_said_goodbye_may_come_back() {
     scene.say(at(11), ToWorker::Ping { received_outcomes: 0 });
     let again = SenderHello { connection: 2, ..hello() };
     scene.say(at(12), ToWorker::Hello(again));
-    scene.say(at(13), ToWorker::Job(header(5, attempt(5), 60_000)));
+    scene.say(at(13), job(5, attempt(5), 60_000).message());
     assert_eq!(scene.waiting(), [None, Some(attempt(5))]);
     // What ends now of before is nothing that it has here.
     for (now, job) in [(14, 1), (15, 4)] {
         let task = scene.running.take().expect("it runs");
-        scene.server.handle_finished(at(now), task, Ending::Done, Vec::new());
+        scene.server.handle_finished(at(now), task, Ending::Done, Bytes::new());
         scene.act(at(now));
         assert!(scene.server.senders.has_jobs(SENDER), "{job}");
     }
     assert_eq!(scene.told, []);
     let task = scene.running.take().expect("it runs");
-    scene.server.handle_finished(at(16), task, Ending::Done, Vec::new());
+    scene.server.handle_finished(at(16), task, Ending::Done, Bytes::new());
     scene.act(at(16));
     assert_eq!(scene.told, [(attempt(5), Verdict::Done)]);
     assert!(!scene.server.senders.has_jobs(SENDER));

@@ -47,7 +47,7 @@ impl Server {
 
     /// Takes a job, if there is room. One that comes while this instance is set aside was on its way:
     /// it goes elsewhere, if it can.
-    pub(super) fn admit(&mut self, now: Timestamp, arrival: Arrival<'_>) -> Result<TaskId, Reason> {
+    pub(super) fn admit(&mut self, now: Timestamp, arrival: Arrival) -> Result<TaskId, Reason> {
         if self.health.is_aside() && arrival.moves_left > 0 && !self.is_draining() {
             self.intake.count_rejected();
             return Err(Reason::NoCredit);

@@ -7,7 +7,7 @@ use crate::testing::*;
 /// The same, with a pinned job 5 at the end.
 fn scene() -> Scene {
     let mut scene = Scene::new();
-    scene.say(at(5), ToWorker::Job(header(5, attempt(5), 60_000)));
+    scene.say(at(5), job(5, attempt(5), 60_000).message());
     assert_eq!(scene.queued().len(), 4);
     scene
 }

@@ -50,7 +50,7 @@ fn original_jobs_are_taken_until_the_queue_is_full_and_end_in_silence() {
     let (replies, started) = outputs(&mut server, at(0));
     let expected = [(1, ACCEPTED), (2, ACCEPTED), (3, QUEUE_FULL)];
     assert_eq!(replies, expected.map(|(client, text)| (client, text.to_owned())));
-    assert_eq!(started[0].payload, br#"{"task":"t"}"#);
+    assert_eq!(started[0].payload[..], *br#"{"task":"t"}"#);
     // It has no deadline to speak of.
     server.handle_timeout(at(24 * 3_600_000));
     server.handle_finished(at(24 * 3_600_000), started[0].id, Ending::Done, b"1".to_vec());
@@ -154,7 +154,7 @@ fn a_drain_finishes_first_what_nobody_would_send_again() {
     let draining = r#"{"status":"error","message":"draining"}"#.to_owned();
     let done = r#"{"status":"done","result":1}"#.to_owned();
     assert_eq!(replies, [(5, draining), (1, done)]);
-    assert_eq!(started[0].payload, br#"{"task":3}"#);
+    assert_eq!(started[0].payload[..], *br#"{"task":3}"#);
     server.handle_timeout(at(101));
     let (replies, _) = outputs(&mut server, at(101));
     let refused = r#"{"status":"refused","reason":"draining","load":0.0}"#.to_owned();

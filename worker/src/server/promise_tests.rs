@@ -66,7 +66,7 @@ impl Scene {
     }
 
     fn say(&mut self, now: Timestamp, who: u8, message: ToWorker) {
-        self.server.handle_message(now, Connection(vec![who]), message, b"1");
+        self.server.handle_message(now, Connection(vec![who]), message);
     }
 
     fn greet(&mut self, now: Timestamp, who: u8) {
@@ -80,13 +80,13 @@ impl Scene {
     }
 
     /// The next job of a sender, on nothing, unless `change` says more.
-    fn job(&mut self, now: Timestamp, who: u8, change: impl FnOnce(&mut JobHeader)) {
+    fn job(&mut self, now: Timestamp, who: u8, change: impl FnOnce(&mut Sent)) {
         let number = self.sent.entry(who).or_default();
         *number += 1;
-        let mut header = header(*number, attempt(*number), 60_000);
-        header.moves_left = 3;
-        change(&mut header);
-        self.say(now, who, ToWorker::Job(header));
+        let mut job = job(*number, attempt(*number), 60_000);
+        (job.moves_left, job.payload) = (3, vec![1].into());
+        change(&mut job);
+        self.say(now, who, job.message());
     }
 
     fn offer(&mut self, now: Timestamp, who: u8, slot: OfferedSlot) {
@@ -94,7 +94,7 @@ impl Scene {
     }
 
     fn finish(&mut self, now: Timestamp, task: TaskId) {
-        self.server.handle_finished(now, task, Ending::Done, Vec::new());
+        self.server.handle_finished(now, task, Ending::Done, Bytes::new());
     }
 
     fn see(&mut self, now: Timestamp) -> Seen {
@@ -102,10 +102,12 @@ impl Scene {
         while let Some(output) = self.server.poll_output(now) {
             match output {
                 ServerOutput::Start(task) => seen.started.push(task.id),
-                ServerOutput::Outcome { to, header, .. } => {
+                ServerOutput::Outcomes { to, batch, .. } => {
                     let who = to.0[0];
-                    seen.ended.push((who, header.attempt.job, header.verdict));
-                    seen.granted.extend(header.grant.map(|grant| (who, grant.credits, true)));
+                    for outcome in batch.outcomes {
+                        seen.ended.push((who, outcome.attempt.job, outcome.verdict));
+                    }
+                    seen.granted.extend(batch.grant.map(|grant| (who, grant.credits, true)));
                 }
                 ServerOutput::Answer { to, message } => {
                     let who = to.0[0];
@@ -358,9 +360,10 @@ fn a_credit_for_the_next_job_is_enough_for_one_as_large_as_this() {
     let mut scene = Scene { server: Server::new(key(), LIFE, config), sent: BTreeMap::new() };
     scene.greet(at(0), 1);
     // It can go nowhere else, so it is granted although nobody knows how long jobs take.
-    let job = JobHeader { share: 1, moves_left: 0, ..header(1, attempt(1), 60_000) };
+    let mut job = job(1, attempt(1), 60_000);
+    (job.share, job.payload) = (1, vec![0; 300].into());
     let from = Connection(vec![1]);
-    scene.server.handle_message(at(0), from, ToWorker::Job(job), &[0; 300]);
+    scene.server.handle_message(at(0), from, job.message());
     let granted = std::iter::from_fn(|| scene.server.poll_output(at(0)));
     let granted = granted.filter_map(|output| match output {
         ServerOutput::Answer { message: FromWorker::Grant { grant, .. }, .. } => Some(grant),

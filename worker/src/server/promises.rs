@@ -1,5 +1,6 @@
 //! What a worker promises, and what it does with slots that its peers offer.
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, Verdict};
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
@@ -113,7 +114,7 @@ impl Server {
         self.end(
             now,
             origin,
-            Ended { verdict, here, payload: Vec::new(), wanted_until: wanted_until(now, deadline) },
+            Ended { verdict, here, payload: Bytes::new(), wanted_until: wanted_until(now, deadline) },
         );
     }
 

@@ -1,5 +1,6 @@
 //! What clients of the JSON dialect ask of a worker.
 
+use bytes::Bytes;
 use svcmap_proto::json::{Envelope, JsonError};
 use svcmap_proto::time::Timestamp;
 
@@ -42,7 +43,7 @@ impl Server {
         let origin = if waits { self.clients.next_origin() } else { Origin::Nobody };
         let arrival = Arrival {
             origin,
-            payload: &request.payload,
+            payload: Bytes::copy_from_slice(&request.payload),
             deadline: request.deadline.map(|deadline| now + deadline),
             run_limit: request.run_limit,
             moves_left: 0,

@@ -24,7 +24,7 @@ fn server_of(config: IntakeConfig) -> Server {
 /// What the link said of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Told {
-    Ended(Verdict, Vec<u8>),
+    Ended(Verdict, Bytes),
     NeverSeen,
     Lost,
 }
@@ -34,8 +34,8 @@ struct World {
     now: Timestamp,
     link: Link,
     server: Server,
-    to_worker: VecDeque<(ToWorker, Vec<u8>)>,
-    to_sender: VecDeque<(FromWorker, Vec<u8>)>,
+    to_worker: VecDeque<ToWorker>,
+    to_sender: VecDeque<FromWorker>,
     /// The connection that is up.
     connection: Option<Connection>,
     connections: u8,
@@ -104,17 +104,17 @@ impl World {
     }
 
     fn deliver_to_worker(&mut self) {
-        if let Some((message, payload)) = self.to_worker.pop_front()
+        if let Some(message) = self.to_worker.pop_front()
             && let Some(connection) = self.connection.clone()
         {
-            self.server.handle_message(self.now, connection, message, &payload);
+            self.server.handle_message(self.now, connection, message);
             self.act();
         }
     }
 
     fn deliver_to_sender(&mut self) {
-        if let Some((message, payload)) = self.to_sender.pop_front() {
-            self.link.handle_message(self.now, message, &payload);
+        if let Some(message) = self.to_sender.pop_front() {
+            self.link.handle_message(self.now, message);
             self.act();
         }
     }
@@ -122,7 +122,7 @@ impl World {
     fn finish(&mut self, which: usize) {
         if which < self.running.len() {
             let task = self.running.remove(which);
-            let result = attempt_of(task.origin).job.to_le_bytes().to_vec();
+            let result = Bytes::copy_from_slice(&attempt_of(task.origin).job.to_le_bytes());
             self.server.handle_finished(self.now, task.id, Ending::Done, result);
             self.act();
         }
@@ -167,7 +167,7 @@ impl World {
             match output {
                 LinkOutput::Send(message) => {
                     if self.connection.is_some() {
-                        self.to_worker.push_back((message, vec![1]));
+                        self.to_worker.push_back(message);
                     }
                 }
                 LinkOutput::Ended { attempt, verdict, payload, .. } => {
@@ -203,16 +203,16 @@ impl World {
                 | ServerOutput::Trusted => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
-                        self.to_sender.push_back((message, Vec::new()));
+                        self.to_sender.push_back(message);
                     } else {
                         self.server.handle_gone(self.now, &to);
                     }
                 }
-                ServerOutput::Outcome { to, sender, header, payload } => {
+                ServerOutput::Outcomes { to, sender, batch } => {
                     if self.connection.as_ref() == Some(&to) {
-                        self.to_sender.push_back((FromWorker::Outcome(header), payload.to_vec()));
+                        self.to_sender.push_back(FromWorker::Outcomes(batch));
                     } else {
-                        self.server.handle_unreachable(self.now, sender, header.number);
+                        self.server.handle_unreachable(self.now, sender, batch.first_number);
                     }
                 }
             }
@@ -397,7 +397,7 @@ fn answers(server: &mut Server, now: Timestamp) -> Vec<FromWorker> {
     std::iter::from_fn(|| server.poll_output(now))
         .filter_map(|output| match output {
             ServerOutput::Answer { message, .. } => Some(message),
-            ServerOutput::Outcome { header, .. } => Some(FromWorker::Outcome(header)),
+            ServerOutput::Outcomes { batch, .. } => Some(FromWorker::Outcomes(batch)),
             _ => None,
         })
         .collect()
@@ -411,16 +411,16 @@ fn server() -> (Server, Connection) {
 fn a_hello_to_somebody_else_learns_who_is_here() {
     let (mut server, from) = server();
     let other = SenderHello { incarnation: Incarnation(10), ..hello(Vec::new(), 1) };
-    server.handle_message(at(0), from.clone(), ToWorker::Hello(other), b"");
+    server.handle_message(at(0), from.clone(), ToWorker::Hello(other));
     assert_eq!(
         answers(&mut server, at(0)),
         [FromWorker::NotHere { key: key(), incarnation: LIFE }]
     );
     let ping = ToWorker::Ping { received_outcomes: 0 };
-    server.handle_message(at(0), from.clone(), ping, b"");
+    server.handle_message(at(0), from.clone(), ping);
     assert_eq!(answers(&mut server, at(0)), [FromWorker::HelloWanted]);
     let newer = SenderHello { oldest: 200, newest: 201, ..hello(Vec::new(), 1) };
-    server.handle_message(at(0), from, ToWorker::Hello(newer), b"");
+    server.handle_message(at(0), from, ToWorker::Hello(newer));
     let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
     assert_eq!(answers(&mut server, at(0)), [FromWorker::WrongVersion { oldest, newest }]);
 }
@@ -428,22 +428,22 @@ fn a_hello_to_somebody_else_learns_who_is_here() {
 #[test]
 fn a_result_that_its_sender_cannot_take_is_a_failure() {
     let (mut server, from) = server();
-    server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)), b"");
+    server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)));
     let (number, deadline_ms) = (1, 1000);
-    let job = header(number, attempt(1), deadline_ms);
-    server.handle_message(at(0), from, ToWorker::Job(job), b"");
+    let job = job(number, attempt(1), deadline_ms);
+    server.handle_message(at(0), from, job.message());
     let Some(ServerOutput::Start(task)) = server.poll_output(at(0)) else { panic!("no start") };
     server.handle_finished(at(1), task.id, Ending::Done, vec![0; 11]);
     let last = answers(&mut server, at(1)).pop();
-    let Some(FromWorker::Outcome(outcome)) = last else { panic!("{last:?}") };
-    assert_eq!(outcome.verdict, Verdict::Failed);
+    let Some(FromWorker::Outcomes(batch)) = last else { panic!("{last:?}") };
+    assert_eq!(batch.outcomes[0].verdict, Verdict::Failed);
 }
 
 #[test]
 fn a_sender_that_is_gone_or_silent_does_not_hold_up_a_drain() {
     for gone in [true, false] {
         let (mut server, from) = server();
-        server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)), b"");
+        server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)));
         server.drain(at(10), Duration::from_secs(10));
         server.handle_timeout(at(10));
         answers(&mut server, at(10));

@@ -265,7 +265,7 @@ mod tests {
 
     fn done(payload: &[u8]) -> Record {
         let by = InstanceKey { service: "s".parse().unwrap(), instance: "i".parse().unwrap() };
-        let reply = Reply { payload: payload.to_vec(), by };
+        let reply = Reply { payload: payload.to_vec().into(), by };
         Record::new("f.txt".to_owned(), Outcome::Done(reply))
     }
 

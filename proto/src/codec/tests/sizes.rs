@@ -3,7 +3,7 @@
 use super::*;
 
 /// Why decoding these messages fails, each of which has a list of so many of the shortest items.
-fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
+fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
     fn error<T: Message>(frame: Vec<u8>) -> Option<DecodeError> {
         decode::<T>(&frame).err()
     }
@@ -13,19 +13,21 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 6] {
     let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load} 0"), format!("0 0 {load} 0 0"));
     [
-        error::<ToWorker>(list("1 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
-        error::<FromWorker>(list(&format!("1 1 1 2 3 {load}"), "0 0", "")),
-        error::<ToMapper>(list("1 1 key life", "'tcp://h:1", &of_registration)),
-        error::<FromMapper>(list("1 7", "'a", "0 0 0")),
-        error::<Publication>(list("1 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),
-        error::<Publication>(list("1 2 0 0 0 0 0", "2 'a 0", "")),
+        error::<ToWorker>(list("2 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
+        error::<FromWorker>(list(&format!("2 1 1 2 3 {load}"), "0 0", "")),
+        error::<ToWorker>(list("2 1 1 0 0", "0 0 0 0 0 0 0 0 0", "")),
+        error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0", "")),
+        error::<ToMapper>(list("2 1 key life", "'tcp://h:1", &of_registration)),
+        error::<FromMapper>(list("2 7", "'a", "0 0 0")),
+        error::<Publication>(list("2 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),
+        error::<Publication>(list("2 2 0 0 0 0 0", "2 'a 0", "")),
     ]
 }
 
 #[test]
 fn every_list_has_its_limit() {
-    assert_eq!(errors_of_lists(LIST_MAX), [None; 6]);
-    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 6]);
+    assert_eq!(errors_of_lists(LIST_MAX), [None; 8]);
+    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 8]);
 }
 
 /// Tells of far more items than come.
@@ -56,7 +58,7 @@ fn a_list_takes_the_room_of_what_came_and_not_of_what_was_announced() {
     let many = std::iter::repeat_n(7_u64, left).inspect(|_| left -= 1);
     assert!(bounded_list::<_, u64>(value::SeqDeserializer::<_, value::Error>::new(many)).is_err());
     assert_eq!(left, LIST_MAX - 1, "it is not read to its end");
-    let of_names = [bytes("01 07"), encode(&u64::MAX).split_off(1)].concat();
+    let of_names = [bytes("02 07"), encode(&u64::MAX).split_off(1)].concat();
     assert_eq!(decode::<FromMapper>(&of_names), Err(DecodeError::Malformed));
 }
 

@@ -45,7 +45,7 @@ impl Outgoing {
                 self.sender.handle_link_unwritable(now, line.link);
             }
             Message::FromWorker(line, message) if self.is_open(line) => {
-                self.sender.handle_link_message(now, line.link, message, &[]);
+                self.sender.handle_link_message(now, line.link, message);
             }
             _ => {}
         }
@@ -98,7 +98,7 @@ impl Outgoing {
                         wire.is_open = false;
                     }
                 }
-                SenderOutput::Send { link, message, .. } => {
+                SenderOutput::Send { link, message } => {
                     if let Some(&Wire { worker, generation, is_open: true }) = self.wires.get(&link)
                     {
                         let message = Message::ToWorker(Line { link, generation }, message);

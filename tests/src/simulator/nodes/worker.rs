@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::control::{FromMapper, Registration};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::names::{Incarnation, SenderId};
@@ -94,7 +95,7 @@ impl WorkerNode {
                 self.server.decline(now, connection(from, line), slot.offer);
             }
             (_, Message::ToWorker(line, message)) => {
-                self.server.handle_message(now, connection(from, line), message, &[]);
+                self.server.handle_message(now, connection(from, line), message);
             }
             (Node::Sender(_), Message::Gone(line)) => self.handle_gone(from, line),
             (_, message) => {
@@ -114,7 +115,7 @@ impl WorkerNode {
 
     /// A handler ended.
     pub fn handle_finished(&mut self, now: Timestamp, task: TaskId, ending: Ending) {
-        self.server.handle_finished(now, task, ending, Vec::new());
+        self.server.handle_finished(now, task, ending, Bytes::new());
     }
 
     /// When something is due next.
@@ -161,17 +162,17 @@ impl WorkerNode {
                 ServerOutput::Answer { to, .. } if self.gone.contains(&to) => {
                     self.server.handle_gone(now, &to);
                 }
-                ServerOutput::Outcome { to, sender, header, .. } if self.gone.contains(&to) => {
-                    self.server.handle_unreachable(now, sender, header.number);
+                ServerOutput::Outcomes { to, sender, batch } if self.gone.contains(&to) => {
+                    self.server.handle_unreachable(now, sender, batch.first_number);
                 }
                 ServerOutput::Answer { to, message } => {
                     let (sender, line) = node_and_line(&to);
                     let message = Message::FromWorker(line, message);
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
-                ServerOutput::Outcome { to, header, .. } => {
+                ServerOutput::Outcomes { to, batch, .. } => {
                     let (sender, line) = node_and_line(&to);
-                    let message = Message::FromWorker(line, FromWorker::Outcome(header));
+                    let message = Message::FromWorker(line, FromWorker::Outcomes(batch));
                     effects.push(Effect::Send(sender, Box::new(message)));
                 }
                 ServerOutput::Start(task) => effects.push(Effect::Start(task)),

@@ -215,7 +215,7 @@ impl World {
         let due_at = match node {
             Node::Sender(sender) => self.senders[sender].poll_timeout(),
             Node::Worker(worker) => {
-                let on_the_way = waiting.iter().filter(|event| event.is_job()).count();
+                let on_the_way: usize = waiting.iter().map(Event::jobs).sum();
                 let jobs = self.workers[worker].jobs() + on_the_way;
                 self.ledger.damage.jobs_trapped = jobs as u64;
                 self.workers[worker].poll_timeout()

@@ -20,7 +20,7 @@ fn welcome(link: &mut Link, connection: u32) {
         load: Load::default(),
         forgotten: Vec::new(),
     };
-    link.handle_message(at(0), welcome, &[]);
+    link.handle_message(at(0), welcome);
 }
 
 fn ready() -> Link {
@@ -34,11 +34,11 @@ fn ready() -> Link {
 fn grant(link: &mut Link, now: Timestamp, credits: u32, payload_bytes_max: u32) {
     let grant = Grant { credits, lifetime_ms: 1000, payload_bytes_max };
     let load = Load::default();
-    link.handle_message(now, FromWorker::Grant { grant, received_jobs: 0, load }, &[]);
+    link.handle_message(now, FromWorker::Grant { grant, received_jobs: 0, load });
 }
 
 fn recall(link: &mut Link, now: Timestamp) -> Vec<ToWorker> {
-    link.handle_message(now, FromWorker::Recall, &[]);
+    link.handle_message(now, FromWorker::Recall);
     sent(link)
 }
 
@@ -122,10 +122,11 @@ fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_forgotten() {
     grant(&mut link, at(0), 2, 50);
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(5))]);
     // It owes an outcome, or the link would be closed.
-    link.assign(at(0), Attempt { share: 3, ..on_credit(1, 0) });
+    link.assign(at(0), on_credit(1, 0));
+    link.set_share(3);
+    sent(&mut link);
     link.handle_unwritable(at(1));
     assert!(!link.has_credits());
-    sent(&mut link);
     grant(&mut link, at(1), 1, 50);
     link.handle_writable(at(2));
     assert_eq!(sent(&mut link), [], "others were asked meanwhile");
@@ -143,7 +144,7 @@ fn a_worker_that_wants_to_be_greeted_again_has_promised_nothing() {
     grant(&mut link, at(0), 1, 50);
     link.ask(want(2));
     sent(&mut link);
-    link.handle_message(at(1), FromWorker::HelloWanted, &[]);
+    link.handle_message(at(1), FromWorker::HelloWanted);
     assert!(!link.has_credits());
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(2))]);
 }
@@ -193,7 +194,7 @@ fn a_worker_that_drains_or_is_gone_has_promised_nothing() {
     let mut link = ready();
     grant(&mut link, at(0), 1, 50);
     let load = Load { state: State::Draining, ..Load::default() };
-    link.handle_message(at(1), FromWorker::Pong { received_jobs: 0, load }, &[]);
+    link.handle_message(at(1), FromWorker::Pong { received_jobs: 0, load });
     assert!(!link.has_credits());
     let mut link = ready();
     grant(&mut link, at(0), 1, 50);
@@ -211,19 +212,23 @@ fn a_worker_that_drains_or_is_gone_has_promised_nothing() {
 #[test]
 fn what_was_granted_before_a_job_told_that_no_more_is_wanted_is_on_its_way() {
     let mut link = ready();
-    let job = |number, share| Attempt { share, ..on_credit(number, 0) };
+    let job = |link: &mut Link, number, share| {
+        link.assign(at(0), on_credit(number, 0));
+        link.set_share(share);
+        sent(link);
+    };
     link.ask(want(5));
-    link.assign(at(0), job(1, 3));
+    job(&mut link, 1, 3);
     assert!(!link.may_be_promised(), "it is asked for");
-    link.assign(at(0), job(2, 0));
-    link.assign(at(0), job(3, 0));
+    job(&mut link, 2, 0);
+    job(&mut link, 3, 0);
     for (received_jobs, may_be) in [(1, true), (2, false)] {
         let load = Load::default();
-        link.handle_message(at(1), FromWorker::Pong { received_jobs, load }, &[]);
+        link.handle_message(at(1), FromWorker::Pong { received_jobs, load });
         assert_eq!(link.may_be_promised(), may_be);
     }
     link.ask(want(1));
-    link.assign(at(2), job(4, 0));
+    job(&mut link, 4, 0);
     link.handle_unwritable(at(2));
     assert!(!link.may_be_promised(), "HELLO makes it void");
     let mut closed = ready();
@@ -250,8 +255,8 @@ fn a_slot_is_offered_and_returned_only_on_a_connection() {
     link.return_offer(OfferId(7));
     let returned = ToWorker::Return(Claim::Offer(OfferId(7)));
     assert_eq!(sent(&mut link), [ToWorker::Offer(slot.clone()), returned]);
-    link.handle_message(at(0), FromWorker::Offered(slot.clone()), &[]);
-    link.handle_message(at(0), FromWorker::Declined(OfferId(8)), &[]);
+    link.handle_message(at(0), FromWorker::Offered(slot.clone()));
+    link.handle_message(at(0), FromWorker::Declined(OfferId(8)));
     let told = [LinkOutput::Offered(slot), LinkOutput::Declined(OfferId(8))];
     assert_eq!(outputs(&mut link), told);
 }

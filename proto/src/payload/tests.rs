@@ -1,0 +1,77 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::jobs::{AttemptId, Claim, JobBatch, JobHeader};
+
+const SMALL_MAX: usize = limits::LARGE_BYTES - 1;
+
+fn job(number: usize, bytes: usize) -> JobHeader {
+    JobHeader {
+        attempt: AttemptId { job: number as u64, attempt: 1 },
+        deadline_ms: None,
+        run_limit_ms: None,
+        claim: Claim::Credit,
+        moves_left: 3,
+        waited_us: 0,
+        detached: false,
+        payload: vec![number as u8; bytes].into(),
+    }
+}
+
+fn batch(sizes: &[usize]) -> ToWorker {
+    let jobs = sizes.iter().enumerate().map(|(number, bytes)| job(number, *bytes)).collect();
+    ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs })
+}
+
+/// All frames but the message's own.
+fn others(frames: &Frames) -> Vec<Bytes> {
+    let small = frames.small.clone().map(Bytes::from);
+    small.into_iter().chain(frames.large.iter().cloned()).collect()
+}
+
+#[test]
+fn small_payloads_share_a_frame_and_large_ones_have_their_own() {
+    let frames = encode(&batch(&[3, limits::LARGE_BYTES, 0, SMALL_MAX, 9000]));
+    assert_eq!(frames.small.map(|small| small.len()), Some(3 + SMALL_MAX));
+    let large: Vec<_> = frames.large.iter().map(Bytes::len).collect();
+    assert_eq!(large, [limits::LARGE_BYTES, 9000]);
+}
+
+#[test]
+fn a_message_without_payloads_is_one_frame() {
+    let ping = ToWorker::Ping { received_outcomes: 1 };
+    let frames = encode(&ping);
+    assert_eq!((&frames.small, &frames.large), (&None, &Vec::new()));
+    assert_eq!(decode::<ToWorker>(&frames.message, []), Ok(ping));
+    let more = decode::<ToWorker>(&frames.message, [Bytes::new()]);
+    assert_eq!(more, Err(DecodeError::Payloads));
+}
+
+proptest! {
+    #[test]
+    fn payloads_come_out_as_they_went_in(
+        sizes in prop::collection::vec(prop_oneof![0..50usize, 4000..5000usize], 0..20),
+    ) {
+        let message = batch(&sizes);
+        let frames = encode(&message);
+        let bytes = others(&frames).iter().map(Bytes::len).sum::<usize>();
+        prop_assert_eq!(bytes, sizes.iter().sum::<usize>());
+        prop_assert_eq!(decode::<ToWorker>(&frames.message, others(&frames)), Ok(message));
+    }
+
+    /// Whatever else follows a message, it is refused, and nothing panics.
+    #[test]
+    fn frames_that_do_not_fit_are_refused(
+        sizes in prop::collection::vec(prop_oneof![0..50usize, 4000..5000usize], 0..8),
+        others in prop::collection::vec(prop_oneof![0..50usize, 4000..5000usize], 0..8),
+    ) {
+        let message = batch(&sizes);
+        let frames = encode(&message);
+        let frames_of = |sizes: &[usize]| -> Vec<Bytes> {
+            sizes.iter().map(|bytes| vec![7; *bytes].into()).collect()
+        };
+        let fits = others.iter().copied().eq(self::others(&frames).iter().map(Bytes::len));
+        let decoded = decode::<ToWorker>(&frames.message, frames_of(&others));
+        prop_assert_eq!(decoded.is_ok(), fits);
+    }
+}

@@ -1,0 +1,90 @@
+//! What is about to be sent goes together: one message for all jobs that there are.
+
+use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
+use svcmap_proto::limits;
+use svcmap_proto::time::{wire_ms, wire_us};
+
+use super::{Attempt, Link, LinkOutput, Phase};
+
+impl Link {
+    /// Says something, after the jobs that came before it.
+    pub(super) fn say(&mut self, message: ToWorker) {
+        self.flush();
+        self.outputs.push_back(LinkOutput::Send(message));
+    }
+
+    /// Sends the attempts that wait, if there is a connection.
+    pub(super) fn flush(&mut self) {
+        while let Some(batch) = self.next_batch() {
+            self.spoke_at = self.now;
+            self.outputs.push_back(LinkOutput::Send(ToWorker::Jobs(batch)));
+        }
+    }
+
+    /// As many of them as fit into one message.
+    fn next_batch(&mut self) -> Option<JobBatch> {
+        let mut batch: Option<JobBatch> = None;
+        let mut bytes_left = limits::BATCH_BYTES_MAX;
+        while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
+            let size = self.pending.front().map_or(0, |attempt| attempt.payload.len());
+            let jobs = batch.as_ref().map_or(0, |batch| batch.jobs.len());
+            if jobs > 0 && (size > bytes_left || jobs == limits::BATCH_MAX) {
+                break;
+            }
+            let Some(attempt) = self.pending.pop_front() else { break };
+            let Some(attempt) = self.check(attempt) else { continue };
+            bytes_left = bytes_left.saturating_sub(size);
+            if self.window.is_empty() {
+                // Nothing was owed until now, so silence begins here.
+                self.heard_at = self.now;
+            }
+            let number = self.window.send(self.now, attempt.id);
+            let batch = batch.get_or_insert_with(|| JobBatch {
+                first_number: number,
+                received_outcomes: self.receipts.acknowledge(),
+                share: 0,
+                jobs: Vec::with_capacity(limits::BATCH_MAX.min(1 + self.pending.len())),
+            });
+            batch.jobs.push(self.header(attempt));
+        }
+        let mut batch = batch?;
+        if self.pending.is_empty() {
+            batch.share = std::mem::take(&mut self.share);
+        }
+        let last = batch.first_number + batch.jobs.len() as u64 - 1;
+        self.told_share(batch.share, last);
+        Some(batch)
+    }
+
+    /// An attempt, if it can still be sent there.
+    fn check(&mut self, attempt: Attempt) -> Option<Attempt> {
+        let id = attempt.id;
+        if attempt.claimed_until.is_some_and(|until| until <= self.now) {
+            self.outputs.push_back(LinkOutput::NeverSeen(id));
+            return None;
+        }
+        if !self.takes(attempt.payload.len()) {
+            // libzmq at the other end would close the connection over it.
+            let verdict = Verdict::Rejected(Reason::TooLarge);
+            let (payload, journey) = Default::default();
+            self.outputs.push_back(LinkOutput::Ended { attempt: id, verdict, payload, journey });
+            return None;
+        }
+        Some(attempt)
+    }
+
+    fn header(&self, attempt: Attempt) -> JobHeader {
+        let Attempt { id, deadline, run_limit, payload, claim, moves_left, submitted_at, .. } =
+            attempt;
+        JobHeader {
+            attempt: id,
+            deadline_ms: deadline.map(|deadline| wire_ms(deadline.since(self.now))),
+            run_limit_ms: run_limit.map(wire_ms),
+            claim,
+            moves_left,
+            waited_us: wire_us(self.now.since(submitted_at)),
+            detached: attempt.detached,
+            payload: payload.into(),
+        }
+    }
+}
