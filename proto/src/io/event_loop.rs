@@ -69,16 +69,29 @@ pub enum SendError {
 /// Wakes the loop from another thread.
 #[derive(Clone, Debug)]
 pub struct Waker {
-    waker: Arc<mio::Waker>,
-    pending: Arc<AtomicBool>,
+    shared: Arc<Wake>,
+}
+
+/// Either the loop sees, before it sleeps, that somebody wants it, or whoever does sees that it sleeps:
+/// each says its own first and then looks at the other's (Dekker), so the order of all four matters.
+#[derive(Debug)]
+struct Wake {
+    waker: mio::Waker,
+    is_wanted: AtomicBool,
+    is_asleep: AtomicBool,
 }
 
 impl Waker {
-    /// Makes the loop deliver [`Event::Woken`] soon. Cheap while one is on its way.
+    /// Makes the loop deliver [`Event::Woken`] soon. Cheap while one is on its way, or while the loop
+    /// has other things to do.
     pub fn wake(&self) {
-        if !self.pending.swap(true, Ordering::AcqRel) && self.waker.wake().is_err() {
+        let Wake { waker, is_wanted, is_asleep } = &*self.shared;
+        if !is_wanted.swap(true, Ordering::SeqCst)
+            && is_asleep.load(Ordering::SeqCst)
+            && waker.wake().is_err()
+        {
             // Nothing was written; the next caller must try again.
-            self.pending.store(false, Ordering::Release);
+            is_wanted.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -113,7 +126,9 @@ impl EventLoop {
     /// If the process is out of files, or a signal cannot be caught.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER)?);
+        let waker = mio::Waker::new(poll.registry(), WAKER)?;
+        let (is_wanted, is_asleep) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Arc::new(Wake { waker, is_wanted, is_asleep });
         let signals = if signals.is_empty() {
             None
         } else {
@@ -125,7 +140,7 @@ impl EventLoop {
             slots: Vec::new(),
             poll,
             ready: mio::Events::with_capacity(1024),
-            waker: Waker { waker, pending: Arc::default() },
+            waker: Waker { shared },
             signals,
             frames: Vec::new(),
             next_key: 0,
@@ -230,11 +245,10 @@ impl EventLoop {
         // What was sent to is looked at before the loop sleeps.
         let delivered = self.pump(&mut deliver);
         self.wait(if delivered { Some(Timestamp::default()) } else { deadline })?;
-        let mut woken = false;
         let mut signalled = false;
         for event in &self.ready {
             match event.token() {
-                WAKER => woken = true,
+                WAKER => {}
                 SIGNALS => signalled = true,
                 Token(token) => {
                     let key = SocketKey((token - FIRST_SOCKET) as u64);
@@ -244,9 +258,8 @@ impl EventLoop {
                 }
             }
         }
-        if woken {
-            // Before the delivery: what is queued from here on causes another wake-up.
-            self.waker.pending.store(false, Ordering::Release);
+        // Before the delivery: what is queued from here on causes another wake-up.
+        if self.waker.shared.is_wanted.swap(false, Ordering::SeqCst) {
             deliver(Event::Woken);
         }
         if signalled && let Some(signals) = &mut self.signals {
@@ -259,12 +272,16 @@ impl EventLoop {
     }
 
     fn wait(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
-        let timeout = if self.slots.iter().any(|slot| slot.hot) {
-            Some(Duration::ZERO)
-        } else {
-            deadline.map(|deadline| deadline.since(Clock.now()))
+        let Wake { is_wanted, is_asleep, .. } = &*self.waker.shared;
+        is_asleep.store(true, Ordering::SeqCst);
+        let is_busy = is_wanted.load(Ordering::SeqCst) || self.slots.iter().any(|slot| slot.hot);
+        let timeout = match is_busy {
+            true => Some(Duration::ZERO),
+            false => deadline.map(|deadline| deadline.since(Clock.now())),
         };
-        match self.poll.poll(&mut self.ready, timeout) {
+        let polled = self.poll.poll(&mut self.ready, timeout);
+        is_asleep.store(false, Ordering::SeqCst);
+        match polled {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -138,14 +138,12 @@ impl Common {
             warn!(self.logger, "this process may be taken for one on another machine";
                 "why" => doubt);
         }
-        let (commands, inbox) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::new(commands, event_loop.waker(), self.outbox));
+        let shared = Arc::new(Shared::new(event_loop.waker(), self.outbox));
         let node = Node::new(
             event_loop,
             mappers,
             sender,
             serving,
-            inbox,
             Arc::clone(&shared),
             self.logger,
             self.notify,

@@ -8,8 +8,8 @@ use svcmap_proto::codec::{self, ValueError};
 use svcmap_proto::names::{Name, NameError};
 
 use super::builder::{ClientBuilder, StartError};
-use super::shared::{Command, NoPermit, Shared};
-use super::ticket::{Ticket, ticket};
+use super::shared::{Command, NoRoom, Shared};
+use super::ticket::Ticket;
 use super::worker::Thread;
 use crate::outbox::JobSpec;
 use crate::statistics::Statistics;
@@ -213,12 +213,6 @@ impl JobBuilder<'_> {
         if bytes > limit {
             return Err(SubmitError::TooLarge { bytes, limit });
         }
-        let permit = shared.permits.take(bytes, wait).map_err(|error| match error {
-            NoPermit::Full => SubmitError::OutboxFull,
-            NoPermit::Closed => SubmitError::Stopped,
-        })?;
-        let id = shared.next_job();
-        let (ticket, settler) = ticket(id, shared, permit);
         let spec = JobSpec {
             service,
             instance,
@@ -229,9 +223,9 @@ impl JobBuilder<'_> {
             idempotent: self.idempotent,
             detached: self.detached,
         };
-        if !shared.command(Command::Submit(id, spec, settler)) {
-            return Err(SubmitError::Stopped);
-        }
-        Ok(ticket)
+        shared.submit(spec, wait).map_err(|error| match error {
+            NoRoom::Full => SubmitError::OutboxFull,
+            NoRoom::Closed => SubmitError::Stopped,
+        })
     }
 }

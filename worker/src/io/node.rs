@@ -1,10 +1,9 @@
 //! The I/O thread: it carries messages between the sockets and the pure types, and nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use slog::{Logger, error, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::ToMapper;
@@ -20,11 +19,12 @@ use svcmap_proto::time::{Timestamp, earliest};
 use super::builder::{LINGER, Notify, Observer, StartError};
 use super::mappers::Mappers;
 use super::serving::{Serving, UNANSWERED_MAX};
-use super::shared::{Command, Shared};
+use super::shared::{Command, Room, Shared};
 use super::sockets;
 use super::ticket::Settler;
 use super::trouble;
 use crate::outbox::JobId;
+use crate::outcome::Outcome;
 use crate::sender::{Sender, SenderOutput};
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server};
@@ -56,8 +56,11 @@ struct State {
     links: BTreeMap<u64, SocketKey>,
     /// The same, the other way round.
     link_numbers: BTreeMap<SocketKey, u64>,
-    inbox: Receiver<Command>,
-    tickets: BTreeMap<JobId, Settler>,
+    /// Commands that are being looked at.
+    inbox: Vec<Command>,
+    tickets: HashMap<JobId, Settler>,
+    /// What the tickets are to get at the end of the turn.
+    settled: Vec<(Settler, Outcome)>,
     shared: Arc<Shared>,
     observer: Option<Observer>,
     /// Whom to tell that their version is wrong.
@@ -76,7 +79,6 @@ impl Node {
         endpoints: Vec<Endpoint>,
         sender: Sender,
         serving: Option<Serving>,
-        inbox: Receiver<Command>,
         shared: Arc<Shared>,
         log: Logger,
         notify: Notify,
@@ -90,8 +92,9 @@ impl Node {
             serving,
             links: BTreeMap::new(),
             link_numbers: BTreeMap::new(),
-            inbox,
-            tickets: BTreeMap::new(),
+            inbox: Vec::new(),
+            tickets: HashMap::new(),
+            settled: Vec::new(),
             shared,
             observer,
             wrong_version: Vec::new(),
@@ -144,8 +147,8 @@ impl Node {
 
     /// Says goodbye, and gives every ticket its outcome.
     fn finish(mut self) -> Option<DrainReport> {
-        self.state.shared.permits.close();
-        self.state.handle_inbox();
+        self.state.inbox = self.state.shared.close();
+        self.state.handle_commands();
         let now = Clock.now();
         self.state.sender.stop(now);
         if let Some(serving) = &mut self.state.serving {
@@ -162,6 +165,13 @@ impl Node {
             Ending::Drained(report) => Some(report),
             Ending::NotYet | Ending::Stopped => None,
         }
+    }
+}
+
+impl Drop for State {
+    /// However this thread ends, nobody waits for it.
+    fn drop(&mut self) {
+        drop(self.shared.close());
     }
 }
 
@@ -327,12 +337,18 @@ impl State {
 
     /// Reads what is there; what comes meanwhile is for the next turn, which it wakes.
     fn handle_inbox(&mut self) {
-        for _ in 0..self.inbox.len() {
-            let Ok(command) = self.inbox.try_recv() else { return };
-            // After it was sent: else the time of a job would begin before it was submitted.
-            let now = Clock.now();
+        self.shared.take(&mut self.inbox);
+        self.handle_commands();
+    }
+
+    fn handle_commands(&mut self) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        // After they were sent: else the time of a job would begin before it was submitted.
+        let now = Clock.now();
+        for command in inbox.drain(..) {
             match command {
-                Command::Submit(id, spec, settler) => {
+                Command::Submit(spec, settler) => {
+                    let id = settler.job();
                     self.tickets.insert(id, settler);
                     self.sender.handle_submit(now, id, spec);
                 }
@@ -350,6 +366,19 @@ impl State {
                 },
                 Command::Stop => self.ending = Ending::Stopped,
             }
+        }
+        self.inbox = inbox;
+    }
+
+    /// Gives tickets their outcomes, all of a turn at once.
+    fn settle(&mut self) {
+        if self.settled.is_empty() {
+            return;
+        }
+        let bytes = self.settled.iter().map(|(settler, _)| settler.bytes()).sum();
+        self.shared.give_back(Room { jobs: self.settled.len(), bytes });
+        for (settler, outcome) in self.settled.drain(..) {
+            settler.settle(outcome);
         }
     }
 
@@ -378,6 +407,7 @@ impl State {
                 break;
             }
         }
+        self.settle();
     }
 
     fn act_sender(&mut self, now: Timestamp, event_loop: &mut EventLoop) -> bool {
@@ -434,9 +464,8 @@ impl State {
                     }
                 }
                 SenderOutput::Settled { job, outcome } => {
-                    if let Some(settler) = self.tickets.remove(&job) {
-                        settler.settle(outcome);
-                    }
+                    let settler = self.tickets.remove(&job);
+                    self.settled.extend(settler.map(|settler| (settler, outcome)));
                 }
             }
         }

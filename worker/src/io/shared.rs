@@ -1,6 +1,5 @@
 //! What the handles that users hold share with the I/O thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use crossbeam_channel::Sender;
 use svcmap_proto::io::Waker;
 use svcmap_proto::names::Name;
 
-use super::ticket::Settler;
+use super::ticket::{Settler, Ticket, ticket};
 use crate::config::OutboxConfig;
 use crate::outbox::{JobId, JobSpec};
 use crate::statistics::Statistics;
@@ -17,7 +16,7 @@ use crate::statistics::Statistics;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Send this job.
-    Submit(JobId, JobSpec, Settler),
+    Submit(JobSpec, Settler),
     /// Take this job back.
     Cancel(JobId),
     /// Keep the cache of this service warm.
@@ -33,35 +32,119 @@ pub(super) enum Command {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
-    commands: Sender<Command>,
+    inbox: Mutex<Inbox>,
+    /// There is room for jobs again, or there will never be any.
+    has_room: Condvar,
     waker: Waker,
-    next_job: AtomicU64,
     pub(super) config: OutboxConfig,
-    pub(super) permits: Arc<Permits>,
     pub(super) status: Watch<Status>,
 }
 
+/// What waits for the I/O thread, and how much more may.
+#[derive(Debug)]
+struct Inbox {
+    commands: Vec<Command>,
+    last_job: u64,
+    /// Room for jobs without an outcome.
+    free: Room,
+    /// Threads that wait for some.
+    waiting: u32,
+    /// The I/O thread has ended, or is about to.
+    is_closed: bool,
+}
+
+/// Room for jobs, in number and in bytes of their payloads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) jobs: usize,
+    pub(super) bytes: usize,
+}
+
+/// There is no room, or there will never be any again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    Full,
+    Closed,
+}
+
 impl Shared {
-    pub(super) fn new(commands: Sender<Command>, waker: Waker, config: OutboxConfig) -> Self {
+    pub(super) fn new(waker: Waker, config: OutboxConfig) -> Self {
+        let free = Room { jobs: config.jobs_max, bytes: config.jobs_bytes_max };
+        let (commands, last_job, waiting, is_closed) = (Vec::new(), 0, 0, false);
         Self {
-            commands,
+            inbox: Mutex::new(Inbox { commands, last_job, free, waiting, is_closed }),
+            has_room: Condvar::new(),
             waker,
-            next_job: AtomicU64::new(1),
-            permits: Arc::new(Permits::new(config.jobs_max, config.jobs_bytes_max)),
             config,
             status: Watch::default(),
         }
     }
 
-    /// Hands a command to the I/O thread. `false` if that has ended.
-    pub(super) fn command(&self, command: Command) -> bool {
-        let sent = self.commands.send(command).is_ok();
-        self.waker.wake();
-        sent
+    /// Hands a command to the I/O thread, or drops it if that has ended.
+    pub(super) fn command(&self, command: Command) {
+        let mut inbox = lock(&self.inbox);
+        if !inbox.is_closed {
+            inbox.commands.push(command);
+            drop(inbox);
+            self.waker.wake();
+        }
     }
 
-    pub(super) fn next_job(&self) -> JobId {
-        JobId(self.next_job.fetch_add(1, Ordering::Relaxed))
+    /// Hands a job to the I/O thread, once there is room for it, if `wait` says so.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        spec: JobSpec,
+        wait: bool,
+    ) -> Result<Ticket, NoRoom> {
+        let bytes = spec.payload.len();
+        let mut inbox = lock(&self.inbox);
+        loop {
+            if inbox.is_closed {
+                return Err(NoRoom::Closed);
+            }
+            if inbox.free.jobs > 0 && inbox.free.bytes >= bytes {
+                break;
+            }
+            if !wait {
+                return Err(NoRoom::Full);
+            }
+            inbox.waiting += 1;
+            inbox = self.has_room.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            inbox.waiting -= 1;
+        }
+        inbox.free.jobs -= 1;
+        inbox.free.bytes -= bytes;
+        inbox.last_job += 1;
+        let (ticket, settler) = ticket(JobId(inbox.last_job), bytes, self);
+        inbox.commands.push(Command::Submit(spec, settler));
+        drop(inbox);
+        self.waker.wake();
+        Ok(ticket)
+    }
+
+    /// Exchanges what waits for an empty list.
+    pub(super) fn take(&self, commands: &mut Vec<Command>) {
+        std::mem::swap(&mut lock(&self.inbox).commands, commands);
+    }
+
+    /// So much room is free again.
+    pub(super) fn give_back(&self, room: Room) {
+        let mut inbox = lock(&self.inbox);
+        inbox.free.jobs += room.jobs;
+        inbox.free.bytes += room.bytes;
+        let is_wanted = inbox.waiting > 0;
+        drop(inbox);
+        if is_wanted {
+            self.has_room.notify_all();
+        }
+    }
+
+    /// Nothing is taken any more, and nobody waits for it. Returns what was not looked at.
+    pub(super) fn close(&self) -> Vec<Command> {
+        let mut inbox = lock(&self.inbox);
+        inbox.is_closed = true;
+        self.has_room.notify_all();
+        std::mem::take(&mut inbox.commands)
     }
 }
 
@@ -99,76 +182,6 @@ impl<T: Copy + PartialEq> Watch<T> {
         let waited = self.changed.wait_timeout_while(value, limit, |value| !wanted(value));
         let (value, _) = waited.unwrap_or_else(PoisonError::into_inner);
         wanted(&value)
-    }
-}
-
-/// Room for jobs without an outcome, in number and in bytes.
-#[derive(Debug)]
-pub(super) struct Permits {
-    free: Mutex<Free>,
-    freed: Condvar,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Free {
-    jobs: usize,
-    bytes: usize,
-    closed: bool,
-}
-
-/// Room that one job takes, given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Permit {
-    permits: Arc<Permits>,
-    bytes: usize,
-}
-
-/// There is no room, or there will never be any again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoPermit {
-    Full,
-    Closed,
-}
-
-impl Permits {
-    fn new(jobs: usize, bytes: usize) -> Self {
-        let free = Mutex::new(Free { jobs, bytes, closed: false });
-        Self { free, freed: Condvar::new() }
-    }
-
-    /// Takes room for a job, waiting for it if `wait` says so.
-    pub(super) fn take(self: &Arc<Self>, bytes: usize, wait: bool) -> Result<Permit, NoPermit> {
-        let mut free = lock(&self.free);
-        loop {
-            if free.closed {
-                return Err(NoPermit::Closed);
-            }
-            if free.jobs > 0 && free.bytes >= bytes {
-                free.jobs -= 1;
-                free.bytes -= bytes;
-                return Ok(Permit { permits: Arc::clone(self), bytes });
-            }
-            if !wait {
-                return Err(NoPermit::Full);
-            }
-            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Nobody gets room any more, and nobody waits for it.
-    pub(super) fn close(&self) {
-        lock(&self.free).closed = true;
-        self.freed.notify_all();
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut free = lock(&self.permits.free);
-        free.jobs += 1;
-        free.bytes += self.bytes;
-        drop(free);
-        self.permits.freed.notify_all();
     }
 }
 

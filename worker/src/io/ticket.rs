@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::shared::{Command, Permit, Shared};
+use super::shared::{Command, Shared};
 use crate::outbox::JobId;
 use crate::outcome::{Cause, Outcome};
 
@@ -32,6 +32,8 @@ struct Place {
 struct State {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
+    /// A thread waits for it.
+    is_awaited: bool,
 }
 
 impl Place {
@@ -43,18 +45,28 @@ impl Place {
 /// The other end of a [`Ticket`]. However it ends, the ticket gets an outcome, once.
 #[derive(Debug)]
 pub(super) struct Settler {
+    job: JobId,
+    /// The room that its job takes.
+    bytes: usize,
     place: Option<Arc<Place>>,
-    _permit: Permit,
 }
 
-/// A ticket and its other end.
-pub(super) fn ticket(id: JobId, shared: &Arc<Shared>, permit: Permit) -> (Ticket, Settler) {
+/// The ticket of a job of so many bytes, and its other end.
+pub(super) fn ticket(job: JobId, bytes: usize, shared: &Arc<Shared>) -> (Ticket, Settler) {
     let place = Arc::new(Place::default());
-    let settler = Settler { place: Some(Arc::clone(&place)), _permit: permit };
-    (Ticket { id, place, shared: Arc::clone(shared) }, settler)
+    let settler = Settler { job, bytes, place: Some(Arc::clone(&place)) };
+    (Ticket { id: job, place, shared: Arc::clone(shared) }, settler)
 }
 
 impl Settler {
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Delivers the outcome.
     pub(super) fn settle(mut self, outcome: Outcome) {
         self.deliver(outcome);
@@ -64,9 +76,12 @@ impl Settler {
         let Some(place) = self.place.take() else { return };
         let mut state = place.lock();
         state.outcome = Some(outcome);
-        let waker = state.waker.take();
+        let (waker, is_awaited) = (state.waker.take(), state.is_awaited);
         drop(state);
-        place.arrived.notify_all();
+        // To tell nobody costs as much as to tell somebody.
+        if is_awaited {
+            place.arrived.notify_all();
+        }
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -93,6 +108,7 @@ impl Ticket {
             if let Some(outcome) = state.outcome.take() {
                 return outcome;
             }
+            state.is_awaited = true;
             state = self.place.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -102,7 +118,8 @@ impl Ticket {
     /// # Errors
     /// The ticket itself, if no outcome came in that time.
     pub fn wait_timeout(self, limit: Duration) -> Result<Outcome, Ticket> {
-        let state = self.place.lock();
+        let mut state = self.place.lock();
+        state.is_awaited = true;
         let waited = self.place.arrived.wait_timeout_while(state, limit, |s| s.outcome.is_none());
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let outcome = state.outcome.take();
