@@ -1,0 +1,104 @@
+//! The raw pair of libzmq that svcmap is measured beside.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use super::Pair;
+
+/// What the second process of a raw pair is started with.
+const ECHO: &str = "--raw-echo";
+
+/// The other half of a raw pair: a process that sends back what comes.
+pub struct RawEcho {
+    child: Child,
+    endpoint: String,
+}
+
+impl RawEcho {
+    /// Starts this very benchmark once more, as a ROUTER or a REP that echoes: a benchmark calls
+    /// [`raw_echo`] first.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(kind: zmq::SocketType) -> Self {
+        let own = std::env::current_exe().expect("a bench knows where it lies");
+        let kind = if kind == zmq::REP { "rep" } else { "router" };
+        let mut child = Command::new(own);
+        let mut child = child.args([ECHO, kind]).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut endpoint = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut endpoint).expect("it says where it listens");
+        Self { child, endpoint: endpoint.trim().to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The process that echoes.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A DEALER that sends it this.
+    ///
+    /// # Panics
+    /// If there is none to be had.
+    pub fn pair(&self, payload: Vec<u8>) -> RawPair {
+        let socket = zmq::Context::new().socket(zmq::DEALER).expect("a socket");
+        socket.set_linger(0).expect("it is a setting");
+        // The window is the limit, as it is for jobs.
+        socket.set_sndhwm(0).expect("it is a setting");
+        socket.set_rcvhwm(0).expect("it is a setting");
+        socket.connect(self.endpoint()).expect("it is an endpoint");
+        RawPair { socket, payload }
+    }
+}
+
+/// Our half of a raw pair.
+pub struct RawPair {
+    socket: zmq::Socket,
+    payload: Vec<u8>,
+}
+
+impl Pair for RawPair {
+    fn send(&mut self) {
+        self.socket.send(&self.payload[..], 0).expect("it takes messages");
+    }
+
+    fn receive(&mut self) {
+        let reply = self.socket.recv_msg(0).expect("an echo");
+        assert_eq!(reply.len(), self.payload.len());
+    }
+}
+
+impl Drop for RawEcho {
+    fn drop(&mut self) {
+        // Its own child; whatever fails here, it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// If this process is the second one of a raw pair: echoes until it is killed or left alone, and
+/// returns true.
+///
+/// # Panics
+/// If there is no port for it, or its peer goes without a word.
+pub fn raw_echo() -> bool {
+    let mut args = std::env::args().skip_while(|arg| arg != ECHO);
+    let Some(kind) = args.nth(1) else { return false };
+    let kind = if kind == "rep" { zmq::REP } else { zmq::ROUTER };
+    let socket = zmq::Context::new().socket(kind).expect("a socket");
+    // A ROUTER drops what exceeds its queue.
+    socket.set_sndhwm(0).expect("it is a setting");
+    socket.set_rcvhwm(0).expect("it is a setting");
+    socket.bind("tcp://127.0.0.1:*").expect("a port");
+    socket.set_rcvtimeo(120_000).expect("a time limit");
+    println!("{}", socket.get_last_endpoint().expect("it is bound").expect("it is text"));
+    while let Ok(frames) = socket.recv_multipart(0) {
+        socket.send_multipart(frames, 0).expect("the peer is there");
+    }
+    true
+}
