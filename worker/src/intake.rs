@@ -2,6 +2,7 @@
 //!
 //! `running + queued + promised <= slots`, always; what does not fit is rejected at once.
 
+mod ahead;
 mod deadlines;
 mod given_up;
 
@@ -146,7 +147,11 @@ struct Running {
     /// When it has run for as long as it may.
     limit_at: Option<Timestamp>,
     arrived_at: Timestamp,
+    /// When a handler got it, or it was handed to them.
     started_at: Timestamp,
+    /// When its handler ended, as that says.
+    ended_at: Option<Timestamp>,
+    moves_left: u8,
     detached: bool,
     was_stopped: bool,
 }
@@ -163,6 +168,7 @@ impl Running {
 pub struct Intake {
     config: IntakeConfig,
     queue: VecDeque<Task>,
+    /// What the handlers have, in the order in which they begin it.
     running: BTreeMap<TaskId, Running>,
     /// Deadlines of all jobs here that nobody has acted on yet.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
@@ -174,6 +180,8 @@ pub struct Intake {
     finished_at: Option<Timestamp>,
     /// No job has finished since a pause.
     after_pause: bool,
+    /// No job has finished since what waited at the handlers was taken back.
+    is_stuck: bool,
 }
 
 impl Intake {
@@ -192,6 +200,7 @@ impl Intake {
             load,
             finished_at: None,
             after_pause: false,
+            is_stuck: false,
         }
     }
 
@@ -249,9 +258,13 @@ impl Intake {
         }
     }
 
-    /// The next job for a handler, if one is free and one waits. It counts as running from here.
+    /// The next job for the handlers, if one waits that they are to have now. A job whose time to run is
+    /// limited has to wait for a free one: its time begins here.
     pub fn start_next(&mut self, now: Timestamp) -> Option<Task> {
-        if self.running.len() >= self.config.concurrency as usize {
+        let next = self.queue.front()?;
+        let handed = self.running.len();
+        let is_free = handed < self.config.concurrency as usize;
+        if !is_free && (next.run_limit.is_some() || handed >= self.handed_max(now)) {
             return None;
         }
         let task = self.queue.pop_front()?;
@@ -262,6 +275,8 @@ impl Intake {
             limit_at: task.run_limit.map(|limit| now + limit),
             arrived_at: task.arrived_at,
             started_at: now,
+            ended_at: None,
+            moves_left: task.moves_left,
             detached: task.detached,
             was_stopped: false,
         };
@@ -290,7 +305,8 @@ impl Intake {
                 }
                 // How soon a job fails does not tell how long the next one takes, and one that was
                 // stopped would have taken longer.
-                let service_time = now.since(running.started_at);
+                let ended_at = running.ended_at.unwrap_or(now);
+                let service_time = ended_at.since(running.started_at);
                 let is_longer = || self.last_mean().is_none_or(|mean| service_time > mean);
                 if !was_stopped || is_longer() {
                     self.learn(service_time);
@@ -301,6 +317,7 @@ impl Intake {
             Ending::NotStarted => self.load.rejected += 1,
         }
         self.finished_at = Some(now);
+        self.is_stuck = false;
         let Running { origin, deadline, limit_at, arrived_at, started_at, .. } = running;
         let over_limit = limit_at.filter(|at| *at <= now).map(|at| at.since(started_at));
         let here = now.since(arrived_at);
@@ -347,8 +364,14 @@ impl Intake {
         };
         let all_busy = self.running.len() >= self.config.concurrency as usize;
         // Jobs are started in the order of their numbers.
-        let newest = self.running.last_key_value().filter(|_| all_busy);
-        let at_work = newest.map_or(Duration::ZERO, |(_, running)| now.since(running.started_at));
+        let newest = self.running.values().nth(self.config.concurrency as usize - 1);
+        let newest = newest.filter(|_| all_busy).map(|running| running.started_at);
+        // With others behind it, it may have begun later than it was handed out.
+        let since = match self.handed() {
+            (_, 0) => newest,
+            _ => newest.map(|at| at.max(self.finished_at.unwrap_or_default())),
+        };
+        let at_work = since.map_or(Duration::ZERO, |at| now.since(at));
         self.load.mean_service().filter(|_| !forgotten).map(|mean| mean.max(at_work))
     }
 
@@ -421,8 +444,9 @@ impl Intake {
         self.load.sequence += 1;
         self.load.promised = promised.slots;
         self.load.state = if self.draining { State::Draining } else { State::Ready };
-        self.load.queued = count(self.queue.len());
-        self.load.running = count(self.running.len());
+        let (running, ahead) = self.handed();
+        self.load.queued = count(self.queue.len() + ahead);
+        self.load.running = count(running);
         let oldest = self.queue.front().map_or(Duration::ZERO, |task| now.since(task.arrived_at));
         self.load.oldest_queued_ms = wire_ms(oldest);
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));

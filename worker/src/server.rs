@@ -66,8 +66,11 @@ pub enum ServerOutput {
     },
     /// Give this job to a handler.
     Start(Task),
-    /// Tell the handler of this job that nobody waits for it any more.
+    /// Nobody waits for this job any more: tell its handler, or, if none has begun it, take it from them
+    /// and say so: [`Server::handle_withdrawn`].
     Cancel(TaskId),
+    /// Take back all that no handler has begun: [`Server::handle_taken_back`].
+    TakeBack,
     /// Offer this slot to a busy peer; if there is none, say so: [`Server::handle_no_taker`].
     Offer {
         /// What is offered.
@@ -265,6 +268,24 @@ impl Server {
         }
     }
 
+    /// A handler began and ended a job at these times, which is of interest before
+    /// [`Server::handle_finished`].
+    pub fn handle_ran(&mut self, task: TaskId, began_at: Timestamp, ended_at: Timestamp) {
+        self.intake.handle_ran(task, began_at, ended_at);
+    }
+
+    /// These jobs, in their order, had been started, but no handler had begun them.
+    pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
+        self.intake.handle_taken_back(jobs);
+    }
+
+    /// A job that nobody waits for was taken from the handlers before one began it.
+    pub fn handle_withdrawn(&mut self, now: Timestamp, task: TaskId) {
+        if let Some((origin, reason)) = self.intake.handle_withdrawn(now, task) {
+            self.end_queued(now, origin, reason);
+        }
+    }
+
     /// A handler ended, with a result or an error as `payload`.
     pub fn handle_finished(
         &mut self,
@@ -362,6 +383,9 @@ impl Server {
 
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self, now: Timestamp) -> Option<ServerOutput> {
+        if self.intake.poll_stuck(now) {
+            return Some(ServerOutput::TakeBack);
+        }
         if let Some(task) = self.intake.start_next(now) {
             return Some(ServerOutput::Start(task));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use super::{Intake, Origin, Running, TaskId};
 
@@ -60,9 +60,9 @@ impl Intake {
         expired
     }
 
-    /// The next deadline of a job here.
+    /// The next deadline of a job here, or when those that wait at the handlers may be taken back.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        earliest(self.deadlines.first().map(|(deadline, _)| *deadline), self.stuck_at())
     }
 
     pub(super) fn forget_deadline(&mut self, deadline: Option<Timestamp>, id: TaskId) {

@@ -1,19 +1,20 @@
 //! The handler threads, and what a handler sees.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{Receiver, Sender};
 use serde::de::DeserializeOwned;
 use svcmap_proto::codec::{self, ValueError};
 use svcmap_proto::io::{Clock, Waker};
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
+use super::shared::lock;
 use crate::intake::{Ending, TaskId};
 
 /// Longest error text that goes back to a sender, in bytes; the rest is cut.
@@ -103,47 +104,142 @@ pub(super) struct Assignment {
     pub(super) job: Job,
 }
 
-/// What a handler made of a job.
+/// What a handler made of a job, and when it began and ended it.
 pub(super) struct Completion {
     pub(super) id: TaskId,
+    pub(super) began_at: Timestamp,
+    pub(super) ended_at: Timestamp,
     pub(super) ending: Ending,
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Bytes,
 }
 
-/// Starts the handler threads. They end when `assignments` is closed and what they run is done.
-pub(super) fn start(
-    concurrency: u32,
-    handler: Arc<Handler>,
-    payload_bytes_max: usize,
-    assignments: &Receiver<Assignment>,
-    completions: &Sender<Completion>,
-    waker: &Waker,
-) -> std::io::Result<()> {
-    for number in 1..=concurrency {
-        let (assignments, completions) = (assignments.clone(), completions.clone());
-        let (handler, waker) = (Arc::clone(&handler), waker.clone());
-        std::thread::Builder::new().name(format!("svcmap-job-{number}")).spawn(move || {
-            for Assignment { id, job } in assignments {
-                let (ending, payload) = run(&*handler, &job, payload_bytes_max);
-                // Nobody listens once the worker has stopped.
-                if completions.send(Completion { id, ending, payload }).is_err() {
-                    return;
-                }
-                waker.wake();
-            }
-        })?;
+/// The handler threads. They end when this is dropped and what they run is done.
+pub(super) struct Pool {
+    bench: Arc<Bench>,
+}
+
+/// Where the handlers find their work, and put what they have made of it.
+struct Bench {
+    work: Mutex<Work>,
+    has_work: Condvar,
+    done: Mutex<Vec<Completion>>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Work {
+    /// What no handler has begun.
+    queue: VecDeque<Assignment>,
+    /// Handlers that sleep, and those of them that were woken and have not noticed yet.
+    asleep: u32,
+    woken: u32,
+    is_over: bool,
+}
+
+impl Pool {
+    /// Starts so many threads.
+    pub(super) fn start(
+        concurrency: u32,
+        handler: &Arc<Handler>,
+        payload_bytes_max: usize,
+        waker: Waker,
+    ) -> std::io::Result<Self> {
+        let (work, has_work) = (Mutex::default(), Condvar::new());
+        let bench = Arc::new(Bench { work, has_work, done: Mutex::default(), waker });
+        let pool = Self { bench };
+        for number in 1..=concurrency {
+            let (bench, handler) = (Arc::clone(&pool.bench), Arc::clone(handler));
+            let name = format!("svcmap-job-{number}");
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || bench.serve(&*handler, payload_bytes_max))?;
+        }
+        Ok(pool)
     }
-    Ok(())
+
+    /// Hands the handlers a job.
+    pub(super) fn assign(&self, assignment: Assignment) {
+        let mut work = lock(&self.bench.work);
+        work.queue.push_back(assignment);
+        // One that was woken looks for more before it sleeps again.
+        let wakes = work.asleep > work.woken;
+        work.woken += u32::from(wakes);
+        drop(work);
+        if wakes {
+            self.bench.has_work.notify_one();
+        }
+    }
+
+    /// Takes back all that no handler has begun.
+    pub(super) fn take_back(&self) -> VecDeque<Assignment> {
+        std::mem::take(&mut lock(&self.bench.work).queue)
+    }
+
+    /// Takes back that job. `false` if a handler has begun it.
+    pub(super) fn withdraw(&self, id: TaskId) -> bool {
+        let mut work = lock(&self.bench.work);
+        let place = work.queue.iter().position(|assignment| assignment.id == id);
+        place.and_then(|place| work.queue.remove(place)).is_some()
+    }
+
+    /// Whether any job has ended that was not taken yet.
+    pub(super) fn has_done(&self) -> bool {
+        !lock(&self.bench.done).is_empty()
+    }
+
+    /// Exchanges the jobs that have ended for an empty list.
+    pub(super) fn take_done(&self, done: &mut Vec<Completion>) {
+        std::mem::swap(&mut *lock(&self.bench.done), done);
+    }
 }
 
-fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Vec<u8>) {
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut work = lock(&self.bench.work);
+        work.is_over = true;
+        work.queue.clear();
+        drop(work);
+        self.bench.has_work.notify_all();
+    }
+}
+
+impl Bench {
+    /// Runs one job after the other.
+    fn serve(&self, handler: &Handler, payload_bytes_max: usize) {
+        while let Some(Assignment { id, job }) = self.next() {
+            let began_at = Clock.now();
+            let (ending, payload) = run(handler, &job, payload_bytes_max);
+            let ended_at = Clock.now();
+            lock(&self.done).push(Completion { id, began_at, ended_at, ending, payload });
+            self.waker.wake();
+        }
+    }
+
+    fn next(&self) -> Option<Assignment> {
+        let mut work = lock(&self.work);
+        loop {
+            if work.is_over {
+                return None;
+            }
+            if let Some(assignment) = work.queue.pop_front() {
+                return Some(assignment);
+            }
+            work.asleep += 1;
+            work = self.has_work.wait(work).unwrap_or_else(PoisonError::into_inner);
+            work.asleep -= 1;
+            work.woken = work.woken.saturating_sub(1);
+        }
+    }
+}
+
+fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Bytes) {
     let result = catch_unwind(AssertUnwindSafe(|| handler(job))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Err(HandlerError::new(format!("the handler panicked: {}", text.unwrap_or("no message"))))
     });
     match result {
-        Ok(result) if result.len() <= payload_bytes_max => (Ending::Done, result),
+        Ok(result) if result.len() <= payload_bytes_max => (Ending::Done, result.into()),
         Ok(result) => {
             let bytes = result.len();
             let error = format!("the result has {bytes} bytes, the limit is {payload_bytes_max}");
@@ -152,7 +248,7 @@ fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Vec<u
         Err(HandlerError { text, was_started }) => {
             let mut error = text.into_bytes();
             error.truncate(ERROR_BYTES_MAX);
-            (if was_started { Ending::Failed } else { Ending::NotStarted }, error)
+            (if was_started { Ending::Failed } else { Ending::NotStarted }, error.into())
         }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::{Registration, Welcome};
@@ -20,7 +19,7 @@ use svcmap_proto::refusals::{BadMessage, Refusals};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::builder::StartError;
-use super::pool::{self, Assignment, Completion, Handler, Job};
+use super::pool::{Assignment, Completion, Handler, Job, Pool};
 use super::sockets::{self, Listener};
 use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
@@ -53,8 +52,9 @@ pub(super) struct Serving {
     is_known: bool,
     /// Clients that came before the server was made.
     early: Vec<Envelope>,
-    assignments: Sender<Assignment>,
-    completions: Receiver<Completion>,
+    pool: Pool,
+    /// What has ended and is being looked at.
+    done: Vec<Completion>,
     looks_left: u32,
     /// The flags of the jobs that run.
     cancelled: BTreeMap<TaskId, Arc<AtomicBool>>,
@@ -80,11 +80,8 @@ impl Serving {
         handler: Arc<Handler>,
         waker: &Waker,
     ) -> Result<Self, StartError> {
-        let (assignments, to_handlers) = crossbeam_channel::unbounded();
-        let (from_handlers, completions) = crossbeam_channel::unbounded();
-        let limit = config.payload_bytes_max;
         let wanted = config.concurrency;
-        pool::start(wanted, handler, limit, &to_handlers, &from_handlers, waker)
+        let pool = Pool::start(wanted, &handler, config.payload_bytes_max, waker.clone())
             .map_err(|reason| StartError::Threads { wanted, reason })?;
         Ok(Self {
             key: Arc::new(key),
@@ -98,8 +95,8 @@ impl Serving {
             expiries: BTreeMap::new(),
             is_known: false,
             early: Vec::new(),
-            assignments,
-            completions,
+            pool,
+            done: Vec::new(),
             looks_left: 0,
             cancelled: BTreeMap::new(),
             grace: Grace::None,
@@ -183,8 +180,10 @@ impl Serving {
 
     fn take_completions(&mut self, now: Timestamp) {
         let Some(server) = &mut self.server else { return };
-        for Completion { id, ending, payload } in self.completions.try_iter() {
+        self.pool.take_done(&mut self.done);
+        for Completion { id, began_at, ended_at, ending, payload } in self.done.drain(..) {
             self.cancelled.remove(&id);
+            server.handle_ran(id, began_at, ended_at);
             server.handle_finished(now, id, ending, payload);
         }
     }
@@ -286,7 +285,7 @@ impl Serving {
         }
         loop {
             // A handler that has finished gets its next job before anything else is done.
-            if self.looks_left > 0 && !self.completions.is_empty() {
+            if self.looks_left > 0 && self.pool.has_done() {
                 self.looks_left -= 1;
                 now = Clock.now();
                 self.take_completions(now);
@@ -299,13 +298,17 @@ impl Serving {
             acted = true;
             match output {
                 ServerOutput::Start(task) => self.start(task),
+                ServerOutput::TakeBack => self.take_back(),
                 ServerOutput::SetAside { error, pause } => {
                     warn!(log, "takes no jobs for a while: they fail here, or cannot be started";
                         "error" => error, "for_ms" => pause.as_millis());
                 }
                 ServerOutput::Trusted => info!(log, "takes jobs again: one was done"),
                 ServerOutput::Cancel(task) => {
-                    if let Some(flag) = self.cancelled.get(&task) {
+                    if self.pool.withdraw(task) {
+                        self.cancelled.remove(&task);
+                        self.server.iter_mut().for_each(|s| s.handle_withdrawn(now, task));
+                    } else if let Some(flag) = self.cancelled.get(&task) {
                         flag.store(true, Ordering::Relaxed);
                     }
                 }
@@ -396,7 +399,13 @@ impl Serving {
         let limit_at = task.run_limit.map(|limit| Clock.now() + limit);
         let deadline = earliest(task.deadline, limit_at);
         let job = Job { payload, key, arrived_at, deadline, cancelled };
-        // The handlers live as long as this does, so somebody takes it.
-        let _ = self.assignments.send(Assignment { id: task.id, job });
+        self.pool.assign(Assignment { id: task.id, job });
+    }
+
+    fn take_back(&mut self) {
+        let Some(server) = &mut self.server else { return };
+        let jobs = self.pool.take_back();
+        jobs.iter().for_each(|assignment| drop(self.cancelled.remove(&assignment.id)));
+        server.handle_taken_back(jobs.into_iter().map(|a| (a.id, a.job.payload)));
     }
 }

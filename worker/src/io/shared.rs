@@ -185,7 +185,7 @@ impl<T: Copy + PartialEq> Watch<T> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere cannot leave these values half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -190,6 +190,7 @@ impl World {
                     }
                 }
                 ServerOutput::Cancel(_)
+                | ServerOutput::TakeBack
                 | ServerOutput::Reply { .. }
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted => {}

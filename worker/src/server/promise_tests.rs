@@ -124,7 +124,10 @@ impl Scene {
                 }
                 ServerOutput::Offer { slot, blind, .. } => seen.offers.push((slot, blind)),
                 ServerOutput::SetAside { error, .. } => seen.errors.push(error),
-                ServerOutput::Cancel(_) | ServerOutput::Reply { .. } | ServerOutput::Trusted => {}
+                ServerOutput::Cancel(_)
+                | ServerOutput::TakeBack
+                | ServerOutput::Reply { .. }
+                | ServerOutput::Trusted => {}
             }
             let load = self.server.load(now);
             assert!(load.busy() <= load.slots, "{load:?}");

@@ -39,7 +39,9 @@ struct World {
     /// The connection that is up.
     connection: Option<Connection>,
     connections: u8,
+    /// What the handlers have, in the order in which they begin it.
     running: Vec<Task>,
+    handlers: usize,
     started: BTreeSet<AttemptId>,
     assigned: u64,
     told: BTreeMap<AttemptId, Told>,
@@ -57,6 +59,7 @@ impl World {
         let mut world = Self {
             now: at(0),
             link: Link::new(at(0), identity, key(), LIFE, TIMING),
+            handlers: config.concurrency as usize,
             server: server_of(config),
             to_worker: VecDeque::new(),
             to_sender: VecDeque::new(),
@@ -120,7 +123,7 @@ impl World {
     }
 
     fn finish(&mut self, which: usize) {
-        if which < self.running.len() {
+        if which < self.running.len().min(self.handlers) {
             let task = self.running.remove(which);
             let result = Bytes::copy_from_slice(&attempt_of(task.origin).job.to_le_bytes());
             self.server.handle_finished(self.now, task.id, Ending::Done, result);
@@ -194,8 +197,23 @@ impl World {
                     self.running.push(task);
                 }
                 ServerOutput::Cancel(task) => {
-                    let task = self.running.iter().find(|running| running.id == task);
-                    self.stopped.extend(task.map(|task| attempt_of(task.origin)));
+                    let place = self.running.iter().position(|running| running.id == task);
+                    let Some(place) = place else { continue };
+                    if place < self.handlers {
+                        self.stopped.insert(attempt_of(self.running[place].origin));
+                    } else {
+                        let task = self.running.remove(place);
+                        self.started.remove(&attempt_of(task.origin));
+                        self.server.handle_withdrawn(self.now, task.id);
+                    }
+                }
+                ServerOutput::TakeBack => {
+                    let waiting = self.running.split_off(self.handlers.min(self.running.len()));
+                    for task in &waiting {
+                        self.started.remove(&attempt_of(task.origin));
+                    }
+                    let jobs = waiting.into_iter().map(|task| (task.id, task.payload));
+                    self.server.handle_taken_back(jobs);
                 }
                 ServerOutput::Reply { .. }
                 | ServerOutput::Offer { .. }

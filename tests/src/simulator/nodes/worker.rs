@@ -185,6 +185,7 @@ impl WorkerNode {
                 // No client speaks JSON here, and handlers do not look at the flag.
                 ServerOutput::Reply { .. }
                 | ServerOutput::Cancel(_)
+                | ServerOutput::TakeBack
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted => {}
             }

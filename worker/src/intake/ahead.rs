@@ -1,0 +1,91 @@
+//! Jobs that are handed to the handlers before one is free, so that a handler that ends a short job
+//! finds the next one at once.
+//!
+//! The handlers take what they are handed in its order, so of what they have those that came first run
+//! and the others wait. What waits there still counts as queued, and can be taken back: as soon as the
+//! work turns out to be longer than it was, and when a drain begins.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use svcmap_proto::jobs::Reason;
+use svcmap_proto::time::Timestamp;
+
+use super::{Intake, Origin, Running, Task, TaskId};
+
+/// The handlers are handed work for so long: the time in which the I/O thread, which has other things to
+/// do as well, certainly looks at them again.
+const AHEAD: Duration = Duration::from_micros(200);
+
+/// Most jobs that they are handed ahead, however short these are: they belong to one instance then, and
+/// no other can take them over.
+const AHEAD_MAX: u32 = 64;
+
+/// When none of what they have has ended for so long, jobs are longer than they were.
+const STUCK: Duration = Duration::from_millis(5);
+
+impl Intake {
+    /// How many jobs the handlers may have at once, those that run included.
+    pub(super) fn handed_max(&self, now: Timestamp) -> usize {
+        let concurrency = self.config.concurrency;
+        let mean = self.mean_service(now).filter(|_| !self.is_stuck && !self.draining);
+        let ahead = mean.map_or(0, |mean| {
+            let in_time = u128::from(concurrency) * AHEAD.as_nanos() / mean.as_nanos().max(1);
+            u32::try_from(in_time).unwrap_or(u32::MAX).min(AHEAD_MAX)
+        });
+        (concurrency + ahead) as usize
+    }
+
+    /// How many of what the handlers have run, and how many wait.
+    pub(super) fn handed(&self) -> (usize, usize) {
+        let running = self.running.len().min(self.config.concurrency as usize);
+        (running, self.running.len() - running)
+    }
+
+    /// When what waits at the handlers is to be taken back, if none of them ends a job before.
+    pub(super) fn stuck_at(&self) -> Option<Timestamp> {
+        let (_, ahead) = self.handed();
+        let (_, newest) = self.running.last_key_value().filter(|_| ahead > 0 && !self.is_stuck)?;
+        // The newest was handed out because the handlers were quick until then.
+        Some(newest.started_at.max(self.finished_at.unwrap_or_default()) + STUCK)
+    }
+
+    /// Whether what waits at the handlers is to be taken back now. It is told once.
+    pub fn poll_stuck(&mut self, now: Timestamp) -> bool {
+        let (_, ahead) = self.handed();
+        let is_wanted = self.draining || self.stuck_at().is_some_and(|at| at <= now);
+        ahead > 0 && is_wanted && !std::mem::replace(&mut self.is_stuck, true)
+    }
+
+    /// What waited at the handlers waits here again, before all others.
+    pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
+        for (id, payload) in jobs.rev() {
+            let Some(running) = self.running.remove(&id) else { continue };
+            let Running { origin, deadline, arrived_at, moves_left, detached, .. } = running;
+            let run_limit = None;
+            let task =
+                Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left, detached };
+            self.queue.push_front(task);
+        }
+    }
+
+    /// A handler began and ended that job at these times: it may have waited before.
+    pub fn handle_ran(&mut self, id: TaskId, began_at: Timestamp, ended_at: Timestamp) {
+        if let Some(running) = self.running.get_mut(&id) {
+            running.started_at = began_at;
+            running.ended_at = Some(ended_at);
+        }
+    }
+
+    /// A job that waited at the handlers was taken from them, as nobody wants it. Returns whose it was,
+    /// and why.
+    pub fn handle_withdrawn(&mut self, now: Timestamp, id: TaskId) -> Option<(Origin, Reason)> {
+        let running = self.running.remove(&id)?;
+        self.forget_deadline(running.ends_at(), id);
+        self.bytes -= running.bytes;
+        self.load.rejected += 1;
+        let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+        let reason = if is_late { Reason::Expired } else { Reason::Cancelled };
+        Some((running.origin, reason))
+    }
+}
