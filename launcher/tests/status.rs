@@ -40,7 +40,7 @@ impl FakeMapper {
                 };
                 events.turn(Some(deadline), received).unwrap();
                 for (peer, answer) in answers {
-                    events.send(key, &[&peer, &codec::encode(&answer)]).unwrap();
+                    events.send(key, [&peer[..], &codec::encode(&answer)]).unwrap();
                 }
             }
         };

@@ -42,6 +42,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`process`] | all of it put together: what `io` drives |
 //! | [`session`] | one mapper's view of this process: register, report, leave |
 //! | [`peers`] | the cache: who is there, and how loaded |
 //! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
@@ -70,6 +71,7 @@ pub mod observation;
 pub mod outbox;
 pub mod outcome;
 pub mod peers;
+pub mod process;
 mod rep;
 pub mod sender;
 pub mod senders;

@@ -201,7 +201,10 @@ mod tests {
             let attempt = give(&mut worker, number);
             let (batch, outcome) = reply(&mut worker, body);
             assert_eq!((batch.first_number, outcome.attempt), (number, attempt));
-            assert_eq!((outcome.verdict, &outcome.payload.bytes()[..]), (verdict, payload.as_bytes()));
+            assert_eq!(
+                (outcome.verdict, &outcome.payload.bytes()[..]),
+                (verdict, payload.as_bytes())
+            );
         }
         assert_eq!(worker.handle_reply(at(0), ms(1000), b"{}"), None, "nothing was asked");
     }

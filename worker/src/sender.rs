@@ -322,12 +322,7 @@ impl Sender {
     }
 
     /// A worker said something.
-    pub fn handle_link_message(
-        &mut self,
-        now: Timestamp,
-        link: u64,
-        message: FromWorker,
-    ) {
+    pub fn handle_link_message(&mut self, now: Timestamp, link: u64, message: FromWorker) {
         if let Some(state) = self.links.get_mut(link) {
             state.link.handle_message(now, message);
         }

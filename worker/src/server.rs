@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    Claim, Demand, FromWorker, JobBatch, JobHeader, OfferedSlot, OutcomeBatch, Reason,
-    SenderHello, ToWorker, Verdict,
+    Claim, Demand, FromWorker, JobBatch, JobHeader, OfferedSlot, OutcomeBatch, Reason, SenderHello,
+    ToWorker, Verdict,
 };
 use svcmap_proto::json::Envelope;
 use svcmap_proto::load::{Load, State};

@@ -8,10 +8,10 @@ use serde::de::{Error as _, value};
 use super::*;
 use crate::control::*;
 use crate::jobs::*;
-use crate::payload::Payload;
 use crate::limits::*;
 use crate::load::{Load, Share, State};
 use crate::names::*;
+use crate::payload::Payload;
 
 /// What messages are filled with: for the golden tables 1, 2, 3 and so on, so that no two fields
 /// can change places unnoticed; for properties, anything.

@@ -1,7 +1,8 @@
-//! The nodes: the types that ship, put together as their `io` modules do it.
+//! The nodes: the processes that ship, without what lies outside them.
 
+mod carrier;
+mod handlers;
 mod mapper;
-mod outgoing;
 mod sender;
 mod worker;
 
@@ -12,16 +13,14 @@ use bytes::Bytes;
 use svcmap_proto::control::{FromMapper, Publication, ToMapper, Welcome};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, InstanceKey, Name};
-use svcmap_proto::time::Timestamp;
 use svcmap_worker::intake::Task;
 use svcmap_worker::observation::Observation;
 use svcmap_worker::outbox::{JobId, JobSpec};
 use svcmap_worker::outcome::Outcome;
-use svcmap_worker::session::Session;
 
 use super::scenario::Scenario;
+pub use carrier::Carrier;
 pub use mapper::MapperNode;
-pub use outgoing::Outgoing;
 pub use sender::SenderNode;
 pub use worker::WorkerNode;
 
@@ -121,14 +120,6 @@ pub fn welcome(scenario: &Scenario, epoch: Epoch) -> Welcome {
         publish: endpoint(0),
         observed: String::new(),
         highest: None,
-    }
-}
-
-/// A pulse: the numbers of nodes are their places in the spread of registrations.
-fn pulse(session: &mut Session, now: Timestamp, publication: &Publication, number: usize) {
-    if let Publication::Pulse { epoch, instances } = publication {
-        let place = number as f64 / f64::from((*instances).max(1));
-        session.handle_pulse(now, *epoch, *instances, place);
     }
 }
 

@@ -24,7 +24,7 @@ use svcmap_worker::outbox::JobId;
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
 use super::nodes::{
-    self, Effect, MapperNode, Message, Node, Outgoing, SenderNode, WorkerNode, service,
+    self, Carrier, Effect, MapperNode, Message, Node, SenderNode, WorkerNode, service,
 };
 use super::policies::{Rule, Truth};
 use super::queue::Queue;
@@ -164,7 +164,7 @@ impl World {
             network: Network::new(&scenario),
             workload: Workload::new(&scenario, START),
             mapper: None,
-            workers: (0..workers).map(|n| WorkerNode::new(&scenario, n, n)).collect(),
+            workers: (0..workers).map(|n| WorkerNode::new(START, &scenario, n, n)).collect(),
             speeds: (0..all).map(|number| scenario.speed(number)).collect(),
             senders: Vec::new(),
             processes: Vec::new(),
@@ -196,7 +196,7 @@ impl World {
         self.processes = (0..self.scenario.senders).map(|_| self.start_sender()).collect();
         match self.scenario.feed {
             Feed::Board => {
-                (0..self.senders.len()).for_each(|sender| self.connect_sender(sender));
+                self.connect_all();
                 self.queue.push(self.now, Event::Board);
             }
             Feed::Mapper | Feed::Query => self.queue.push(self.now, Event::Connections(true)),
@@ -314,7 +314,7 @@ impl World {
             Node::Mapper => self.mapper.as_mut()?.handle_message(now, from, message),
             Node::Worker(number) => {
                 if let Message::ToWorker(line, _) = &message
-                    && !self.outgoing(from)?.has(*line)
+                    && !self.carrier(from)?.has(*line)
                 {
                     return None;
                 }
@@ -339,12 +339,20 @@ impl World {
         Some(to)
     }
 
-    /// The sending half of a process.
-    fn outgoing(&self, node: Node) -> Option<&Outgoing> {
+    /// What carries the messages of a process of the library.
+    fn carrier(&self, node: Node) -> Option<&Carrier> {
         match node {
             Node::Mapper => None,
-            Node::Worker(number) => Some(&self.workers.get(number)?.outgoing),
-            Node::Sender(number) => Some(&self.senders.get(number)?.outgoing),
+            Node::Worker(number) => Some(&self.workers.get(number)?.carrier),
+            Node::Sender(number) => Some(&self.senders.get(number)?.carrier),
+        }
+    }
+
+    fn carrier_mut(&mut self, node: Node) -> Option<&mut Carrier> {
+        match node {
+            Node::Mapper => None,
+            Node::Worker(number) => Some(&mut self.workers.get_mut(number)?.carrier),
+            Node::Sender(number) => Some(&mut self.senders.get_mut(number)?.carrier),
         }
     }
 
@@ -431,7 +439,7 @@ impl World {
         let ended = |number| matches!(self.stopped.get(&Node::Worker(number)), Some(Stop::Ended));
         let workers = self.workers.iter_mut().enumerate();
         for (_, worker) in workers.filter(|(number, _)| !ended(*number)) {
-            let registered = worker.registration(now);
+            let Some(registered) = worker.registration(now) else { continue };
             entries.push(Entry {
                 instance: registered.key.instance,
                 incarnation: registered.incarnation,

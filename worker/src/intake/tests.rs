@@ -47,7 +47,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     /// Job, bytes, deadline; in the order of arrival.
     queue: Vec<(u64, usize, Timestamp)>,
-    running: Vec<(u64, TaskId, usize)>,
+    /// What the handlers have: job, its name here, bytes, deadline; in the order in which they begin.
+    running: Vec<(u64, TaskId, usize, Timestamp)>,
     told: Vec<u64>,
     accepted: u64,
     done: u64,
@@ -59,7 +60,7 @@ struct Model {
 impl Model {
     fn bytes(&self) -> usize {
         let queued: usize = self.queue.iter().map(|(_, bytes, _)| bytes).sum();
-        queued + self.running.iter().map(|(_, _, bytes)| bytes).sum::<usize>()
+        queued + self.running.iter().map(|(_, _, bytes, _)| bytes).sum::<usize>()
     }
 
     fn len(&self) -> usize {
@@ -112,19 +113,24 @@ proptest! {
                 }
                 Step::Start => {
                     let started = intake.start_next(now);
-                    let wanted = model.running.len() < concurrency as usize
-                        && !model.queue.is_empty();
-                    prop_assert_eq!(started.is_some(), wanted);
+                    let is_free = model.running.len() < concurrency as usize;
+                    if is_free {
+                        prop_assert_eq!(started.is_some(), !model.queue.is_empty());
+                    } else if started.is_some() {
+                        // Only jobs that take next to no time are handed out before one is free.
+                        let mean = intake.last_mean().expect("one has ended");
+                        prop_assert!(mean < ms(1) && !model.draining, "{mean:?}");
+                    }
                     if let Some(task) = started {
                         // The one that came first.
-                        let (first, bytes, _) = model.queue.remove(0);
+                        let (first, bytes, deadline) = model.queue.remove(0);
                         prop_assert_eq!(task.origin, origin(first));
-                        model.running.push((first, task.id, bytes));
+                        model.running.push((first, task.id, bytes, deadline));
                     }
                 }
                 Step::Finish { which, ending } => {
-                    if which < model.running.len() {
-                        let (job, id, _) = model.running.remove(which);
+                    if which < model.running.len().min(concurrency as usize) {
+                        let (job, id, ..) = model.running.remove(which);
                         let ended = intake.handle_finished(now, id, ending);
                         prop_assert_eq!(ended.map(|ended| ended.origin), Some(origin(job)));
                         prop_assert_eq!(intake.handle_finished(now, id, ending), None);
@@ -144,7 +150,7 @@ proptest! {
                             model.rejected += 1;
                             Cancelled::Removed
                         }
-                        (None, Some((_, id, _))) => Cancelled::Running(*id),
+                        (None, Some((_, id, ..))) => Cancelled::Running(*id),
                         (None, None) => Cancelled::NotFound,
                     };
                     prop_assert_eq!(intake.cancel(origin(job)), wanted);
@@ -169,6 +175,14 @@ proptest! {
                         }
                     }
                     prop_assert!(model.queue.iter().all(|(.., deadline)| *deadline > now));
+                    if intake.poll_stuck(now) {
+                        let begun = model.running.len().min(concurrency as usize);
+                        let ahead = model.running.split_off(begun);
+                        let jobs = ahead.iter().map(|(_, id, bytes, _)| (*id, vec![1; *bytes].into()));
+                        intake.handle_taken_back(jobs);
+                        let back = ahead.iter().map(|&(job, _, bytes, deadline)| (job, bytes, deadline));
+                        model.queue.splice(..0, back);
+                    }
                 }
                 Step::Drain => {
                     intake.drain();
@@ -184,12 +198,13 @@ proptest! {
                 }
             }
             let load = intake.load(now, Promised::default());
+            let running = (model.running.len() as u32).min(concurrency);
             prop_assert!(load.sequence > sequence);
             sequence = load.sequence;
             prop_assert_eq!(
                 (load.queued, load.running, load.accepted, load.done, load.failed, load.rejected),
-                (model.queue.len() as u32, model.running.len() as u32, model.accepted, model.done,
-                    model.failed, model.rejected)
+                (model.len() as u32 - running, running, model.accepted, model.done, model.failed,
+                    model.rejected)
             );
             prop_assert!(load.busy() <= load.slots);
             prop_assert!(load.running <= concurrency);
@@ -371,4 +386,68 @@ fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
     assert_eq!((load.oldest_queued_ms, load.since_finish_ms), (100, None));
     intake.handle_finished(at(150), task.id, Ending::Failed);
     assert_eq!(intake.load(at(151), Promised::default()).since_finish_ms, Some(1));
+}
+
+/// After a first job that took 20 us, ten more wait.
+fn quick() -> Intake {
+    let mut intake = Intake::new(config(1, 20));
+    let limit = at(60_000);
+    intake.admit(at(0), arrival(origin(0), limit, b""), Promised::default()).unwrap();
+    let task = intake.start_next(at(0)).unwrap();
+    intake.handle_ran(task.id, at(0), at(0) + Duration::from_micros(20));
+    intake.handle_finished(at(1), task.id, Ending::Done);
+    for job in 1..=10 {
+        intake.admit(at(1), arrival(origin(job), limit, b""), Promised::default()).unwrap();
+    }
+    intake
+}
+
+#[test]
+fn handlers_are_handed_so_much_that_they_find_work_until_they_are_looked_at_again() {
+    let mut intake = quick();
+    let handed = std::iter::from_fn(|| intake.start_next(at(1)));
+    // One to run, and 200 us of others.
+    let handed: Vec<_> = handed.map(|task| attempt_of(task.origin).job).collect();
+    assert_eq!(handed, (1..=10).collect::<Vec<_>>());
+    let load = intake.load(at(1), Promised::default());
+    assert_eq!((load.running, load.queued), (1, 9));
+    assert_eq!(intake.cancel(origin(3)), Cancelled::Running(TaskId(3)));
+    assert_eq!(intake.handle_withdrawn(at(1), TaskId(3)), Some((origin(3), Reason::Cancelled)));
+    assert_eq!(intake.len(), 9);
+}
+
+#[test]
+fn what_was_handed_out_waits_here_again_once_a_job_takes_long_or_a_drain_begins() {
+    for drains in [false, true] {
+        let mut intake = quick();
+        while intake.start_next(at(1)).is_some() {}
+        assert!(!intake.poll_stuck(at(1)));
+        if drains {
+            intake.drain();
+        }
+        assert_eq!(intake.poll_timeout(), Some(at(6)));
+        assert!(intake.poll_stuck(if drains { at(1) } else { at(6) }));
+        let back: Vec<_> = (2..=10).map(|id| (TaskId(id), Bytes::new())).collect();
+        intake.handle_taken_back(back.into_iter());
+        let queued: Vec<_> = intake.queued().map(|task| attempt_of(task.origin).job).collect();
+        assert_eq!(queued, (2..=10).collect::<Vec<_>>());
+        assert!(intake.start_next(at(7)).is_none() && !intake.poll_stuck(at(20)));
+        // From the next one that ends on, it is as it was.
+        intake.handle_ran(TaskId(1), at(6), at(6) + Duration::from_micros(20));
+        intake.handle_finished(at(8), TaskId(1), Ending::Done);
+        assert!(intake.start_next(at(8)).is_some());
+        assert_eq!(intake.start_next(at(8)).is_some(), !drains);
+    }
+}
+
+#[test]
+fn a_job_whose_time_to_run_is_limited_waits_until_a_handler_is_free() {
+    let mut intake = quick();
+    let run_limit = Some(ms(50));
+    let job = Arrival { run_limit, ..arrival(origin(11), at(60_000), b"") };
+    intake.queue.clear();
+    intake.admit(at(1), job.clone(), Promised::default()).unwrap();
+    intake.admit(at(1), Arrival { origin: origin(12), ..job }, Promised::default()).unwrap();
+    assert!(intake.start_next(at(1)).is_some());
+    assert!(intake.start_next(at(1)).is_none());
 }

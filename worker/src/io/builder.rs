@@ -1,89 +1,28 @@
 //! Settings of workers and clients, and how they start.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use slog::{Logger, o, warn};
-use svcmap_proto::control::RegistrationError;
-use svcmap_proto::io::{self, BindError, EventLoop};
-use svcmap_proto::names::{
-    Endpoint, EndpointError, Incarnation, InstanceKey, Name, NameError, SenderId,
-};
+use svcmap_proto::io::{self, Clock, EventLoop};
+use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
 
 use super::client::Client;
+use super::mappers::Mappers;
 use super::node::Node;
+use super::notice::{Notice, Notify, Observer, StartError};
 use super::pool::{HandlerError, Job};
+use super::report::Report;
 use super::serving::Serving;
 use super::shared::Shared;
 use super::sockets;
 use super::worker::{Thread, Worker};
 use crate::config::{ConfigError, IntakeConfig, MAPPERS_MAX, OutboxConfig};
 use crate::observation::Observation;
+use crate::process::{Instance, Process};
 use crate::sender::Sender;
 
 /// Where a mapper listens unless somebody says otherwise.
 const MAPPER_DEFAULT: &str = "tcp://127.0.0.1:5555";
-
-/// Why a worker or client did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The service or instance has no valid name.
-    #[error(transparent)]
-    Name(#[from] NameError),
-    /// An address is none.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The settings make no sense.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// Others cannot connect to a wildcard.
-    #[error("`{0}` cannot be advertised: give a host, or tcp://HOST:PORT")]
-    Advertise(Endpoint),
-    /// Somebody else listens there, or the address is not of this machine.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The system gave no file or socket: look at `ulimit -n`.
-    #[error("the system refused: {0}")]
-    System(#[from] std::io::Error),
-    /// The system gave no thread: want fewer at once, or look at `ulimit -u`, the control group's
-    /// `pids.max` and at memory, as each thread needs a stack.
-    #[error("the system does not start {wanted} threads: {reason}")]
-    Threads {
-        /// How many were wanted.
-        wanted: u32,
-        /// In the system's words.
-        reason: std::io::Error,
-    },
-}
-
-impl From<zmq::Error> for StartError {
-    fn from(error: zmq::Error) -> Self {
-        Self::System(std::io::Error::other(error.message()))
-    }
-}
-
-/// Something that a process may want to tell its operator or supervisor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A mapper lists this instance.
-    Registered(Endpoint),
-    /// The connection to a mapper is gone, or silent. Work goes on.
-    MapperLost(Endpoint),
-    /// No mapper answers, for so long by now. Work goes on with what is known.
-    NoMapper(Duration),
-    /// A mapper does not list this instance. That is tried again.
-    RegistrationRefused(Endpoint, RegistrationError),
-    /// A mapper speaks other versions of the protocol, from the first to the last of these.
-    WrongVersion(Endpoint, u8, u8),
-    /// Another process took this instance's name, with this incarnation: stop, and do not restart.
-    Replaced(Incarnation),
-}
-
-/// Called with each [`Notice`], on the I/O thread: it must return at once.
-pub(super) type Notify = Box<dyn Fn(Notice) + Send>;
-
-/// Called with each [`Observation`], on the I/O thread: it must return at once.
-pub(super) type Observer = Box<dyn Fn(Observation) + Send>;
 
 /// What workers and clients have in common.
 struct Common {
@@ -119,9 +58,9 @@ impl Common {
     /// Starts the I/O thread.
     fn start(
         self,
-        event_loop: EventLoop,
+        mut event_loop: EventLoop,
         mappers: Vec<Endpoint>,
-        serving: Option<Serving>,
+        serving: Option<(Instance, Serving)>,
     ) -> Result<Arc<Thread>, StartError> {
         let mut sender = Sender::new(
             SenderId(fastrand::u128(..)),
@@ -139,16 +78,20 @@ impl Common {
                 "why" => doubt);
         }
         let shared = Arc::new(Shared::new(event_loop.waker(), self.outbox));
+        let (instance, serving) = serving.unzip();
+        let (count, seed) = (mappers.len(), fastrand::u64(..));
+        let report = Report::new(&mappers, self.logger.clone(), self.notify);
+        let mappers = Mappers::new(&mut event_loop, mappers, self.logger)?;
+        let process = Process::new(Clock.now(), count, sender, instance, seed);
         let node = Node::new(
             event_loop,
+            process,
             mappers,
-            sender,
             serving,
             Arc::clone(&shared),
-            self.logger,
-            self.notify,
+            report,
             self.observer,
-        )?;
+        );
         let thread = std::thread::Builder::new().name("svcmap-io".to_owned());
         let handle = Mutex::new(Some(
             thread
@@ -355,16 +298,18 @@ impl WorkerBuilder {
                 "endpoint" => %listener.endpoint);
         }
         let endpoint = listener.endpoint.clone();
-        let serving = Serving::new(
-            key.clone(),
-            self.incarnation,
-            listener,
+        let instance = Instance {
+            key: key.clone(),
+            incarnation: self.incarnation,
+            endpoint: endpoint.clone(),
             advertise,
-            self.intake,
-            Arc::new(handler),
-            &event_loop.waker(),
-        )?;
-        let thread = self.common.start(event_loop, mappers, Some(serving))?;
+            host: io::host_id(),
+            pid: std::process::id(),
+            config: self.intake,
+        };
+        let waker = event_loop.waker();
+        let serving = Serving::new(&instance, listener, Arc::new(handler), &waker)?;
+        let thread = self.common.start(event_loop, mappers, Some((instance, serving)))?;
         Ok(Worker { key, endpoint, thread })
     }
 }
@@ -387,6 +332,3 @@ fn advertised(texts: &[String], bound: &Endpoint) -> Result<Vec<Endpoint>, Start
     }
     Ok(endpoints)
 }
-
-/// How long what was sent may take to get out when a worker or client stops.
-pub(super) const LINGER: Duration = Duration::from_millis(500);

@@ -7,7 +7,8 @@ use serde::Serialize;
 use svcmap_proto::codec::{self, ValueError};
 use svcmap_proto::names::{Name, NameError};
 
-use super::builder::{ClientBuilder, StartError};
+use super::builder::ClientBuilder;
+use super::notice::StartError;
 use super::shared::{Command, NoRoom, Shared};
 use super::ticket::Ticket;
 use super::worker::Thread;

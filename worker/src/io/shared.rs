@@ -91,11 +91,7 @@ impl Shared {
     }
 
     /// Hands a job to the I/O thread, once there is room for it, if `wait` says so.
-    pub(super) fn submit(
-        self: &Arc<Self>,
-        spec: JobSpec,
-        wait: bool,
-    ) -> Result<Ticket, NoRoom> {
+    pub(super) fn submit(self: &Arc<Self>, spec: JobSpec, wait: bool) -> Result<Ticket, NoRoom> {
         let bytes = spec.payload.len();
         let mut inbox = lock(&self.inbox);
         loop {

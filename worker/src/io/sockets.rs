@@ -4,7 +4,7 @@ use svcmap_proto::io::{self, Accepts, EventLoop, SocketKey, SocketSettings};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
-use super::builder::StartError;
+use super::notice::StartError;
 use crate::config::{IntakeConfig, OutboxConfig};
 
 /// Messages that may wait on a connection beside the payloads: more than can ever be open on it.
@@ -99,27 +99,6 @@ pub(super) fn dial_worker(
 pub(super) fn default_bind(mappers: &[Endpoint]) -> Result<Endpoint, EndpointError> {
     let local = mappers.iter().all(Endpoint::is_loopback);
     Endpoint::tcp(if local { "127.0.0.1" } else { "*" }, 0)
-}
-
-/// What to tell others about where this worker is: what the user said, or what it is bound to, or,
-/// bound to all interfaces, the address at which the mapper sees it, and loopback for this host.
-pub(super) fn endpoints(bound: &Endpoint, advertise: &[Endpoint], observed: &str) -> Vec<Endpoint> {
-    if !advertise.is_empty() {
-        return advertise.iter().take(limits::ENDPOINTS_MAX).cloned().collect();
-    }
-    if !bound.is_wildcard() {
-        return vec![bound.clone()];
-    }
-    let port = bound.port().unwrap_or(0);
-    let mut endpoints: Vec<Endpoint> = Vec::new();
-    for host in [observed, "127.0.0.1"] {
-        if let Ok(endpoint) = Endpoint::tcp(host, port)
-            && !endpoints.contains(&endpoint)
-        {
-            endpoints.push(endpoint);
-        }
-    }
-    endpoints
 }
 
 /// A mapper's PUB as this process reaches it: `*` means the host that was dialled.

@@ -37,7 +37,9 @@ fn a_sender_that_acknowledges_more_than_anybody_can_have_sent_is_served() {
     greet(&mut senders, &hello(1, u64::MAX));
     for job in 1..=2 {
         end(&mut senders, job, 1);
-        assert!(senders.poll_delivery().is_some_and(|sent| sent.outcomes[0].attempt == attempt(job)));
+        assert!(
+            senders.poll_delivery().is_some_and(|sent| sent.outcomes[0].attempt == attempt(job))
+        );
         senders.acknowledge(SENDER, u64::MAX);
     }
     greet(&mut senders, &hello(2, u64::MAX));

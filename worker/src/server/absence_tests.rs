@@ -53,7 +53,9 @@ impl Scene {
                 ServerOutput::Start(task) => self.running = Some(task.id),
                 ServerOutput::Cancel(task) => self.cancelled.push(task),
                 ServerOutput::Outcomes { batch, .. } => {
-                    let told = |outcome: svcmap_proto::jobs::OutcomeHeader| (outcome.attempt, outcome.verdict);
+                    let told = |outcome: svcmap_proto::jobs::OutcomeHeader| {
+                        (outcome.attempt, outcome.verdict)
+                    };
                     self.told.extend(batch.outcomes.into_iter().map(told));
                 }
                 _ => {}

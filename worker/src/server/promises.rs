@@ -114,7 +114,12 @@ impl Server {
         self.end(
             now,
             origin,
-            Ended { verdict, here, payload: Bytes::new(), wanted_until: wanted_until(now, deadline) },
+            Ended {
+                verdict,
+                here,
+                payload: Bytes::new(),
+                wanted_until: wanted_until(now, deadline),
+            },
         );
     }
 

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use svcmap::distribution::exponential;
 use svcmap_proto::control::{Registration, ToMapper};
+use svcmap_proto::time::Timestamp;
 use svcmap_worker::outbox::JobId;
+use svcmap_worker::process::Process;
 
 use super::{Event, World};
-use crate::simulator::nodes::{Line, Message, Node};
+use crate::simulator::nodes::{Carrier, Line, Message, Node};
 use crate::simulator::scenario::Span;
 
 /// Beyond five ways, how long it takes until a connection that broke is there again.
 const RECONNECT: Duration = Duration::from_millis(1);
-
-/// A process that comes so much too late to what is due takes itself for suspended, as `io::node` of
-/// the library does.
-const SUSPENSION: Duration = Duration::from_secs(1);
 
 /// Something goes wrong, or well again.
 #[derive(Clone, Copy, Debug)]
@@ -131,10 +129,10 @@ impl World {
 
     /// A connection breaks: its sender notices, its worker when it sends, and it comes back in a moment.
     fn lose(&mut self, sender: usize, line: Line) {
-        if !self.senders[sender].outgoing.is_open(line) {
+        if !self.senders[sender].carrier.is_open(line) {
             return;
         }
-        let Some((worker, next)) = self.senders[sender].outgoing.lose(self.now, line) else {
+        let Some((worker, next)) = self.senders[sender].carrier.lose(self.now, line) else {
             return;
         };
         self.workers[worker].handle_gone(Node::Sender(sender), line);
@@ -155,12 +153,12 @@ impl World {
         // What it sent last is on its way.
         let until = self.now + 3 * self.scenario.beat + 2 * self.scenario.delay;
         self.ledger.end_sender(stream, until);
-        let lines: Vec<_> = self.senders[number].outgoing.lines().collect();
+        let lines: Vec<_> = self.senders[number].carrier.lines().collect();
         for (worker, line) in lines {
             self.send(node, Node::Worker(worker), Box::new(Message::Gone(line)));
         }
         self.processes[stream] = self.start_sender();
-        self.connect_sender(self.processes[stream]);
+        self.connect(Node::Sender(self.processes[stream]));
         self.plan(self.scenario.faults.sender_crash, Fault::SenderEnds);
     }
 
@@ -172,13 +170,15 @@ impl World {
         // Who ended has no room.
         self.truth.set(0, usize::MAX);
         for sender in self.processes.clone() {
-            let to_it = self.senders[sender].outgoing.lines().filter(|(worker, _)| *worker == 0);
+            let to_it = self.senders[sender].carrier.lines().filter(|(worker, _)| *worker == 0);
             for (_, line) in to_it.collect::<Vec<_>>() {
                 self.send(node, Node::Sender(sender), Box::new(Message::Gone(line)));
             }
         }
-        if crash.is_told {
-            let Registration { key, incarnation, .. } = self.workers[0].registration(self.now);
+        if crash.is_told
+            && let Some(Registration { key, incarnation, .. }) =
+                self.workers[0].registration(self.now)
+        {
             let leave = Message::ToMapper(ToMapper::Leave { key, incarnation });
             self.send(node, Node::Mapper, Box::new(leave));
         }
@@ -202,7 +202,7 @@ impl World {
         if !self.ledger.cancel(self.now, job) {
             return None;
         }
-        self.senders[sender].outgoing.cancel(self.now, JobId(job));
+        self.senders[sender].carrier.cancel(self.now, JobId(job));
         Some(Node::Sender(sender))
     }
 
@@ -212,28 +212,21 @@ impl World {
             return;
         }
         let Some(Stop::Paused(waiting)) = self.stopped.remove(&node) else { return };
-        let due_at = match node {
-            Node::Sender(sender) => self.senders[sender].poll_timeout(),
-            Node::Worker(worker) => {
-                let on_the_way: usize = waiting.iter().map(Event::jobs).sum();
-                let jobs = self.workers[worker].jobs() + on_the_way;
-                self.ledger.damage.jobs_trapped = jobs as u64;
-                self.workers[worker].poll_timeout()
-            }
-            Node::Mapper => None,
-        };
+        if let Node::Worker(worker) = node {
+            let on_the_way: usize = waiting.iter().map(Event::jobs).sum();
+            self.ledger.damage.jobs_trapped = (self.workers[worker].jobs() + on_the_way) as u64;
+        }
+        let due_at = self.carrier(node).and_then(Carrier::poll_timeout);
         for event in waiting {
             if let Some(other) = self.take(event).filter(|acting| *acting != node) {
                 self.act(other);
             }
         }
-        let late = due_at.map_or(Duration::ZERO, |at| self.now.since(at));
-        if late > SUSPENSION {
-            match node {
-                Node::Sender(sender) => self.senders[sender].handle_suspension(self.now, late),
-                Node::Worker(worker) => self.workers[worker].handle_suspension(self.now, late),
-                Node::Mapper => {}
-            }
+        let now = self.now;
+        if let Some(gap) = Process::suspended_for(due_at, Timestamp::default(), now)
+            && let Some(carrier) = self.carrier_mut(node)
+        {
+            carrier.handle_suspension(now, gap);
         }
         *self.wake_at.of(node) = None;
         self.act(node);

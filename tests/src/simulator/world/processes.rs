@@ -33,7 +33,7 @@ impl World {
     pub(super) fn start_sender(&mut self) -> usize {
         let number = self.senders.len();
         let choice = self.scenario.rule.choice(&self.scenario, &self.truth);
-        self.senders.push(SenderNode::new(&self.scenario, number, choice));
+        self.senders.push(SenderNode::new(self.now, &self.scenario, number, choice));
         self.wake_at.senders.push(None);
         self.asking.push(VecDeque::new());
         number
@@ -42,20 +42,27 @@ impl World {
     /// Another life of a worker starts, and gets to the mapper.
     pub(super) fn start_worker(&mut self, number: usize) {
         let process = self.workers.len();
-        self.workers.push(WorkerNode::new(&self.scenario, process, number));
+        self.workers.push(WorkerNode::new(self.now, &self.scenario, process, number));
         self.wake_at.workers.push(None);
-        self.workers[process].handle_connection(self.now, self.mapper.is_some());
-        self.act(Node::Worker(process));
+        self.connect(Node::Worker(process));
     }
 
-    /// A sender's process gets to what it learns of load from, or loses it.
-    pub(super) fn connect_sender(&mut self, number: usize) {
-        let sender = &mut self.senders[number];
-        sender.handle_connection(self.now, self.mapper.is_some());
-        if self.scenario.feed == Feed::Board {
-            sender.handle_welcome(self.now, &welcome(&self.scenario, Epoch(1)));
+    /// A process gets to what it learns of the others from, or loses it.
+    pub(super) fn connect(&mut self, node: Node) {
+        let (now, is_there) = (self.now, self.mapper.is_some());
+        let board = (self.scenario.feed == Feed::Board).then(|| welcome(&self.scenario, Epoch(1)));
+        let Some(carrier) = self.carrier_mut(node) else { return };
+        carrier.handle_connection(now, is_there);
+        if let Some(welcome) = board {
+            carrier.handle_welcome(now, &welcome);
         }
-        self.act(Node::Sender(number));
+        self.act(node);
+    }
+
+    /// All processes do.
+    pub(super) fn connect_all(&mut self) {
+        (0..self.workers.len()).for_each(|number| self.connect(Node::Worker(number)));
+        (0..self.senders.len()).for_each(|number| self.connect(Node::Sender(number)));
     }
 
     /// The mapper gets to all others, or is lost to them.
@@ -66,11 +73,7 @@ impl World {
             MapperNode::new(&self.scenario, now, Epoch(self.lives_of_mapper))
         });
         self.wake_at.mapper = None;
-        for worker in 0..self.workers.len() {
-            self.workers[worker].handle_connection(now, are_there);
-            self.act(Node::Worker(worker));
-        }
-        (0..self.senders.len()).for_each(|sender| self.connect_sender(sender));
+        self.connect_all();
         if are_there {
             self.act(Node::Mapper);
         }

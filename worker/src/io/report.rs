@@ -1,0 +1,115 @@
+//! What the log and the user are told of the mappers, and of the jobs that wait for them.
+
+use slog::{Logger, debug, error, info, warn};
+use svcmap_proto::codec;
+use svcmap_proto::control::Welcome;
+use svcmap_proto::names::{Endpoint, Name};
+
+use super::notice::{Notice, Notify};
+use crate::process::ProcessEvent;
+use crate::session::OutageOutput;
+
+/// See the module.
+pub(super) struct Report {
+    pub(super) log: Logger,
+    notify: Notify,
+    mappers: Vec<Endpoint>,
+}
+
+impl Report {
+    pub(super) fn new(mappers: &[Endpoint], log: Logger, notify: Notify) -> Self {
+        Self { log, notify, mappers: mappers.to_vec() }
+    }
+
+    /// What the process found out.
+    pub(super) fn handle_event(&self, event: ProcessEvent) {
+        let mapper = |index: usize| &self.mappers[index];
+        let notice = match event {
+            ProcessEvent::Registered { mapper: index } => {
+                info!(self.log, "registered"; "mapper" => %mapper(index));
+                Notice::Registered(mapper(index).clone())
+            }
+            ProcessEvent::MapperLost { mapper: index } => {
+                warn!(self.log, "mapper lost, going on without it"; "mapper" => %mapper(index));
+                Notice::MapperLost(mapper(index).clone())
+            }
+            ProcessEvent::MapperSilent { mapper: index, lasts, others_answer } => {
+                if others_answer {
+                    warn!(self.log, "no word from the mapper, connecting again";
+                        "mapper" => %mapper(index), "for_s" => lasts.as_secs());
+                }
+                Notice::MapperLost(mapper(index).clone())
+            }
+            ProcessEvent::Outage(outage) => return self.handle_outage(outage),
+            ProcessEvent::RegistrationRefused { mapper: index, error } => {
+                error!(self.log, "not registered, trying again";
+                    "mapper" => %mapper(index), "why" => %error);
+                Notice::RegistrationRefused(mapper(index).clone(), error)
+            }
+            ProcessEvent::WrongVersion { mapper: index, oldest, newest } => {
+                error!(self.log, "the mapper speaks other protocol versions";
+                    "mapper" => %mapper(index), "oldest" => oldest, "newest" => newest,
+                    "ours" => codec::VERSION);
+                Notice::WrongVersion(mapper(index).clone(), oldest, newest)
+            }
+            ProcessEvent::Replaced(by) => {
+                error!(self.log, "another process took this name"; "incarnation" => %by);
+                Notice::Replaced(by)
+            }
+        };
+        (self.notify)(notice);
+    }
+
+    /// No mapper answers, or one does again.
+    fn handle_outage(&self, outage: OutageOutput) {
+        let lasts = match outage {
+            OutageOutput::NeverAnswered(lasts) => {
+                warn!(self.log, "no mapper answers, waiting for one: start it there, or name \
+                    another one with --mapper"; "mappers" => self.endpoints(", "),
+                    "for_s" => lasts.as_secs());
+                lasts
+            }
+            OutageOutput::Silent(lasts) => {
+                warn!(self.log, "no word from any mapper, going on with what is known";
+                    "mappers" => self.endpoints(", "), "for_s" => lasts.as_secs());
+                lasts
+            }
+            OutageOutput::Over(lasted) => {
+                info!(self.log, "a mapper answers"; "after_s" => lasted.as_secs());
+                return;
+            }
+        };
+        (self.notify)(Notice::NoMapper(lasts));
+    }
+
+    /// A mapper said WELCOME.
+    pub(super) fn handle_welcome(&self, index: usize, welcome: &Welcome, is_back: bool) {
+        let endpoint = &self.mappers[index];
+        if is_back {
+            info!(self.log, "the mapper answers again"; "mapper" => %endpoint);
+        }
+        debug!(self.log, "welcomed"; "mapper" => %endpoint, "epoch" => %welcome.epoch);
+    }
+
+    /// Jobs wait, and nobody says for whom.
+    pub(super) fn handle_unheard(&self, service: &Name) {
+        warn!(self.log, "no mapper answers, so jobs wait: is one running?";
+            "service" => %service, "mappers" => self.endpoints(","));
+    }
+
+    /// Jobs wait, as nobody serves that any more.
+    pub(super) fn handle_unserved(&self, service: &Name) {
+        warn!(self.log, "nobody serves it any more, so jobs wait for whoever comes back";
+            "service" => %service);
+    }
+
+    /// Nothing comes from that mapper's PUB.
+    pub(super) fn handle_silent(&self, index: usize) {
+        warn!(self.log, "no publications arrive, so the mapper is asked each beat: is its PUB port \
+            open?"; "mapper" => %self.mappers[index]);
+    }
+
+    fn endpoints(&self, separator: &str) -> String {
+        self.mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(separator)
+    }
+}

@@ -1,0 +1,436 @@
+//! One process: its conversations with the mappers, its sending half and, if it serves, its serving
+//! half, put together.
+//!
+//! The halves do not know each other, nor the mappers: what one of them says to another goes through
+//! here. Whoever drives this, sockets or a simulator, carries messages and keeps time, and decides
+//! nothing. What concerns one half alone goes to [`Process::sender`] or [`Process::server`].
+
+mod mappers;
+mod output;
+mod serving;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, Publication, Registration, ToMapper, Welcome};
+use svcmap_proto::jobs::{FromWorker, ToWorker};
+use svcmap_proto::json::{self, Envelope, JsonError};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::Name;
+use svcmap_proto::time::{Timestamp, earliest};
+
+use crate::intake::{Ending, TaskId};
+use crate::sender::{Sender, SenderOutput};
+use crate::senders::Connection;
+use crate::server::{DrainReport, Server, ServerOutput};
+use crate::session::SessionOutput;
+use mappers::Mappers;
+pub use output::{ProcessEvent, ProcessOutput};
+pub use serving::Instance;
+use serving::Serving;
+
+/// A turn that comes so much later than it was due means that this process was suspended.
+const SUSPENSION: Duration = Duration::from_secs(1);
+
+/// Those who are to be told that they have to wait, or have spoken in vain, until the end of a turn:
+/// more than come in one, but after a suspension.
+const UNANSWERED_MAX: usize = 4096;
+
+/// Whose outputs are looked for: a round in this order, and another one if there were any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// A round is over.
+    Idle,
+    Server,
+    Mappers,
+    Sender,
+}
+
+/// See the module.
+pub struct Process {
+    mappers: Mappers,
+    sender: Sender,
+    serving: Option<Serving>,
+    /// By when a drain is to be over, if there is one.
+    drain_until: Option<Timestamp>,
+    /// Unix time when a mapper last said something.
+    unix_us: u64,
+    stage: Stage,
+    /// Nothing was done yet in this round.
+    is_quiet: bool,
+    outputs: VecDeque<ProcessOutput>,
+}
+
+impl Process {
+    /// A process that dials so many mappers `now`, and serves as that instance, or only sends. `seed`
+    /// is a random number.
+    pub fn new(
+        now: Timestamp,
+        mappers: usize,
+        sender: Sender,
+        instance: Option<Instance>,
+        seed: u64,
+    ) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let key = instance.as_ref().map(|instance| &instance.key);
+        let mappers = Mappers::new(now, mappers, key, random.fork());
+        let serving = instance.map(|instance| Serving::new(instance, random));
+        Self {
+            mappers,
+            sender,
+            serving,
+            drain_until: None,
+            unix_us: 0,
+            stage: Stage::Idle,
+            is_quiet: true,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The sending half.
+    pub fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// The serving half, once a mapper has said WELCOME: its incarnation is not known before.
+    pub fn server(&mut self) -> Option<&mut Server> {
+        self.serving.as_mut()?.server()
+    }
+
+    /// What it registers with, once it does.
+    pub fn registration(&self) -> Option<&Registration> {
+        self.serving.as_ref()?.registration()
+    }
+
+    /// How many mappers have answered, and how many list this instance.
+    pub fn mappers(&self) -> (usize, usize) {
+        self.mappers.counts()
+    }
+
+    /// The connection to a mapper is there.
+    pub fn handle_mapper_connected(&mut self, now: Timestamp, mapper: usize) {
+        self.mappers.handle_connected(now, mapper);
+    }
+
+    /// The connection to a mapper is gone.
+    pub fn handle_mapper_lost(&mut self, now: Timestamp, mapper: usize) {
+        let event = self.mappers.handle_lost(now, mapper);
+        self.outputs.extend(event.map(ProcessOutput::Event));
+    }
+
+    /// A mapper said something. `unix_us` is Unix time in microseconds: lives are numbered by it.
+    pub fn handle_mapper_message(
+        &mut self,
+        now: Timestamp,
+        unix_us: u64,
+        mapper: usize,
+        message: FromMapper,
+    ) {
+        self.unix_us = unix_us;
+        if let FromMapper::Snapshot { service, part } = &message {
+            self.sender.handle_snapshot(now, mapper, service, part);
+        }
+        self.mappers.handle_message(now, mapper, message);
+    }
+
+    /// A mapper published something: about a service, or to all.
+    pub fn handle_publication(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        service: Option<&Name>,
+        publication: &Publication,
+    ) {
+        if let Publication::Pulse { epoch, instances } = *publication {
+            self.mappers.handle_pulse(now, mapper, epoch, instances);
+            self.sender.handle_pulse(mapper);
+        } else if let Some(service) = service {
+            self.sender.handle_publication(now, mapper, service, publication);
+        }
+    }
+
+    /// A mapper dictates timing and epoch. [`Process::handle_mapper_message`] comes to that by itself.
+    pub fn handle_welcome(&mut self, now: Timestamp, mapper: usize, welcome: &Welcome) {
+        self.sender.handle_welcome(now, mapper, welcome);
+        if let Some(serving) = &mut self.serving {
+            let (unix_us, drain_until) = (self.unix_us, self.drain_until);
+            let registration = serving.handle_welcome(now, unix_us, mapper, welcome, drain_until);
+            self.mappers.register(now, registration);
+        }
+    }
+
+    /// A sender said something.
+    pub fn handle_message(&mut self, now: Timestamp, from: Connection, message: ToWorker) {
+        let Some((own, server)) = self.serving.as_mut().and_then(Serving::key_and_server) else {
+            return;
+        };
+        match message {
+            ToWorker::Offer(slot) if !self.sender.believes(now, own, &slot) => {
+                server.decline(now, from, slot.offer);
+            }
+            message => server.handle_message(now, from, message),
+        }
+    }
+
+    /// A client of the JSON dialect said something. It gets exactly one reply to that.
+    ///
+    /// # Errors
+    /// What was wrong with it, which the client is told as well.
+    pub fn handle_request(
+        &mut self,
+        now: Timestamp,
+        from: Envelope,
+        body: Result<&[u8], JsonError>,
+    ) -> Result<(), JsonError> {
+        if let Some(server) = self.server() {
+            return server.handle_request(now, from, body);
+        }
+        if from.is_short() {
+            let body = json::error("this worker is not registered yet: try again in a moment");
+            self.answer(ServerOutput::Reply { to: from, body });
+        }
+        body.map(|_| ())
+    }
+
+    /// A sender speaks another version of the protocol.
+    pub fn handle_wrong_version(&mut self, from: Connection) {
+        let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+        let message = FromWorker::WrongVersion { oldest, newest };
+        self.answer(ServerOutput::Answer { to: from, message });
+    }
+
+    /// Tells that to somebody whom the server does not, or not yet, hear.
+    fn answer(&mut self, answer: ServerOutput) {
+        if self.outputs.len() < UNANSWERED_MAX {
+            self.outputs.push_back(ProcessOutput::Server(answer));
+        }
+    }
+
+    /// A handler that began and ended at those times did so with a result or an error as `payload`. It
+    /// gets its next job before anything else is done.
+    pub fn handle_finished(
+        &mut self,
+        now: Timestamp,
+        task: TaskId,
+        (began_at, ended_at): (Timestamp, Timestamp),
+        ending: Ending,
+        payload: Bytes,
+    ) {
+        if let Some(server) = self.server() {
+            server.handle_ran(task, began_at, ended_at);
+            server.handle_finished(now, task, ending, payload);
+            self.stage = Stage::Idle;
+        }
+    }
+
+    /// For how long this process was suspended, if a turn that was due then comes `now`. It last acted
+    /// at `acted_at`.
+    pub fn suspended_for(
+        due: Option<Timestamp>,
+        acted_at: Timestamp,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        let late = now.since(due?.max(acted_at));
+        (late > SUSPENSION).then_some(late)
+    }
+
+    /// This process was suspended for so long, and has read what came meanwhile.
+    pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
+        self.mappers.handle_suspension(now, gap);
+        self.sender.handle_suspension(now, gap);
+        if let Some(server) = self.server() {
+            server.handle_suspension(now, gap);
+        }
+    }
+
+    /// Takes no more jobs, says so, and lets what is here finish within `grace`.
+    pub fn drain(&mut self, now: Timestamp, grace: Duration) {
+        self.drain_until.get_or_insert(now + grace);
+        if let Some(server) = self.server() {
+            server.drain(now, grace);
+        }
+    }
+
+    /// What the drain met, once it is over: nothing is under way in the other direction any more
+    /// either, unless that takes longer than the grace.
+    pub fn drained(&self, now: Timestamp) -> Option<DrainReport> {
+        let until = self.drain_until?;
+        self.served().filter(|_| until <= now || self.sender.is_empty())
+    }
+
+    /// What the drain met, once the serving half has nothing more to do.
+    fn served(&self) -> Option<DrainReport> {
+        self.serving.as_ref().map_or_else(|| Some(DrainReport::default()), Serving::drained)
+    }
+
+    /// This process ends: every job that was sent gets its outcome, and everybody else hears of it.
+    pub fn stop(&mut self, now: Timestamp) {
+        self.sender.stop(now);
+        if let Some(server) = self.server() {
+            server.stop();
+        }
+        self.mappers.leave();
+    }
+
+    /// When [`Process::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let halves = earliest(
+            self.sender.poll_timeout(),
+            self.serving.as_ref().and_then(Serving::poll_timeout),
+        );
+        // Until then the server knows itself when to go on.
+        let drain_until = self.drain_until.filter(|_| self.served().is_some());
+        earliest(earliest(self.mappers.poll_timeout(), drain_until), halves)
+    }
+
+    /// Acts on every deadline that has passed. A turn begins with that, whether one has or not.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        if let Some(server) = self.server() {
+            server.handle_timeout(now);
+        }
+        self.sender.handle_timeout(now);
+        let event = self.mappers.handle_timeout(now);
+        self.outputs.extend(event.map(ProcessOutput::Event));
+    }
+
+    /// What to do next; ask until there is nothing.
+    pub fn poll_output(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        loop {
+            let output = self.outputs.pop_front().or_else(|| self.poll_stage(now));
+            if output.is_some() {
+                self.is_quiet = false;
+                return output;
+            }
+            self.advance(now);
+            if self.stage == Stage::Idle {
+                return None;
+            }
+        }
+    }
+
+    fn poll_stage(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        match self.stage {
+            Stage::Idle => None,
+            Stage::Server => self.poll_server(now),
+            Stage::Mappers => self.poll_mappers(now),
+            Stage::Sender => self.poll_sender(now),
+        }
+    }
+
+    /// Goes on to the next stage.
+    fn advance(&mut self, now: Timestamp) {
+        self.stage = match self.stage {
+            Stage::Sender if self.is_quiet => Stage::Idle,
+            Stage::Idle | Stage::Sender => {
+                self.is_quiet = true;
+                self.hand_back(now);
+                Stage::Server
+            }
+            Stage::Server => {
+                self.report_load(now);
+                Stage::Mappers
+            }
+            Stage::Mappers => Stage::Sender,
+        };
+    }
+
+    /// A drain leaves what waits to others, as soon as one is known.
+    fn hand_back(&mut self, now: Timestamp) {
+        if let Some((own, server)) = self.serving.as_mut().and_then(Serving::key_and_server)
+            && server.is_draining()
+        {
+            self.sender.follow(now, &own.service);
+            if self.sender.has_ready_peer(now, own) {
+                server.handle_peer_ready(now);
+            }
+        }
+    }
+
+    fn report_load(&mut self, now: Timestamp) {
+        let Some(server) = self.serving.as_mut().and_then(Serving::server) else { return };
+        self.mappers.handle_load(now, &server.load(now));
+        self.mappers.handle_error(server.error());
+    }
+
+    fn poll_server(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        let (own, server) = self.serving.as_mut()?.key_and_server()?;
+        loop {
+            // What has just failed here is compared with how peers fare.
+            if server.wants_verdict(now) {
+                let verdict = self.sender.judge(now, own, &server.load(now));
+                server.handle_verdict(now, verdict);
+            }
+            match server.poll_output(now)? {
+                ServerOutput::Offer { slot, blind, way } => {
+                    self.is_quiet = false;
+                    let offer = slot.offer;
+                    if !self.sender.offer(now, own, slot, (blind, way)) {
+                        server.handle_no_taker(offer);
+                    }
+                }
+                output => return Some(ProcessOutput::Server(output)),
+            }
+        }
+    }
+
+    fn poll_sender(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        loop {
+            match self.sender.poll_output(now)? {
+                SenderOutput::Declined(offer) => {
+                    self.is_quiet = false;
+                    if let Some(server) = self.server() {
+                        server.handle_no_taker(offer);
+                    }
+                }
+                SenderOutput::Sync { mapper, service } => {
+                    let message = ToMapper::Sync { service };
+                    return Some(ProcessOutput::ToMapper { mapper, message });
+                }
+                output => return Some(ProcessOutput::Sender(output)),
+            }
+        }
+    }
+
+    fn poll_mappers(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        let (mapper, output) = self.mappers.poll_output()?;
+        Some(match output {
+            SessionOutput::Send(message) => ProcessOutput::ToMapper { mapper, message },
+            SessionOutput::Reconnect => ProcessOutput::Redial { mapper },
+            SessionOutput::Resubscribe => {
+                self.sender.handle_silence(mapper);
+                ProcessOutput::Relisten { mapper }
+            }
+            SessionOutput::Welcomed(welcome) => {
+                self.handle_welcome(now, mapper, &welcome);
+                let is_back = self.mappers.handle_welcome(mapper);
+                ProcessOutput::Welcomed { mapper, welcome, is_back }
+            }
+            SessionOutput::Registered => {
+                if let Some(serving) = &mut self.serving {
+                    serving.handle_registered();
+                }
+                ProcessOutput::Event(ProcessEvent::Registered { mapper })
+            }
+            SessionOutput::Silent(lasts) => {
+                ProcessOutput::Event(self.mappers.handle_silent(mapper, lasts))
+            }
+            SessionOutput::RegistrationRefused(error) => {
+                ProcessOutput::Event(ProcessEvent::RegistrationRefused { mapper, error })
+            }
+            SessionOutput::Replaced(by) => ProcessOutput::Event(ProcessEvent::Replaced(by)),
+            SessionOutput::WrongVersion { oldest, newest } => {
+                ProcessOutput::Event(ProcessEvent::WrongVersion { mapper, oldest, newest })
+            }
+        })
+    }
+
+    /// What this instance says of itself now, if it serves yet.
+    pub fn load(&mut self, now: Timestamp) -> Option<Load> {
+        Some(self.server()?.load(now))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,347 @@
+//! What only the composition decides.
+
+use svcmap_proto::control::{Entry, RegistrationError, SnapshotPart};
+use svcmap_proto::jobs::{OfferId, OfferedSlot, Reason, Verdict};
+use svcmap_proto::limits;
+use svcmap_proto::load::State;
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation};
+
+use super::*;
+use crate::choice::Policy;
+use crate::config::{IntakeConfig, OutboxConfig};
+use crate::outbox::{JobId, JobSpec};
+use crate::testing::*;
+
+/// A clock that is right.
+const UNIX_US: u64 = 1_700_000_000_000_000;
+
+/// A process, and what it wanted done in its last turn.
+struct Scene {
+    process: Process,
+    outputs: Vec<ProcessOutput>,
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    text.parse().unwrap()
+}
+
+fn instance() -> Instance {
+    Instance {
+        key: key(),
+        incarnation: None,
+        endpoint: endpoint("tcp://*:7000"),
+        advertise: Vec::new(),
+        host: HostId(1),
+        pid: 5,
+        config: IntakeConfig { concurrency: 1, queue: 9, ..IntakeConfig::default() },
+    }
+}
+
+impl Scene {
+    fn new(mappers: usize, instance: Option<Instance>) -> Self {
+        let choice = Policy::Svcmap.choice();
+        let config = OutboxConfig::default();
+        let sender = Sender::new(SENDER, HostId(1), mappers, config, choice, 1);
+        let mut process = Process::new(at(0), mappers, sender, instance, 1);
+        (0..mappers).for_each(|mapper| process.handle_mapper_connected(at(0), mapper));
+        let mut scene = Self { process, outputs: Vec::new() };
+        scene.act(at(0));
+        scene
+    }
+
+    /// One of which others know already that it is life 1.
+    fn known() -> Self {
+        let mut scene =
+            Self::new(1, Some(Instance { incarnation: Some(Incarnation(1)), ..instance() }));
+        scene.hear(at(1), 0, FromMapper::Welcome(welcome()));
+        scene
+    }
+
+    /// A turn.
+    fn act(&mut self, now: Timestamp) {
+        self.process.handle_timeout(now);
+        self.outputs = std::iter::from_fn(|| self.process.poll_output(now)).collect();
+    }
+
+    fn hear(&mut self, now: Timestamp, mapper: usize, message: FromMapper) {
+        self.hear_at(now, UNIX_US, mapper, message);
+    }
+
+    fn hear_at(&mut self, now: Timestamp, unix_us: u64, mapper: usize, message: FromMapper) {
+        self.process.handle_mapper_message(now, unix_us, mapper, message);
+        self.act(now);
+    }
+
+    fn say(&mut self, now: Timestamp, message: ToWorker) {
+        self.process.handle_message(now, Connection(vec![1]), message);
+        self.act(now);
+    }
+
+    /// With which numbers it has just registered, and where.
+    fn registered(&self) -> Vec<(usize, u64, Vec<Endpoint>)> {
+        let registration = |output: &ProcessOutput| match output {
+            ProcessOutput::ToMapper { mapper, message: ToMapper::Register(registration) } => {
+                Some((*mapper, registration.incarnation.0, registration.endpoints.clone()))
+            }
+            _ => None,
+        };
+        self.outputs.iter().filter_map(registration).collect()
+    }
+
+    fn events(&self) -> Vec<&ProcessEvent> {
+        let events = self.outputs.iter().filter_map(|output| match output {
+            ProcessOutput::Event(event) => Some(event),
+            _ => None,
+        });
+        events.collect()
+    }
+
+    /// The tasks that have just been started.
+    fn started(&self) -> Vec<TaskId> {
+        let task = |output: &ProcessOutput| match output {
+            ProcessOutput::Server(ServerOutput::Start(task)) => Some(task.id),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(task).collect()
+    }
+
+    fn answers(&self) -> Vec<&FromWorker> {
+        let answers = self.outputs.iter().filter_map(|output| match output {
+            ProcessOutput::Server(ServerOutput::Answer { message, .. }) => Some(message),
+            _ => None,
+        });
+        answers.collect()
+    }
+}
+
+fn welcomed(observed: &str, highest: Option<u64>) -> FromMapper {
+    let (observed, highest) = (observed.to_owned(), highest.map(Incarnation));
+    FromMapper::Welcome(Welcome { observed, highest, ..welcome() })
+}
+
+fn at_address(host: &str) -> Vec<Endpoint> {
+    vec![endpoint(&format!("tcp://{host}:7000")), endpoint("tcp://127.0.0.1:7000")]
+}
+
+#[test]
+fn the_first_welcome_makes_the_server_and_its_number() {
+    let mut scene = Scene::new(1, Some(instance()));
+    assert!(scene.process.server().is_none());
+    scene.hear(at(1), 0, welcomed("10.0.0.9", None));
+    assert_eq!(scene.registered(), [(0, UNIX_US, at_address("10.0.0.9"))]);
+    assert!(scene.process.server().is_some());
+    // Whoever is alive under this name makes way for this life.
+    let mut scene = Scene::new(1, Some(instance()));
+    scene.hear(at(1), 0, welcomed("10.0.0.9", Some(UNIX_US + 5)));
+    assert_eq!(scene.registered(), [(0, UNIX_US + 6, at_address("10.0.0.9"))]);
+}
+
+#[test]
+fn every_mapper_is_told_the_same_and_of_a_new_address() {
+    let mut scene = Scene::new(2, Some(instance()));
+    scene.hear(at(1), 0, welcomed("10.0.0.9", None));
+    scene.hear_at(at(2), UNIX_US + 1000, 1, welcomed("192.168.0.9", Some(UNIX_US + 500)));
+    assert_eq!(scene.registered(), [(1, UNIX_US, at_address("10.0.0.9"))]);
+    // The first one was restarted, and sees it elsewhere.
+    let again = Welcome { epoch: Epoch(2), observed: "10.0.0.10".to_owned(), ..welcome() };
+    scene.hear(at(3), 0, FromMapper::Welcome(again));
+    let moved = at_address("10.0.0.10");
+    let told: Vec<_> = scene.registered().into_iter().map(|(mapper, ..)| mapper).collect();
+    assert!(told.contains(&0) && told.contains(&1), "{told:?}");
+    assert!(scene.registered().contains(&(1, UNIX_US, moved)));
+}
+
+#[test]
+fn a_life_whose_clock_was_wrong_begins_anew_unless_it_is_known() {
+    let wrong = UNIX_US + 10 * limits::INCARNATION_AHEAD_US_MAX;
+    let refused = FromMapper::RegistrationRefused(RegistrationError::IncarnationAhead);
+    let mut scene = Scene::new(1, Some(instance()));
+    scene.hear_at(at(1), wrong, 0, welcomed("", None));
+    scene.hear_at(at(2), wrong, 0, refused);
+    // The clock was set right, and the mapper is asked again.
+    scene.act(at(60_000));
+    scene.hear(at(60_001), 0, welcomed("", None));
+    // It was first told of the life that it refused.
+    let lives: Vec<_> = scene.registered().iter().map(|(_, incarnation, _)| *incarnation).collect();
+    assert_eq!(lives, [wrong, UNIX_US]);
+
+    let mut scene = Scene::new(1, Some(instance()));
+    scene.hear_at(at(1), wrong, 0, welcomed("", None));
+    let (key, incarnation) = (key(), Incarnation(wrong));
+    scene.hear_at(at(2), wrong, 0, FromMapper::Registered { key, incarnation });
+    assert_eq!(scene.events(), [&ProcessEvent::Registered { mapper: 0 }]);
+    scene.hear(at(3), 0, FromMapper::Welcome(Welcome { epoch: Epoch(2), ..welcome() }));
+    assert!(scene.registered().iter().all(|(_, incarnation, _)| *incarnation == wrong));
+    assert!(!scene.registered().is_empty());
+}
+
+#[test]
+fn who_speaks_before_the_first_welcome_is_told_so() {
+    let mut scene = Scene::new(1, Some(instance()));
+    let frames: [&[u8]; 3] = [b"c", b"", b"{}"];
+    let (from, body) = json::open(&frames).unwrap();
+    scene.process.handle_request(at(1), from, body).unwrap();
+    scene.process.handle_wrong_version(Connection(vec![1]));
+    scene.say(at(1), ToWorker::Hello(hello()));
+    let replied = |output: &&ProcessOutput| {
+        matches!(output, ProcessOutput::Server(ServerOutput::Reply { .. }))
+    };
+    assert_eq!(scene.outputs.iter().filter(replied).count(), 1);
+    assert!(matches!(scene.answers()[..], [FromWorker::WrongVersion { .. }]));
+}
+
+#[test]
+fn a_mapper_that_is_missed_is_missed_until_it_is_back() {
+    let mut scene = Scene::new(1, None);
+    scene.process.handle_mapper_lost(at(1), 0);
+    scene.act(at(1));
+    assert!(scene.events().is_empty(), "it never said a word");
+    scene.process.handle_mapper_connected(at(2), 0);
+    scene.hear(at(2), 0, FromMapper::Welcome(welcome()));
+    let is_back = |scene: &Scene| {
+        scene.outputs.iter().any(|o| matches!(o, ProcessOutput::Welcomed { is_back: true, .. }))
+    };
+    assert!(!is_back(&scene));
+    scene.process.handle_mapper_lost(at(3), 0);
+    scene.act(at(3));
+    assert_eq!(scene.events(), [&ProcessEvent::MapperLost { mapper: 0 }]);
+    scene.process.handle_mapper_connected(at(4), 0);
+    scene.hear(at(4), 0, FromMapper::Welcome(welcome()));
+    assert!(is_back(&scene));
+}
+
+/// Submits a job that nobody takes.
+fn submit(scene: &mut Scene, now: Timestamp) {
+    let spec = JobSpec {
+        service: name("nobody"),
+        instance: None,
+        payload: Bytes::new(),
+        deadline: None,
+        hold: None,
+        run_limit: None,
+        idempotent: false,
+        detached: false,
+    };
+    scene.process.sender().handle_submit(now, JobId(1), spec);
+}
+
+#[test]
+fn a_drain_is_over_when_both_halves_are_idle_or_the_grace_is() {
+    let mut scene = Scene::known();
+    scene.process.drain(at(2), ms(5000));
+    scene.act(at(2));
+    assert_eq!(scene.process.drained(at(2)), Some(DrainReport::default()));
+
+    for mut scene in [Scene::known(), Scene::new(1, Some(instance())), Scene::new(1, None)] {
+        submit(&mut scene, at(2));
+        assert_eq!(scene.process.drained(at(2)), None, "there is none");
+        scene.process.drain(at(2), ms(5000));
+        scene.act(at(2));
+        assert_eq!(scene.process.drained(at(5001)), None);
+        let due = std::iter::from_fn(|| {
+            let due = scene.process.poll_timeout().filter(|due| *due <= at(5002))?;
+            scene.act(due);
+            Some(due)
+        });
+        assert_eq!(due.take(1000).last(), Some(at(5002)), "it is looked at in time, and once");
+        assert_eq!(scene.process.drained(at(5002)), Some(DrainReport::default()));
+    }
+}
+
+#[test]
+fn a_drain_that_was_wanted_before_the_first_welcome_goes_on_after_it() {
+    let mut scene = Scene::new(1, Some(instance()));
+    submit(&mut scene, at(1));
+    scene.process.drain(at(1), ms(5000));
+    scene.hear(at(2), 0, FromMapper::Welcome(welcome()));
+    assert!(scene.process.server().unwrap().is_draining());
+    assert_eq!(scene.process.registration().unwrap().load.state, State::Draining);
+}
+
+#[test]
+fn a_drain_hands_back_what_waits_once_a_peer_is_known() {
+    let mut scene = Scene::known();
+    scene.say(at(2), ToWorker::Hello(hello()));
+    for number in 1..=2 {
+        let mut job = job(number, attempt(number), 60_000);
+        job.moves_left = 3;
+        scene.say(at(2), job.message());
+    }
+    scene.process.drain(at(3), ms(5000));
+    scene.act(at(3));
+    let rejected = |scene: &Scene| {
+        let back = Verdict::Rejected(Reason::Draining);
+        let is_back = |output: &&ProcessOutput| match output {
+            ProcessOutput::Server(ServerOutput::Outcomes { batch, .. }) => {
+                batch.outcomes.iter().any(|outcome| outcome.verdict == back)
+            }
+            _ => false,
+        };
+        scene.outputs.iter().filter(is_back).count()
+    };
+    assert_eq!(rejected(&scene), 0);
+    let part = SnapshotPart {
+        epoch: Epoch(1),
+        revision: 1,
+        warming: false,
+        heard: true,
+        part: 0,
+        parts: 1,
+        entries: vec![Entry {
+            instance: name("b-1"),
+            incarnation: Incarnation(1),
+            endpoints: vec![endpoint("tcp://10.0.0.2:1")],
+            host: HostId(2),
+            pid: 1,
+            error: None,
+            load: Load { slots: 10, ..Load::default() },
+            age_ms: 0,
+        }],
+    };
+    let publication = Publication::Snapshot(part);
+    scene.process.handle_publication(at(4), 0, Some(&key().service), &publication);
+    scene.act(at(4));
+    assert_eq!(rejected(&scene), 1);
+}
+
+#[test]
+fn a_slot_of_somebody_who_is_not_known_is_declined() {
+    let mut scene = Scene::known();
+    scene.say(at(2), ToWorker::Hello(hello()));
+    let slot = OfferedSlot {
+        instance: name("b-1"),
+        incarnation: Incarnation(1),
+        offer: OfferId(9),
+        lifetime_ms: 100,
+        payload_bytes_max: 1000,
+    };
+    scene.say(at(3), ToWorker::Offer(slot));
+    assert!(scene.answers().contains(&&FromWorker::Declined(OfferId(9))));
+}
+
+#[test]
+fn a_handler_that_has_finished_gets_its_next_job_before_anything_else_is_done() {
+    let mut scene = Scene::known();
+    scene.say(at(2), ToWorker::Hello(hello()));
+    scene.say(at(2), job(1, attempt(1), 60_000).message());
+    let [task] = scene.started()[..] else { panic!("{:?}", scene.outputs) };
+    scene.say(at(2), job(2, attempt(2), 60_000).message());
+    // The sending half has something to say.
+    submit(&mut scene, at(3));
+    scene.process.handle_timeout(at(3));
+    let is_sender =
+        |output| matches!(output, ProcessOutput::Sender(_) | ProcessOutput::ToMapper { .. });
+    assert!(scene.process.poll_output(at(3)).is_some_and(is_sender));
+    scene.process.handle_finished(at(3), task, (at(2), at(3)), Ending::Done, Bytes::new());
+    let next = scene.process.poll_output(at(3));
+    assert!(matches!(next, Some(ProcessOutput::Server(ServerOutput::Start(_)))), "{next:?}");
+}
+
+#[test]
+fn who_comes_much_later_than_was_due_was_suspended() {
+    let late = |due, acted_at, now| Process::suspended_for(due, at(acted_at), at(now));
+    assert_eq!(late(Some(at(10)), 0, 1010), None);
+    assert_eq!(late(Some(at(10)), 0, 1011), Some(ms(1001)));
+    assert_eq!(late(Some(at(10)), 500, 1011), None, "it was busy");
+    assert_eq!(late(None, 0, 9999), None);
+}
