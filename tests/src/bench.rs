@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod jobs;
+mod pure;
 mod raw;
 mod rounds;
 mod usage;
 
 pub use jobs::Jobs;
-pub use raw::{RawEcho, RawPair, raw_echo};
+pub use pure::Pure;
+pub use raw::{Again, RawEcho, RawPair, raw_echo};
 pub use rounds::{Pair, Round, Rounds, round, spread};
 pub use usage::{cpu_time, system_calls};

@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod netns;
 pub mod simulator;
 
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -33,12 +34,26 @@ pub fn executable() -> &'static str {
 
 /// A mapper on ports of its own.
 pub fn deployment() -> Deployment {
-    Deployment::open(Supervisor::with_executable(executable())).expect("a mapper starts")
+    deployment_by(executable())
+}
+
+/// The same by another executable that is svcmap.
+pub fn deployment_by(executable: impl Into<PathBuf>) -> Deployment {
+    Deployment::open(Supervisor::with_executable(executable)).expect("a mapper starts")
 }
 
 /// A mapper and workers `w-1`, `w-2`, … of one service, all registered.
 pub fn deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deployment {
-    let mut deployment = deployment();
+    with_workers(deployment(), service, workers, flags)
+}
+
+/// That deployment and such workers.
+pub fn with_workers(
+    mut deployment: Deployment,
+    service: &str,
+    workers: usize,
+    flags: &[&str],
+) -> Deployment {
     for number in 1..=workers {
         let instance = format!("w-{number}");
         deployment.start_worker(service, &instance, flags).expect("a worker starts");

@@ -8,37 +8,66 @@ use super::Pair;
 /// What the second process of a raw pair is started with.
 const ECHO: &str = "--raw-echo";
 
-/// The other half of a raw pair: a process that sends back what comes.
-pub struct RawEcho {
+/// This very program once more, ended when this is dropped.
+pub struct Again {
     child: Child,
-    endpoint: String,
+    first_line: String,
 }
 
+impl Again {
+    /// Starts it, and waits for its first line.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(args: &[&str]) -> Self {
+        let own = std::env::current_exe().expect("a bench knows where it lies");
+        let mut child = Command::new(own);
+        let mut child = child.args(args).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut first_line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut first_line).expect("it says where it listens");
+        Self { child, first_line: first_line.trim().to_owned() }
+    }
+
+    /// What it said first.
+    pub fn first_line(&self) -> &str {
+        &self.first_line
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        // Its own child; whatever fails here, it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The other half of a raw pair: a process that sends back what comes.
+pub struct RawEcho(Again);
+
 impl RawEcho {
-    /// Starts this very benchmark once more, as a ROUTER or a REP that echoes: a benchmark calls
-    /// [`raw_echo`] first.
+    /// Starts a ROUTER or a REP that echoes: a benchmark calls [`raw_echo`] first.
     ///
     /// # Panics
     /// If it does not start.
     pub fn start(kind: zmq::SocketType) -> Self {
-        let own = std::env::current_exe().expect("a bench knows where it lies");
-        let kind = if kind == zmq::REP { "rep" } else { "router" };
-        let mut child = Command::new(own);
-        let mut child = child.args([ECHO, kind]).stdout(Stdio::piped()).spawn().expect("it starts");
-        let mut endpoint = String::new();
-        let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut endpoint).expect("it says where it listens");
-        Self { child, endpoint: endpoint.trim().to_owned() }
+        Self(Again::start(&[ECHO, if kind == zmq::REP { "rep" } else { "router" }]))
     }
 
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
-        &self.endpoint
+        self.0.first_line()
     }
 
     /// The process that echoes.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// A DEALER that sends it this.
@@ -70,14 +99,6 @@ impl Pair for RawPair {
     fn receive(&mut self) {
         let reply = self.socket.recv_msg(0).expect("an echo");
         assert_eq!(reply.len(), self.payload.len());
-    }
-}
-
-impl Drop for RawEcho {
-    fn drop(&mut self) {
-        // Its own child; whatever fails here, it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,0 +1,255 @@
+//! A pure sender and pure servers in one thread: what a job costs without sockets, threads and the
+//! kernel. Messages are encoded, handed over in memory, and decoded.
+//!
+//! Time is virtual and the same in each run. A handler takes [`SERVICE`], a message [`WAY`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::control::{Entry, SnapshotPart, Welcome};
+use svcmap_proto::jobs::{FromWorker, ToWorker};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name, SenderId};
+use svcmap_proto::time::Timestamp;
+use svcmap_worker::config::{IntakeConfig, OutboxConfig};
+use svcmap_worker::intake::{Ending, Task};
+use svcmap_worker::outbox::JobSpec;
+use svcmap_worker::sender::{Sender, SenderOutput};
+use svcmap_worker::senders::Connection;
+use svcmap_worker::server::{Server, ServerOutput};
+use svcmap_worker::{JobId, Outcome, Policy};
+
+const SERVICE: Duration = Duration::from_micros(2);
+const WAY: Duration = Duration::from_micros(10);
+
+/// How often the cache is told what a mapper would publish.
+const BEAT: Duration = Duration::from_secs(1);
+
+const HOST: HostId = HostId(1);
+const LIFE: Incarnation = Incarnation(1);
+
+/// A message as it would be on the wire: a frame, and what follows it.
+struct Wire {
+    frame: Vec<u8>,
+    payload: Option<Arc<Vec<u8>>>,
+}
+
+impl Wire {
+    fn payload(&self) -> &[u8] {
+        self.payload.as_ref().map_or(&[], |payload| payload)
+    }
+}
+
+/// See the module.
+pub struct Pure {
+    now: Timestamp,
+    sender: Sender,
+    servers: Vec<Server>,
+    service: Name,
+    payload: Arc<Vec<u8>>,
+    /// Where each link leads.
+    links: BTreeMap<u64, usize>,
+    /// What is on its way to servers, over which link, and back.
+    to_servers: VecDeque<(u64, Wire)>,
+    to_sender: VecDeque<(u64, Wire)>,
+    published_at: Timestamp,
+    submitted: u64,
+    done: u64,
+}
+
+impl Pure {
+    /// A sender that chooses as it ships, and so many servers that it knows of.
+    ///
+    /// # Panics
+    /// Never: these are names.
+    pub fn new(instances: usize, queue: u32, payload: Vec<u8>) -> Self {
+        let service: Name = "echo".parse().expect("it is a name");
+        let config = IntakeConfig { concurrency: 1, queue, ..IntakeConfig::default() };
+        let server = |number| Server::new(key(&service, number), LIFE, config.clone());
+        let servers = (0..instances).map(server).collect();
+        let (outbox, choice) = (OutboxConfig::default(), Policy::default().choice());
+        let mut pure = Self {
+            now: Timestamp::from_micros(1_000_000_000),
+            sender: Sender::new(SenderId(1), HOST, 1, outbox, choice, 1),
+            servers,
+            service,
+            payload: Arc::new(payload),
+            links: BTreeMap::new(),
+            to_servers: VecDeque::new(),
+            to_sender: VecDeque::new(),
+            published_at: Timestamp::default(),
+            submitted: 0,
+            done: 0,
+        };
+        pure.sender.handle_welcome(pure.now, 0, &welcome());
+        pure.sender.follow(pure.now, &pure.service);
+        pure
+    }
+
+    /// Jobs that have their outcome.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Submits until so many are under way.
+    pub fn submit(&mut self, window: u64) {
+        while self.submitted - self.done < window {
+            self.submitted += 1;
+            let spec = JobSpec {
+                service: self.service.clone(),
+                instance: None,
+                payload: Arc::clone(&self.payload),
+                deadline: None,
+                hold: None,
+                run_limit: None,
+                idempotent: false,
+                detached: false,
+            };
+            self.sender.handle_submit(self.now, JobId(self.submitted), spec);
+        }
+    }
+
+    /// The sender reads what came, and does what it wants done.
+    ///
+    /// # Panics
+    /// If a job is not done, or a message is none.
+    pub fn act_sender(&mut self) {
+        for (link, wire) in std::mem::take(&mut self.to_sender) {
+            let message: FromWorker = codec::decode(&wire.frame).expect("it is a message");
+            self.sender.handle_link_message(self.now, link, message, wire.payload());
+        }
+        if self.sender.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.sender.handle_timeout(self.now);
+        }
+        while let Some(output) = self.sender.poll_output(self.now) {
+            match output {
+                SenderOutput::Send { link, message, payload } => {
+                    let frame = codec::encode(&message);
+                    self.to_servers.push_back((link, Wire { frame, payload }));
+                }
+                SenderOutput::Settled { outcome: Outcome::Done(_), .. } => self.done += 1,
+                SenderOutput::Settled { outcome, .. } => panic!("{outcome}"),
+                SenderOutput::Connect { link, endpoint } => {
+                    let number = usize::from(endpoint.port().expect("it has a port")) - 1;
+                    self.links.insert(link, number);
+                    self.sender.handle_link_writable(self.now, link);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The servers read what came, their handlers run, and time passes. A mapper publishes if it is
+    /// time.
+    ///
+    /// # Panics
+    /// If a message is none.
+    pub fn act_servers(&mut self) {
+        self.now = self.now + WAY;
+        let mut busy = Vec::new();
+        for (link, wire) in std::mem::take(&mut self.to_servers) {
+            let message: ToWorker = codec::decode(&wire.frame).expect("it is a message");
+            let (number, from) = (self.links[&link], Connection(link.to_le_bytes().to_vec()));
+            self.servers[number].handle_message(self.now, from, message, wire.payload());
+            busy.push(number);
+        }
+        busy.sort_unstable();
+        busy.dedup();
+        for number in busy {
+            self.act_server(number);
+        }
+        self.now = self.now + WAY;
+        if self.now.since(self.published_at) >= BEAT {
+            self.publish();
+        }
+    }
+
+    fn act_server(&mut self, number: usize) {
+        let server = &mut self.servers[number];
+        if server.poll_timeout().is_some_and(|at| at <= self.now) {
+            server.handle_timeout(self.now);
+        }
+        let mut started: VecDeque<Task> = VecDeque::new();
+        loop {
+            while let Some(output) = server.poll_output(self.now) {
+                let (to, message, payload) = match output {
+                    ServerOutput::Start(task) => {
+                        started.push_back(task);
+                        continue;
+                    }
+                    ServerOutput::Outcome { to, header, payload, .. } => {
+                        (to, FromWorker::Outcome(header), Some(payload))
+                    }
+                    ServerOutput::Answer { to, message } => (to, message, None),
+                    _ => continue,
+                };
+                let link = u64::from_le_bytes(to.0[..].try_into().expect("it is a link's number"));
+                let wire = Wire { frame: codec::encode(&message), payload };
+                self.to_sender.push_back((link, wire));
+            }
+            let Some(task) = started.pop_front() else { break };
+            self.now = self.now + SERVICE;
+            server.handle_finished(self.now, task.id, Ending::Done, task.payload);
+        }
+    }
+
+    /// What a mapper would tell of all servers.
+    fn publish(&mut self) {
+        self.published_at = self.now;
+        let now = self.now;
+        let servers = self.servers.iter_mut().enumerate();
+        let entries = servers.map(|(number, server)| entry(number, server.load(now))).collect();
+        let part = SnapshotPart {
+            epoch: Epoch(1),
+            revision: now.as_micros(),
+            warming: false,
+            heard: true,
+            part: 0,
+            parts: 1,
+            entries,
+        };
+        self.sender.handle_pulse(0);
+        self.sender.handle_snapshot(now, 0, &self.service, &part);
+    }
+}
+
+fn instance(number: usize) -> Name {
+    format!("w-{number}").parse().expect("it is a name")
+}
+
+fn key(service: &Name, number: usize) -> InstanceKey {
+    InstanceKey { service: service.clone(), instance: instance(number) }
+}
+
+/// The port says which server it is.
+fn endpoint(number: usize) -> Endpoint {
+    format!("tcp://10.0.0.1:{}", number + 1).parse().expect("it is an endpoint")
+}
+
+fn entry(number: usize, load: Load) -> Entry {
+    Entry {
+        instance: instance(number),
+        incarnation: LIFE,
+        endpoints: vec![endpoint(number)],
+        host: HOST,
+        pid: 1,
+        load,
+        age_ms: 0,
+        error: None,
+    }
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        epoch: Epoch(1),
+        warming: false,
+        beat_ms: 1000,
+        expiry_ms: 3000,
+        publish_ms: 100,
+        publish: endpoint(0),
+        observed: String::new(),
+        highest: None,
+    }
+}
