@@ -4,14 +4,15 @@
 //! Time is virtual and the same in each run. A handler takes [`SERVICE`], a message [`WAY`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use svcmap_proto::codec;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use svcmap_proto::control::{Entry, SnapshotPart, Welcome};
-use svcmap_proto::jobs::{FromWorker, ToWorker};
+use svcmap_proto::jobs::FromWorker;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name, SenderId};
+use svcmap_proto::payload::{self, Frames, Laden};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::config::{IntakeConfig, OutboxConfig};
 use svcmap_worker::intake::{Ending, Task};
@@ -30,16 +31,10 @@ const BEAT: Duration = Duration::from_secs(1);
 const HOST: HostId = HostId(1);
 const LIFE: Incarnation = Incarnation(1);
 
-/// A message as it would be on the wire: a frame, and what follows it.
-struct Wire {
-    frame: Vec<u8>,
-    payload: Option<Arc<Vec<u8>>>,
-}
-
-impl Wire {
-    fn payload(&self) -> &[u8] {
-        self.payload.as_ref().map_or(&[], |payload| payload)
-    }
+/// The message in these frames. Its small payloads are copied, as sockets do it.
+fn decode<T: Laden + DeserializeOwned>(frames: Frames) -> T {
+    let small = frames.small.into_iter().map(|small| Bytes::copy_from_slice(&small));
+    payload::decode(&frames.message, small.chain(frames.large)).expect("it is a message")
 }
 
 /// See the module.
@@ -48,12 +43,12 @@ pub struct Pure {
     sender: Sender,
     servers: Vec<Server>,
     service: Name,
-    payload: Arc<Vec<u8>>,
+    payload: Bytes,
     /// Where each link leads.
     links: BTreeMap<u64, usize>,
     /// What is on its way to servers, over which link, and back.
-    to_servers: VecDeque<(u64, Wire)>,
-    to_sender: VecDeque<(u64, Wire)>,
+    to_servers: VecDeque<(u64, Frames)>,
+    to_sender: VecDeque<(u64, Frames)>,
     published_at: Timestamp,
     submitted: u64,
     done: u64,
@@ -75,7 +70,7 @@ impl Pure {
             sender: Sender::new(SenderId(1), HOST, 1, outbox, choice, 1),
             servers,
             service,
-            payload: Arc::new(payload),
+            payload: payload.into(),
             links: BTreeMap::new(),
             to_servers: VecDeque::new(),
             to_sender: VecDeque::new(),
@@ -100,7 +95,7 @@ impl Pure {
             let spec = JobSpec {
                 service: self.service.clone(),
                 instance: None,
-                payload: Arc::clone(&self.payload),
+                payload: self.payload.clone(),
                 deadline: None,
                 hold: None,
                 run_limit: None,
@@ -116,18 +111,16 @@ impl Pure {
     /// # Panics
     /// If a job is not done, or a message is none.
     pub fn act_sender(&mut self) {
-        for (link, wire) in std::mem::take(&mut self.to_sender) {
-            let message: FromWorker = codec::decode(&wire.frame).expect("it is a message");
-            self.sender.handle_link_message(self.now, link, message, wire.payload());
+        for (link, frames) in std::mem::take(&mut self.to_sender) {
+            self.sender.handle_link_message(self.now, link, decode(frames));
         }
         if self.sender.poll_timeout().is_some_and(|at| at <= self.now) {
             self.sender.handle_timeout(self.now);
         }
         while let Some(output) = self.sender.poll_output(self.now) {
             match output {
-                SenderOutput::Send { link, message, payload } => {
-                    let frame = codec::encode(&message);
-                    self.to_servers.push_back((link, Wire { frame, payload }));
+                SenderOutput::Send { link, message } => {
+                    self.to_servers.push_back((link, payload::encode(&message)));
                 }
                 SenderOutput::Settled { outcome: Outcome::Done(_), .. } => self.done += 1,
                 SenderOutput::Settled { outcome, .. } => panic!("{outcome}"),
@@ -149,10 +142,9 @@ impl Pure {
     pub fn act_servers(&mut self) {
         self.now = self.now + WAY;
         let mut busy = Vec::new();
-        for (link, wire) in std::mem::take(&mut self.to_servers) {
-            let message: ToWorker = codec::decode(&wire.frame).expect("it is a message");
+        for (link, frames) in std::mem::take(&mut self.to_servers) {
             let (number, from) = (self.links[&link], Connection(link.to_le_bytes().to_vec()));
-            self.servers[number].handle_message(self.now, from, message, wire.payload());
+            self.servers[number].handle_message(self.now, from, decode(frames));
             busy.push(number);
         }
         busy.sort_unstable();
@@ -174,23 +166,22 @@ impl Pure {
         let mut started: VecDeque<Task> = VecDeque::new();
         loop {
             while let Some(output) = server.poll_output(self.now) {
-                let (to, message, payload) = match output {
+                let (to, message) = match output {
                     ServerOutput::Start(task) => {
                         started.push_back(task);
                         continue;
                     }
-                    ServerOutput::Outcome { to, header, payload, .. } => {
-                        (to, FromWorker::Outcome(header), Some(payload))
-                    }
-                    ServerOutput::Answer { to, message } => (to, message, None),
+                    ServerOutput::Outcomes { to, batch, .. } => (to, FromWorker::Outcomes(batch)),
+                    ServerOutput::Answer { to, message } => (to, message),
                     _ => continue,
                 };
                 let link = u64::from_le_bytes(to.0[..].try_into().expect("it is a link's number"));
-                let wire = Wire { frame: codec::encode(&message), payload };
-                self.to_sender.push_back((link, wire));
+                self.to_sender.push_back((link, payload::encode(&message)));
             }
             let Some(task) = started.pop_front() else { break };
+            let began_at = self.now;
             self.now = self.now + SERVICE;
+            server.handle_ran(task.id, began_at, self.now);
             server.handle_finished(self.now, task.id, Ending::Done, task.payload);
         }
     }
