@@ -178,11 +178,16 @@ impl Pure {
                 let link = u64::from_le_bytes(to.0[..].try_into().expect("it is a link's number"));
                 self.to_sender.push_back((link, payload::encode(&message)));
             }
-            let Some(task) = started.pop_front() else { break };
-            let began_at = self.now;
-            self.now = self.now + SERVICE;
-            server.handle_ran(task.id, began_at, self.now);
-            server.handle_finished(self.now, task.id, Ending::Done, task.payload);
+            if started.is_empty() {
+                break;
+            }
+            // The handler ends all that it has before the server looks at it again.
+            for task in started.drain(..) {
+                let began_at = self.now;
+                self.now = self.now + SERVICE;
+                server.handle_ran(task.id, began_at, self.now);
+                server.handle_finished(self.now, task.id, Ending::Done, task.payload);
+            }
         }
     }
 
