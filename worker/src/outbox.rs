@@ -1,20 +1,25 @@
 //! The jobs of a sender, from `submit` to the one outcome of each.
 
 mod job;
+mod lanes;
 mod offers;
 mod waiting;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustc_hash::FxHashMap;
+use slab::Slab;
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::names::{InstanceKey, Name};
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
-pub use job::{Assigned, JobId, JobSpec, Lane};
+pub use job::{Assigned, JobId, JobSpec, Lane, Next};
+pub use lanes::LaneId;
+use lanes::{Lanes, ServiceId, Slot};
 pub use waiting::Standing;
 
 /// After the deadline the worker's own word gets this long: it knows whether the job was started.
@@ -24,17 +29,19 @@ const DEADLINE_TICK: Duration = Duration::from_millis(50);
 const MOVES_MAX: u8 = 3;
 
 /// Where a job is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// Here, until a worker has room for it.
-    Waiting,
+    /// Here, in that lane, until a worker has room for it.
+    Waiting(LaneId),
     /// With a worker, under the current attempt; the number names the link.
     At(u64),
 }
 
 #[derive(Debug)]
 struct Job {
+    id: JobId,
     spec: JobSpec,
+    service: ServiceId,
     submitted_at: Timestamp,
     /// Attempts so far: the number of the current one.
     attempts: u32,
@@ -63,8 +70,8 @@ impl Job {
         self.spec.deadline.map(|deadline| self.submitted_at + deadline)
     }
 
-    fn lane(&self) -> Lane {
-        Lane { service: self.spec.service.clone(), instance: self.spec.instance.clone() }
+    fn is_urgent(&self) -> bool {
+        self.spec.hold == Some(Duration::ZERO)
     }
 }
 
@@ -73,13 +80,12 @@ impl Job {
 pub struct Outbox {
     tries_max: u32,
     patience: Duration,
-    jobs: BTreeMap<JobId, Job>,
-    waiting: BTreeMap<Lane, VecDeque<JobId>>,
-    /// Lanes that have waiting jobs and may have found room.
-    dirty: BTreeSet<Lane>,
+    jobs: Slab<Job>,
+    slots: FxHashMap<JobId, Slot>,
+    lanes: Lanes,
     timers: BTreeSet<(Timestamp, JobId)>,
-    /// How many jobs of each service are with workers.
-    under_way: BTreeMap<Name, u32>,
+    /// Jobs that have begun to wait, and when each is to be looked at: most are with a worker by then.
+    fresh: Vec<(Timestamp, JobId)>,
     settled: VecDeque<(JobId, Outcome)>,
 }
 
@@ -89,19 +95,23 @@ impl Outbox {
         Self {
             tries_max,
             patience,
-            jobs: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            dirty: BTreeSet::new(),
+            jobs: Slab::new(),
+            slots: FxHashMap::default(),
+            lanes: Lanes::default(),
             timers: BTreeSet::new(),
-            under_way: BTreeMap::new(),
+            fresh: Vec::new(),
             settled: VecDeque::new(),
         }
     }
 
     /// A new job. It waits until [`Outbox::assign`] gives it to a worker.
     pub fn submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
-        let mut job = Job {
+        let service = self.lanes.service(&spec.service);
+        let Some(lane) = self.lanes.lane(service, spec.instance.as_ref()) else { return };
+        let job = Job {
+            id,
             spec,
+            service,
             submitted_at: now,
             attempts: 0,
             tries: 0,
@@ -111,104 +121,104 @@ impl Outbox {
             rejected: None,
             unable: Vec::new(),
             lost: None,
-            place: Place::Waiting,
+            place: Place::Waiting(lane),
             cancelled: false,
             served_at: now,
             timer: None,
         };
-        let timer = job.first_look_at(now);
-        job.timer = Some(timer);
-        let lane = job.lane();
-        self.timers.insert((timer, id));
-        self.jobs.insert(id, job);
-        self.waiting.entry(lane.clone()).or_default().push_back(id);
-        self.dirty.insert(lane);
+        self.fresh.push((job.first_look_at(now), id));
+        let slot = self.jobs.insert(job);
+        self.slots.insert(id, slot);
+        self.lanes.push(lane, slot, false);
     }
 
-    /// The next lane whose first job may have found room; each is returned once. Of a service's,
-    /// jobs come first that can go to one instance only: others take what they leave.
-    pub fn next_dirty(&mut self) -> Option<Lane> {
-        self.dirty.pop_last()
+    /// The next lane whose first job may have found room; each is returned once. Jobs come first that
+    /// can go to one instance only: others take what they leave.
+    pub fn next_dirty(&mut self) -> Option<LaneId> {
+        self.lanes.next_dirty()
     }
 
     /// Something changed for that service: its waiting jobs may have found room.
     pub fn touch(&mut self, service: &Name) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        self.dirty.extend(lanes_of(&self.waiting, service).map(|(lane, _)| lane.clone()));
+        self.lanes.touch_named(service);
+    }
+
+    /// Which lane that is, if it has any job or its service is known.
+    pub fn find(&self, lane: &Lane) -> Option<LaneId> {
+        self.lanes.find(lane)
+    }
+
+    /// What jobs of that lane wait for.
+    pub fn lane(&self, lane: LaneId) -> Option<&Lane> {
+        self.lanes.get(lane)
     }
 
     /// Whether any job of a service waits.
     pub fn has_waiting(&self, service: &Name) -> bool {
-        lanes_of(&self.waiting, service).next().is_some()
+        self.lanes.depth(service) > 0
     }
 
     /// The job that has waited longest in a lane.
-    pub fn first(&self, lane: &Lane) -> Option<JobId> {
-        self.waiting.get(lane)?.front().copied()
+    pub fn next(&self, lane: LaneId) -> Option<Next> {
+        let job = self.jobs.get(self.lanes.waiting(lane).next()?)?;
+        Some(Next {
+            id: job.id,
+            payload_bytes: job.spec.payload.len(),
+            submitted_at: job.submitted_at,
+            is_urgent: job.is_urgent(),
+            met_unable: !job.unable.is_empty(),
+        })
     }
 
     /// How many jobs wait in a lane.
-    pub fn depth(&self, lane: &Lane) -> usize {
-        self.waiting.get(lane).map_or(0, VecDeque::len)
+    pub fn depth(&self, lane: LaneId) -> usize {
+        self.lanes.waiting(lane).len()
+    }
+
+    /// How many of them are to be held.
+    pub fn patient(&self, lane: LaneId) -> usize {
+        let is_urgent = |slot| self.jobs.get(slot).is_some_and(Job::is_urgent);
+        self.lanes.waiting(lane).filter(|slot| !is_urgent(*slot)).count()
     }
 
     /// How many jobs of a service are with workers.
     pub fn under_way(&self, service: &Name) -> u32 {
-        self.under_way.get(service).copied().unwrap_or(0)
+        self.lanes.under_way(service)
     }
 
     /// Whether a job of a service has no outcome yet.
     pub fn needs(&self, service: &Name) -> bool {
-        self.under_way(service) > 0 || lanes_of(&self.waiting, service).next().is_some()
+        self.under_way(service) > 0 || self.has_waiting(service)
     }
 
     /// Nothing is to be known of a service any more.
     pub fn forget(&mut self, service: &Name) {
-        self.under_way.remove(service);
+        if !self.needs(service) {
+            self.lanes.forget(service);
+        }
     }
 
-    /// When a job that has no outcome yet was submitted.
-    pub fn submitted_at(&self, id: JobId) -> Option<Timestamp> {
-        self.jobs.get(&id).map(|job| job.submitted_at)
-    }
-
-    /// Whether a job is to be refused rather than held.
-    pub fn is_urgent(&self, id: JobId) -> bool {
-        self.jobs.get(&id).is_some_and(|job| job.spec.hold == Some(Duration::ZERO))
-    }
-
-    /// Instances that could not start a job; `None` if it met no such one.
-    pub fn unable(&self, id: JobId) -> Option<&[Name]> {
-        self.jobs.get(&id).map(|job| job.unable.as_slice()).filter(|unable| !unable.is_empty())
+    /// Instances that could not start a job.
+    pub fn unable(&self, id: JobId) -> &[Name] {
+        self.job(id).map_or(&[], |job| &job.unable)
     }
 
     /// The payload of a job that has no outcome yet.
     pub fn payload(&self, id: JobId) -> Option<&Bytes> {
-        self.jobs.get(&id).map(|job| &job.spec.payload)
+        self.job(id).map(|job| &job.spec.payload)
     }
 
     /// The first job of a lane goes to a worker, over that link.
-    pub fn assign(&mut self, lane: &Lane, link: u64) -> Option<Assigned> {
-        let queue = self.waiting.get_mut(lane)?;
-        let id = queue.pop_front()?;
-        if queue.is_empty() {
-            self.waiting.remove(lane);
-        }
-        let job = self.jobs.get_mut(&id)?;
+    pub fn assign(&mut self, lane: LaneId, link: u64) -> Option<Assigned> {
+        let slot = self.lanes.pop(lane)?;
+        let job = self.jobs.get_mut(slot)?;
         job.attempts += 1;
         job.is_passed_on = false;
         job.place = Place::At(link);
-        match self.under_way.get_mut(&lane.service) {
-            Some(under_way) => *under_way += 1,
-            None => {
-                self.under_way.insert(lane.service.clone(), 1);
-            }
-        }
+        self.lanes.count_under_way(job.service, 1);
         let is_pinned = job.spec.instance.is_some();
         let assigned = Assigned {
-            attempt: AttemptId { job: id.0, attempt: job.attempts },
+            attempt: AttemptId { job: job.id.0, attempt: job.attempts },
             deadline: job.deadline(),
             run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
@@ -216,7 +226,7 @@ impl Outbox {
             payload: job.spec.payload.clone(),
             detached: job.spec.detached,
         };
-        self.set_timer(id, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
+        self.set_timer(slot, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
         Some(assigned)
     }
 
@@ -296,11 +306,11 @@ impl Outbox {
 
     /// The user takes a job back. Returns the attempt to cancel, and its link, if a worker has it.
     pub fn cancel(&mut self, now: Timestamp, id: JobId) -> Option<(AttemptId, u64)> {
-        let job = self.jobs.get_mut(&id)?;
+        let job = self.jobs.get_mut(*self.slots.get(&id)?)?;
         job.cancelled = true;
         match job.place {
             Place::At(link) => Some((AttemptId { job: id.0, attempt: job.attempts }, link)),
-            Place::Waiting => {
+            Place::Waiting(_) => {
                 self.refuse(now, id, Reason::Cancelled);
                 None
             }
@@ -309,18 +319,19 @@ impl Outbox {
 
     /// Refuses a job that waits; one that may have run is not told so, see [`truly`].
     pub fn refuse(&mut self, now: Timestamp, id: JobId, reason: Reason) {
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(job) = self.job(id) else { return };
         let waited = now.since(job.submitted_at);
         self.settle(id, Outcome::Refused(Refusal { reason, attempts: job.tries, waited }));
     }
 
     /// No more jobs are sent: what waits is refused, what is under way is unknown.
     pub fn stop(&mut self, now: Timestamp) {
-        let ids: Vec<_> = self.jobs.keys().copied().collect();
-        for id in ids {
-            match self.jobs.get(&id).map(|job| &job.place) {
-                Some(Place::Waiting) => self.refuse(now, id, Reason::Cancelled),
-                _ => self.settle(id, Outcome::Unknown(Cause::Stopped)),
+        let mut jobs: Vec<_> = self.jobs.iter().map(|(_, job)| (job.id, job.place)).collect();
+        jobs.sort_unstable_by_key(|(id, _)| *id);
+        for (id, place) in jobs {
+            match place {
+                Place::Waiting(_) => self.refuse(now, id, Reason::Cancelled),
+                Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Stopped)),
             }
         }
     }
@@ -332,12 +343,23 @@ impl Outbox {
 
     /// When [`Outbox::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        let fresh = self.fresh.iter().map(|(at, _)| *at).min();
+        earliest(self.timers.first().map(|(at, _)| *at), fresh)
     }
 
-    /// Jobs that wait for a worker, in that lane.
-    pub fn waiting(&self, lane: &Lane) -> impl Iterator<Item = JobId> {
-        self.waiting.get(lane).into_iter().flatten().copied()
+    /// Plans when the jobs are looked at that have begun to wait and still do: whoever drives this does
+    /// it once it has given to workers what it can.
+    pub fn plan(&mut self) {
+        for (at, id) in std::mem::take(&mut self.fresh) {
+            let slot = self.slots.get(&id).copied();
+            let is_unplanned = |slot| {
+                let job = self.jobs.get(slot);
+                job.is_some_and(|job| matches!(job.place, Place::Waiting(_)) && job.timer.is_none())
+            };
+            if let Some(slot) = slot.filter(|slot| is_unplanned(*slot)) {
+                self.set_timer(slot, Some(at));
+            }
+        }
     }
 
     /// Jobs without an outcome.
@@ -350,60 +372,51 @@ impl Outbox {
         self.jobs.is_empty()
     }
 
+    fn job(&self, id: JobId) -> Option<&Job> {
+        self.jobs.get(*self.slots.get(&id)?)
+    }
+
     /// The job of an attempt, if that attempt is its current one.
     fn current(&mut self, attempt: AttemptId) -> Option<(JobId, &mut Job)> {
         let id = JobId(attempt.job);
-        let job = self.jobs.get_mut(&id)?;
-        let current = job.attempts == attempt.attempt && job.place != Place::Waiting;
-        current.then_some((id, job))
+        let job = self.jobs.get_mut(*self.slots.get(&id)?)?;
+        let is_away = matches!(job.place, Place::At(_));
+        (is_away && job.attempts == attempt.attempt).then_some((id, job))
     }
 
     /// Back to the head of its lane: it has waited longest.
     fn wait_again(&mut self, now: Timestamp, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        (job.place, job.served_at) = (Place::Waiting, now);
-        let lane = job.lane();
-        self.handle_back(&lane.service);
-        let Some(job) = self.jobs.get(&id) else { return };
+        let Some(&slot) = self.slots.get(&id) else { return };
+        let Some(job) = self.jobs.get_mut(slot) else { return };
+        let Some(lane) = self.lanes.lane(job.service, job.spec.instance.as_ref()) else { return };
+        (job.place, job.served_at) = (Place::Waiting(lane), now);
         // A hold that has passed meanwhile still allows one more look for room.
         let timer = job.first_look_at(now);
-        self.waiting.entry(lane.clone()).or_default().push_front(id);
-        self.dirty.insert(lane);
-        self.set_timer(id, Some(timer));
+        self.lanes.count_under_way(job.service, -1);
+        self.lanes.push(lane, slot, true);
+        // Others may go as well.
+        self.lanes.touch(job.service);
+        self.set_timer(slot, Some(timer));
     }
 
-    /// A job of that service is with a worker no more: others may go.
-    fn handle_back(&mut self, service: &Name) {
-        if let Some(under_way) = self.under_way.get_mut(service) {
-            *under_way = under_way.saturating_sub(1);
-        }
-        self.touch(service);
-    }
-
-    fn set_timer(&mut self, id: JobId, timer: Option<Timestamp>) {
-        if let Some(job) = self.jobs.get_mut(&id) {
+    fn set_timer(&mut self, slot: Slot, timer: Option<Timestamp>) {
+        if let Some(job) = self.jobs.get_mut(slot) {
             let before = std::mem::replace(&mut job.timer, timer);
-            before.map(|at| self.timers.remove(&(at, id)));
-            timer.map(|at| self.timers.insert((at, id)));
+            before.map(|at| self.timers.remove(&(at, job.id)));
+            timer.map(|at| self.timers.insert((at, job.id)));
         }
     }
 
     fn settle(&mut self, id: JobId, outcome: Outcome) {
-        let Some(job) = self.jobs.remove(&id) else { return };
+        let Some(slot) = self.slots.remove(&id) else { return };
+        let Some(job) = self.jobs.try_remove(slot) else { return };
         job.timer.map(|at| self.timers.remove(&(at, id)));
-        if job.place == Place::Waiting {
-            let lane = job.lane();
-            if let Some(queue) = self.waiting.get_mut(&lane) {
-                match queue.front() == Some(&id) {
-                    true => drop(queue.pop_front()),
-                    false => queue.retain(|waiting| *waiting != id),
-                }
-                if queue.is_empty() {
-                    self.waiting.remove(&lane);
-                }
+        match job.place {
+            Place::Waiting(lane) => self.lanes.remove(lane, slot),
+            Place::At(_) => {
+                self.lanes.count_under_way(job.service, -1);
+                self.lanes.touch(job.service);
             }
-        } else {
-            self.handle_back(&job.spec.service);
         }
         self.settled.push_back((id, truly(outcome, job.lost)));
     }
@@ -421,14 +434,6 @@ fn truly(outcome: Outcome, lost: Option<Cause>) -> Outcome {
         (Outcome::Refused(_), Some(cause)) => Outcome::Unknown(cause),
         (outcome, _) => outcome,
     }
-}
-
-/// What is kept for the lanes of a service: first for that of jobs that can go to any instance.
-pub(crate) fn lanes_of<'a, T>(
-    lanes: &'a BTreeMap<Lane, T>,
-    service: &'a Name,
-) -> impl Iterator<Item = (&'a Lane, &'a T)> {
-    lanes.range(Lane::any(service)..).take_while(move |(lane, _)| lane.service == *service)
 }
 
 #[cfg(test)]

@@ -420,10 +420,11 @@ impl Sender {
                 self.handle_link_output(now, number, output);
             }
             match self.outbox.next_dirty() {
-                Some(lane) => self.dispatch(now, &lane),
+                Some(lane) => self.dispatch(now, lane),
                 None => break,
             }
         }
+        self.outbox.plan();
         self.settle();
     }
 

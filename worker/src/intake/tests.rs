@@ -172,6 +172,15 @@ proptest! {
                             prop_assert!(model.running.iter().any(|(running, ..)| *running == job));
                             prop_assert!(!model.told.contains(&job), "told twice");
                             model.told.push(job);
+                            let place = model.running.iter().position(|(running, ..)| *running == job);
+                            let place = place.filter(|place| *place >= concurrency as usize);
+                            // No handler has begun it, so none is told: it is taken from them.
+                            if let Some(place) = place {
+                                let (_, id, ..) = model.running.remove(place);
+                                let ended = (origin(job), Reason::Expired);
+                                prop_assert_eq!(intake.handle_withdrawn(now, id), Some(ended));
+                                model.rejected += 1;
+                            }
                         }
                     }
                     prop_assert!(model.queue.iter().all(|(.., deadline)| *deadline > now));

@@ -49,6 +49,21 @@ impl Lane {
     }
 }
 
+/// What decides where a job goes that is the next of its lane.
+#[derive(Clone, Copy, Debug)]
+pub struct Next {
+    /// Which job.
+    pub id: JobId,
+    /// Size of its payload.
+    pub payload_bytes: usize,
+    /// When it was submitted.
+    pub submitted_at: Timestamp,
+    /// Whether it is to be refused rather than held.
+    pub is_urgent: bool,
+    /// Whether an instance could not start it.
+    pub met_unable: bool,
+}
+
 /// The first job of a lane, as it goes to a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assigned {

@@ -17,6 +17,6 @@ impl Outbox {
 
     /// Whether a job is to take a slot that was passed on: not if that was in vain too often.
     pub fn takes_offers(&self, id: JobId) -> bool {
-        self.jobs.get(&id).is_some_and(|job| job.vain_offers < VAIN_OFFERS_MAX)
+        self.job(id).is_some_and(|job| job.vain_offers < VAIN_OFFERS_MAX)
     }
 }

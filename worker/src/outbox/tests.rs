@@ -29,6 +29,17 @@ fn lane() -> Lane {
     Lane { service: name("resize"), instance: None }
 }
 
+/// The first job of that lane goes over that link.
+fn assign(outbox: &mut Outbox, link: u64) -> Option<Assigned> {
+    outbox.assign(outbox.find(&lane())?, link)
+}
+
+/// Those that wait in it.
+fn waiting(outbox: &Outbox) -> Vec<JobId> {
+    let slots = outbox.find(&lane()).into_iter().flat_map(|lane| outbox.lanes.waiting(lane));
+    slots.map(|slot| outbox.jobs[slot].id).collect()
+}
+
 fn full(_: &Lane) -> Standing {
     Standing::Served(Reason::Full)
 }
@@ -129,7 +140,7 @@ proptest! {
                     outbox.submit(now, id, spec(deadline_ms, hold_ms, idempotent));
                 }
                 Step::Assign => {
-                    if let Some(Assigned { attempt, deadline, .. }) = outbox.assign(&lane(), 1) {
+                    if let Some(Assigned { attempt, deadline, .. }) = assign(&mut outbox, 1) {
                         let job = submitted.get_mut(&JobId(attempt.job)).unwrap();
                         prop_assert_eq!(deadline, Some(job.deadline));
                         under_way.push(attempt);
@@ -164,7 +175,7 @@ proptest! {
                         let id = JobId(attempt.job);
                         let has_chance = job.tries < TRIES_MAX && job.deadline > now;
                         let again = job.idempotent && has_chance && !job.cancelled;
-                        let waits = outbox.waiting(&lane()).any(|waiting| waiting == id);
+                        let waits = waiting(&outbox).contains(&id);
                         prop_assert_eq!(waits, again && !outcomes.contains_key(&id));
                     }
                 }
@@ -175,7 +186,7 @@ proptest! {
                     outbox.cancel(now, JobId(job));
                 }
                 Step::Refuse(job) => {
-                    if outbox.waiting(&lane()).any(|id| id == JobId(job)) {
+                    if waiting(&outbox).contains(&JobId(job)) {
                         outbox.refuse(now, JobId(job), Reason::NotJson);
                     }
                 }
@@ -199,7 +210,7 @@ proptest! {
                 prop_assert!(!(is_refused && job.may_have_run), "refused, although it may have run");
                 prop_assert_eq!(outcomes.insert(id, outcome), None, "settled twice");
             }
-            let waiting = outbox.waiting(&lane()).count();
+            let waiting = waiting(&outbox).len();
             let with_workers = u32::try_from(outbox.len() - waiting).unwrap();
             prop_assert_eq!(outbox.under_way(&name("resize")), with_workers);
             if matches!(step, Step::Pass(..)) {
@@ -334,7 +345,7 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for tries in 1..=TRIES_MAX {
         assert_eq!(settled(&mut outbox), []);
-        let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
+        let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
         assert_eq!(attempt, AttemptId { job: 1, attempt: tries });
         let rejected = Verdict::Rejected(Reason::Full);
         outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
@@ -350,12 +361,12 @@ fn whoever_drains_does_not_use_up_a_jobs_tries() {
     let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     outbox.submit(at(0), JobId(1), spec(10_000, 5000, false));
     for _ in 0..3 * TRIES_MAX {
-        let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
+        let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
         let rejected = Verdict::Rejected(Reason::Draining);
         outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
         assert_eq!(settled(&mut outbox), []);
     }
-    let Assigned { attempt, .. } = outbox.assign(&lane(), 1).unwrap();
+    let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
     outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Bytes::new());
     assert!(matches!(settled(&mut outbox)[..], [(JobId(1), Outcome::Done(_))]));
 }
@@ -365,7 +376,7 @@ fn what_was_not_sent_by_its_deadline_is_refused_and_what_was_is_unknown() {
     let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
-        outbox.assign(&lane(), id).unwrap();
+        assign(&mut outbox, id).unwrap();
     }
     // Link 1 still has its job, link 2 has sent it.
     outbox.handle_timeout(at(100) + DEADLINE_TICK, full, |_, link| link == 1);
@@ -381,7 +392,7 @@ fn a_stop_leaves_nobody_without_an_outcome() {
     for id in [1, 2] {
         outbox.submit(at(0), JobId(id), spec(100, 100, true));
     }
-    outbox.assign(&lane(), 1).unwrap();
+    assign(&mut outbox, 1).unwrap();
     outbox.stop(at(1));
     let outcomes = settled(&mut outbox);
     assert_eq!(outcomes[0], (JobId(1), Outcome::Unknown(Cause::Stopped)));
@@ -395,7 +406,7 @@ fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
     outbox.submit(at(0), JobId(1), spec(5000, 5000, false));
     let key = crate::testing::key();
     let reject = |outbox: &mut Outbox, is_passed_on| {
-        let attempt = outbox.assign(&lane(), 1).unwrap().attempt;
+        let attempt = assign(outbox, 1).unwrap().attempt;
         if is_passed_on {
             outbox.handle_passed_on(attempt);
         }

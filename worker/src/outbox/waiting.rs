@@ -1,14 +1,13 @@
 //! How long jobs wait: for room as long as somebody serves their service, with patience for whoever is
 //! gone, and no longer than their user says.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::Name;
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::{Job, JobId, Lane, Outbox, Place, lanes_of};
+use super::{Job, JobId, Lane, Outbox, Place};
 use crate::outcome::{Cause, Outcome};
 
 /// How often a waiting job is looked at for whether anybody serves it at all.
@@ -64,32 +63,37 @@ impl Outbox {
     pub fn look(&mut self, now: Timestamp, service: &Name, is_served: impl Fn(&Lane) -> bool) {
         let is_due = |job: &Job| job.held_until().is_some_and(|held| held <= now);
         let mut due = Vec::new();
-        for (lane, ids) in lanes_of(&self.waiting, service) {
+        for (lane, id) in self.lanes.of_service(service) {
             let is_served = is_served(lane);
-            due.extend(ids.iter().filter(|id| !is_served || self.jobs.get(id).is_some_and(is_due)));
+            let waiting = self.lanes.waiting(id);
+            due.extend(
+                waiting.filter(|slot| !is_served || self.jobs.get(*slot).is_some_and(is_due)),
+            );
         }
-        for id in due {
-            self.set_timer(id, Some(now));
+        for slot in due {
+            self.set_timer(slot, Some(now));
         }
     }
 
     /// Lanes whose jobs have waited for longer than any news of their services should take.
     pub fn slow_lanes(&self, now: Timestamp) -> impl Iterator<Item = &Lane> {
-        let is_slow = move |ids: &VecDeque<JobId>| {
-            let first = ids.front().and_then(|id| self.jobs.get(id));
+        let is_slow = move |lane| {
+            let first = self.lanes.waiting(lane).next().and_then(|slot| self.jobs.get(slot));
             first.is_some_and(|job| job.submitted_at + NEWS_LIMIT <= now)
         };
-        self.waiting.iter().filter(move |(_, ids)| is_slow(ids)).map(|(lane, _)| lane)
+        self.lanes.with_waiting().filter(move |(_, id)| is_slow(*id)).map(|(lane, _)| lane)
     }
 
     /// Nobody is known that a new job could go to: it is looked at now.
     pub fn look_at(&mut self, now: Timestamp, id: JobId) {
-        self.set_timer(id, Some(now));
+        if let Some(slot) = self.slots.get(&id) {
+            self.set_timer(*slot, Some(now));
+        }
     }
 
     /// This process was suspended for so long: in that time nobody could be heard of.
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
-        for job in self.jobs.values_mut() {
+        for (_, job) in &mut self.jobs {
             job.served_at = now.min(job.served_at + gap);
         }
     }
@@ -103,12 +107,14 @@ impl Outbox {
         standing: impl Fn(&Lane) -> Standing,
         mut withdraw: impl FnMut(AttemptId, u64) -> bool,
     ) {
+        self.plan();
         while let Some(&(at, id)) = self.timers.first() {
             if at > now {
                 break;
             }
             self.timers.pop_first();
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let job = self.slots.get(&id).and_then(|slot| self.jobs.get_mut(*slot));
+            let Some(job) = job else { continue };
             job.timer = None;
             let attempt = AttemptId { job: id.0, attempt: job.attempts };
             match job.place {
@@ -116,9 +122,9 @@ impl Outbox {
                     self.refuse(now, id, Reason::Expired);
                 }
                 Place::At(_) => self.settle(id, Outcome::Unknown(Cause::Deadline)),
-                Place::Waiting => {
-                    let lane = job.lane();
-                    self.handle_wait(now, id, standing(&lane));
+                Place::Waiting(lane) => {
+                    let Some(standing) = self.lanes.get(lane).map(&standing) else { continue };
+                    self.handle_wait(now, id, standing);
                 }
             }
         }
@@ -126,7 +132,8 @@ impl Outbox {
 
     /// A job waits on, or has waited for long enough.
     fn handle_wait(&mut self, now: Timestamp, id: JobId, standing: Standing) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(&slot) = self.slots.get(&id) else { return };
+        let Some(job) = self.jobs.get_mut(slot) else { return };
         if let Standing::Served(_) = standing {
             job.served_at = now;
         }
@@ -149,7 +156,7 @@ impl Outbox {
         let look_at = job.look_at(now, self.patience);
         match refused {
             Some(reason) => self.refuse(now, id, reason),
-            None => self.set_timer(id, Some(look_at)),
+            None => self.set_timer(slot, Some(look_at)),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
-use crate::outbox::{Lane, lanes_of};
+use crate::outbox::Lane;
 
 /// See the module. A worker goes by the number of its link.
 #[derive(Debug, Default)]
@@ -175,6 +175,14 @@ impl Asks {
         asked.reverse();
         asked
     }
+}
+
+/// What is kept for the lanes of a service: first for that of jobs that can go to any instance.
+fn lanes_of<'a, T>(
+    lanes: &'a BTreeMap<Lane, T>,
+    service: &'a Name,
+) -> impl Iterator<Item = (&'a Lane, &'a T)> {
+    lanes.range(Lane::any(service)..).take_while(move |(lane, _)| lane.service == *service)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Reason};
 use svcmap_proto::load::{State, better_of_two};
 use svcmap_proto::names::{InstanceKey, Name};
@@ -17,7 +16,7 @@ use super::dispatch::Sending;
 use super::pace::Pace;
 use crate::choice::Candidate;
 use crate::handover;
-use crate::outbox::{JobId, Lane};
+use crate::outbox::{JobId, Lane, LaneId, Next};
 
 /// Workers that are looked at where all could be: of so many random ones the best is nearly the best
 /// of all.
@@ -46,25 +45,30 @@ pub(super) struct Found {
 
 impl Sender {
     /// Gives the jobs of a lane to workers that have promised slots.
-    pub(super) fn spend(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
-        while let Some(id) = self.outbox.first(lane) {
-            let able = self.able(now, id, instances);
+    pub(super) fn spend(
+        &mut self,
+        now: Timestamp,
+        (lane, lane_id): (&Lane, LaneId),
+        instances: &[InstanceKey],
+    ) {
+        while let Some(next) = self.outbox.next(lane_id) {
+            let able = self.able(now, &next, instances);
             let instances = able.as_deref().unwrap_or(instances);
-            let found = self.best_promise(now, lane, id, able.as_deref());
-            let found = found.filter(|found| self.is_worth_it(now, id, found, instances));
-            let Some(found) = found.or_else(|| self.without_promise(now, lane, id, instances))
+            let found = self.best_promise(now, lane, &next, able.as_deref());
+            let found = found.filter(|found| self.is_worth_it(now, &next, found, instances));
+            let Some(found) = found.or_else(|| self.without_promise(now, lane, &next, instances))
             else {
                 let reason = match () {
-                    () if self.is_misdirected(lane, id) => Reason::NotJson,
-                    () if self.is_too_large(id, instances) => Reason::TooLarge,
+                    () if self.is_misdirected(lane, next.id) => Reason::NotJson,
+                    () if self.is_too_large(&next, instances) => Reason::TooLarge,
                     () => return,
                 };
-                self.outbox.refuse(now, id, reason);
+                self.outbox.refuse(now, next.id, reason);
                 continue;
             };
             let Found { key, age, claim, .. } = &found;
             let sending = Sending { key, age: *age, claim: *claim, claimed_until: None };
-            if !self.send(now, lane, sending) {
+            if !self.send(now, lane_id, sending) {
                 return;
             }
         }
@@ -75,10 +79,10 @@ impl Sender {
         &mut self,
         now: Timestamp,
         lane: &Lane,
-        id: JobId,
+        next: &Next,
         able: Option<&[InstanceKey]>,
     ) -> Option<Found> {
-        let bytes = self.outbox.payload(id)?.len();
+        let bytes = next.payload_bytes;
         let of_lane = |key: &InstanceKey| {
             lane.instance.as_ref().is_none_or(|instance| *instance == key.instance)
                 && able.is_none_or(|able| able.contains(key))
@@ -105,7 +109,7 @@ impl Sender {
     fn is_worth_it(
         &mut self,
         now: Timestamp,
-        id: JobId,
+        next: &Next,
         found: &Found,
         instances: &[InstanceKey],
     ) -> bool {
@@ -113,7 +117,7 @@ impl Sender {
             return true;
         }
         let pace = self.pace(&found.key.service);
-        let waited = self.outbox.submitted_at(id).map_or(0.0, |at| now.since(at).as_secs_f64());
+        let waited = now.since(next.submitted_at).as_secs_f64();
         if found.finish <= MUCH * pace.usual_finish() || found.finish <= waited {
             return true;
         }
@@ -124,8 +128,8 @@ impl Sender {
     }
 
     /// Whether each worker has said that it does not take payloads as large as that job's.
-    fn is_too_large(&self, id: JobId, instances: &[InstanceKey]) -> bool {
-        let bytes = self.outbox.payload(id).map_or(0, Bytes::len);
+    fn is_too_large(&self, next: &Next, instances: &[InstanceKey]) -> bool {
+        let bytes = next.payload_bytes;
         let takes = |key: &InstanceKey| {
             let member = self.peers.member(key);
             let number = member.and_then(|member| self.links.number(key, member.life));
@@ -193,12 +197,16 @@ impl Sender {
 
     /// How many jobs of a lane wait for credits: not those that are not to be held.
     fn patient(&self, lane: &Lane) -> usize {
-        match self.outbox.first(lane) {
-            Some(first) if self.outbox.is_urgent(first) => {
-                self.outbox.waiting(lane).filter(|id| !self.outbox.is_urgent(*id)).count()
-            }
+        let Some(lane) = self.outbox.find(lane) else { return 0 };
+        match self.outbox.next(lane) {
+            Some(next) if next.is_urgent => self.outbox.patient(lane),
             _ => self.outbox.depth(lane),
         }
+    }
+
+    /// The job that has waited longest in a lane.
+    fn next(&self, lane: &Lane) -> Option<Next> {
+        self.outbox.next(self.outbox.find(lane)?)
     }
 
     /// No credit has come for a while: asks one more worker, if one seems to have nothing to do, or
@@ -239,8 +247,7 @@ impl Sender {
         jobs: f64,
     ) -> Option<InstanceKey> {
         let pace = self.pace(&lane.service);
-        let first = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
-        let bytes = first.map_or(0, Bytes::len);
+        let bytes = self.next(lane).map_or(0, |next| next.payload_bytes);
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
             let key = &instances[index];
@@ -277,9 +284,9 @@ impl Sender {
 
     fn ask_for(&mut self, now: Timestamp, lane: &Lane, number: u64, share: u32) {
         let share = self.asks.set(lane, number, share);
-        let oldest = self.outbox.first(lane);
-        let since = oldest.and_then(|id| self.outbox.submitted_at(id)).unwrap_or(now);
-        let bytes = oldest.and_then(|id| self.outbox.payload(id)).map_or(0, Bytes::len);
+        let oldest = self.next(lane);
+        let since = oldest.map_or(now, |oldest| oldest.submitted_at);
+        let bytes = oldest.map_or(0, |oldest| oldest.payload_bytes);
         let demand = Demand {
             share,
             waited_us: svcmap_proto::time::wire_us(now.since(since)),
@@ -309,8 +316,7 @@ impl Sender {
     /// How many credits are wanted of that worker, which has just been given a job of so many bytes,
     /// those included that are there.
     fn share_after(&mut self, now: Timestamp, lane: &Lane, number: u64, bytes: usize) -> u32 {
-        let next = self.outbox.first(lane).and_then(|id| self.outbox.payload(id));
-        let next_bytes = next.map_or(0, Bytes::len);
+        let next_bytes = self.next(lane).map_or(0, |next| next.payload_bytes);
         let Some(state) = self.links.get(number) else { return 0 };
         if !self.identity.takes_credits || state.rep.is_some() {
             return 0;
@@ -341,14 +347,16 @@ impl Sender {
     ) {
         let lane = Lane::any(service);
         let key = InstanceKey { service: service.clone(), instance: slot.instance.clone() };
-        let first = self.outbox.first(&lane);
-        let is_wanted = first.is_some_and(|id| self.outbox.takes_offers(id))
-            && job.is_none_or(|job| first == Some(job));
-        let bytes = first.and_then(|id| self.outbox.payload(id)).map_or(0, Bytes::len);
+        let lane_id = self.outbox.find(&lane);
+        let next = lane_id.and_then(|lane| self.outbox.next(lane));
+        let is_wanted = next.is_some_and(|next| {
+            self.outbox.takes_offers(next.id) && job.is_none_or(|job| next.id == job)
+        });
+        let bytes = next.map_or(0, |next| next.payload_bytes);
         let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
         let is_there = self.peers.is_member(&key, slot.incarnation);
         let usable = is_there.then(|| self.look(now, &key)).flatten();
-        if let (true, Some((candidate, _))) = (is_wanted && fits, usable) {
+        if let (true, Some((candidate, _)), Some(lane_id)) = (is_wanted && fits, usable, lane_id) {
             let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms));
             let sending = Sending {
                 key: &key,
@@ -356,7 +364,7 @@ impl Sender {
                 claim: Claim::Offer(slot.offer),
                 claimed_until: Some(now + lifetime),
             };
-            if self.send(now, &lane, sending) {
+            if self.send(now, lane_id, sending) {
                 self.tell_shares(now, &lane);
                 return;
             }

@@ -15,7 +15,7 @@ use super::{Sender, SenderOutput};
 use crate::choice::{Candidate, Crowd};
 use crate::link::Attempt;
 use crate::observation::Observation;
-use crate::outbox::{Assigned, JobId, Lane};
+use crate::outbox::{Assigned, JobId, Lane, LaneId, Next};
 use crate::peers::Peers;
 
 /// Where the first job of a lane goes.
@@ -59,35 +59,41 @@ impl Crowd for Wanted<'_> {
 
 impl Sender {
     /// Gives the jobs of a lane to workers, as long as one has room.
-    pub(super) fn dispatch(&mut self, now: Timestamp, lane: &Lane) {
-        if self.outbox.first(lane).is_none() && self.asks.len(lane) == 0 {
+    pub(super) fn dispatch(&mut self, now: Timestamp, lane_id: LaneId) {
+        let Some(lane) = self.outbox.lane(lane_id).cloned() else { return };
+        if self.outbox.depth(lane_id) == 0 && self.asks.len(&lane) == 0 {
             return;
         }
-        let instances = self.instances(lane);
+        let instances = self.instances(&lane);
         if self.identity.takes_credits {
-            self.spend(now, lane, &instances);
-            self.tell_shares(now, lane);
-            self.ask(now, lane, &instances);
+            self.spend(now, (&lane, lane_id), &instances);
+            self.tell_shares(now, &lane);
+            self.ask(now, &lane, &instances);
         } else {
-            self.follow_policy(now, lane, &instances);
+            self.follow_policy(now, (&lane, lane_id), &instances);
             self.given.clear();
         }
     }
 
     /// The same, to whom a policy without promises chooses.
-    fn follow_policy(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
-        while let Some(id) = self.outbox.first(lane) {
-            let able = self.able(now, id, instances);
+    fn follow_policy(
+        &mut self,
+        now: Timestamp,
+        (lane, lane_id): (&Lane, LaneId),
+        instances: &[InstanceKey],
+    ) {
+        while let Some(next) = self.outbox.next(lane_id) {
+            let able = self.able(now, &next, instances);
             let instances = able.as_deref().unwrap_or(instances);
-            let Some((key, age)) = self.choose(now, instances, id) else {
-                if self.is_misdirected(lane, id) {
-                    self.outbox.refuse(now, id, Reason::NotJson);
+            let Some((key, age)) = self.choose(now, instances, next.id) else {
+                if self.is_misdirected(lane, next.id) {
+                    self.outbox.refuse(now, next.id, Reason::NotJson);
                     continue;
                 }
                 return;
             };
             let sending = Sending { key, age, claim: Claim::Nothing, claimed_until: None };
-            if !self.send(now, lane, sending) {
+            if !self.send(now, lane_id, sending) {
                 return;
             }
         }
@@ -110,10 +116,13 @@ impl Sender {
     pub(super) fn able(
         &mut self,
         now: Timestamp,
-        id: JobId,
+        next: &Next,
         instances: &[InstanceKey],
     ) -> Option<Vec<InstanceKey>> {
-        let unable = self.outbox.unable(id)?;
+        if !next.met_unable {
+            return None;
+        }
+        let unable = self.outbox.unable(next.id);
         let others = instances.iter().filter(|key| !unable.contains(&key.instance));
         let others: Vec<_> = others.cloned().collect();
         let takes_jobs = |key: &InstanceKey| {
@@ -124,7 +133,7 @@ impl Sender {
     }
 
     /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.
-    pub(super) fn send(&mut self, now: Timestamp, lane: &Lane, sending: Sending<'_>) -> bool {
+    pub(super) fn send(&mut self, now: Timestamp, lane: LaneId, sending: Sending<'_>) -> bool {
         let Sending { key, age, claim, claimed_until } = sending;
         let Some(number) = self.link(now, key) else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };

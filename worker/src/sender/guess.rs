@@ -15,7 +15,7 @@ use svcmap_proto::time::Timestamp;
 use super::Sender;
 use super::credit::Found;
 use crate::choice::Candidate;
-use crate::outbox::{JobId, Lane};
+use crate::outbox::{Lane, Next};
 
 impl Sender {
     /// See the module.
@@ -23,7 +23,7 @@ impl Sender {
         &mut self,
         now: Timestamp,
         lane: &Lane,
-        id: JobId,
+        next: &Next,
         instances: &[InstanceKey],
     ) -> Option<Found> {
         let json = match lane.instance {
@@ -31,11 +31,11 @@ impl Sender {
             Some(_) => instances.iter().filter(|key| self.speaks_json(key)).cloned().collect(),
         };
         if !json.is_empty()
-            && let Some((key, age)) = self.choose(now, &json, id)
+            && let Some((key, age)) = self.choose(now, &json, next.id)
         {
             return Some(Found { key: key.clone(), age, claim: Claim::Nothing, finish: 0.0 });
         }
-        if self.outbox.is_urgent(id) {
+        if next.is_urgent {
             return self.first_with_room(now, lane, instances);
         }
         if !self.guesses(lane) {
