@@ -171,9 +171,10 @@ pub struct WorkerBuilder {
     common: Common,
 }
 
-impl WorkerBuilder {
-    pub(super) fn new(service: &str) -> Self {
-        Self {
+impl Worker {
+    /// A worker that will serve this service.
+    pub fn builder(service: &str) -> WorkerBuilder {
+        WorkerBuilder {
             service: service.to_owned(),
             instance: None,
             intake: IntakeConfig::default(),
@@ -183,7 +184,9 @@ impl WorkerBuilder {
             common: Common::default(),
         }
     }
+}
 
+impl WorkerBuilder {
     /// A mapper to register with; call it again for each further one. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(self, endpoint: impl AsRef<str>) -> Self {

@@ -368,7 +368,7 @@ impl State {
     }
 
     fn tell_status(&self) {
-        let (mappers, registered) = self.process.mappers();
+        let (mappers, registered) = self.process.mapper_counts();
         self.shared.status.update(|status| {
             (status.mappers, status.registered) = (mappers, registered);
         });

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use svcmap_proto::names::{Endpoint, InstanceKey};
 
-use super::builder::WorkerBuilder;
 use super::client::Client;
 use super::shared::{Command, Shared};
 use crate::server::DrainReport;
@@ -49,11 +48,6 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker that will serve this service.
-    pub fn builder(service: &str) -> WorkerBuilder {
-        WorkerBuilder::new(service)
-    }
-
     /// Under which name it serves.
     pub fn key(&self) -> &InstanceKey {
         &self.key

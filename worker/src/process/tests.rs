@@ -1,9 +1,9 @@
 //! What only the composition decides.
 
-use svcmap_proto::control::{Entry, RegistrationError, SnapshotPart};
+use svcmap_proto::control::{Entry, RegistrationError, SnapshotPart, ToMapper};
 use svcmap_proto::jobs::{OfferId, OfferedSlot, Reason, Verdict};
 use svcmap_proto::limits;
-use svcmap_proto::load::State;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation};
 
 use super::*;
