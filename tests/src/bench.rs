@@ -1,10 +1,21 @@
-//! What the benchmarks share: the raw pair of libzmq that svcmap is measured beside, and medians.
+//! What the benchmarks share: the raw pair of libzmq that svcmap is measured beside, what a process
+//! takes, and medians.
+
+mod cache;
+mod fleet;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub use cache::Cache;
+pub use fleet::Fleet;
 
 /// What the second process of a raw pair is started with.
 const ECHO: &str = "--raw-echo";
+
+/// The byte of a control message that tells its kind, and what it is in a report.
+const KIND: (usize, u8) = (1, 2);
 
 /// The other half of a raw pair: a process that sends back what comes.
 pub struct RawEcho {
@@ -19,8 +30,19 @@ impl RawEcho {
     /// # Panics
     /// If it does not start.
     pub fn start(kind: zmq::SocketType) -> Self {
+        Self::start_as(if kind == zmq::REP { "rep" } else { "router" })
+    }
+
+    /// The same as a ROUTER that reads reports to a mapper, and sends back whatever is none.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_sink() -> Self {
+        Self::start_as("sink")
+    }
+
+    fn start_as(kind: &str) -> Self {
         let own = std::env::current_exe().expect("a bench knows where it lies");
-        let kind = if kind == zmq::REP { "rep" } else { "router" };
         let mut child = Command::new(own);
         let mut child = child.args([ECHO, kind]).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut endpoint = String::new();
@@ -32,6 +54,11 @@ impl RawEcho {
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 }
 
@@ -51,17 +78,48 @@ impl Drop for RawEcho {
 pub fn raw_echo() -> bool {
     let mut args = std::env::args().skip_while(|arg| arg != ECHO);
     let Some(kind) = args.nth(1) else { return false };
+    let is_sink = kind == "sink";
     let kind = if kind == "rep" { zmq::REP } else { zmq::ROUTER };
+    svcmap_proto::io::raise_open_files_limit();
     let socket = zmq::Context::new().socket(kind).expect("a socket");
     // A ROUTER drops what exceeds its queue.
     socket.set_sndhwm(0).expect("it is a setting");
     socket.bind("tcp://127.0.0.1:*").expect("a port");
     socket.set_rcvtimeo(120_000).expect("a time limit");
     println!("{}", socket.get_last_endpoint().expect("it is bound").expect("it is text"));
+    if is_sink {
+        return sink(&socket).is_err();
+    }
     while let Ok(frames) = socket.recv_multipart(0) {
         socket.send_multipart(frames, 0).expect("the peer is there");
     }
     true
+}
+
+/// Reads as fast as libzmq gives, and answers whatever is no report.
+fn sink(socket: &zmq::Socket) -> zmq::Result<()> {
+    let (mut from, mut frame) = (zmq::Message::new(), zmq::Message::new());
+    loop {
+        socket.recv(&mut from, 0)?;
+        socket.recv(&mut frame, 0)?;
+        if frame.get(KIND.0) != Some(&KIND.1) {
+            socket.send(&from[..], zmq::SNDMORE)?;
+            socket.send(&frame[..], 0)?;
+        }
+    }
+}
+
+/// The time that a process has kept cores busy, all its threads together.
+///
+/// # Panics
+/// If it does not run.
+pub fn cpu_time(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
 }
 
 /// `MEDIAN (LOWEST to HIGHEST)`, and the median.
