@@ -19,9 +19,12 @@ const KIND: (usize, u8) = (1, 2);
 
 /// The other half of a raw pair: a process that sends back what comes.
 pub struct RawEcho {
-    child: Child,
+    child: RawChild,
     endpoint: String,
 }
+
+/// Ended when it is dropped.
+struct RawChild(Child);
 
 impl RawEcho {
     /// Starts this very benchmark once more, as a ROUTER or a REP that echoes: a benchmark calls
@@ -48,7 +51,7 @@ impl RawEcho {
         let mut endpoint = String::new();
         let stdout = child.stdout.take().expect("it is piped");
         BufReader::new(stdout).read_line(&mut endpoint).expect("it says where it listens");
-        Self { child, endpoint: endpoint.trim().to_owned() }
+        Self { child: RawChild(child), endpoint: endpoint.trim().to_owned() }
     }
 
     /// Where it listens.
@@ -56,17 +59,28 @@ impl RawEcho {
         &self.endpoint
     }
 
+    /// The same as a ROUTER and a PUB: what comes is published 5 ms later, under that topic.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_publisher(topic: &str) -> (Self, String) {
+        let raw = Self::start_as(&format!("publish={topic}"));
+        let (endpoint, publish) = raw.endpoint.split_once(' ').expect("two endpoints");
+        let (endpoint, publish) = (endpoint.to_owned(), publish.to_owned());
+        (Self { endpoint, ..raw }, publish)
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 }
 
-impl Drop for RawEcho {
+impl Drop for RawChild {
     fn drop(&mut self) {
         // Its own child; whatever fails here, it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -79,6 +93,7 @@ pub fn raw_echo() -> bool {
     let mut args = std::env::args().skip_while(|arg| arg != ECHO);
     let Some(kind) = args.nth(1) else { return false };
     let is_sink = kind == "sink";
+    let topic = kind.strip_prefix("publish=").map(str::to_owned);
     let kind = if kind == "rep" { zmq::REP } else { zmq::ROUTER };
     svcmap_proto::io::raise_open_files_limit();
     let socket = zmq::Context::new().socket(kind).expect("a socket");
@@ -86,7 +101,11 @@ pub fn raw_echo() -> bool {
     socket.set_sndhwm(0).expect("it is a setting");
     socket.bind("tcp://127.0.0.1:*").expect("a port");
     socket.set_rcvtimeo(120_000).expect("a time limit");
-    println!("{}", socket.get_last_endpoint().expect("it is bound").expect("it is text"));
+    let endpoint = socket.get_last_endpoint().expect("it is bound").expect("it is text");
+    if let Some(topic) = topic {
+        return publish(&socket, &endpoint, &topic).is_err();
+    }
+    println!("{endpoint}");
     if is_sink {
         return sink(&socket).is_err();
     }
@@ -109,6 +128,19 @@ fn sink(socket: &zmq::Socket) -> zmq::Result<()> {
     }
 }
 
+/// Publishes what comes, in the time that a mapper takes for it.
+fn publish(socket: &zmq::Socket, endpoint: &str, topic: &str) -> zmq::Result<()> {
+    let publisher = zmq::Context::new().socket(zmq::PUB)?;
+    publisher.bind("tcp://127.0.0.1:*")?;
+    println!("{endpoint} {}", publisher.get_last_endpoint()?.expect("it is text"));
+    loop {
+        let frames = socket.recv_multipart(0)?;
+        svcmap::io::pause_until(svcmap_proto::io::Clock.now() + Duration::from_millis(5));
+        publisher.send(topic, zmq::SNDMORE)?;
+        publisher.send(&frames[1], 0)?;
+    }
+}
+
 /// The time that a process has kept cores busy, all its threads together.
 ///
 /// # Panics
@@ -120,6 +152,16 @@ pub fn cpu_time(pid: u32) -> Duration {
         text.split_whitespace().next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanoseconds.sum())
+}
+
+/// The memory of its own that a process has in use, in kB: without its code, which is read as it goes.
+///
+/// # Panics
+/// If it does not run.
+pub fn own_memory_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("it is Linux");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
 /// `MEDIAN (LOWEST to HIGHEST)`, and the median.
