@@ -291,13 +291,13 @@ impl Registry {
 
 /// Where the client that asks can reach an instance. A loopback address means something on its own
 /// host only.
-fn address<'a>(instance: &'a Instance, asked: Asked, host: HostId) -> Option<&'a Endpoint> {
+fn address(instance: &Instance, asked: Asked, host: HostId) -> Option<&Endpoint> {
     let Registration { endpoints, host: its_host, .. } = &instance.registration;
     usable_endpoints(endpoints, asked.is_local && *its_host == host).first().copied()
 }
 
 /// An instance, as the client that asks is told of it, if it can reach that.
-fn peer<'a>(instance: &'a Instance, asked: Asked, host: HostId) -> Option<Peer<'a>> {
+fn peer(instance: &Instance, asked: Asked, host: HostId) -> Option<Peer<'_>> {
     let Registration { pid, load, .. } = &instance.registration;
     let age_us = asked.now.since(instance.load_at).as_micros() as u64;
     Some(Peer {

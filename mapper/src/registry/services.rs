@@ -1,6 +1,7 @@
 //! Those who are listed, by service.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use svcmap_proto::names::{InstanceKey, Name};
@@ -20,6 +21,7 @@ pub(super) struct Services {
 #[derive(Debug, Default)]
 pub(super) struct Service {
     /// One after the other, for going through them all; their order means nothing.
+    #[expect(clippy::vec_box, reason = "it would be copied to grow, and be empty by half then")]
     members: Vec<Box<Instance>>,
     /// Where each name stands among them.
     places: HashMap<Name, usize>,
@@ -33,7 +35,7 @@ pub(super) struct Service {
 pub(super) struct Snapshot {
     pub(super) revision: u64,
     pub(super) warming: bool,
-    pub(super) frames: Vec<std::sync::Arc<[u8]>>,
+    pub(super) frames: Vec<Arc<[u8]>>,
 }
 
 impl Services {
