@@ -13,7 +13,8 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::payload;
-use svcmap_tests::attack::{Attack, Expiries, Peak, Raw, frame, median, p99, times};
+use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, times};
+use svcmap_tests::zmtp::{Raw, frame};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
 
 /// Attacks load the machine, so one after another.
