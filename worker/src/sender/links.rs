@@ -220,6 +220,19 @@ impl Links {
         lives.map(|(_, number)| *number).collect()
     }
 
+    /// Members of a service may have other addresses than before: nothing new goes to one that its
+    /// member has no more.
+    pub(super) fn leave_former_addresses(&mut self, peers: &Peers, service: &Name) {
+        for (name, member) in peers.members(service) {
+            let key = InstanceKey { service: service.clone(), instance: name.clone() };
+            let number = self.number(&key, member.life);
+            let Some(state) = number.and_then(|number| self.get_mut(number)) else { continue };
+            if state.dialled.as_ref().is_some_and(|at| !member.endpoints.contains(at)) {
+                state.link.handle_moved();
+            }
+        }
+    }
+
     /// The link to an instance, as it is listed. The flag says whether it is to be connected: it is
     /// new, or was closed.
     pub(super) fn open(
