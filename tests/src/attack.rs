@@ -13,6 +13,7 @@ use std::time::Duration;
 use svcmap_proto::codec;
 use svcmap_proto::control::{Change, FromMapper, Hello, Publication, ToMapper};
 use svcmap_proto::io::Clock;
+use svcmap_proto::names::Endpoint;
 use svcmap_worker::{Client, Outcome};
 
 use crate::{Deployment, PATIENCE, dealer};
@@ -32,11 +33,23 @@ impl Raw {
         Self::connect_within(endpoint, PATIENCE)
     }
 
-    /// The same, with so much time for the other end to greet.
+    /// Connects as a SUB does.
+    ///
+    /// # Errors
+    /// As [`Raw::connect`] does.
+    pub fn subscribe(endpoint: &str) -> io::Result<Self> {
+        Self::connect_as(b"SUB", endpoint, PATIENCE)
+    }
+
+    /// Connects as a DEALER does, with so much time for the other end to greet.
     ///
     /// # Errors
     /// If nobody listens there, or greets in time.
     pub fn connect_within(endpoint: &str, patience: Duration) -> io::Result<Self> {
+        Self::connect_as(b"DEALER", endpoint, patience)
+    }
+
+    fn connect_as(kind: &[u8], endpoint: &str, patience: Duration) -> io::Result<Self> {
         let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
         let mut stream = TcpStream::connect(address)?;
         stream.set_write_timeout(Some(WRITE_PATIENCE))?;
@@ -47,9 +60,10 @@ impl Raw {
         greeting[10] = 3;
         greeting[12..16].copy_from_slice(b"NULL");
         stream.write_all(&greeting)?;
-        let ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER";
+        let length = u8::try_from(kind.len()).expect("short");
+        let ready = [b"\x05READY\x0bSocket-Type\x00\x00\x00", &[length][..], kind].concat();
         stream.write_all(&[4, u8::try_from(ready.len()).expect("short")])?;
-        stream.write_all(ready)?;
+        stream.write_all(&ready)?;
         // What comes before the other end has greeted is no message.
         stream.set_read_timeout(Some(patience))?;
         stream.read_exact(&mut greeting)?;
@@ -123,26 +137,34 @@ impl Peak {
     }
 }
 
+/// Where the mapper of that deployment publishes.
+///
+/// # Panics
+/// If it does not answer.
+pub fn publisher_of(deployment: &Deployment) -> Endpoint {
+    let mapper = dealer(deployment.mapper().as_str());
+    let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+    let hello = codec::encode(&ToMapper::Hello(Hello { oldest, newest, key: None }));
+    mapper.send(&hello, 0).expect("a mapper");
+    let answer = mapper.recv_bytes(0).expect("a WELCOME");
+    let Ok(FromMapper::Welcome(welcome)) = codec::decode(&answer) else {
+        panic!("no WELCOME: {answer:?}")
+    };
+    welcome.publish
+}
+
 /// Listens to a mapper, and knows whom it has expired.
 pub struct Expiries(zmq::Socket);
 
 impl Expiries {
     /// Of the mapper of that deployment, from about now on.
     pub fn of(deployment: &Deployment) -> Self {
-        let mapper = dealer(deployment.mapper().as_str());
-        let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
-        let hello = codec::encode(&ToMapper::Hello(Hello { oldest, newest, key: None }));
-        mapper.send(&hello, 0).expect("a mapper");
-        let answer = mapper.recv_bytes(0).expect("a WELCOME");
-        let Ok(FromMapper::Welcome(welcome)) = codec::decode(&answer) else {
-            panic!("no WELCOME: {answer:?}")
-        };
         let socket = zmq::Context::new().socket(zmq::SUB).expect("a socket");
         socket.set_linger(0).expect("linger");
         socket.set_rcvhwm(0).expect("water mark");
         socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).expect("fits")).expect("timeout");
         socket.set_subscribe(b"").expect("subscribe");
-        socket.connect(welcome.publish.as_str()).expect("connect");
+        socket.connect(publisher_of(deployment).as_str()).expect("connect");
         // The first pulse: from here on nothing is missed.
         socket.recv_multipart(0).expect("a publication");
         Self(socket)
