@@ -243,6 +243,25 @@ fn a_worker_is_reached_where_it_is_now() {
 }
 
 #[test]
+fn a_worker_that_has_no_room_for_this_sender_is_full_and_not_out_of_reach() {
+    let mut scene = Scene::told(1, vec![idle(1)]);
+    scene.submit(at(0), 1, Some(ms(2000)));
+    // Turned away, and again a second later.
+    for (now, link) in [(at(1), 0), (at(1001), 0)] {
+        scene.pass(now);
+        scene.sender.handle_link_writable(now, link);
+        scene.see(now);
+        scene.sender.handle_link_message(now, link, FromWorker::TurnedAway);
+        scene.see(now);
+    }
+    scene.pass(at(2000));
+    assert_eq!(scene.refused(), [(at(2000), 1, Reason::NoCredit)]);
+    let who = "resize/w-1 tcp://10.0.0.1:6001".to_owned();
+    let said = |time, failures| (at(time), who.clone(), failures, Trouble::TurnedAway);
+    assert_eq!(scene.unreachable, [said(1, 1), said(1001, 2)]);
+}
+
+#[test]
 fn a_loopback_address_of_another_host_is_out_of_reach() {
     let away = || Entry { endpoints: vec!["tcp://127.0.0.1:6001".parse().unwrap()], ..idle(1) };
     let mut scene = Scene::told(1, vec![away()]);
