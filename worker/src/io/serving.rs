@@ -115,3 +115,10 @@ impl Serving {
         let _ = self.send(event_loop, to.around(body));
     }
 }
+
+impl Drop for Serving {
+    /// Nobody takes what handlers make of their jobs any more.
+    fn drop(&mut self) {
+        self.cancelled.values().for_each(|flag| flag.store(true, Ordering::Relaxed));
+    }
+}
