@@ -19,9 +19,7 @@ impl Link {
             Phase::Closed => return None,
             Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
             Phase::Away => self.heard_at + self.timing.expiry,
-            Phase::Ready if !self.window.is_empty() => {
-                self.next_ping_at().min(self.next_word_at())
-            }
+            Phase::Ready if !self.window.is_empty() => self.next_ping_at().min(self.next_word_at()),
             Phase::Ready if self.is_owed() => self.next_ping_at(),
             Phase::Ready => self.heard_at + self.timing.idle,
         };
@@ -200,10 +198,7 @@ mod tests {
         let mut link = welcomed();
         link.ask(at(2), demand);
         link.handle_timeout(at(102));
-        link.handle_message(
-            at(103),
-            FromWorker::Pong { received_jobs: 0, load: Load::default() },
-        );
+        link.handle_message(at(103), FromWorker::Pong { received_jobs: 0, load: Load::default() });
         assert_eq!(link.poll_timeout(), Some(at(203)));
         let grant = Grant { credits: 1, lifetime_ms: 1000, payload_bytes_max: 100 };
         let load = Load::default();
