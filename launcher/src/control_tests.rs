@@ -157,14 +157,14 @@ fn a_lost_connection_starts_again() {
 
 #[test]
 fn another_version_is_told_apart_from_silence() {
-    let answer = FromMapper::WrongVersion { oldest: 2, newest: 3 };
+    let answer = FromMapper::WrongVersion { oldest: 3, newest: 4 };
     let (talk, _) = conversation(everything(), &[answer]);
-    assert_eq!(talk.answer(), Answer::WrongVersion(2, 3));
-    let error = ControlError::WrongVersion { mapper: endpoint(5555), oldest: 2, newest: 3 };
+    assert_eq!(talk.answer(), Answer::WrongVersion(3, 4));
+    let error = ControlError::WrongVersion { mapper: endpoint(5555), oldest: 3, newest: 4 };
     let failure = Failure::from(error);
     assert_eq!(
         failure.message,
-        "the mapper at tcp://127.0.0.1:5555 speaks protocol version 2 to 3, this svcmap 1"
+        "the mapper at tcp://127.0.0.1:5555 speaks protocol version 3 to 4, this svcmap 2"
     );
     assert_eq!(failure.exit.code(), 1);
 }

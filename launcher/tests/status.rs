@@ -190,11 +190,11 @@ fn one_of_two_mappers_is_enough() {
 
 #[test]
 fn another_version_names_both() {
-    let mapper = FakeMapper::start(|_| Some(FromMapper::WrongVersion { oldest: 2, newest: 2 }));
+    let mapper = FakeMapper::start(|_| Some(FromMapper::WrongVersion { oldest: 3, newest: 3 }));
     let output = status(mapper.endpoint.as_str(), &[]);
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
-    assert!(error.contains("speaks protocol version 2, this svcmap 1"), "{error}");
+    assert!(error.contains("speaks protocol version 3, this svcmap 2"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! wants it asks again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use svcmap_proto::limits;
@@ -37,7 +38,7 @@ pub struct Backlog {
 
 #[derive(Debug)]
 struct Queue {
-    frames: VecDeque<Vec<u8>>,
+    frames: VecDeque<Arc<[u8]>>,
     retry_at: Timestamp,
     progress_at: Timestamp,
 }
@@ -50,7 +51,7 @@ impl Backlog {
 
     /// That connection cannot take this now. Beyond the limit, everything that waits for the one
     /// that has read nothing for longest is forgotten.
-    pub fn push(&mut self, now: Timestamp, to: Connection, frame: Vec<u8>) {
+    pub fn push(&mut self, now: Timestamp, to: Connection, frame: Arc<[u8]>) {
         self.bytes += cost(&frame);
         if let Some(queue) = self.queues.get_mut(&to) {
             queue.frames.push_back(frame);
@@ -140,7 +141,7 @@ mod tests {
     #[test]
     fn what_waits_goes_out_in_its_order_once_there_is_room() {
         let (mut backlog, to) = (Backlog::default(), connection(1));
-        (1..=3).for_each(|byte| backlog.push(at(0), to.clone(), vec![byte]));
+        (1..=3).for_each(|byte| backlog.push(at(0), to.clone(), [byte].into()));
         assert!(backlog.poll(at(0)).is_none(), "tried again at once");
         assert_eq!(backlog.poll_timeout(), Some(at(5)));
         assert_eq!(backlog.poll(at(5)), Some((to.clone(), &[1][..])));
@@ -158,9 +159,9 @@ mod tests {
     #[test]
     fn who_takes_nothing_for_a_second_is_forgotten() {
         let mut backlog = Backlog::default();
-        backlog.push(at(0), connection(1), vec![1]);
-        backlog.push(at(0), connection(2), vec![1]);
-        backlog.push(at(0), connection(2), vec![2]);
+        backlog.push(at(0), connection(1), [1].into());
+        backlog.push(at(0), connection(2), [1].into());
+        backlog.push(at(0), connection(2), [2].into());
         assert!(backlog.poll(at(5)).is_some());
         backlog.handle_full(at(5), &connection(1));
         assert_eq!(backlog.poll(at(990)).map(|(to, _)| to), Some(connection(2)));
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn beyond_the_limit_those_who_read_least_lose_what_waits() {
         let mut backlog = Backlog::default();
-        let part = vec![0; 48 * 1024];
+        let part: Arc<[u8]> = vec![0; 48 * 1024].into();
         backlog.push(at(0), connection(0), part.clone());
         backlog.push(at(0), connection(0), part.clone());
         for number in 1..2000 {

@@ -3,6 +3,7 @@
 mod builder;
 mod mapper;
 mod node;
+mod received;
 
 pub use builder::{MapperBuilder, StartError};
 pub use mapper::{Mapper, MapperError};

@@ -7,13 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use svcmap_proto::codec::{VERSION, VERSION_OLDEST};
+use svcmap_proto::codec::{VERSION, VERSION_OLDEST, encode};
 use svcmap_proto::control::{
-    FromMapper, Hello, PULSE_TOPIC, Publication, Refused, Registration, RegistrationError,
-    ToMapper, Welcome,
+    FromMapper, Hello, PULSE_TOPIC, Publication, Refused, RegistrationError, ReportRef, ToMapper,
+    Welcome,
 };
 use svcmap_proto::limits;
-use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
@@ -21,7 +20,9 @@ use crate::config::Config;
 use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
 use instance::{Contact, Instance};
+use json::Lists;
 use memory::{Answers, Departed, Question, Throttle};
+use services::Services;
 use shares::Shares;
 
 pub use output::{Connection, Event, Output};
@@ -31,7 +32,9 @@ mod json;
 mod memory;
 mod output;
 mod publish;
+mod register;
 mod room;
+mod services;
 mod shares;
 
 #[cfg(test)]
@@ -49,8 +52,8 @@ pub struct Registry {
     identity: Identity,
     warming_until: Timestamp,
     pulse_at: Timestamp,
-    /// Those who are listed; no inner map is empty.
-    services: BTreeMap<Name, BTreeMap<Name, Instance>>,
+    /// Those who are listed.
+    services: Services,
     /// The names of listed workers of the JSON dialect: one name, one process.
     names: BTreeMap<Name, InstanceKey>,
     /// The highest incarnation that was given to one of them.
@@ -63,7 +66,7 @@ pub struct Registry {
     revisions: Revisions,
     departed: Departed,
     corrections: Throttle,
-    lists: Throttle,
+    lists: Lists,
     answers: Answers,
     outputs: VecDeque<Output>,
 }
@@ -94,7 +97,7 @@ impl Registry {
         Self {
             warming_until: now + config.warming(),
             pulse_at: now,
-            services: BTreeMap::new(),
+            services: Services::default(),
             names: BTreeMap::new(),
             given: Incarnation(0),
             random: fastrand::Rng::with_seed(identity.epoch.0),
@@ -105,7 +108,7 @@ impl Registry {
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
             corrections: Throttle::corrections(),
-            lists: Throttle::lists(),
+            lists: Lists::default(),
             answers: Answers::default(),
             outputs: VecDeque::new(),
             config,
@@ -129,7 +132,9 @@ impl Registry {
                 self.handle_register(now, newest, from, registration);
             }
             ToMapper::Report { key, incarnation, load } => {
-                if !self.report(now, &key, incarnation, load, Some(from)) {
+                let (service, instance) = (key.service.as_str(), key.instance.as_str());
+                let report = ReportRef { service, instance, incarnation, load };
+                if !self.handle_report(now, from, &report) {
                     self.correct(now, from, key, incarnation);
                 }
             }
@@ -137,40 +142,63 @@ impl Registry {
             ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
             ToMapper::Leave { key, incarnation } => self.leave(now, key, incarnation),
             ToMapper::Sync { service } => {
-                if !self.answers.admit(now, from, Question::Sync(service.clone())) {
-                    return;
-                }
-                for part in self.snapshot(now, &service, self.revisions.revision(&service)) {
-                    let service = service.clone();
-                    self.reply(from, FromMapper::Snapshot { service, part });
+                if self.answers.admit(now, from, Question::Sync(service.clone())) {
+                    self.send_snapshot(now, from, &service);
                 }
             }
             ToMapper::List { after } => {
-                let message = self.services_page(after.as_ref());
-                if self.answers.admit(now, from, Question::List(after)) {
-                    self.reply(from, message);
+                if self.answers.admit(now, from, Question::List(after.clone())) {
+                    self.reply(from, self.services_page(after.as_ref()));
                 }
             }
         }
+    }
+
+    /// The same for a report, the most frequent message. `false`, and nothing has happened, if that
+    /// life is not listed: then say it once more as a message, for an answer.
+    pub fn handle_report(
+        &mut self,
+        now: Timestamp,
+        from: &Connection,
+        report: &ReportRef<'_>,
+    ) -> bool {
+        self.report(now, report, Some(from))
+    }
+
+    /// A message came of a protocol version that this build does not speak.
+    pub fn refuse_version(&mut self, from: &Connection) {
+        self.reply(from, FromMapper::WrongVersion { oldest: VERSION_OLDEST, newest: VERSION });
     }
 
     /// This process did not run during the last `gap`. Call it after what came meanwhile was
     /// handled, and before [`Registry::handle_timeout`].
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
-        self.leases.handle_suspension(now, gap);
+        self.services.iter_mut().for_each(|listed| listed.lease.handle_suspension(now, gap));
     }
 
     /// Time has come for what is due: expiry, the pulse, publications.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(key) = self.leases.poll_expired(now) {
-            self.expire(now, key);
+        while let Some(key) = self.leases.poll_look(now) {
+            let leases = &mut self.leases;
+            let looked =
+                self.services.edit(key.service.as_str(), key.instance.as_str(), |listed| {
+                    let has_ended = listed.lease.has_ended(now);
+                    if !has_ended {
+                        leases.look_at_end(&listed.registration.key, &mut listed.lease);
+                    }
+                    has_ended
+                });
+            if looked == Some(true) {
+                self.expire(now, key);
+            }
         }
         if self.pulse_at <= now {
             let next = self.pulse_at + self.config.beat;
             self.pulse_at = if next > now { next } else { now + self.config.beat };
-            let instances = u32::try_from(self.leases.len()).unwrap_or(u32::MAX);
-            let message = Publication::Pulse { epoch: self.identity.epoch, instances };
-            self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), message });
+            let instances = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
+            let frame = encode(&Publication::Pulse { epoch: self.identity.epoch, instances });
+            self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), frame });
+            self.lists.forget();
         }
         self.publish_due(now);
     }
@@ -188,8 +216,7 @@ impl Registry {
 
     fn handle_hello(&mut self, now: Timestamp, from: &Connection, observed: &str, hello: Hello) {
         if hello.newest < VERSION_OLDEST || hello.oldest > VERSION {
-            let message = FromMapper::WrongVersion { oldest: VERSION_OLDEST, newest: VERSION };
-            return self.reply(from, message);
+            return self.refuse_version(from);
         }
         let highest = hello.key.and_then(|key| self.highest(now, &key));
         let welcome = Welcome {
@@ -205,150 +232,34 @@ impl Registry {
         self.reply(from, FromMapper::Welcome(welcome));
     }
 
-    fn handle_register(
-        &mut self,
-        now: Timestamp,
-        newest: Incarnation,
-        from: &Connection,
-        registration: Registration,
-    ) {
-        let (key, incarnation) = (registration.key.clone(), registration.incarnation);
-        let contact = Contact::Native(from.clone());
-        let message = match self.register(now, newest, contact, registration) {
-            Ok(()) => FromMapper::Registered { key, incarnation },
-            Err(Denied::Superior(by)) => FromMapper::Replaced { key, incarnation, by },
-            Err(Denied::Refused(error)) => FromMapper::RegistrationRefused(error),
-        };
-        self.reply(from, message);
-    }
-
-    /// Lists an instance or updates it, if it may be listed.
-    fn register(
-        &mut self,
-        now: Timestamp,
-        newest: Incarnation,
-        contact: Contact,
-        registration: Registration,
-    ) -> Result<(), Denied> {
-        let (key, incarnation) = (&registration.key, registration.incarnation);
-        if let Some(by) = self.superior(now, key, incarnation) {
-            return Err(Denied::Superior(by));
-        }
-        if let Err(error) = self.admit(now, &registration, newest, contact.connection()) {
-            self.refused.registrations += 1;
-            self.event(Event::Refused(error));
-            return Err(Denied::Refused(error));
-        }
-        self.leases.renew(now, key, contact.expiry(&self.config));
-        self.list(now, Instance { registration, contact, load_at: now });
-        Ok(())
-    }
-
-    /// Whether the instance can be listed; others make way for it if they must.
-    fn admit(
-        &mut self,
-        now: Timestamp,
-        registration: &Registration,
-        newest: Incarnation,
-        from: &Connection,
-    ) -> Result<(), RegistrationError> {
-        let Registration { key, incarnation, endpoints, .. } = registration;
-        // Port 0 is a wildcard as well.
-        let reachable = |e: &Endpoint| !e.is_wildcard() && e.port().is_some_and(|port| port != 0);
-        if !(1..=limits::ENDPOINTS_MAX).contains(&endpoints.len())
-            || !endpoints.iter().all(reachable)
-        {
-            return Err(RegistrationError::Endpoints);
-        }
-        if *incarnation > newest {
-            return Err(RegistrationError::IncarnationAhead);
-        }
-        let listed = self.listed(key);
-        if listed.is_none_or(|l| l.contact.connection() != from) && !self.shares.has_room(from) {
-            return Err(RegistrationError::ConnectionFull);
-        }
-        if listed.is_none() && !self.make_room(now, &key.service) {
-            return Err(RegistrationError::RegistryFull);
-        }
-        Ok(())
-    }
-
-    /// Lists an instance that was admitted, or updates it.
-    fn list(&mut self, now: Timestamp, said: Instance) {
-        let Registration { key, incarnation, endpoints, .. } = &said.registration;
-        let (key, incarnation) = (key.clone(), *incarnation);
-        let endpoint = endpoints.first().cloned();
-        let instances = self.services.entry(key.service.clone()).or_default();
-        match instances.get_mut(&key.instance) {
-            Some(listed) if listed.registration.incarnation == incarnation => {
-                self.shares.remove(listed);
-                let happened = listed.update(said);
-                self.shares.insert(listed);
-                let Some(happened) = happened else { return };
-                self.changed(now, &key, happened, true);
-                if happened == Happened::Load {
-                    return;
-                }
-            }
-            _ => {
-                let connection = said.contact.reachable_at().cloned();
-                self.shares.insert(&said);
-                let earlier = instances.insert(key.instance.clone(), said);
-                self.changed(now, &key, Happened::Put, true);
-                if let Some(earlier) = earlier {
-                    self.shares.remove(&earlier);
-                    self.forget_name(&earlier);
-                    return self.replaced(connection.as_ref(), &earlier, incarnation);
-                }
-            }
-        }
-        if let Some(endpoint) = endpoint {
-            self.event(Event::Registered { key, incarnation, endpoint });
-        }
-    }
-
-    /// Tells the earlier life of an instance, unless it is the same process that spoke.
-    fn replaced(&mut self, from: Option<&Connection>, earlier: &Instance, by: Incarnation) {
-        let Registration { key, incarnation, .. } = &earlier.registration;
-        let (key, incarnation) = (key.clone(), *incarnation);
-        if let Some(connection) = earlier.contact.reachable_at()
-            && Some(connection) != from
-        {
-            let message = FromMapper::Replaced { key: key.clone(), incarnation, by };
-            self.reply(connection, message);
-        }
-        self.event(Event::Replaced { key, incarnation, by });
-    }
-
     /// An instance that is listed is alive. `false` if that life of it is not listed.
     fn report(
         &mut self,
         now: Timestamp,
-        key: &InstanceKey,
-        incarnation: Incarnation,
-        load: Load,
+        report: &ReportRef<'_>,
         from: Option<&Connection>,
     ) -> bool {
-        let listed = self.services.get_mut(&key.service).and_then(|s| s.get_mut(&key.instance));
-        let Some(listed) = listed.filter(|l| l.registration.incarnation == incarnation) else {
-            return false;
-        };
-        if let (Contact::Native(connection), Some(from)) = (&listed.contact, from)
-            && connection != from
-        {
-            self.shares.remove(listed);
-            listed.contact = Contact::Native(from.clone());
-            self.shares.insert(listed);
-        }
-        if listed.contact.listing().is_some_and(|listing| listing.unproven_since.is_some()) {
-            self.shares.remove(listed);
-            listed.contact.prove();
-            self.shares.insert(listed);
-        }
-        let crossed = listed.report(now, load);
-        self.leases.renew(now, key, listed.contact.expiry(&self.config));
-        if let Some(crossed) = crossed {
-            self.changed(now, key, Happened::Load, crossed);
+        let Self { services, leases, shares, config, .. } = self;
+        let reported = services.edit(report.service, report.instance, |listed| {
+            if listed.registration.incarnation != report.incarnation {
+                return None;
+            }
+            if listed.contact.hears_anew(from) {
+                shares.remove(listed);
+                listed.contact.hear(from);
+                shares.insert(listed);
+            }
+            let crossed = listed.report(now, report.load);
+            let expiry = listed.contact.expiry(config);
+            leases.renew(now, &listed.registration.key, &mut listed.lease, expiry);
+            // What waits to be told is told with its newest load.
+            let urgent = crossed.filter(|urgent| *urgent || !listed.is_waiting);
+            listed.is_waiting |= urgent.is_some();
+            Some(urgent.map(|urgent| (urgent, listed.registration.key.clone())))
+        });
+        let Some(Some(news)) = reported else { return false };
+        if let Some((urgent, key)) = news {
+            self.changed(now, &key, Happened::Load, urgent);
         }
         true
     }
@@ -382,7 +293,6 @@ impl Registry {
         if !news {
             return;
         }
-        self.leases.remove(&key);
         self.remove(&key);
         self.departed.insert(now, key.clone(), incarnation);
         if self.revisions.contains(&key.service) {
@@ -420,15 +330,12 @@ impl Registry {
     }
 
     fn listed(&self, key: &InstanceKey) -> Option<&Instance> {
-        self.services.get(&key.service)?.get(&key.instance)
+        self.services.get(key)
     }
 
-    fn remove(&mut self, key: &InstanceKey) -> Option<Instance> {
-        let instances = self.services.get_mut(&key.service)?;
-        let removed = instances.remove(&key.instance)?;
-        if instances.is_empty() {
-            self.services.remove(&key.service);
-        }
+    fn remove(&mut self, key: &InstanceKey) -> Option<Box<Instance>> {
+        let removed = self.services.remove(key)?;
+        self.leases.remove(key, &removed.lease);
         self.forget_name(&removed);
         self.shares.remove(&removed);
         Some(removed)
@@ -445,7 +352,7 @@ impl Registry {
 
     fn changed(&mut self, now: Timestamp, key: &InstanceKey, happened: Happened, urgent: bool) {
         let InstanceKey { service, instance } = key;
-        let instances = self.services.get(service).map_or(0, BTreeMap::len);
+        let instances = self.services.len_of(service.as_str());
         self.revisions.handle_change(now, service, instance, happened, instances, urgent);
     }
 

@@ -123,6 +123,20 @@ struct Topic {
 }
 
 impl Topic {
+    fn new(now: Timestamp, revision: u64) -> Self {
+        Self {
+            revision,
+            changes: BTreeMap::new(),
+            changes_at: None,
+            regular_at: Timestamp::default(),
+            urgent_at: Timestamp::default(),
+            // Whoever knew the topic before it was forgotten sees a gap: mend that at once.
+            snapshot_at: now + COALESCE,
+            instances: 0,
+            empty_since: now,
+        }
+    }
+
     fn due_at(&self) -> Timestamp {
         earliest(self.changes_at, Some(self.snapshot_at)).unwrap_or(self.snapshot_at)
     }
@@ -153,7 +167,9 @@ impl Revisions {
     }
 
     /// Something happened to an instance; its service has `instances` of them now. With `urgent`,
-    /// senders are told at once and not at the next regular time, within limits.
+    /// senders are told at once and not at the next regular time, within limits. A load that is not
+    /// urgent, of an instance of which something waits to be told, is told with that and need not be
+    /// mentioned.
     pub fn handle_change(
         &mut self,
         now: Timestamp,
@@ -163,21 +179,14 @@ impl Revisions {
         instances: usize,
         urgent: bool,
     ) {
-        let revision = self.revision;
-        let topic = self.topics.entry(service.clone()).or_insert_with(|| Topic {
+        if !self.topics.contains_key(service) {
             // Nobody is listed there at the newest revision, which is what this states.
-            revision,
-            changes: BTreeMap::new(),
-            changes_at: None,
-            regular_at: Timestamp::default(),
-            urgent_at: Timestamp::default(),
-            // Whoever knew the topic before it was forgotten sees a gap: mend that at once.
-            snapshot_at: now + COALESCE,
-            instances: 0,
-            empty_since: now,
-        });
-        self.by_due.remove(&(topic.due_at(), service.clone()));
-
+            let topic = Topic::new(now, self.revision);
+            self.by_due.insert((topic.due_at(), service.clone()));
+            self.topics.insert(service.clone(), topic);
+        }
+        let Some(topic) = self.topics.get_mut(service) else { return };
+        let was_due_at = topic.due_at();
         if instances == 0 && topic.instances > 0 {
             topic.empty_since = now;
         }
@@ -194,7 +203,10 @@ impl Revisions {
         };
         topic.changes_at = earliest(topic.changes_at, Some(due_at));
 
-        self.by_due.insert((topic.due_at(), service.clone()));
+        if topic.due_at() != was_due_at {
+            self.by_due.remove(&(was_due_at, service.clone()));
+            self.by_due.insert((topic.due_at(), service.clone()));
+        }
     }
 
     /// What is to be published next. Call it until it returns `None`, before anything else happens:

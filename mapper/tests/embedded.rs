@@ -59,7 +59,11 @@ impl Peer {
     }
 
     fn hello(&self, key: Option<InstanceKey>) -> Welcome {
-        match self.ask(&ToMapper::Hello(Hello { oldest: 1, newest: 1, key })) {
+        match self.ask(&ToMapper::Hello(Hello {
+            oldest: codec::VERSION,
+            newest: codec::VERSION,
+            key,
+        })) {
             FromMapper::Welcome(welcome) => welcome,
             other => unreachable!("{other:?}"),
         }

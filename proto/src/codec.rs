@@ -72,32 +72,69 @@ pub fn decode<'de, T: Deserialize<'de>>(frame: &'de [u8]) -> Result<T, DecodeErr
     }
 }
 
-/// Deals items into parts whose encoding stays below [`limits::PART_BYTES_MAX`] and whose number
-/// of items stays within [`limits::LIST_MAX`]. No items make one empty part.
-pub fn into_parts<T: Serialize>(items: Vec<T>) -> Vec<Vec<T>> {
-    let mut parts = vec![Vec::new()];
-    let mut part_bytes = 0;
-    for item in items {
-        let item_bytes = postcard::serialize_with_flavor::<T, _, usize>(
-            &item,
-            postcard::ser_flavors::Size::default(),
-        )
-        .unwrap_or(limits::PART_BYTES_MAX);
-        let full = parts.last().is_some_and(|part: &Vec<T>| {
-            !part.is_empty()
-                && (part_bytes + item_bytes > limits::PART_BYTES_MAX
-                    || part.len() == limits::LIST_MAX)
-        });
-        if full {
-            parts.push(Vec::new());
-            part_bytes = 0;
-        }
-        part_bytes += item_bytes;
-        if let Some(part) = parts.last_mut() {
-            part.push(item);
-        }
+/// What stands behind the kind byte of a frame of this version, if it is of that kind and holds nothing
+/// else: for reading the most frequent messages without a copy.
+pub(crate) fn decode_kind<'de, T: Deserialize<'de>>(frame: &'de [u8], kind: u8) -> Option<T> {
+    let [VERSION_OLDEST..=VERSION, its_kind, body @ ..] = frame else { return None };
+    if *its_kind != kind || frame.len() > limits::CONTROL_BYTES_MAX {
+        return None;
     }
-    parts
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Some(message),
+        _ => None,
+    }
+}
+
+/// A list on its way into messages: each item is encoded once, and dealt into parts that stay below
+/// [`limits::PART_BYTES_MAX`] and [`limits::LIST_MAX`].
+#[derive(Debug, Default)]
+pub struct Parts {
+    full: Vec<Part>,
+    last: Part,
+}
+
+/// So many items, and their encodings one after another.
+#[derive(Debug, Default)]
+struct Part {
+    items: usize,
+    bytes: Vec<u8>,
+}
+
+impl Parts {
+    /// One more item.
+    pub fn push<T: Serialize>(&mut self, item: &T) {
+        let before = self.last.bytes.len();
+        let bytes = postcard::to_extend(item, std::mem::take(&mut self.last.bytes));
+        // As in `encode`: ours serialise infallibly.
+        debug_assert!(bytes.is_ok());
+        self.last.bytes = bytes.unwrap_or_default();
+        let is_full =
+            self.last.bytes.len() > limits::PART_BYTES_MAX || self.last.items == limits::LIST_MAX;
+        if is_full && self.last.items > 0 {
+            let next = self.last.bytes.split_off(before);
+            let next = Part { items: 0, bytes: next };
+            self.full.push(std::mem::replace(&mut self.last, next));
+        }
+        self.last.items += 1;
+    }
+
+    /// The messages, at least one. `message` makes part i of n, with an empty list at its very end, in
+    /// whose place the items come.
+    pub fn into_frames<T: Serialize>(self, message: impl Fn(u16, u16) -> T) -> Vec<Vec<u8>> {
+        let parts: Vec<_> = self.full.into_iter().chain([self.last]).collect();
+        // The limit of instances keeps it far below the largest number.
+        let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+        let frame = |(number, part): (u16, Part)| {
+            let mut frame = encode(&message(number, count));
+            let empty = frame.pop();
+            debug_assert_eq!(empty, Some(0));
+            frame.reserve_exact(part.bytes.len() + 3);
+            let mut frame = postcard::to_extend(&part.items, frame).unwrap_or_default();
+            frame.extend_from_slice(&part.bytes);
+            frame
+        };
+        (0..count).zip(parts).map(frame).collect()
+    }
 }
 
 /// A value that a user sends as a payload, through serde and postcard.

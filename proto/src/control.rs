@@ -19,7 +19,11 @@
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 //! [`Hello`], [`Registration`] and [`FromMapper::WrongVersion`] never change their form.
 
+mod borrowed;
+
 use serde::{Deserialize, Serialize};
+
+pub use borrowed::{ChangeRef, EntryRef, ReportRef};
 
 use crate::codec::{bounded_error, bounded_list};
 use crate::load::Load;

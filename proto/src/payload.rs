@@ -2,6 +2,7 @@
 //!
 //! In the message itself stands only how long each payload is. Small ones follow in its second
 //! frame, one behind the other; each large one is a frame of its own, so that nobody has to copy it.
+//! No frame is empty: that would be taken for the one before a body of the JSON dialect.
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -102,8 +103,8 @@ impl Laden for FromWorker {
 pub struct Frames {
     /// The message.
     pub message: Vec<u8>,
-    /// Its small payloads; `None` if it is of a kind that has none.
-    pub small: Option<Vec<u8>>,
+    /// Its small payloads; without any there is no such frame.
+    pub small: Vec<u8>,
     /// Its large ones.
     pub large: Vec<Bytes>,
 }
@@ -116,7 +117,7 @@ impl Frames {
 
     /// One after the other.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let small = self.small.as_deref().into_iter();
+        let small = Some(&self.small[..]).filter(|small| !small.is_empty());
         let large = self.large.iter().map(|bytes| &bytes[..]);
         std::iter::once(&self.message[..]).chain(small).chain(large)
     }
@@ -134,7 +135,7 @@ pub fn encode<T: Laden + Serialize>(message: &T) -> Frames {
             false => small.extend_from_slice(&payload.bytes),
         }
     }
-    frames.small = Some(small);
+    frames.small = small;
     frames
 }
 
@@ -148,21 +149,25 @@ pub fn decode<'de, T: Laden + Deserialize<'de>>(
 ) -> Result<T, DecodeError> {
     let mut message: T = codec::decode(frame)?;
     let mut others = others.into_iter();
+    let sizes = message.payloads().into_iter().flatten().map(|payload| payload.announced as usize);
+    // None overflows: a list is short, and so is each of these.
+    let small_bytes: usize = sizes.filter(|bytes| !limits::is_large(*bytes)).sum();
+    let mut small = match small_bytes {
+        0 => Bytes::new(),
+        1..=limits::BATCH_BYTES_MAX => others.next().ok_or(DecodeError::Payloads)?,
+        _ => return Err(DecodeError::Payloads),
+    };
+    if small.len() != small_bytes {
+        return Err(DecodeError::Payloads);
+    }
     if let Some(payloads) = message.payloads_mut() {
-        let is_short = |bytes: &Bytes| bytes.len() <= limits::BATCH_BYTES_MAX;
-        let mut small = others.next().filter(is_short).ok_or(DecodeError::Payloads)?;
         for payload in payloads {
             let len = payload.announced as usize;
             payload.bytes = if limits::is_large(len) {
                 others.next().filter(|bytes| bytes.len() == len).ok_or(DecodeError::Payloads)?
-            } else if len <= small.len() {
-                small.split_to(len)
             } else {
-                return Err(DecodeError::Payloads);
+                small.split_to(len)
             };
-        }
-        if !small.is_empty() {
-            return Err(DecodeError::Payloads);
         }
     }
     if others.next().is_some() { Err(DecodeError::Payloads) } else { Ok(message) }

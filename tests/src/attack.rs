@@ -1,10 +1,8 @@
-//! What the tests of attacks share: peers that speak ZMTP by hand, what a process keeps in memory,
-//! and how long the jobs of others take meanwhile.
+//! What the tests of attacks share: what a process keeps in memory, whom a mapper expires, and how
+//! long the jobs of others take meanwhile.
 //!
 //! Every attack here is bounded in bytes and in seconds, and stays on this machine.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
@@ -17,105 +15,6 @@ use svcmap_proto::names::Endpoint;
 use svcmap_worker::{Client, Outcome};
 
 use crate::{Deployment, PATIENCE, dealer};
-
-/// How long a peer by hand waits for a reader that does not read.
-const WRITE_PATIENCE: Duration = Duration::from_millis(500);
-
-/// A connection that speaks ZMTP 3.0 by hand: it says what no libzmq says, and reads nothing.
-pub struct Raw(TcpStream);
-
-impl Raw {
-    /// Connects as a DEALER does.
-    ///
-    /// # Errors
-    /// If nobody listens there, or greets.
-    pub fn connect(endpoint: &str) -> io::Result<Self> {
-        Self::connect_within(endpoint, PATIENCE)
-    }
-
-    /// Connects as a SUB does.
-    ///
-    /// # Errors
-    /// As [`Raw::connect`] does.
-    pub fn subscribe(endpoint: &str) -> io::Result<Self> {
-        Self::connect_as(b"SUB", endpoint, PATIENCE)
-    }
-
-    /// Connects as a DEALER does, with so much time for the other end to greet.
-    ///
-    /// # Errors
-    /// If nobody listens there, or greets in time.
-    pub fn connect_within(endpoint: &str, patience: Duration) -> io::Result<Self> {
-        Self::connect_as(b"DEALER", endpoint, patience)
-    }
-
-    fn connect_as(kind: &[u8], endpoint: &str, patience: Duration) -> io::Result<Self> {
-        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_write_timeout(Some(WRITE_PATIENCE))?;
-        stream.set_nodelay(true)?;
-        // Signature, version, mechanism, not a server, filler.
-        let mut greeting = vec![0; 64];
-        (greeting[0], greeting[9]) = (0xff, 0x7f);
-        greeting[10] = 3;
-        greeting[12..16].copy_from_slice(b"NULL");
-        stream.write_all(&greeting)?;
-        let length = u8::try_from(kind.len()).expect("short");
-        let ready = [b"\x05READY\x0bSocket-Type\x00\x00\x00", &[length][..], kind].concat();
-        stream.write_all(&[4, u8::try_from(ready.len()).expect("short")])?;
-        stream.write_all(&ready)?;
-        // What comes before the other end has greeted is no message.
-        stream.set_read_timeout(Some(patience))?;
-        stream.read_exact(&mut greeting)?;
-        let mut head = [0; 2];
-        stream.read_exact(&mut head)?;
-        stream.read_exact(&mut vec![0; usize::from(head[1])])?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(stream))
-    }
-
-    /// Sends a message.
-    ///
-    /// # Errors
-    /// If the other end has closed the connection, or has read nothing for half a second.
-    pub fn send(&mut self, frames: &[&[u8]]) -> io::Result<()> {
-        let last = frames.len() - 1;
-        let framed = frames.iter().enumerate().map(|(index, bytes)| frame(index < last, bytes));
-        self.write(&framed.collect::<Vec<_>>().concat())
-    }
-
-    /// Sends these bytes.
-    ///
-    /// # Errors
-    /// As [`Raw::send`] does.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
-    }
-
-    /// Whether the other end closes the connection, sooner or later.
-    pub fn is_closed(&mut self) -> bool {
-        let deadline = Clock.now() + PATIENCE;
-        let mut bytes = [0; 4096];
-        while Clock.now() < deadline {
-            match self.0.read(&mut bytes) {
-                Ok(0) => return true,
-                Ok(_) => {}
-                Err(error) => return error.kind() == io::ErrorKind::ConnectionReset,
-            }
-        }
-        false
-    }
-}
-
-/// A frame as ZMTP writes it.
-pub fn frame(more: bool, bytes: &[u8]) -> Vec<u8> {
-    let more = u8::from(more);
-    let head = match u8::try_from(bytes.len()) {
-        Ok(length) => vec![more, length],
-        Err(_) => [&[more | 2][..], &(bytes.len() as u64).to_be_bytes()].concat(),
-    };
-    [&head, bytes].concat()
-}
 
 /// What a process has kept in memory at most since it was last asked, in kB.
 pub struct Peak(u32);

@@ -3,14 +3,18 @@
 // A benchmark's business is the clock.
 #![allow(clippy::disallowed_methods)]
 
+mod cache;
+mod fleet;
 mod jobs;
 mod pure;
 mod raw;
 mod rounds;
 mod usage;
 
+pub use cache::Cache;
+pub use fleet::Fleet;
 pub use jobs::Jobs;
 pub use pure::Pure;
 pub use raw::{Again, RawEcho, RawPair, raw_echo};
 pub use rounds::{Pair, Round, Rounds, round, spread};
-pub use usage::{cpu_time, system_calls};
+pub use usage::{cpu_time, own_memory_kb, system_calls};

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod chaos;
 pub mod netns;
 pub mod simulator;
+pub mod zmtp;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

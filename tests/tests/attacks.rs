@@ -13,7 +13,8 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::payload;
-use svcmap_tests::attack::{Attack, Expiries, Peak, Raw, frame, median, p99, publisher_of, times};
+use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
+use svcmap_tests::zmtp::{Raw, frame};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
 
 /// Attacks load the machine, so one after another.
@@ -99,7 +100,7 @@ fn subscriptions_without_an_end_are_not_kept() {
     let publisher = publisher_of(&stage.deployment);
     let (peak, mut random) = (stage.peak(MAPPER), fastrand::Rng::with_seed(1));
     let before_kb = peak.kb();
-    let mut peer = Raw::subscribe(publisher.as_str()).unwrap();
+    let mut peer = Raw::subscribe(publisher.as_str(), b"x").unwrap();
     // 8 MB, of which libzmq would make 300.
     for _ in 0..100 {
         let mut topic =
@@ -109,7 +110,7 @@ fn subscriptions_without_an_end_are_not_kept() {
     }
     stage.assert_served("nap", b"1ms");
     // It goes on while the first ones are taken, so long ones come over another connection.
-    let mut other = Raw::subscribe(publisher.as_str()).unwrap();
+    let mut other = Raw::subscribe(publisher.as_str(), b"x").unwrap();
     let long = frame(false, &[1; 100 * 1024]);
     assert!(other.write(&long).is_err() || other.is_closed());
     let grown_kb = peak.kb().saturating_sub(before_kb);

@@ -188,7 +188,8 @@ fn two_thousand_typos_hide_no_service() {
     let deployment = deployment_of("echo", 1, ECHO);
     let client = deployment.client().unwrap();
     let typo = |number| {
-        let job = client.job(&format!("eko-{number}"), Vec::new()).hold(Duration::ZERO);
+        let service = format!("eko-{number}");
+        let job = client.job(&service, Vec::new()).hold(Duration::ZERO);
         job.submit().unwrap()
     };
     for round in 0..4 {

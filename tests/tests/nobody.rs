@@ -115,7 +115,10 @@ fn a_client_that_is_dropped_takes_back_what_is_not_detached() {
     // Nobody is taken for gone within the patience of this test, and no job ends by itself.
     let deployment = deployment_with("10s", &["--builtin", "sleep", "--queue", "40"]);
     let client = deployment.client().unwrap();
-    let job = |time: &str| client.job("nap", time.into()).instance("w-1").hold(6 * PATIENCE);
+    let job = |time: &str| {
+        let job = client.job("nap", time.as_bytes().to_vec());
+        job.instance("w-1").hold(6 * PATIENCE)
+    };
     let tickets: Vec<_> = (0..9).map(|_| job("60s").submit().unwrap()).collect();
     let detached = job("1ms").detached().submit().unwrap();
     wait_for(&deployment, "its jobs to be there", |row| row.running == 1 && row.queued == 9);

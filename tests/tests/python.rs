@@ -256,7 +256,7 @@ fn the_programs_on_the_page_work() {
     assert_eq!((native.accepted, native.all()), (20, 20));
     let lines = |workers: &BTreeMap<_, Python>| workers.values().map(Python::lines).sum::<usize>();
     // A payload is any JSON value, not only an object.
-    let values = ["2", "[1]", "\"x\""].map(|value| client.submit("video", value.into()).unwrap());
+    let values = ["2", "[1]", "\"x\""].map(|value| client.submit("video", value).unwrap());
     assert_eq!(Count::of(values.into()).accepted, 3);
     eventually("25 jobs to be done", || lines(&workers) == 25);
 

@@ -11,7 +11,8 @@ const SLEEP: &[&str] = &["--builtin", "sleep"];
 const ROOMY: &[&str] = &["--builtin", "sleep", "--queue", "99"];
 
 fn submit(client: &Client, jobs: usize, time: &str) -> Vec<Ticket> {
-    let job = || client.job("nap", time.into()).deadline(2 * PATIENCE).submit().unwrap();
+    let job =
+        || client.job("nap", time.as_bytes().to_vec()).deadline(2 * PATIENCE).submit().unwrap();
     (0..jobs).map(|_| job()).collect()
 }
 

@@ -216,14 +216,14 @@ fn another_protocol_version_gets_an_error_that_names_both() {
     let answer = mapper.recv_bytes(0).unwrap();
     assert_eq!(
         codec::decode::<FromMapper>(&answer),
-        Ok(FromMapper::WrongVersion { oldest: 1, newest: codec::VERSION })
+        Ok(FromMapper::WrongVersion { oldest: codec::VERSION_OLDEST, newest: codec::VERSION })
     );
     let worker = dealer(&endpoint_of(&deployment, "w-1"));
     worker.send(&frame, 0).unwrap();
     let answer = worker.recv_bytes(0).unwrap();
     assert_eq!(
         codec::decode::<FromWorker>(&answer),
-        Ok(FromWorker::WrongVersion { oldest: 1, newest: codec::VERSION })
+        Ok(FromWorker::WrongVersion { oldest: codec::VERSION_OLDEST, newest: codec::VERSION })
     );
 }
 
@@ -237,7 +237,11 @@ fn garbage_on_both_routers_disturbs_nobody() {
     let service = "echo".parse().unwrap();
     let real = [
         codec::encode(&ToMapper::Sync { service }),
-        codec::encode(&ToMapper::Hello(Hello { oldest: 1, newest: 1, key: None })),
+        codec::encode(&ToMapper::Hello(Hello {
+            oldest: codec::VERSION,
+            newest: codec::VERSION,
+            key: None,
+        })),
         codec::encode(&ToWorker::Ping { received_outcomes: 1 << 40 }),
     ];
     let worker = endpoint_of(&deployment, "w-1");

@@ -192,9 +192,9 @@ impl Credits {
         }
     }
 
-    /// A job of that sender was taken.
-    pub fn handle_taken(&mut self, sender: SenderId) {
-        self.accounts.change(sender, |account| account.jobs += 1);
+    /// So many jobs of that sender were taken.
+    pub fn handle_taken(&mut self, sender: SenderId, jobs: u32) {
+        self.accounts.change(sender, |account| account.jobs += jobs);
     }
 
     /// A job of that sender is no longer here.

@@ -6,7 +6,7 @@ mod ahead;
 mod deadlines;
 mod given_up;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -141,6 +141,7 @@ pub enum Cancelled {
 
 #[derive(Debug)]
 struct Running {
+    id: TaskId,
     origin: Origin,
     bytes: usize,
     deadline: Option<Timestamp>,
@@ -169,7 +170,7 @@ pub struct Intake {
     config: IntakeConfig,
     queue: VecDeque<Task>,
     /// What the handlers have, in the order in which they begin it.
-    running: BTreeMap<TaskId, Running>,
+    running: VecDeque<Running>,
     /// Deadlines of all jobs here that nobody has acted on yet.
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     bytes: usize,
@@ -192,7 +193,7 @@ impl Intake {
         Self {
             config,
             queue: VecDeque::new(),
-            running: BTreeMap::new(),
+            running: VecDeque::new(),
             deadlines: BTreeSet::new(),
             bytes: 0,
             next_task: 0,
@@ -269,6 +270,7 @@ impl Intake {
         }
         let task = self.queue.pop_front()?;
         let running = Running {
+            id: task.id,
             origin: task.origin,
             bytes: task.payload.len(),
             deadline: task.deadline,
@@ -282,7 +284,7 @@ impl Intake {
         };
         self.forget_deadline(task.deadline, task.id);
         running.ends_at().map(|at| self.deadlines.insert((at, task.id)));
-        self.running.insert(task.id, running);
+        self.running.push_back(running);
         Some(task)
     }
 
@@ -293,7 +295,7 @@ impl Intake {
         id: TaskId,
         ending: Ending,
     ) -> Option<Finished> {
-        let running = self.running.remove(&id)?;
+        let running = self.running.remove(self.place(id)?)?;
         self.forget_deadline(running.ends_at(), id);
         self.bytes -= running.bytes;
         let was_stopped = running.was_stopped || running.ends_at().is_some_and(|at| at <= now);
@@ -363,8 +365,7 @@ impl Intake {
             false => self.after_pause,
         };
         let all_busy = self.running.len() >= self.config.concurrency as usize;
-        // Jobs are started in the order of their numbers.
-        let newest = self.running.values().nth(self.config.concurrency as usize - 1);
+        let newest = self.running.get((self.config.concurrency as usize).saturating_sub(1));
         let newest = newest.filter(|_| all_busy).map(|running| running.started_at);
         // With others behind it, it may have begun later than it was handed out.
         let since = match self.handed() {
@@ -388,7 +389,7 @@ impl Intake {
     /// Attempts of that sender that wait or run here.
     pub fn attempts_of(&self, sender: SenderId) -> impl Iterator<Item = AttemptId> {
         let queued = self.queue.iter().map(|task| task.origin);
-        let origins = queued.chain(self.running.values().map(|running| running.origin));
+        let origins = queued.chain(self.running.iter().map(|running| running.origin));
         origins.filter_map(move |origin| match origin {
             Origin::Sender { sender: whose, attempt } if whose == sender => Some(attempt),
             _ => None,
@@ -401,10 +402,10 @@ impl Intake {
             self.remove_queued(index);
             return Cancelled::Removed;
         }
-        match self.running.iter_mut().find(|(_, running)| running.origin == origin) {
-            Some((id, running)) => {
+        match self.running.iter_mut().find(|running| running.origin == origin) {
+            Some(running) => {
                 running.was_stopped = true;
-                Cancelled::Running(*id)
+                Cancelled::Running(running.id)
             }
             None => Cancelled::NotFound,
         }
@@ -425,7 +426,7 @@ impl Intake {
         let queued: Vec<_> = self.queue.drain(..).map(|task| task.origin).collect();
         self.load.rejected += queued.len() as u64;
         let running = std::mem::take(&mut self.running);
-        (queued, running.into_iter().map(|(id, running)| (id, running.origin)).collect())
+        (queued, running.into_iter().map(|running| (running.id, running.origin)).collect())
     }
 
     /// Jobs here, waiting and running.
@@ -451,6 +452,11 @@ impl Intake {
         self.load.oldest_queued_ms = wire_ms(oldest);
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
         self.load
+    }
+
+    /// Where a job is among those that the handlers have: mostly it is the first that ends first.
+    fn place(&self, id: TaskId) -> Option<usize> {
+        self.running.iter().position(|running| running.id == id)
     }
 
     fn remove_queued(&mut self, index: usize) {

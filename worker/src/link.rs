@@ -25,7 +25,7 @@ use svcmap_proto::names::{Incarnation, InstanceKey};
 use svcmap_proto::time::Timestamp;
 
 use crate::outcome::Cause;
-pub use output::{Closing, Identity, LinkOutput, Timing};
+pub use output::{Closing, Ended, Identity, LinkOutput, Timing};
 use promises::Promises;
 use receipts::{Arrival, Receipts};
 use window::Window;
@@ -325,7 +325,7 @@ impl Link {
 
     fn handle_outcomes(&mut self, now: Timestamp, batch: OutcomeBatch) {
         let OutcomeBatch { first_number, received_jobs, load, grant, outcomes } = batch;
-        let mut is_news = false;
+        let (mut is_news, mut ended) = (false, Vec::with_capacity(outcomes.len()));
         for (number, outcome) in (first_number.min(limits::NUMBER_MAX)..).zip(outcomes) {
             let bytes = outcome.payload.len();
             match self.receipts.receive(now, number, bytes, self.timing.expiry) {
@@ -336,7 +336,7 @@ impl Link {
                     if self.phase == Phase::Ready {
                         self.greet(now);
                     }
-                    return;
+                    break;
                 }
             }
             if !std::mem::replace(&mut is_news, true) {
@@ -348,8 +348,11 @@ impl Link {
             if let Some(sent_at) = self.window.settle(attempt) {
                 let journey = now.since(sent_at).saturating_sub(Duration::from_micros(here_us));
                 let payload = payload.into_bytes();
-                self.outputs.push_back(LinkOutput::Ended { attempt, verdict, payload, journey });
+                ended.push(Ended { attempt, verdict, payload, journey });
             }
+        }
+        if !ended.is_empty() {
+            self.outputs.push_back(LinkOutput::Ended(ended));
         }
     }
 

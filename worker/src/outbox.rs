@@ -350,7 +350,8 @@ impl Outbox {
     /// Plans when the jobs are looked at that have begun to wait and still do: whoever drives this does
     /// it once it has given to workers what it can.
     pub fn plan(&mut self) {
-        for (at, id) in std::mem::take(&mut self.fresh) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for (at, id) in fresh.drain(..) {
             let slot = self.slots.get(&id).copied();
             let is_unplanned = |slot| {
                 let job = self.jobs.get(slot);
@@ -360,6 +361,7 @@ impl Outbox {
                 self.set_timer(slot, Some(at));
             }
         }
+        self.fresh = fresh;
     }
 
     /// Jobs without an outcome.

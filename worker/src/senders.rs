@@ -28,6 +28,13 @@ use speakers::Speakers;
 /// Outcomes kept for one sender: all that it can have open, and as many again on their way.
 const RETAINED_PER_SENDER_MAX: usize = 2 * limits::OPEN_ATTEMPTS_MAX;
 
+/// What a retained outcome takes beside its payload, in bytes, or somewhat more: without payloads there
+/// are as many as would take the place of the largest results together.
+const RETAINED_BYTES: usize = 256;
+
+/// So many are retained at least, however little room there is for results.
+const RETAINED_MIN: usize = 64;
+
 /// Without a deadline an outcome is kept for no longer than that.
 const OUTCOME_KEPT: Duration = Duration::from_secs(600);
 
@@ -110,6 +117,8 @@ struct Retained {
     payload: Bytes,
     /// Its place among all that is retained.
     order: u64,
+    /// Until when it is worth keeping.
+    until: Timestamp,
 }
 
 impl Retained {
@@ -139,8 +148,10 @@ struct Sender {
     /// Largest result that it takes.
     payload_bytes_max: usize,
     takes_credits: bool,
-    /// Whether its newest job came on a promise, or it wants one for the next.
+    /// Whether its newest jobs came on promises, or it wants some for the next.
     wants_promises: bool,
+    /// It has nothing here, as far as [`Idle`] knows.
+    is_idle: bool,
 }
 
 /// See the module.
@@ -158,9 +169,11 @@ pub struct Senders {
     waiting: BTreeSet<SenderId>,
     /// Who does not read now, and when to try again.
     blocked: BTreeMap<SenderId, Timestamp>,
-    /// All that is retained, oldest first: the sender, and until when it is worth keeping.
-    by_age: BTreeMap<u64, (SenderId, Timestamp)>,
+    /// Whose oldest retained outcome is the oldest of all, by its place among these, and so on.
+    by_age: BTreeMap<u64, SenderId>,
     next_order: u64,
+    retained: usize,
+    retained_max: usize,
     retained_bytes: usize,
     retained_bytes_max: usize,
     unacknowledged_bytes_max: usize,
@@ -180,6 +193,8 @@ impl Senders {
             blocked: BTreeMap::new(),
             by_age: BTreeMap::new(),
             next_order: 0,
+            retained: 0,
+            retained_max: RETAINED_MIN.max(config.results_bytes_max / RETAINED_BYTES),
             retained_bytes: 0,
             retained_bytes_max: config.results_bytes_max,
             unacknowledged_bytes_max: config.unacknowledged_bytes_max(),
@@ -215,6 +230,7 @@ impl Senders {
             payload_bytes_max: 0,
             takes_credits: false,
             wants_promises: false,
+            is_idle: false,
         });
         if hello.connection < sender.connection_number {
             return Err(Unwelcome::Late);
@@ -287,13 +303,14 @@ impl Senders {
     pub fn acknowledge(&mut self, id: SenderId, number: u64) {
         let number = number.min(limits::NUMBER_MAX);
         let Some(sender) = self.senders.get_mut(&id) else { return };
-        while let Some(first) = sender.retained.front() {
-            if first.number > number {
-                break;
-            }
-            self.retained_bytes -= first.payload.len();
-            self.by_age.remove(&first.order);
-            sender.forget_first();
+        let oldest = sender.oldest();
+        while sender.retained.front().is_some_and(|first| first.number <= number) {
+            self.retained -= 1;
+            self.retained_bytes -= sender.forget_first().map_or(0, |gone| gone.payload.len());
+        }
+        if oldest != sender.oldest() {
+            oldest.map(|order| self.by_age.remove(&order));
+            sender.oldest().map(|order| self.by_age.insert(order, id));
         }
         sender.next_to_send = sender.next_to_send.max(number + 1);
         // A sender that outlived a restart of this bookkeeping may be ahead of it.
@@ -323,8 +340,11 @@ impl Senders {
             payload = format!("a result of {bytes} bytes, but the sender takes {limit}").into();
         }
         sender.last_number += 1;
+        self.retained += 1;
         self.retained_bytes += payload.len();
-        self.by_age.insert(self.next_order, (id, wanted_until + RETAIN_SLACK));
+        if sender.retained.is_empty() {
+            self.by_age.insert(self.next_order, id);
+        }
         sender.retained.push_back(Retained {
             number: sender.last_number,
             attempt,
@@ -332,14 +352,14 @@ impl Senders {
             here_us: wire_us(here),
             payload,
             order: self.next_order,
+            until: wanted_until + RETAIN_SLACK,
         });
         self.next_order += 1;
         if sender.retained.len() > RETAINED_PER_SENDER_MAX {
             self.drop_oldest_of(id);
         }
-        while self.retained_bytes > self.retained_bytes_max
-            && self.by_age.len() > 1
-            && let Some((_, &(oldest, _))) = self.by_age.first_key_value()
+        while self.is_crowded()
+            && let Some((_, &oldest)) = self.by_age.first_key_value()
         {
             self.drop_oldest_of(oldest);
         }
@@ -417,8 +437,19 @@ impl Senders {
     /// When a blocked sender is to be tried again, or something retained is out of date.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let blocked = self.blocked.values().min().copied();
-        let stale = self.by_age.first_key_value().map(|(_, (_, until))| *until);
-        svcmap_proto::time::earliest(blocked, stale)
+        svcmap_proto::time::earliest(blocked, self.oldest().map(|(_, until)| until))
+    }
+
+    /// Whether an outcome has to go for want of room, which the newest never does.
+    fn is_crowded(&self) -> bool {
+        let is_too_much = self.retained_bytes > self.retained_bytes_max;
+        self.retained > 1 && (is_too_much || self.retained > self.retained_max)
+    }
+
+    /// Whose outcome is the oldest, and until when it is worth keeping.
+    fn oldest(&self) -> Option<(SenderId, Timestamp)> {
+        let (_, &id) = self.by_age.first_key_value()?;
+        Some((id, self.senders.get(&id)?.retained.front()?.until))
     }
 
     /// Tries blocked senders again, and forgets what nobody can want any more.
@@ -430,25 +461,29 @@ impl Senders {
             }
             !due
         });
-        while let Some((_, &(id, until))) = self.by_age.first_key_value() {
-            if until > now {
-                break;
-            }
+        while let Some((id, _)) = self.oldest().filter(|(_, until)| *until <= now) {
             self.forget_oldest_of(id);
             self.index(id);
         }
     }
 
     fn forget_oldest_of(&mut self, id: SenderId) {
-        let oldest = self.senders.get_mut(&id).and_then(Sender::forget_first);
-        if let Some(oldest) = oldest {
+        let Some(sender) = self.senders.get_mut(&id) else { return };
+        if let Some(oldest) = sender.forget_first() {
+            self.retained -= 1;
             self.retained_bytes -= oldest.payload.len();
             self.by_age.remove(&oldest.order);
+            sender.oldest().map(|order| self.by_age.insert(order, id));
         }
     }
 }
 
 impl Sender {
+    /// The place of its oldest retained outcome among all.
+    fn oldest(&self) -> Option<u64> {
+        self.retained.front().map(|oldest| oldest.order)
+    }
+
     /// The next outcomes to send, unless what was sent and not acknowledged takes `bytes_max`
     /// already: of what a peer does not read, libzmq keeps a copy.
     fn next_delivery(&mut self, id: SenderId, bytes_max: usize) -> Option<Delivery> {

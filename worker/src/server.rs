@@ -111,6 +111,9 @@ pub struct Server {
     /// the first job.
     has_movable: Option<bool>,
     senders: Senders,
+    /// Jobs have just ended, and whose these were.
+    has_ended: bool,
+    ended: Vec<SenderId>,
     absence: Absence,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
@@ -129,6 +132,8 @@ impl Server {
             payload_bytes_max: config.payload_bytes_max,
             json_bytes_max: config.json_bytes_max(),
             senders: Senders::new(&config),
+            has_ended: false,
+            ended: Vec::new(),
             absence: Absence::default(),
             credits: Credits::new(&config),
             health: Health::new(incarnation.0),
@@ -225,21 +230,23 @@ impl Server {
     fn handle_jobs(&mut self, now: Timestamp, sender: SenderId, batch: JobBatch) {
         let before = self.senders.handle_jobs(sender, &batch);
         let JobBatch { share, jobs, .. } = batch;
-        let mut demand = None;
+        let (mut demand, mut taken) = (None, 0);
         for job in jobs.into_iter().skip(before) {
             // The next ones will be as large as the last of these, and have waited for as long.
             let payload_bytes = u32::try_from(job.payload.len()).unwrap_or(u32::MAX);
             let (waited_us, pinned) = (job.waited_us, job.moves_left == 0);
             demand = Some(Demand { share, waited_us, payload_bytes, pinned });
-            self.handle_job(now, sender, share, job);
+            taken += u32::from(self.handle_job(now, sender, share, job));
         }
         let Some(demand) = demand else { return };
+        self.credits.handle_taken(sender, taken);
         self.absence.handle_job(now);
         self.credits.handle_share(now, sender, demand);
         self.serve_offers(now);
     }
 
-    fn handle_job(&mut self, now: Timestamp, sender: SenderId, share: u32, job: JobHeader) {
+    /// Returns whether it was taken.
+    fn handle_job(&mut self, now: Timestamp, sender: SenderId, share: u32, job: JobHeader) -> bool {
         let JobHeader { attempt, claim, moves_left, detached, .. } = job;
         let origin = Origin::Sender { sender, attempt };
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
@@ -252,12 +259,11 @@ impl Server {
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
         let is_movable = moves_left > 0 || claim != Claim::Nothing || share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
-        match self.admit(now, arrival) {
-            Ok(_) => self.credits.handle_taken(sender),
-            Err(reason) => {
-                self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
-            }
+        let admitted = self.admit(now, arrival);
+        if let Err(reason) = admitted {
+            self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
         }
+        admitted.is_ok()
     }
 
     fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
@@ -315,7 +321,12 @@ impl Server {
         let wanted_until = wanted_until(now, finished.deadline);
         let ended = Ended { verdict, payload, wanted_until, here: finished.here };
         self.leave(finished.origin);
-        self.promise_next(now, finished.origin);
+        if let Origin::Sender { sender, .. } = finished.origin
+            && self.ended.last() != Some(&sender)
+        {
+            self.ended.push(sender);
+        }
+        self.has_ended = true;
         self.end(now, finished.origin, ended);
     }
 
@@ -383,6 +394,9 @@ impl Server {
 
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self, now: Timestamp) -> Option<ServerOutput> {
+        if std::mem::take(&mut self.has_ended) {
+            self.promise_next(now);
+        }
         if self.intake.poll_stuck(now) {
             return Some(ServerOutput::TakeBack);
         }

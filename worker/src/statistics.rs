@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use svcmap_proto::jobs::{Reason, Verdict};
 use svcmap_proto::names::{InstanceKey, Name};
 
 use crate::outcome::Outcome;
@@ -59,6 +60,24 @@ pub struct Tally {
     pub lost: u64,
     /// Chosen for this instance, but never seen by it; tried elsewhere.
     pub never_seen: u64,
+}
+
+impl Tally {
+    /// An attempt ended there.
+    pub(crate) fn count(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Done => self.done += 1,
+            Verdict::Failed => self.failed += 1,
+            Verdict::Abandoned => self.lost += 1,
+            Verdict::Accepted => self.accepted += 1,
+            Verdict::Rejected(Reason::Full) => {
+                self.rejected += 1;
+                self.stale += 1;
+            }
+            Verdict::Rejected(_) => self.rejected += 1,
+            Verdict::HandedOver(_) => self.handed_over += 1,
+        }
+    }
 }
 
 impl Statistics {

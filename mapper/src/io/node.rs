@@ -1,27 +1,32 @@
 //! The I/O thread: it carries messages between the sockets and the registry, and nothing more.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use slog::{Logger, debug, error, info, warn};
-use svcmap_proto::codec::{self, DecodeError};
-use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper};
+use svcmap_proto::codec;
+use svcmap_proto::control::RegistrationError;
 use svcmap_proto::io::{Accepts, Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
-use svcmap_proto::json::{self, Envelope, JsonError};
-use svcmap_proto::limits;
-use svcmap_proto::refusals::{BadMessage, Refusals};
+use svcmap_proto::refusals::Refusals;
 use svcmap_proto::time::{Timestamp, earliest};
-use zmq::Message;
 
+use super::received;
 use crate::backlog::Backlog;
 use crate::registry::{Connection, Event, Output, Registry};
 
-/// What came is handled for at most so long before what is due gets its turn: beats and publications
-/// wait for no flood.
-const TURN: Duration = Duration::from_millis(10);
+/// While nothing but reports comes, and few of them, they are read together once in this time: each
+/// would wake this thread, and nobody waits for an answer. It is little beside the time that news waits
+/// for company.
+const REST: Duration = Duration::from_millis(2);
+
+/// With more reports in a turn there is no rest.
+const REST_REPORTS: usize = 64;
+
+/// Reports between two looks at the clock: some ten microseconds of them.
+const LOOK: usize = 16;
 
 /// After a suspension, what waits is read for at most so long before any lease ends.
 const CATCH_UP: Duration = Duration::from_millis(50);
@@ -32,17 +37,11 @@ const CATCH_UP_MESSAGES: usize = 65_536;
 /// How long answers have to get out when the mapper stops.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// A message as it came.
-struct Received {
-    /// The address that it came from; empty if unknown.
-    observed: String,
-    said: Said,
-}
-
-enum Said {
-    Native(Connection, Result<ToMapper, DecodeError>),
-    /// What a REQ socket sent.
-    Json(Envelope, Result<Vec<u8>, JsonError>),
+/// What a turn of the loop brought: so many messages, and how many of them were no reports.
+#[derive(Clone, Copy, Default)]
+struct Came {
+    messages: usize,
+    others: usize,
 }
 
 /// The sockets of a mapper.
@@ -61,9 +60,6 @@ pub(super) struct Node {
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
     stop: Arc<AtomicBool>,
-    /// What one turn of the loop read: bounded by the loop's budget. Nothing is read until it was
-    /// handled.
-    inbox: VecDeque<Received>,
     backlog: Backlog,
     bad_messages: Refusals,
     refused: Refusals<RegistrationError>,
@@ -88,7 +84,6 @@ impl Node {
             registry,
             suspension: beat,
             stop,
-            inbox: VecDeque::new(),
             backlog: Backlog::default(),
             bad_messages: Refusals::default(),
             refused: Refusals::default(),
@@ -113,7 +108,7 @@ impl Node {
         while !self.stop.load(Ordering::Acquire) {
             let registry_at = self.registry.poll_timeout();
             let due_at = earliest(registry_at, self.summaries_at());
-            self.turn(earliest(due_at, self.backlog.poll_timeout()))?;
+            let came = self.turn(earliest(due_at, self.backlog.poll_timeout()))?;
             // The pulse is always due some time, so a process that stood still shows here, be it
             // in its sleep or amid its work.
             let due_at = registry_at.unwrap_or_else(|| Clock.now());
@@ -127,93 +122,56 @@ impl Node {
             }
             self.try_again(now);
             self.summarise(now);
+            self.rest(now, came);
         }
         Ok(())
     }
 
-    /// One turn of the loop. Returns how many messages it handled.
-    fn turn(&mut self, deadline: Option<Timestamp>) -> io::Result<usize> {
-        if self.inbox.is_empty() {
-            self.read(deadline)?;
+    /// Lets a few reports come together, unless something is due before.
+    fn rest(&self, now: Timestamp, came: Came) {
+        if came.others == 0 && (1..REST_REPORTS).contains(&came.messages) {
+            let until = earliest(Some(now + REST), self.registry.poll_timeout());
+            thread::park_timeout(until.map_or(REST, |until| until.since(now)));
         }
-        let until = Clock.now() + TURN;
-        let mut count = 0;
-        while let Some(received) = self.inbox.pop_front() {
-            self.handle(received);
-            // Before the next: a short question can have a long answer.
-            self.act();
-            count += 1;
-            if Clock.now() >= until {
-                break;
-            }
-        }
-        Ok(count)
     }
 
-    fn read(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
-        let (inbox, bad_messages, registry) =
-            (&mut self.inbox, &mut self.bad_messages, &mut self.registry);
-        let mut count_bad = |reason: BadMessage| {
-            bad_messages.count(reason);
-            registry.count_bad_message();
-        };
-        let Sockets { router, accepts, .. } = &mut self.sockets;
-        let log = &self.log;
-        self.event_loop.turn(deadline, |event| match event {
-            IoEvent::Received(key, frames) if key != *router => {
-                let watched = accepts.iter_mut().find(|accepts| accepts.key() == key);
+    /// One turn of the loop: what it brings is bounded by the loop's own budget. Returns what came.
+    fn turn(&mut self, deadline: Option<Timestamp>) -> io::Result<Came> {
+        let (mut came, mut now) = (Came::default(), Clock.now());
+        let Self { event_loop, sockets, registry, bad_messages, log, .. } = self;
+        event_loop.turn(deadline, |event| match event {
+            IoEvent::Received(key, frames) if key != sockets.router => {
+                let watched = sockets.accepts.iter_mut().find(|accepts| accepts.key() == key);
                 let now = Clock.now();
                 if let Some(failure) = watched.and_then(|a| a.handle_event(now, frames)) {
                     error!(log, "{}", failure);
                 }
             }
-            IoEvent::Received(_, frames) => match receive(frames) {
-                Ok(received) => inbox.push_back(received),
-                Err(reason) => count_bad(reason),
-            },
-            IoEvent::TooManyFrames(_, frames) => match json::open(frames) {
-                // A REQ socket waits for its reply all the same.
-                Some((from, _)) => {
-                    let error = JsonError::new("too many frames: one JSON object is expected");
-                    let said = Said::Json(from, Err(error));
-                    inbox.push_back(Received { observed: String::new(), said });
+            IoEvent::Received(_, frames) => {
+                if came.messages.is_multiple_of(LOOK) {
+                    now = Clock.now();
                 }
-                None => count_bad(BadMessage::FrameCount),
-            },
+                came.messages += 1;
+                if received::handle_report(registry, now, frames) {
+                    return;
+                }
+                came.others += 1;
+                if let Err(reason) = received::handle(registry, frames) {
+                    bad_messages.count(reason);
+                    registry.count_bad_message();
+                }
+            }
+            IoEvent::TooManyFrames(_, frames) => {
+                (came.messages, came.others) = (came.messages + 1, came.others + 1);
+                bad_messages.count(received::refuse_frames(registry, frames));
+                registry.count_bad_message();
+            }
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
             }
-        })
-    }
-
-    fn handle(&mut self, Received { observed, said }: Received) {
-        let (now, unix_us) = (Clock.now(), Clock.unix_us());
-        match said {
-            Said::Native(from, Ok(message)) => {
-                self.registry.handle_message(now, unix_us, &from, &observed, message);
-            }
-            Said::Native(from, Err(error)) => self.handle_undecoded(&from, error),
-            Said::Json(from, body) => {
-                let body = body.as_deref().map_err(Clone::clone);
-                let answered = self.registry.handle_request(now, unix_us, from, &observed, body);
-                if answered.is_err() {
-                    self.count_bad(BadMessage::Json);
-                }
-            }
-        }
-    }
-
-    fn handle_undecoded(&mut self, from: &Connection, error: DecodeError) {
-        self.count_bad(error);
-        if let DecodeError::Version(_) = error {
-            let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
-            self.reply(from, &FromMapper::WrongVersion { oldest, newest });
-        }
-    }
-
-    fn count_bad(&mut self, reason: impl Into<BadMessage>) {
-        self.bad_messages.count(reason);
-        self.registry.count_bad_message();
+        })?;
+        self.act();
+        Ok(came)
     }
 
     /// This process did not run since `due_at`: what came meanwhile counts before any lease ends.
@@ -221,7 +179,7 @@ impl Node {
         let until = Clock.now() + CATCH_UP;
         let mut count = 0;
         while Clock.now() < until && count < CATCH_UP_MESSAGES {
-            count += self.turn(Some(until))?;
+            count += self.turn(Some(until))?.messages;
         }
         let now = Clock.now();
         let gap = now.since(due_at);
@@ -236,13 +194,13 @@ impl Node {
     fn act(&mut self) {
         while let Some(output) = self.registry.poll_output() {
             match output {
-                Output::Reply { to, message } => self.reply(&to, &message),
+                Output::Reply { to, message } => self.send(to, codec::encode(&message).into()),
+                Output::Send { to, frame } => self.send(to, frame),
                 Output::JsonReply { to, body } => {
                     let sent = self.event_loop.send(self.sockets.router, to.around(&body));
                     self.count_undelivered(sent);
                 }
-                Output::Publish { topic, message } => {
-                    let frame = codec::encode(&message);
+                Output::Publish { topic, frame } => {
                     let sent = self.event_loop.send(self.sockets.publisher, [&topic[..], &frame]);
                     self.count_undelivered(sent);
                 }
@@ -251,15 +209,14 @@ impl Node {
         }
     }
 
-    fn reply(&mut self, to: &Connection, message: &FromMapper) {
-        let frame = codec::encode(message);
-        let is_waiting = self.backlog.holds(to);
+    fn send(&mut self, to: Connection, frame: Arc<[u8]>) {
+        let is_waiting = self.backlog.holds(&to);
         let sent = match is_waiting {
             true => Err(SendError::Full),
             false => self.event_loop.send(self.sockets.router, [to.as_bytes(), &frame]),
         };
         match sent {
-            Err(SendError::Full) => self.backlog.push(Clock.now(), to.clone(), frame),
+            Err(SendError::Full) => self.backlog.push(Clock.now(), to, frame),
             sent => self.count_undelivered(sent),
         }
     }
@@ -312,28 +269,4 @@ impl Node {
             debug!(self.log, "undelivered messages"; "messages" => %summary);
         }
     }
-}
-
-/// A message on the ROUTER: the connection it came on, and one frame, or what a REQ socket sends.
-fn receive(frames: &mut [Message]) -> Result<Received, BadMessage> {
-    let said = match json::open(frames) {
-        Some((from, body)) => Said::Json(from, body.and_then(within_limit)),
-        None => {
-            let [from, frame] = &*frames else { return Err(BadMessage::FrameCount) };
-            Said::Native(Connection::new(from), codec::decode(frame))
-        }
-    };
-    // A mapped address is the IPv4 address that it maps.
-    let observed = frames.last_mut().and_then(|frame| frame.gets("Peer-Address"));
-    let observed = observed.unwrap_or_default();
-    let observed = observed.strip_prefix("::ffff:").unwrap_or(observed).to_owned();
-    Ok(Received { observed, said })
-}
-
-fn within_limit(body: &[u8]) -> Result<Vec<u8>, JsonError> {
-    if body.len() > limits::CONTROL_BYTES_MAX {
-        let limit = limits::CONTROL_BYTES_MAX;
-        return Err(JsonError::new(format_args!("larger than {limit} bytes")));
-    }
-    Ok(body.to_vec())
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use svcmap_proto::control::{Entry, Registration};
+use svcmap_proto::control::{EntryRef, Registration};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::{Timestamp, wire_ms};
 
 use super::Connection;
 use crate::config::Config;
+use crate::leases::Lease;
 use crate::revisions::Happened;
 
 /// See the module.
@@ -18,6 +19,9 @@ pub(super) struct Instance {
     pub(super) contact: Contact,
     /// When its load was last known to be true.
     pub(super) load_at: Timestamp,
+    pub(super) lease: Lease,
+    /// Something about it is to be told with the next changes of its service.
+    pub(super) is_waiting: bool,
 }
 
 /// How an instance and the mapper talk.
@@ -26,7 +30,7 @@ pub(super) enum Contact {
     /// Natively, lately on this connection.
     Native(Connection),
     /// In JSON: it asks, and is never told anything else.
-    Json(Listing),
+    Json(Box<Listing>),
 }
 
 /// What is known only of a worker of the JSON dialect.
@@ -69,10 +73,20 @@ impl Contact {
         }
     }
 
+    /// Whether it is news that it was heard `from` there, if natively.
+    pub(super) fn hears_anew(&self, from: Option<&Connection>) -> bool {
+        match self {
+            Contact::Native(connection) => from.is_some_and(|from| from != connection),
+            Contact::Json(listing) => listing.unproven_since.is_some(),
+        }
+    }
+
     /// It was heard again.
-    pub(super) fn prove(&mut self) {
-        if let Contact::Json(listing) = self {
-            listing.unproven_since = None;
+    pub(super) fn hear(&mut self, from: Option<&Connection>) {
+        match (self, from) {
+            (Contact::Native(connection), Some(from)) => connection.clone_from(from),
+            (Contact::Native(_), None) => {}
+            (Contact::Json(listing), _) => listing.unproven_since = None,
         }
     }
 
@@ -83,10 +97,18 @@ impl Contact {
 }
 
 impl Instance {
+    /// One that registered.
+    pub(super) fn new(now: Timestamp, mut registration: Registration, contact: Contact) -> Self {
+        registration.endpoints.shrink_to_fit();
+        let lease = Lease::default();
+        Self { registration, contact, load_at: now, lease, is_waiting: false }
+    }
+
     /// The same life registered again: takes what it says, and returns what changed. A registration
     /// that was long on its way brings no old load back.
     pub(super) fn update(&mut self, mut said: Instance) -> Option<Happened> {
-        said.contact.prove();
+        said.contact.hear(None);
+        (said.lease, said.is_waiting) = (self.lease, self.is_waiting);
         let (known, load) = (self.registration.load, said.registration.load);
         if load.sequence <= known.sequence {
             said.registration.load = known;
@@ -119,17 +141,23 @@ impl Instance {
     }
 
     /// As others are told of it.
-    pub(super) fn entry(&self, now: Timestamp) -> Entry {
-        let registration = &self.registration;
-        Entry {
-            instance: registration.key.instance.clone(),
-            incarnation: registration.incarnation,
-            endpoints: registration.endpoints.clone(),
-            host: registration.host,
-            pid: registration.pid,
-            load: registration.load,
-            age_ms: wire_ms(now.since(self.load_at)),
-            error: registration.error.clone(),
+    pub(super) fn entry(&self, now: Timestamp) -> EntryRef<'_> {
+        let Registration { key, incarnation, endpoints, host, pid, load, error } =
+            &self.registration;
+        EntryRef {
+            instance: &key.instance,
+            incarnation: *incarnation,
+            endpoints,
+            host: *host,
+            pid: *pid,
+            load,
+            age_ms: self.age_ms(now),
+            error: error.as_deref(),
         }
+    }
+
+    /// How long ago its load was known to be true.
+    pub(super) fn age_ms(&self, now: Timestamp) -> u32 {
+        wire_ms(now.since(self.load_at))
     }
 }

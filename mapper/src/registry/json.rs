@@ -1,8 +1,10 @@
 //! Requests of the JSON dialect: the same steps as those of native messages, in other words.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-use svcmap_proto::control::Registration;
+use svcmap_proto::control::{Entry, Registration, ReportRef};
 use svcmap_proto::json::{Envelope, JsonError, error};
 use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
@@ -10,26 +12,44 @@ use svcmap_proto::status::{MapperRow, Report};
 use svcmap_proto::time::Timestamp;
 
 use super::instance::{Contact, Instance, Listing};
+use super::memory::{Kept, Throttle};
 use super::{Connection, Denied, Output, Registry, newest_incarnation};
 use crate::json::{self, Peer, Request, Worker};
 
 /// A list of so many instances, or services, is short: some 40 KiB, if few have long tags.
 const SHORT_LIST: usize = 100;
 
-/// When and for whom a request is answered.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    now: Timestamp,
-    unix_us: u64,
-    /// The address of who asks; empty if unknown.
-    observed: &'a str,
+/// The long lists: who gets one, and what they hold. Of the peers there are two, as clients elsewhere are
+/// not told of what is reached on the mapper's host only; the third is the status.
+#[derive(Debug)]
+pub(super) struct Lists {
+    admitted: Throttle,
+    kept: [Option<Kept<Arc<[u8]>>>; 3],
 }
 
-impl Asked<'_> {
-    /// Whether a client speaks from the mapper's own host.
-    fn is_local(&self) -> bool {
-        Endpoint::tcp(self.observed, 1).is_ok_and(|endpoint| endpoint.is_loopback())
+/// Which of the lists is the status.
+const STATUS: usize = 2;
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self { admitted: Throttle::lists(), kept: [None, None, None] }
     }
+}
+
+impl Lists {
+    /// Nobody may ask again, and they are not to take memory for ever.
+    pub(super) fn forget(&mut self) {
+        self.kept = [None, None, None];
+    }
+}
+
+/// When and for whom a request is answered.
+#[derive(Clone, Copy)]
+struct Asked {
+    now: Timestamp,
+    unix_us: u64,
+    /// Whether who asks is on the mapper's own host.
+    is_local: bool,
 }
 
 impl Registry {
@@ -46,21 +66,24 @@ impl Registry {
         observed: &str,
         body: Result<&[u8], JsonError>,
     ) -> Result<(), JsonError> {
-        let asked = Asked { now, unix_us, observed };
-        let answered = body.and_then(json::read).map(|request| self.answer(asked, &from, request));
+        let address = observed.parse::<IpAddr>();
+        let is_local = address.is_ok_and(|address| address.to_canonical().is_loopback());
+        let asked = Asked { now, unix_us, is_local };
+        let answered = body.and_then(json::read).map(|request| match request {
+            Request::ListPeers => self.list_for(asked, &from, usize::from(asked.is_local)),
+            Request::Status => self.list_for(asked, &from, STATUS),
+            request => self.answer(asked, &from, request).into(),
+        });
         let (body, result) = match answered {
             Ok(body) => (body, Ok(())),
-            Err(wrong) => (error(&wrong), Err(wrong)),
+            Err(wrong) => (error(&wrong).into(), Err(wrong)),
         };
         self.outputs.push_back(Output::JsonReply { to: from, body });
         result
     }
 
-    fn answer(&mut self, asked: Asked<'_>, from: &Envelope, request: Request) -> Vec<u8> {
+    fn answer(&mut self, asked: Asked, from: &Envelope, request: Request) -> Vec<u8> {
         match request {
-            Request::ListPeers | Request::Status if !self.admits_list(asked.now, from) => {
-                error("a long list was just sent: try again in a moment")
-            }
             Request::Register(worker) => match self.register_worker(asked, from, &worker) {
                 Ok(()) => json::registered(&worker),
                 Err(Denied::Refused(refused)) => error(refused),
@@ -86,31 +109,46 @@ impl Registry {
                     None => json::peer(None),
                 }
             }
-            Request::ListPeers => json::peers(&self.peers(asked)),
             Request::Deregister { name, pid } => {
                 self.deregister(asked.now, &name, pid);
                 json::ok()
             }
-            Request::Status => json::status(&self.report_status(asked.now)),
-            Request::Unknown => error("unknown command"),
+            Request::ListPeers | Request::Status | Request::Unknown => error("unknown command"),
         }
     }
 
-    /// Whether that client can be sent a list now.
-    fn admits_list(&mut self, now: Timestamp, from: &Envelope) -> bool {
-        let is_short = self.leases.len().max(self.revisions.len()) <= SHORT_LIST;
-        is_short || self.lists.admit(now, &Connection::new(from.connection()))
+    /// One of the [`Lists`], from what was encoded if that is as good.
+    fn list_for(&mut self, asked: Asked, from: &Envelope, which: usize) -> Arc<[u8]> {
+        let instances = self.services.len();
+        let is_short = instances.max(self.revisions.len()) <= SHORT_LIST;
+        let connection = Connection::new(from.connection());
+        if !is_short && !self.lists.admitted.admit(asked.now, &connection) {
+            return error("a long list was just sent: try again in a moment").into();
+        }
+        let kept = self.lists.kept.get(which).and_then(Option::as_ref);
+        if let Some(list) = kept.and_then(|kept| kept.fresh(asked.now, instances)) {
+            return Arc::clone(list);
+        }
+        let list: Arc<[u8]> = match which {
+            STATUS => json::status(&self.report_status(asked.now)),
+            _ => json::peers(&self.peers(asked)),
+        }
+        .into();
+        if let Some(kept) = self.lists.kept.get_mut(which).filter(|_| !is_short) {
+            *kept = Some(Kept::new(asked.now, Arc::clone(&list)));
+        }
+        list
     }
 
     fn register_worker(
         &mut self,
-        asked: Asked<'_>,
+        asked: Asked,
         from: &Envelope,
         worker: &Worker,
     ) -> Result<(), Denied> {
         let Asked { now, unix_us, .. } = asked;
         let (incarnation, sequence) = self.life(asked, worker);
-        let is_here = asked.is_local() && worker.address.is_loopback();
+        let is_here = asked.is_local && worker.address.is_loopback();
         let load = Load {
             sequence,
             slots: worker.slots,
@@ -127,13 +165,13 @@ impl Registry {
             load,
             error: None,
         };
-        let contact = Contact::Json(Listing {
+        let contact = Contact::Json(Box::new(Listing {
             connection: Connection::new(from.connection()),
             unproven_since: Some(now),
             name: worker.name.clone(),
             expiry: worker.expiry,
             tags: worker.tags.clone(),
-        });
+        }));
         self.register(now, newest_incarnation(unix_us), contact, registration)?;
         // One name, one process, whatever it served before.
         let earlier = self.names.insert(worker.name.clone(), worker.key.clone());
@@ -147,7 +185,7 @@ impl Registry {
 
     /// Which life of a worker registers, and the next sequence of its load: the same process again,
     /// or a new one that replaces whoever had the name.
-    fn life(&mut self, asked: Asked<'_>, worker: &Worker) -> (Incarnation, u64) {
+    fn life(&mut self, asked: Asked, worker: &Worker) -> (Incarnation, u64) {
         if let Some(listed) = self.listed(&worker.key)
             && let Some(listing) = listed.contact.listing()
             && listing.name == worker.name
@@ -165,12 +203,13 @@ impl Registry {
         (self.given, 1)
     }
 
-    fn update_health(&mut self, asked: Asked<'_>, name: &str, share: Share) -> bool {
+    fn update_health(&mut self, asked: Asked, name: &str, share: Share) -> bool {
         let Some((key, listed)) = self.named(name) else { return false };
         let Registration { incarnation, load, .. } = listed.registration;
         let sequence = load.sequence.saturating_add(1);
         let (key, load) = (key.clone(), Load { sequence, share: Some(share), ..load });
-        self.report(asked.now, &key, incarnation, load, None)
+        let (service, instance) = (key.service.as_str(), key.instance.as_str());
+        self.report(asked.now, &ReportRef { service, instance, incarnation, load }, None)
     }
 
     fn deregister(&mut self, now: Timestamp, name: &str, pid: u32) {
@@ -190,39 +229,41 @@ impl Registry {
 
     /// The instance for a client that asks for `service/instance`, a service, or the name of a
     /// worker: of several the better of two, as every other sender chooses.
-    fn find(&mut self, name: &str, asked: Asked<'_>) -> Option<&Instance> {
+    fn find(&mut self, name: &str, asked: Asked) -> Option<&Instance> {
         if let Some((service, instance)) = name.split_once('/') {
-            return self.services.get(service)?.get(instance);
+            return self.services.service(service)?.get(instance);
         }
-        let Some(instances) = self.services.get(name) else {
+        let Some(service) = self.services.service(name) else {
             return self.named(name).map(|(_, instance)| instance);
         };
-        let mut instances: Vec<&Instance> = instances.values().collect();
-        let host = self.identity.host;
-        if instances.iter().any(|instance| address(instance, asked, host).is_some()) {
-            instances.retain(|instance| address(instance, asked, host).is_some());
-        }
-        let load = |instance: &&Instance| instance.registration.load;
-        let wait = |i: usize| load(&instances[i]).expected_wait(load(&instances[i]).jobs());
+        let (host, random) = (self.identity.host, &mut self.random);
         // A full one says so, and may have room by then; one that drains takes nothing any more.
         let wishes: [fn(&Load) -> bool; 3] =
             [Load::is_eligible, |load| load.state == State::Ready, |_| true];
-        let random = &mut self.random;
-        let mut chosen = wishes.iter().filter_map(|is_wanted| {
-            let wait = |i: usize| is_wanted(&load(&instances[i])).then(|| wait(i));
-            better_of_two(instances.len(), random, wait)
-        });
-        chosen.next().map(|index| instances[index])
+        for is_reachable in [true, false] {
+            for is_wanted in wishes {
+                let wait = |place| {
+                    let instance = service.at(place);
+                    let load = &instance.registration.load;
+                    let is_candidate =
+                        is_wanted(load) && address(instance, asked, host).is_some() == is_reachable;
+                    is_candidate.then(|| load.expected_wait(load.jobs()))
+                };
+                if let Some(place) = better_of_two(service.len(), random, wait) {
+                    return Some(service.at(place));
+                }
+            }
+        }
+        None
     }
 
-    fn peers(&self, asked: Asked<'_>) -> BTreeMap<String, Peer<'_>> {
-        let instances = self.services.values().flat_map(BTreeMap::values);
+    fn peers(&self, asked: Asked) -> BTreeMap<String, Peer<'_>> {
         let named = |instance: &Instance| match instance.contact.listing() {
             Some(listing) => listing.name.to_string(),
             None => instance.registration.key.to_string(),
         };
         let host = self.identity.host;
-        instances.filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
+        self.services.iter().filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
 
     fn report_status(&self, now: Timestamp) -> Report {
@@ -233,9 +274,15 @@ impl Registry {
             warming: self.is_warming(now),
             refused: self.refused,
         };
-        let instances = self.services.values().flat_map(BTreeMap::values);
-        let entries: Vec<_> =
-            instances.map(|i| (i.registration.key.clone(), i.entry(now))).collect();
+        let entry = |instance: &Instance| {
+            let Registration { key, incarnation, endpoints, host, pid, load, error } =
+                instance.registration.clone();
+            let (instance, age_ms) = (key.instance.clone(), instance.age_ms(now));
+            let entry = Entry { instance, incarnation, endpoints, host, pid, load, age_ms, error };
+            (key, entry)
+        };
+        let mut entries: Vec<_> = self.services.iter().map(entry).collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         let services = self.revisions.services(None).cloned().collect();
         let entries = entries.iter().map(|(key, entry)| (key, entry));
         Report::new(vec![mapper], true, services, entries)
@@ -244,13 +291,13 @@ impl Registry {
 
 /// Where the client that asks can reach an instance. A loopback address means something on its own
 /// host only.
-fn address<'a>(instance: &'a Instance, asked: Asked<'_>, host: HostId) -> Option<&'a Endpoint> {
+fn address(instance: &Instance, asked: Asked, host: HostId) -> Option<&Endpoint> {
     let Registration { endpoints, host: its_host, .. } = &instance.registration;
-    usable_endpoints(endpoints, asked.is_local() && *its_host == host).first().copied()
+    usable_endpoints(endpoints, asked.is_local && *its_host == host).first().copied()
 }
 
 /// An instance, as the client that asks is told of it, if it can reach that.
-fn peer<'a>(instance: &'a Instance, asked: Asked<'_>, host: HostId) -> Option<Peer<'a>> {
+fn peer(instance: &Instance, asked: Asked, host: HostId) -> Option<Peer<'_>> {
     let Registration { pid, load, .. } = &instance.registration;
     let age_us = asked.now.since(instance.load_at).as_micros() as u64;
     Some(Peer {

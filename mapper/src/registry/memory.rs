@@ -39,6 +39,34 @@ const ANSWERS_OF_ONE_MAX: usize = 1024;
 /// The same to all connections: more than are read from the socket in that time.
 const ANSWERS_MAX: usize = 65_536;
 
+/// For how long an answer that was encoded is given again, for each instance in it: fifty times what
+/// encoding that took. However many ask, it takes no more than a fiftieth of a core.
+const KEPT_FOR_EACH: Duration = Duration::from_micros(5);
+
+/// The same for all: people and caches do not notice that.
+const KEPT_MAX: Duration = Duration::from_millis(50);
+
+/// An answer, and when it was encoded.
+#[derive(Debug)]
+pub(super) struct Kept<T> {
+    made_at: Timestamp,
+    answer: T,
+}
+
+impl<T> Kept<T> {
+    /// It was made now.
+    pub(super) fn new(now: Timestamp, answer: T) -> Self {
+        Self { made_at: now, answer }
+    }
+
+    /// The answer, while it is fresh enough for one about so many instances.
+    pub(super) fn fresh(&self, now: Timestamp, instances: usize) -> Option<&T> {
+        let instances = u32::try_from(instances).unwrap_or(u32::MAX);
+        let lasts = KEPT_FOR_EACH.saturating_mul(instances).min(KEPT_MAX);
+        (now.since(self.made_at) < lasts).then_some(&self.answer)
+    }
+}
+
 /// Who left, so that nothing of them that arrives late brings them back.
 #[derive(Debug, Default)]
 pub(super) struct Departed {

@@ -1,23 +1,43 @@
 //! What comes out of the registry, and where it goes.
 
-use svcmap_proto::control::{FromMapper, Publication, RegistrationError};
+use std::sync::Arc;
+
+use svcmap_proto::control::{FromMapper, RegistrationError};
 use svcmap_proto::json::Envelope;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 
 /// Where an answer goes: the routing id of a connection, which ends with it. It says nothing about
 /// who is there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Connection(Vec<u8>);
+pub struct Connection(RoutingId);
+
+/// libzmq's own have five bytes, and a message is not to cost an allocation for its sender's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum RoutingId {
+    Short { length: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Long(Box<[u8]>),
+}
+
+/// As many as a pointer to longer ones takes.
+const SHORT_BYTES_MAX: usize = 14;
 
 impl Connection {
     /// The connection with that routing id.
     pub fn new(routing_id: &[u8]) -> Self {
-        Self(routing_id.to_vec())
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        let Some(start) = bytes.get_mut(..routing_id.len()) else {
+            return Self(RoutingId::Long(routing_id.into()));
+        };
+        start.copy_from_slice(routing_id);
+        Self(RoutingId::Short { length: routing_id.len() as u8, bytes })
     }
 
     /// Its routing id.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            RoutingId::Short { length, bytes } => &bytes[..usize::from(*length)],
+            RoutingId::Long(bytes) => bytes,
+        }
     }
 }
 
@@ -31,19 +51,26 @@ pub enum Output {
         /// What.
         message: FromMapper,
     },
+    /// Send this to one.
+    Send {
+        /// To whom.
+        to: Connection,
+        /// A [`FromMapper`], encoded once for all who ask.
+        frame: Arc<[u8]>,
+    },
     /// Send this to a client of the JSON dialect.
     JsonReply {
         /// To whom, and what goes before it.
         to: Envelope,
         /// What.
-        body: Vec<u8>,
+        body: Arc<[u8]>,
     },
     /// Send this to everybody who subscribed.
     Publish {
         /// On which topic.
         topic: Vec<u8>,
-        /// What.
-        message: Publication,
+        /// A [`Publication`](svcmap_proto::control::Publication), encoded.
+        frame: Vec<u8>,
     },
     /// Something that people want to know. Nothing needs to be done.
     Event(Event),
@@ -86,4 +113,19 @@ pub enum Event {
     },
     /// A registration was refused.
     Refused(RegistrationError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_its_routing_id_however_long() {
+        let all = [0, 1, 5, 14, 15, 255].map(|length| vec![0; length]);
+        for one in &all {
+            assert_eq!(Connection::new(one).as_bytes(), one);
+            let same = all.iter().filter(|other| Connection::new(other) == Connection::new(one));
+            assert_eq!(same.count(), 1);
+        }
+    }
 }

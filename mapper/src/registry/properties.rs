@@ -2,7 +2,8 @@
 //! caches that follow what it publishes.
 
 use proptest::prelude::*;
-use svcmap_proto::control::{Change, Entry, SnapshotPart, topic_service};
+use svcmap_proto::control::{Change, Entry, Registration, SnapshotPart, topic_service};
+use svcmap_proto::load::Load;
 use svcmap_proto::names::HostId;
 
 use super::*;
@@ -290,8 +291,8 @@ impl Scene {
         self.asked += 1;
         let from = Connection::new(&self.asked.to_be_bytes());
         self.registry.handle_message(self.now, UNIX_US, &from, "", message);
-        match self.registry.drain().pop() {
-            Some(Output::Reply { message: FromMapper::Snapshot { part, .. }, .. }) => part,
+        match self.registry.drain().last().and_then(Output::answer) {
+            Some(FromMapper::Snapshot { part, .. }) => part,
             other => unreachable!("{other:?}"),
         }
     }
@@ -320,12 +321,13 @@ impl Scene {
                     let silence = self.now.since(heard_at);
                     assert!(silence >= Config::default().expiry(), "expired after {silence:?}");
                 }
-                Output::Publish { topic, message } => {
+                Output::Publish { ref topic, .. } => {
+                    let Some(message) = output.publication() else { continue };
                     if let Publication::Changes(part) = &message {
                         assert!(part.previous < part.revision && part.revision > self.revision);
                         self.revision = part.revision;
                     }
-                    let service = topic_service(&topic);
+                    let service = topic_service(topic);
                     let caches = self.caches.iter_mut();
                     caches
                         .filter(|cache| service.as_ref() == Some(&cache.service))
@@ -354,17 +356,17 @@ impl Scene {
     }
 
     fn compare(&self) {
-        let listed: Vec<_> = self
+        let mut listed: Vec<_> = self
             .registry
             .services
-            .values()
-            .flat_map(|instances| instances.values())
+            .iter()
             .map(|i| (i.registration.key.clone(), i.registration.incarnation.0))
             .collect();
+        listed.sort();
         let model: Vec<_> =
             self.model.listed.iter().map(|(key, i)| (key.clone(), i.incarnation)).collect();
         assert_eq!(listed, model);
-        assert_eq!(self.registry.leases.len(), listed.len());
+        assert_eq!(self.registry.services.len(), listed.len());
     }
 }
 

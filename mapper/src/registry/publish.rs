@@ -1,49 +1,67 @@
-//! From what is due to what is published: entries, changes and their parts.
+//! From what is due to what is published: entries and changes, each encoded once, and their parts.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use svcmap_proto::codec::into_parts;
-use svcmap_proto::control::{Change, ChangesPart, Entry, Publication, SnapshotPart, topic};
+use svcmap_proto::codec::Parts;
+use svcmap_proto::control::{ChangeRef, ChangesPart, FromMapper, Publication, SnapshotPart, topic};
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
-use super::instance::Instance;
-use super::{Output, Registry};
-use crate::config::PUBLISH_MAX;
+use super::memory::Kept;
+use super::services::{Service, Snapshot};
+use super::{Connection, Output, Registry};
 use crate::revisions::{Due, Happened};
 
 impl Registry {
-    /// The state of a service as of now, in parts.
-    pub(super) fn snapshot(
+    /// Answers who asks for the state of a service, from what was encoded if that is as good.
+    pub(super) fn send_snapshot(&mut self, now: Timestamp, to: &Connection, service: &Name) {
+        let revision = self.revisions.revision(service);
+        let warming = self.is_warming(now);
+        let listed = self.services.service(service.as_str());
+        let kept = listed.and_then(|listed| {
+            let snapshot = listed.snapshot.as_ref()?.fresh(now, listed.len())?;
+            // What changed since is told with the next revision, and not before.
+            let is_same = (snapshot.revision, snapshot.warming) == (revision, warming);
+            is_same.then(|| snapshot.frames.clone())
+        });
+        let frames = kept.unwrap_or_else(|| {
+            let message = |part| FromMapper::Snapshot { service: service.clone(), part };
+            let frames = self.snapshot(now, service, revision, message);
+            let frames: Vec<Arc<[u8]>> = frames.into_iter().map(Arc::from).collect();
+            if let Some(listed) = self.services.service_mut(service.as_str()) {
+                let snapshot = Snapshot { revision, warming, frames: frames.clone() };
+                listed.snapshot = Some(Kept::new(now, snapshot));
+            }
+            frames
+        });
+        let send = |frame| Output::Send { to: to.clone(), frame };
+        self.outputs.extend(frames.into_iter().map(send));
+    }
+
+    /// The state of a service as of now, in parts, each made into a message.
+    fn snapshot<T: serde::Serialize>(
         &self,
         now: Timestamp,
         service: &Name,
         revision: u64,
-    ) -> Vec<SnapshotPart> {
-        let instances = self.services.get(service).into_iter().flat_map(|s| s.values());
-        let parts = into_parts(instances.map(|instance| instance.entry(now)).collect());
-        let count = part_count(&parts);
+        message: impl Fn(SnapshotPart) -> T,
+    ) -> Vec<Vec<u8>> {
+        let mut entries = Parts::default();
+        let listed = self.services.service(service.as_str()).into_iter().flat_map(Service::iter);
+        listed.for_each(|instance| entries.push(&instance.entry(now)));
         let (epoch, warming) = (self.identity.epoch, self.is_warming(now));
         let heard = self.revisions.contains(service);
-        let numbered = (0..count).zip(parts);
-        numbered
-            .map(|(part, entries)| SnapshotPart {
-                epoch,
-                revision,
-                warming,
-                heard,
-                part,
-                parts: count,
-                entries,
-            })
-            .collect()
+        entries.into_frames(|part, parts| {
+            let entries = Vec::new();
+            message(SnapshotPart { epoch, revision, warming, heard, part, parts, entries })
+        })
     }
 
     /// Publishes what is due.
     pub(super) fn publish_due(&mut self, now: Timestamp) {
         while let Some(due) = self
             .revisions
-            .poll_due(now, |service| mean_service_time(self.services.get(service)?.values()))
+            .poll_due(now, |service| self.services.service(service.as_str())?.mean_service_time())
         {
             self.publish_one(now, due);
         }
@@ -52,60 +70,53 @@ impl Registry {
     pub(super) fn publish_one(&mut self, now: Timestamp, due: Due) {
         match due {
             Due::Snapshot { service, revision } => {
-                for part in self.snapshot(now, &service, revision) {
-                    self.publish(&service, Publication::Snapshot(part));
+                let frames = self.snapshot(now, &service, revision, Publication::Snapshot);
+                if let Some(listed) = self.services.service_mut(service.as_str()) {
+                    // Nobody may ask for it again, and it is not to take memory for ever.
+                    listed.snapshot = None;
                 }
+                self.publish(&service, frames);
             }
             Due::Changes { service, previous, revision, changes } => {
-                let changes = changes.into_iter().filter_map(|(instance, happened)| {
-                    self.change(now, &service, instance, happened)
-                });
-                let parts = into_parts(changes.collect());
-                let (epoch, count) = (self.identity.epoch, part_count(&parts));
-                for (part, changes) in (0..count).zip(parts) {
-                    let part =
-                        ChangesPart { epoch, previous, revision, part, parts: count, changes };
-                    self.publish(&service, Publication::Changes(part));
+                let mut parts = Parts::default();
+                let mut listed = self.services.service_mut(service.as_str());
+                for (instance, happened) in &changes {
+                    if let Some(change) = change(now, listed.as_deref_mut(), instance, *happened) {
+                        parts.push(&change);
+                    }
                 }
+                let epoch = self.identity.epoch;
+                let frames = parts.into_frames(|part, parts| {
+                    let changes = Vec::new();
+                    let part = ChangesPart { epoch, previous, revision, part, parts, changes };
+                    Publication::Changes(part)
+                });
+                self.publish(&service, frames);
             }
         }
     }
 
-    fn change(
-        &self,
-        now: Timestamp,
-        service: &Name,
-        instance: Name,
-        happened: Happened,
-    ) -> Option<Change> {
-        let listed = || self.services.get(service)?.get(&instance);
-        Some(match happened {
-            Happened::Put => Change::Put(listed()?.entry(now)),
-            Happened::Load => {
-                let Entry { incarnation, load, age_ms, .. } = listed()?.entry(now);
-                Change::Load { instance, incarnation, load, age_ms }
-            }
-            Happened::Left(incarnation) => Change::Left { instance, incarnation },
-            Happened::Expired(incarnation) => Change::Expired { instance, incarnation },
-        })
-    }
-
-    fn publish(&mut self, service: &Name, message: Publication) {
-        self.outputs.push_back(Output::Publish { topic: topic(service), message });
+    fn publish(&mut self, service: &Name, frames: Vec<Vec<u8>>) {
+        let publish = |frame| Output::Publish { topic: topic(service), frame };
+        self.outputs.extend(frames.into_iter().map(publish));
     }
 }
 
-/// How many parts there are. The limit of instances keeps it far below the largest number.
-fn part_count<T>(parts: &[T]) -> u16 {
-    u16::try_from(parts.len()).unwrap_or(u16::MAX)
-}
-
-/// The mean over those instances that know theirs. One that claims an hour counts as if it had said
-/// the longest time that matters, so that it cannot decide for all.
-fn mean_service_time<'a>(instances: impl Iterator<Item = &'a Instance>) -> Option<Duration> {
-    let longest = PUBLISH_MAX.as_micros() as u64;
-    let means = instances.map(|instance| instance.registration.load.mean_service_us.min(longest));
-    let (sum, count) =
-        means.filter(|mean| *mean > 0).fold((0, 0), |(sum, count), mean| (sum + mean, count + 1));
-    (count > 0).then(|| Duration::from_micros(sum / count))
+fn change<'a>(
+    now: Timestamp,
+    service: Option<&'a mut Service>,
+    instance: &'a Name,
+    happened: Happened,
+) -> Option<ChangeRef<'a>> {
+    let listed = service.and_then(|service| service.told(instance));
+    Some(match happened {
+        Happened::Put => ChangeRef::Put(listed?.entry(now)),
+        Happened::Load => {
+            let listed = listed?;
+            let (incarnation, load) = (listed.registration.incarnation, &listed.registration.load);
+            ChangeRef::Load { instance, incarnation, load, age_ms: listed.age_ms(now) }
+        }
+        Happened::Left(incarnation) => ChangeRef::Left { instance, incarnation },
+        Happened::Expired(incarnation) => ChangeRef::Expired { instance, incarnation },
+    })
 }

@@ -15,7 +15,7 @@ impl Registry {
     /// Whether one more instance of that service fits, once those have gone who go first: services
     /// that nobody serves, and instances that registered in JSON and were never heard again.
     pub(super) fn make_room(&mut self, now: Timestamp, service: &Name) -> bool {
-        while self.leases.len() >= self.config.instances_max {
+        while self.services.len() >= self.config.instances_max {
             if !self.drop_first(now, |_| true) {
                 return false;
             }
@@ -35,14 +35,13 @@ impl Registry {
     /// Drops who makes way first, of those whose service has as many instances as is wanted. `false`
     /// if there is nobody.
     fn drop_first(&mut self, now: Timestamp, wanted: impl Fn(usize) -> bool) -> bool {
-        let instances = |key: &InstanceKey| self.services.get(&key.service).map_or(0, |s| s.len());
+        let instances = |key: &InstanceKey| self.services.len_of(key.service.as_str());
         let first = self.shares.to_go().find(|key| wanted(instances(key))).cloned();
         first.map(|key| self.expire(now, key)).is_some()
     }
 
     /// That instance is silent, or is taken for it.
     pub(super) fn expire(&mut self, now: Timestamp, key: InstanceKey) {
-        self.leases.remove(&key);
         if let Some(instance) = self.remove(&key) {
             let incarnation = instance.registration.incarnation;
             self.changed(now, &key, Happened::Expired(incarnation), true);

@@ -1,6 +1,8 @@
 mod published;
 
-use svcmap_proto::control::{Change, topic};
+use svcmap_proto::codec::decode;
+use svcmap_proto::control::{Change, Registration, topic};
+use svcmap_proto::load::Load;
 use svcmap_proto::names::HostId;
 
 use super::*;
@@ -88,8 +90,9 @@ impl Registry {
 
     fn sync(&mut self, now: Timestamp, service: &str) -> SnapshotOf {
         let service = service.parse().unwrap();
-        match self.say(now, "c", ToMapper::Sync { service }).pop() {
-            Some(Output::Reply { message: FromMapper::Snapshot { part, .. }, .. }) => SnapshotOf {
+        let outputs = self.say(now, "c", ToMapper::Sync { service });
+        match outputs.last().and_then(Output::answer) {
+            Some(FromMapper::Snapshot { part, .. }) => SnapshotOf {
                 revision: part.revision,
                 warming: part.warming,
                 parts: part.parts,
@@ -111,8 +114,8 @@ impl Registry {
     }
 
     fn changes_until(&mut self, end: Timestamp) -> Vec<Change> {
-        let changes = |(_, output)| match output {
-            Output::Publish { message: Publication::Changes(part), .. } => part.changes,
+        let changes = |(_, output): (_, Output)| match output.publication() {
+            Some(Publication::Changes(part)) => part.changes,
             _ => Vec::new(),
         };
         self.run_until(end).into_iter().flat_map(changes).collect()
@@ -120,6 +123,25 @@ impl Registry {
 
     pub(super) fn drain(&mut self) -> Vec<Output> {
         std::iter::from_fn(|| self.poll_output()).collect()
+    }
+}
+
+impl Output {
+    /// What it publishes.
+    pub(super) fn publication(&self) -> Option<Publication> {
+        match self {
+            Output::Publish { frame, .. } => Some(decode(frame).unwrap()),
+            _ => None,
+        }
+    }
+
+    /// What it answers.
+    pub(super) fn answer(&self) -> Option<FromMapper> {
+        match self {
+            Output::Reply { message, .. } => Some(message.clone()),
+            Output::Send { frame, .. } => Some(decode(frame).unwrap()),
+            _ => None,
+        }
     }
 }
 
@@ -175,7 +197,7 @@ fn hello_is_answered_with_all_that_a_caller_must_know() {
 fn a_caller_of_another_version_is_told_so() {
     let hello = Hello { oldest: VERSION + 1, newest: VERSION + 3, key: None };
     let outputs = registry().say(ms(0), "c", ToMapper::Hello(hello));
-    assert!(matches!(replies(&outputs)[0].1, FromMapper::WrongVersion { oldest: 1, newest: 1 }));
+    assert!(matches!(replies(&outputs)[0].1, FromMapper::WrongVersion { oldest: 2, newest: 2 }));
 }
 
 #[test]
@@ -419,4 +441,46 @@ fn one_connection_has_its_share_and_takes_it_along() {
         assert!(is_listed(&registry.say_register(ms(2), "w", &format!("s/{number}"), 1)));
     }
     assert!(!is_listed(&registry.say_register(ms(2), "w", "s/y", 1)));
+}
+
+#[test]
+fn a_large_snapshot_is_encoded_once_for_all_who_ask_at_once() {
+    let mut registry = registry();
+    for number in 0..1000 {
+        registry.say_register(ms(0), &number.to_string(), &format!("s/{number}"), 1);
+    }
+    registry.run_until(ms(100));
+    let mut asked = 0;
+    let mut ask = |registry: &mut Registry, now| {
+        asked += 1;
+        let sync = ToMapper::Sync { service: "s".parse().unwrap() };
+        let outputs = registry.say(now, &format!("c{asked}"), sync);
+        let frames = outputs.into_iter().filter_map(|output| match output {
+            Output::Send { frame, .. } => Some(frame),
+            _ => None,
+        });
+        frames.collect::<Vec<_>>()
+    };
+    let first = ask(&mut registry, ms(100));
+    let is_same = |other: Vec<std::sync::Arc<[u8]>>| {
+        first.iter().zip(&other).all(|(one, other)| std::sync::Arc::ptr_eq(one, other))
+    };
+    assert!(is_same(ask(&mut registry, ms(104))));
+    assert!(!is_same(ask(&mut registry, ms(105))), "its ages go on");
+    // What was published since is in it.
+    registry.say_leave(ms(106), "s/7", 1);
+    let (second, published_at) = loop {
+        let at = registry.poll_timeout().unwrap();
+        let second = ask(&mut registry, at);
+        if !registry.changes_until(at).is_empty() {
+            break (second, at);
+        }
+    };
+    let third = ask(&mut registry, published_at);
+    assert!(!std::sync::Arc::ptr_eq(&second[0], &third[0]));
+    let entries = third.iter().map(|frame| match decode(frame) {
+        Ok(FromMapper::Snapshot { part, .. }) => part.entries.len(),
+        other => unreachable!("{other:?}"),
+    });
+    assert_eq!(entries.sum::<usize>(), 999);
 }

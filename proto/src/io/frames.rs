@@ -3,6 +3,9 @@
 use bytes::Bytes;
 use zmq::Message;
 
+/// From that size on, in bytes, libzmq gives a frame memory of its own: its receive buffer has as many.
+const KEPT_BYTES: usize = 8192;
+
 /// A frame that somebody keeps as bytes.
 struct Kept(Message);
 
@@ -12,11 +15,11 @@ impl AsRef<[u8]> for Kept {
     }
 }
 
-/// The frames that follow a message. The small payloads, which come first, are copied: they would keep
-/// libzmq's receive buffer, which holds what came with them. Large ones stay where libzmq put them.
+/// The frames that follow a message. Short ones are copied: they would keep libzmq's receive buffer,
+/// which holds what came with them. Long ones stay where libzmq put them.
 pub fn payloads(frames: &mut [Message]) -> impl Iterator<Item = Bytes> {
-    frames.iter_mut().enumerate().map(|(index, frame)| match index {
-        0 => Bytes::copy_from_slice(frame),
-        _ => Bytes::from_owner(Kept(std::mem::replace(frame, Message::new()))),
+    frames.iter_mut().map(|frame| match frame.len() >= KEPT_BYTES {
+        true => Bytes::from_owner(Kept(std::mem::replace(frame, Message::new()))),
+        false => Bytes::copy_from_slice(frame),
     })
 }

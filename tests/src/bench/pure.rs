@@ -33,7 +33,8 @@ const LIFE: Incarnation = Incarnation(1);
 
 /// The message in these frames. Its small payloads are copied, as sockets do it.
 fn decode<T: Laden + DeserializeOwned>(frames: Frames) -> T {
-    let small = frames.small.into_iter().map(|small| Bytes::copy_from_slice(&small));
+    let small = Some(&frames.small[..]).filter(|small| !small.is_empty());
+    let small = small.into_iter().map(Bytes::copy_from_slice);
     payload::decode(&frames.message, small.chain(frames.large)).expect("it is a message")
 }
 

@@ -2,11 +2,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::Pair;
 
 /// What the second process of a raw pair is started with.
 const ECHO: &str = "--raw-echo";
+
+/// The byte of a control message that tells its kind, and what it is in a report.
+const KIND: (usize, u8) = (1, 2);
 
 /// This very program once more, ended when this is dropped.
 pub struct Again {
@@ -60,9 +64,30 @@ impl RawEcho {
         Self(Again::start(&[ECHO, if kind == zmq::REP { "rep" } else { "router" }]))
     }
 
+    /// The same as a ROUTER that reads reports to a mapper, and sends back whatever is none.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_sink() -> Self {
+        Self(Again::start(&[ECHO, "sink"]))
+    }
+
+    /// The same as a ROUTER and a PUB, whose endpoint is returned as well: what comes is published
+    /// 5 ms later, under that topic.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_publisher(topic: &str) -> (Self, String) {
+        let raw = Self(Again::start(&[ECHO, &format!("publish={topic}")]));
+        let (_, publish) = raw.0.first_line().split_once(' ').expect("two endpoints");
+        let publish = publish.to_owned();
+        (raw, publish)
+    }
+
     /// Where it listens.
     pub fn endpoint(&self) -> &str {
-        self.0.first_line()
+        let said = self.0.first_line();
+        said.split_once(' ').map_or(said, |(endpoint, _)| endpoint)
     }
 
     /// The process that echoes.
@@ -110,16 +135,52 @@ impl Pair for RawPair {
 pub fn raw_echo() -> bool {
     let mut args = std::env::args().skip_while(|arg| arg != ECHO);
     let Some(kind) = args.nth(1) else { return false };
+    let is_sink = kind == "sink";
+    let topic = kind.strip_prefix("publish=").map(str::to_owned);
     let kind = if kind == "rep" { zmq::REP } else { zmq::ROUTER };
+    svcmap_proto::io::raise_open_files_limit();
     let socket = zmq::Context::new().socket(kind).expect("a socket");
     // A ROUTER drops what exceeds its queue.
     socket.set_sndhwm(0).expect("it is a setting");
     socket.set_rcvhwm(0).expect("it is a setting");
     socket.bind("tcp://127.0.0.1:*").expect("a port");
     socket.set_rcvtimeo(120_000).expect("a time limit");
-    println!("{}", socket.get_last_endpoint().expect("it is bound").expect("it is text"));
+    let endpoint = socket.get_last_endpoint().expect("it is bound").expect("it is text");
+    if let Some(topic) = topic {
+        return publish(&socket, &endpoint, &topic).is_err();
+    }
+    println!("{endpoint}");
+    if is_sink {
+        return sink(&socket).is_err();
+    }
     while let Ok(frames) = socket.recv_multipart(0) {
         socket.send_multipart(frames, 0).expect("the peer is there");
     }
     true
+}
+
+/// Reads as fast as libzmq gives, and answers whatever is no report.
+fn sink(socket: &zmq::Socket) -> zmq::Result<()> {
+    let (mut from, mut frame) = (zmq::Message::new(), zmq::Message::new());
+    loop {
+        socket.recv(&mut from, 0)?;
+        socket.recv(&mut frame, 0)?;
+        if frame.get(KIND.0) != Some(&KIND.1) {
+            socket.send(&from[..], zmq::SNDMORE)?;
+            socket.send(&frame[..], 0)?;
+        }
+    }
+}
+
+/// Publishes what comes, in the time that a mapper takes for it.
+fn publish(socket: &zmq::Socket, endpoint: &str, topic: &str) -> zmq::Result<()> {
+    let publisher = zmq::Context::new().socket(zmq::PUB)?;
+    publisher.bind("tcp://127.0.0.1:*")?;
+    println!("{endpoint} {}", publisher.get_last_endpoint()?.expect("it is text"));
+    loop {
+        let frames = socket.recv_multipart(0)?;
+        svcmap::io::pause_until(svcmap_proto::io::Clock.now() + Duration::from_millis(5));
+        publisher.send(topic, zmq::SNDMORE)?;
+        publisher.send(&frames[1], 0)?;
+    }
 }

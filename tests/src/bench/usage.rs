@@ -5,23 +5,31 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A clock tick, as /proc/PID/stat counts them: 10 ms on every Linux of today.
-const TICK: Duration = Duration::from_millis(10);
-
-/// The CPU time that these processes have taken so far, in user and in kernel mode.
+/// The time that these processes have kept cores busy so far, all their threads together.
 ///
 /// # Panics
 /// If one of them is gone.
 pub fn cpu_time(pids: &[u32]) -> Duration {
-    pids.iter().map(|pid| TICK * ticks(*pid).expect("it runs")).sum()
+    pids.iter().map(|pid| cpu_time_of(*pid)).sum()
 }
 
-/// The 14th and the 15th field of /proc/PID/stat; the second is a name in parentheses.
-fn ticks(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user + system)
+fn cpu_time_of(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+/// The memory of its own that a process has in use, in kB: without its code, which is read as it goes.
+///
+/// # Panics
+/// If it does not run.
+pub fn own_memory_kb(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("it is Linux");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
 }
 
 /// The system calls that these processes make meanwhile, as `perf stat` counts them.

@@ -158,12 +158,13 @@ impl Submitter<'_> {
     }
 
     fn submit(&mut self, spec: Spec) -> Result<(), Box<dyn Error>> {
+        let instance = spec.instance.clone();
         let number = self.next;
         let job = format!("{}.{}.{number}", self.args.own.who, self.args.own.life);
         let time = Duration::from_micros(spec.time_us);
         let payload = Request { job: job.clone(), time, heeds: self.random.bool() }.to_string();
         let mut builder = self.client.job(SERVICE, payload.into_bytes());
-        if let Some(instance) = &spec.instance {
+        if let Some(instance) = &instance {
             builder = builder.instance(instance);
         }
         if let Some(us) = spec.deadline_us {

@@ -70,7 +70,7 @@ fn who_has_fewest_jobs_and_unused_credits_comes_first_and_then_who_waits_longest
     let mut credits = credits(1, 20);
     credits.handle_demand(at(0), B, want(1));
     assert_eq!(next(&mut credits), [B]);
-    (0..2).for_each(|_| credits.handle_taken(A));
+    (0..2).for_each(|_| credits.handle_taken(A, 1));
     for (sender, share, waited_us) in [(A, 1, 900), (B, 1, 10), (C, 2, 1), (D, 1, 2)] {
         credits.handle_demand(at(1), sender, Demand { waited_us, ..want(share) });
     }
@@ -81,7 +81,7 @@ fn who_has_fewest_jobs_and_unused_credits_comes_first_and_then_who_waits_longest
 #[test]
 fn who_asks_for_less_or_whose_job_ends_keeps_its_place() {
     let mut credits = credits(1, 20);
-    credits.handle_taken(A);
+    credits.handle_taken(A, 1);
     credits.handle_demand(at(5), A, want(1));
     credits.handle_demand(at(6), B, want(1));
     credits.handle_ended(A);
@@ -395,7 +395,7 @@ fn of_far_more_senders_than_slots_everybody_gets_its_turn() {
         assert_eq!(turns[number], turn / SENDERS + 1, "{number} comes twice before others");
         let waited = now.since(since[number]);
         assert!(credits.claim(now, to, Claim::Credit, 0, waited));
-        credits.handle_taken(to);
+        credits.handle_taken(to, 1);
         since[number] = now;
         credits.handle_share(now, to, want(1));
         credits.grant(now, here(1));

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use svcmap_proto::jobs::Reason;
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, wire_us};
 
 use super::{Intake, Origin, Running, Task, TaskId};
 
-/// The handlers are handed work for so long: the time in which the I/O thread, which has other things to
+/// The handlers are handed work for so long, in microseconds: the time in which the I/O thread, which has other things to
 /// do as well, certainly looks at them again.
-const AHEAD: Duration = Duration::from_micros(200);
+const AHEAD_US: u64 = 200;
 
 /// Most jobs that they are handed ahead, however short these are: they belong to one instance then, and
 /// no other can take them over.
-const AHEAD_MAX: u32 = 64;
+const AHEAD_MAX: u64 = 64;
 
 /// When none of what they have has ended for so long, jobs are longer than they were.
 const STUCK: Duration = Duration::from_millis(5);
@@ -30,8 +30,8 @@ impl Intake {
         let concurrency = self.config.concurrency;
         let mean = self.mean_service(now).filter(|_| !self.is_stuck && !self.draining);
         let ahead = mean.map_or(0, |mean| {
-            let in_time = u128::from(concurrency) * AHEAD.as_nanos() / mean.as_nanos().max(1);
-            u32::try_from(in_time).unwrap_or(u32::MAX).min(AHEAD_MAX)
+            let in_time = u64::from(concurrency) * AHEAD_US / wire_us(mean).max(1);
+            in_time.min(AHEAD_MAX) as u32
         });
         (concurrency + ahead) as usize
     }
@@ -45,7 +45,7 @@ impl Intake {
     /// When what waits at the handlers is to be taken back, if none of them ends a job before.
     pub(super) fn stuck_at(&self) -> Option<Timestamp> {
         let (_, ahead) = self.handed();
-        let (_, newest) = self.running.last_key_value().filter(|_| ahead > 0 && !self.is_stuck)?;
+        let newest = self.running.back().filter(|_| ahead > 0 && !self.is_stuck)?;
         // The newest was handed out because the handlers were quick until then.
         Some(newest.started_at.max(self.finished_at.unwrap_or_default()) + STUCK)
     }
@@ -60,7 +60,10 @@ impl Intake {
     /// What waited at the handlers waits here again, before all others.
     pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
         for (id, payload) in jobs.rev() {
-            let Some(running) = self.running.remove(&id) else { continue };
+            let place = self.place(id);
+            let Some(running) = place.and_then(|place| self.running.remove(place)) else {
+                continue;
+            };
             let Running { origin, deadline, arrived_at, moves_left, detached, .. } = running;
             let run_limit = None;
             let task =
@@ -71,7 +74,7 @@ impl Intake {
 
     /// A handler began and ended that job at these times: it may have waited before.
     pub fn handle_ran(&mut self, id: TaskId, began_at: Timestamp, ended_at: Timestamp) {
-        if let Some(running) = self.running.get_mut(&id) {
+        if let Some(running) = self.place(id).and_then(|place| self.running.get_mut(place)) {
             running.started_at = began_at;
             running.ended_at = Some(ended_at);
         }
@@ -80,7 +83,7 @@ impl Intake {
     /// A job that waited at the handlers was taken from them, as nobody wants it. Returns whose it was,
     /// and why.
     pub fn handle_withdrawn(&mut self, now: Timestamp, id: TaskId) -> Option<(Origin, Reason)> {
-        let running = self.running.remove(&id)?;
+        let running = self.running.remove(self.place(id)?)?;
         self.forget_deadline(running.ends_at(), id);
         self.bytes -= running.bytes;
         self.load.rejected += 1;

@@ -38,7 +38,8 @@ impl Intake {
                 break;
             }
             self.deadlines.pop_first();
-            if let Some(running) = self.running.get_mut(&id) {
+            let place = self.place(id);
+            if let Some(running) = place.and_then(|place| self.running.get_mut(place)) {
                 running.was_stopped = true;
                 let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
                 // Once its sender has stopped waiting, nobody is to be told of the other.

@@ -31,7 +31,7 @@ impl Intake {
 
     /// The jobs of that sender that run, but for those that are to be done even if it is gone.
     pub fn attached_of(&self, whose: SenderId) -> impl Iterator<Item = AttemptId> {
-        self.running.values().filter_map(move |running| match running.origin {
+        self.running.iter().filter_map(move |running| match running.origin {
             Origin::Sender { sender, attempt } if sender == whose && !running.detached => {
                 Some(attempt)
             }
@@ -43,7 +43,7 @@ impl Intake {
     /// what it was known as.
     pub fn disown(&mut self, whose: SenderId) -> Vec<Origin> {
         let queued = self.queue.iter_mut().map(|task| &mut task.origin);
-        let running = self.running.values_mut().map(|running| &mut running.origin);
+        let running = self.running.iter_mut().map(|running| &mut running.origin);
         let is_of =
             |origin: &Origin| matches!(origin, Origin::Sender { sender, .. } if *sender == whose);
         let of_sender = queued.chain(running).filter(|origin| is_of(origin));

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use svcmap_proto::codec::{self, ValueError};
-use svcmap_proto::names::{Name, NameError};
+use svcmap_proto::names::NameError;
 
 use super::builder::ClientBuilder;
 use super::notice::StartError;
@@ -77,7 +78,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`SubmitError`].
-    pub fn submit(&self, service: &str, payload: Vec<u8>) -> Result<Ticket, SubmitError> {
+    pub fn submit(&self, service: &str, payload: impl Into<Bytes>) -> Result<Ticket, SubmitError> {
         self.job(service, payload).submit()
     }
 
@@ -94,13 +95,13 @@ impl Client {
     }
 
     /// A job with settings of its own.
-    pub fn job(&self, service: &str, payload: Vec<u8>) -> JobBuilder<'_> {
+    pub fn job<'a>(&'a self, service: &'a str, payload: impl Into<Bytes>) -> JobBuilder<'a> {
         let config = &self.shared.config;
         JobBuilder {
             client: self,
-            service: service.to_owned(),
+            service,
             instance: None,
-            payload,
+            payload: payload.into(),
             deadline: config.deadline,
             hold: config.hold,
             run_limit: config.run_limit,
@@ -136,9 +137,9 @@ impl Client {
 #[derive(Debug)]
 pub struct JobBuilder<'a> {
     client: &'a Client,
-    service: String,
-    instance: Option<String>,
-    payload: Vec<u8>,
+    service: &'a str,
+    instance: Option<&'a str>,
+    payload: Bytes,
     deadline: Option<Duration>,
     hold: Option<Duration>,
     run_limit: Option<Duration>,
@@ -146,7 +147,7 @@ pub struct JobBuilder<'a> {
     detached: bool,
 }
 
-impl JobBuilder<'_> {
+impl<'a> JobBuilder<'a> {
     /// Limits all of it: by when there is an outcome, from now. A job that runs by then is `Unknown`,
     /// and its worker ends it if it can. Default: no limit.
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -186,8 +187,8 @@ impl JobBuilder<'_> {
     }
 
     /// Only this instance will do.
-    pub fn instance(mut self, instance: &str) -> Self {
-        self.instance = Some(instance.to_owned());
+    pub fn instance(mut self, instance: &'a str) -> Self {
+        self.instance = Some(instance);
         self
     }
 
@@ -209,7 +210,7 @@ impl JobBuilder<'_> {
 
     fn send(self, wait: bool) -> Result<Ticket, SubmitError> {
         let shared = &self.client.shared;
-        let service: Name = self.service.parse()?;
+        let service = shared.name(self.service)?;
         let instance = self.instance.map(|instance| instance.parse()).transpose()?;
         let (bytes, limit) = (self.payload.len(), shared.config.payload_bytes_max);
         if bytes > limit {
@@ -218,7 +219,7 @@ impl JobBuilder<'_> {
         let spec = JobSpec {
             service,
             instance,
-            payload: self.payload.into(),
+            payload: self.payload,
             deadline: self.deadline,
             hold: self.hold,
             run_limit: self.run_limit,

@@ -30,6 +30,7 @@ pub struct Job {
     pub(super) key: Arc<InstanceKey>,
     pub(super) arrived_at: Timestamp,
     pub(super) deadline: Option<Timestamp>,
+    /// The flag of the handler that runs it.
     pub(super) cancelled: Arc<AtomicBool>,
 }
 
@@ -101,7 +102,9 @@ impl<E: std::error::Error> From<E> for HandlerError {
 /// A job on its way to a handler.
 pub(super) struct Assignment {
     pub(super) id: TaskId,
-    pub(super) job: Job,
+    pub(super) payload: Bytes,
+    pub(super) arrived_at: Timestamp,
+    pub(super) deadline: Option<Timestamp>,
 }
 
 /// What a handler made of a job, and when it began and ended it.
@@ -116,6 +119,8 @@ pub(super) struct Completion {
 /// The handler threads. They end when this is dropped and what they run is done.
 pub(super) struct Pool {
     bench: Arc<Bench>,
+    /// For each handler, whether anybody waits for what it does.
+    cancelled: Vec<Arc<AtomicBool>>,
 }
 
 /// Where the handlers find their work, and put what they have made of it.
@@ -130,6 +135,8 @@ struct Bench {
 struct Work {
     /// What no handler has begun.
     queue: VecDeque<Assignment>,
+    /// What each handler runs.
+    running: Vec<Option<TaskId>>,
     /// Handlers that sleep, and those of them that were woken and have not noticed yet.
     asleep: u32,
     woken: u32,
@@ -137,22 +144,27 @@ struct Work {
 }
 
 impl Pool {
-    /// Starts so many threads.
+    /// Starts so many threads of that instance.
     pub(super) fn start(
         concurrency: u32,
         handler: &Arc<Handler>,
+        key: &Arc<InstanceKey>,
         payload_bytes_max: usize,
         waker: Waker,
     ) -> std::io::Result<Self> {
-        let (work, has_work) = (Mutex::default(), Condvar::new());
+        let running = vec![None; concurrency as usize];
+        let (work, has_work) = (Mutex::new(Work { running, ..Work::default() }), Condvar::new());
         let bench = Arc::new(Bench { work, has_work, done: Mutex::default(), waker });
-        let pool = Self { bench };
-        for number in 1..=concurrency {
+        let cancelled: Vec<_> = (0..concurrency).map(|_| Arc::<AtomicBool>::default()).collect();
+        let pool = Self { bench, cancelled };
+        for (number, cancelled) in pool.cancelled.iter().enumerate() {
             let (bench, handler) = (Arc::clone(&pool.bench), Arc::clone(handler));
-            let name = format!("svcmap-job-{number}");
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || bench.serve(&*handler, payload_bytes_max))?;
+            let (key, cancelled) = (Arc::clone(key), Arc::clone(cancelled));
+            let thread = std::thread::Builder::new().name(format!("svcmap-job-{}", number + 1));
+            thread.spawn(move || {
+                let place = Place { number, key, cancelled };
+                bench.serve(place, &*handler, payload_bytes_max);
+            })?;
         }
         Ok(pool)
     }
@@ -175,11 +187,18 @@ impl Pool {
         std::mem::take(&mut lock(&self.bench.work).queue)
     }
 
-    /// Takes back that job. `false` if a handler has begun it.
-    pub(super) fn withdraw(&self, id: TaskId) -> bool {
+    /// Takes back that job. `false` if a handler has begun it: that is told then.
+    pub(super) fn cancel(&self, id: TaskId) -> bool {
         let mut work = lock(&self.bench.work);
         let place = work.queue.iter().position(|assignment| assignment.id == id);
-        place.and_then(|place| work.queue.remove(place)).is_some()
+        if place.and_then(|place| work.queue.remove(place)).is_some() {
+            return true;
+        }
+        // Under the lock, as the next job of that handler is not meant.
+        if let Some(number) = work.running.iter().position(|running| *running == Some(id)) {
+            self.cancelled[number].store(true, Ordering::Relaxed);
+        }
+        false
     }
 
     /// Whether any job has ended that was not taken yet.
@@ -198,15 +217,27 @@ impl Drop for Pool {
         let mut work = lock(&self.bench.work);
         work.is_over = true;
         work.queue.clear();
+        // What still runs is of use to nobody.
+        self.cancelled.iter().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
         drop(work);
         self.bench.has_work.notify_all();
     }
 }
 
+/// Where one handler sits.
+struct Place {
+    number: usize,
+    key: Arc<InstanceKey>,
+    cancelled: Arc<AtomicBool>,
+}
+
 impl Bench {
     /// Runs one job after the other.
-    fn serve(&self, handler: &Handler, payload_bytes_max: usize) {
-        while let Some(Assignment { id, job }) = self.next() {
+    fn serve(&self, place: Place, handler: &Handler, payload_bytes_max: usize) {
+        while let Some(assignment) = self.next(&place) {
+            let Assignment { id, payload, arrived_at, deadline } = assignment;
+            let (key, cancelled) = (Arc::clone(&place.key), Arc::clone(&place.cancelled));
+            let job = Job { payload, key, arrived_at, deadline, cancelled };
             let began_at = Clock.now();
             let (ending, payload) = run(handler, &job, payload_bytes_max);
             let ended_at = Clock.now();
@@ -215,13 +246,16 @@ impl Bench {
         }
     }
 
-    fn next(&self) -> Option<Assignment> {
+    fn next(&self, place: &Place) -> Option<Assignment> {
         let mut work = lock(&self.work);
+        work.running[place.number] = None;
         loop {
             if work.is_over {
                 return None;
             }
             if let Some(assignment) = work.queue.pop_front() {
+                work.running[place.number] = Some(assignment.id);
+                place.cancelled.store(false, Ordering::Relaxed);
                 return Some(assignment);
             }
             work.asleep += 1;

@@ -1,17 +1,14 @@
 //! The serving half at the outside: the listener and the handler pool.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use svcmap_proto::io::{Clock, EventLoop, SendError, Waker};
 use svcmap_proto::json::Envelope;
-use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::earliest;
 
 use super::notice::StartError;
-use super::pool::{Assignment, Completion, Handler, Job, Pool};
+use super::pool::{Assignment, Completion, Handler, Pool};
 use super::sockets::Listener;
 use crate::intake::{Task, TaskId};
 use crate::process::Instance;
@@ -22,12 +19,9 @@ const LOOKS_MAX: u32 = 256;
 
 /// See the module.
 pub(super) struct Serving {
-    key: Arc<InstanceKey>,
     pub(super) listener: Listener,
     pool: Pool,
     looks_left: u32,
-    /// The flags of the jobs that run.
-    cancelled: BTreeMap<TaskId, Arc<AtomicBool>>,
 }
 
 impl Serving {
@@ -38,15 +32,10 @@ impl Serving {
         waker: &Waker,
     ) -> Result<Self, StartError> {
         let (wanted, limit) = (instance.config.concurrency, instance.config.payload_bytes_max);
-        let pool = Pool::start(wanted, &handler, limit, waker.clone())
+        let key = Arc::new(instance.key.clone());
+        let pool = Pool::start(wanted, &handler, &key, limit, waker.clone())
             .map_err(|reason| StartError::Threads { wanted, reason })?;
-        Ok(Self {
-            key: Arc::new(instance.key.clone()),
-            listener,
-            pool,
-            looks_left: LOOKS_MAX,
-            cancelled: BTreeMap::new(),
-        })
+        Ok(Self { listener, pool, looks_left: LOOKS_MAX })
     }
 
     /// A turn begins.
@@ -62,43 +51,27 @@ impl Serving {
     }
 
     /// Puts what handlers have made of their jobs into an empty list.
-    pub(super) fn take_done(&mut self, done: &mut Vec<Completion>) {
+    pub(super) fn take_done(&self, done: &mut Vec<Completion>) {
         self.pool.take_done(done);
-        for completion in done {
-            self.cancelled.remove(&completion.id);
-        }
     }
 
     /// Gives a job to a handler.
-    pub(super) fn start(&mut self, task: Task) {
-        let cancelled = Arc::<AtomicBool>::default();
-        self.cancelled.insert(task.id, Arc::clone(&cancelled));
-        let key = Arc::clone(&self.key);
-        let Task { arrived_at, payload, .. } = task;
+    pub(super) fn start(&self, task: Task) {
+        let Task { id, payload, arrived_at, .. } = task;
         let limit_at = task.run_limit.map(|limit| Clock.now() + limit);
         let deadline = earliest(task.deadline, limit_at);
-        let job = Job { payload, key, arrived_at, deadline, cancelled };
-        self.pool.assign(Assignment { id: task.id, job });
+        self.pool.assign(Assignment { id, payload, arrived_at, deadline });
     }
 
     /// Tells a handler that nobody waits for its job any more. If none has begun it, it is taken from
     /// them: then this is true.
-    pub(super) fn cancel(&mut self, task: TaskId) -> bool {
-        if self.pool.withdraw(task) {
-            return self.cancelled.remove(&task).is_some();
-        }
-        if let Some(flag) = self.cancelled.get(&task) {
-            flag.store(true, Ordering::Relaxed);
-        }
-        false
+    pub(super) fn cancel(&self, task: TaskId) -> bool {
+        self.pool.cancel(task)
     }
 
     /// Takes back all that no handler has begun.
-    pub(super) fn take_back(&mut self) -> impl DoubleEndedIterator<Item = (TaskId, Bytes)> {
-        self.pool.take_back().into_iter().map(|assignment| {
-            self.cancelled.remove(&assignment.id);
-            (assignment.id, assignment.job.payload)
-        })
+    pub(super) fn take_back(&self) -> impl DoubleEndedIterator<Item = (TaskId, Bytes)> {
+        self.pool.take_back().into_iter().map(|assignment| (assignment.id, assignment.payload))
     }
 
     /// Sends this, its connection first.
@@ -113,12 +86,5 @@ impl Serving {
     /// Replies to a client; nobody wants it if that is gone or reads nothing.
     pub(super) fn reply(&self, event_loop: &mut EventLoop, to: &Envelope, body: &[u8]) {
         let _ = self.send(event_loop, to.around(body));
-    }
-}
-
-impl Drop for Serving {
-    /// Nobody takes what handlers make of their jobs any more.
-    fn drop(&mut self) {
-        self.cancelled.values().for_each(|flag| flag.store(true, Ordering::Relaxed));
     }
 }

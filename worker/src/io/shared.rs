@@ -4,13 +4,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use rustc_hash::FxHashMap;
 use svcmap_proto::io::Waker;
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{Name, NameError};
 
 use super::ticket::{Settler, Ticket, ticket};
 use crate::config::OutboxConfig;
 use crate::outbox::{JobId, JobSpec};
 use crate::statistics::Statistics;
+
+/// Names of services that are remembered: as many as a sender keeps track of.
+const NAMES_MAX: usize = 1024;
 
 /// What a handle asks of the I/O thread.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(super) struct Shared {
     inbox: Mutex<Inbox>,
     /// There is room for jobs again, or there will never be any.
     has_room: Condvar,
+    /// Services that were used.
+    names: Mutex<FxHashMap<String, Name>>,
     waker: Waker,
     pub(super) config: OutboxConfig,
     pub(super) status: Watch<Status>,
@@ -74,10 +80,26 @@ impl Shared {
         Self {
             inbox: Mutex::new(Inbox { commands, last_job, free, waiting, is_closed }),
             has_room: Condvar::new(),
+            names: Mutex::default(),
             waker,
             config,
             status: Watch::default(),
         }
+    }
+
+    /// The name of a service: of one that was used before the same one, which takes no room and is soon
+    /// compared.
+    pub(super) fn name(&self, text: &str) -> Result<Name, NameError> {
+        let mut names = lock(&self.names);
+        if let Some(name) = names.get(text) {
+            return Ok(name.clone());
+        }
+        let name: Name = text.parse()?;
+        if names.len() == NAMES_MAX {
+            names.clear();
+        }
+        names.insert(text.to_owned(), name.clone());
+        Ok(name)
     }
 
     /// Hands a command to the I/O thread, or drops it if that has ended.

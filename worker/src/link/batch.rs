@@ -4,7 +4,7 @@ use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::time::{wire_ms, wire_us};
 
-use super::{Attempt, Link, LinkOutput, Phase};
+use super::{Attempt, Ended, Link, LinkOutput, Phase};
 
 impl Link {
     /// Says something, after the jobs that came before it.
@@ -67,7 +67,8 @@ impl Link {
             // libzmq at the other end would close the connection over it.
             let verdict = Verdict::Rejected(Reason::TooLarge);
             let (payload, journey) = Default::default();
-            self.outputs.push_back(LinkOutput::Ended { attempt: id, verdict, payload, journey });
+            let ended = Ended { attempt: id, verdict, payload, journey };
+            self.outputs.push_back(LinkOutput::Ended(vec![ended]));
             return None;
         }
         Some(attempt)

@@ -36,17 +36,8 @@ pub struct Identity {
 pub enum LinkOutput {
     /// Send this.
     Send(ToWorker),
-    /// The attempt ended at the worker.
-    Ended {
-        /// Which one.
-        attempt: AttemptId,
-        /// How.
-        verdict: Verdict,
-        /// Result or error.
-        payload: Bytes,
-        /// How long it was under way, there and back.
-        journey: Duration,
-    },
+    /// These attempts ended at the worker.
+    Ended(Vec<Ended>),
     /// The worker never saw the attempt: it can be tried elsewhere.
     NeverSeen(AttemptId),
     /// The attempt may have run, and nobody will tell.
@@ -74,6 +65,19 @@ pub enum LinkOutput {
     Declined(OfferId),
     /// The link is of no use any more.
     Closed(Closing),
+}
+
+/// An attempt that ended at the worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// Which one.
+    pub attempt: AttemptId,
+    /// How.
+    pub verdict: Verdict,
+    /// Result or error.
+    pub payload: Bytes,
+    /// How long it was under way, there and back.
+    pub journey: Duration,
 }
 
 /// Why a link ended.

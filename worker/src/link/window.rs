@@ -1,8 +1,9 @@
 //! The attempts that were sent over a link and have no outcome yet.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use svcmap_proto::jobs::{AttemptId, OpenAttempt};
 use svcmap_proto::limits;
 use svcmap_proto::time::Timestamp;
@@ -13,12 +14,19 @@ use super::Link;
 /// later may have to be counted on top. Too long only means to wait for the worker's next answer.
 const ARRIVAL_MARGIN: Duration = Duration::from_millis(20);
 
+/// So many that are over may lie among the others beside as many as these: to look through all for a few
+/// would cost more than they do.
+const SPARE: usize = 64;
+
 #[derive(Clone, Copy, Debug)]
 struct Open {
+    number: u64,
     attempt: AttemptId,
     sent_at: Timestamp,
     /// Whether the worker is to know that nobody waits for it.
     cancelled: bool,
+    /// It has its outcome, and stays in its place until those before it have theirs or it is in the way.
+    is_over: bool,
 }
 
 /// See the module.
@@ -28,47 +36,70 @@ pub(super) struct Window {
     last_number: u64,
     /// The highest number of a job that the newest load counts.
     reflected: u64,
-    by_number: BTreeMap<u64, Open>,
-    numbers: BTreeMap<AttemptId, u64>,
+    /// In the order of their numbers, with some that are over. The first is not.
+    sent: VecDeque<Open>,
+    numbers: FxHashMap<AttemptId, u64>,
 }
 
 impl Window {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.by_number.len()
+        self.numbers.len()
     }
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.by_number.is_empty()
+        self.numbers.is_empty()
     }
 
     /// An attempt is sent. Returns the number that it goes under.
     pub(super) fn send(&mut self, now: Timestamp, attempt: AttemptId) -> u64 {
         self.last_number += 1;
-        self.by_number.insert(self.last_number, Open { attempt, sent_at: now, cancelled: false });
-        self.numbers.insert(attempt, self.last_number);
-        self.last_number
+        let (number, sent_at) = (self.last_number, now);
+        self.sent.push_back(Open { number, attempt, sent_at, cancelled: false, is_over: false });
+        self.numbers.insert(attempt, number);
+        number
     }
 
     /// An attempt has its outcome. Returns when it was sent, if it was still open.
     pub(super) fn settle(&mut self, attempt: AttemptId) -> Option<Timestamp> {
         let number = self.numbers.remove(&attempt)?;
-        self.by_number.remove(&number).map(|open| open.sent_at)
+        let place = self.place(number)?;
+        let open = self.sent.get_mut(place)?;
+        open.is_over = true;
+        let sent_at = open.sent_at;
+        while self.sent.front().is_some_and(|first| first.is_over) {
+            self.sent.pop_front();
+        }
+        // One that takes long does not keep the places of all that came after it.
+        if self.sent.len() > 2 * self.numbers.len() + SPARE {
+            self.sent.retain(|open| !open.is_over);
+        }
+        Some(sent_at)
     }
 
     /// Nobody waits for an attempt any more: each HELLO says so until it has its outcome.
     pub(super) fn cancel(&mut self, attempt: AttemptId) {
-        let number = self.numbers.get(&attempt);
-        if let Some(open) = number.and_then(|number| self.by_number.get_mut(number)) {
+        let place = self.numbers.get(&attempt).and_then(|number| self.place(*number));
+        if let Some(open) = place.and_then(|place| self.sent.get_mut(place)) {
             open.cancelled = true;
         }
     }
 
+    fn place(&self, number: u64) -> Option<usize> {
+        self.sent.binary_search_by_key(&number, |open| open.number).ok()
+    }
+
+    /// Those that have no outcome, in the order of their numbers.
+    fn open(&self) -> impl Iterator<Item = &Open> {
+        self.sent.iter().filter(|open| !open.is_over)
+    }
+
     /// Takes out the attempts that never arrived, as the worker has jobs up to that number only.
     pub(super) fn take_after(&mut self, received_jobs: u64) -> Vec<AttemptId> {
-        let lost = self.by_number.split_off(&received_jobs.saturating_add(1));
-        let attempts: Vec<_> = lost.into_values().map(|open| open.attempt).collect();
+        let first = self.sent.partition_point(|open| open.number <= received_jobs);
+        let lost = self.sent.split_off(first).into_iter().filter(|open| !open.is_over);
+        let attempts: Vec<_> = lost.map(|open| open.attempt).collect();
         for attempt in &attempts {
             self.numbers.remove(attempt);
         }
@@ -83,8 +114,8 @@ impl Window {
 
     /// What HELLO tells of them.
     pub(super) fn attempts(&self) -> Vec<OpenAttempt> {
-        let open = self.by_number.iter().map(|(&number, open)| {
-            let Open { attempt, cancelled, .. } = *open;
+        let open = self.open().map(|open| {
+            let Open { number, attempt, cancelled, .. } = *open;
             OpenAttempt { number, attempt, cancelled }
         });
         open.collect()
@@ -94,7 +125,7 @@ impl Window {
     /// slot, whether that load counts it or not.
     pub(super) fn unreflected(&self) -> usize {
         let sent = usize::try_from(self.last_number - self.reflected).unwrap_or(usize::MAX);
-        sent.min(self.by_number.len())
+        sent.min(self.len())
     }
 
     /// The newest load counts the jobs up to that number.
@@ -110,8 +141,9 @@ impl Window {
     /// The newest load was true at `at`, and counts what had arrived by then.
     pub(super) fn reflect_until(&mut self, at: Timestamp) {
         let at = at.before(ARRIVAL_MARGIN);
-        let later = self.by_number.range(self.reflected + 1..);
-        let counted = later.take_while(|(_, open)| open.sent_at <= at).map(|(number, _)| *number);
+        let later = self.sent.partition_point(|open| open.number <= self.reflected);
+        let later = self.sent.range(later..).filter(|open| !open.is_over);
+        let counted = later.take_while(|open| open.sent_at <= at).map(|open| open.number);
         self.reflected = counted.last().unwrap_or(self.reflected);
     }
 }

@@ -8,7 +8,7 @@ use svcmap_proto::time::Timestamp;
 use super::flight::{self, Flight};
 use super::pace::Pace;
 use super::{Sender, SenderOutput, Trouble};
-use crate::link::{Closing, LinkOutput};
+use crate::link::{Closing, Ended, LinkOutput};
 use crate::observation::Observation;
 use crate::outbox::JobId;
 
@@ -49,27 +49,9 @@ impl Sender {
                     self.outbox.touch(&key.service);
                 }
             }
-            LinkOutput::Ended { attempt, verdict, payload, journey } => {
+            LinkOutput::Ended(ended) => {
                 let is_native = state.rep.is_none();
-                self.count(&key, &verdict);
-                match &verdict {
-                    Verdict::Done | Verdict::Failed if is_native => {
-                        self.learn(&key.service, |pace| pace.learn_journey(journey));
-                    }
-                    Verdict::Rejected(reason) if self.observe => {
-                        let (key, reason) = (key.clone(), *reason);
-                        let rejected = Observation::Rejected { attempt, key, reason };
-                        self.outputs.push_back(SenderOutput::Observed(rejected));
-                    }
-                    _ => {}
-                }
-                if is_native {
-                    self.learn_crowd(&key, &verdict);
-                }
-                self.outbox.handle_ended(now, attempt, &verdict, &key, payload);
-                if let Verdict::HandedOver(slot) = verdict {
-                    self.take_slot(now, &key.service, Some(JobId(attempt.job)), &slot);
-                }
+                self.handle_ended(now, &key, is_native, ended);
             }
             LinkOutput::Granted { credits } => {
                 let was_asked = self.asks.is_asked(number);
@@ -100,19 +82,32 @@ impl Sender {
         }
     }
 
-    fn count(&mut self, key: &InstanceKey, verdict: &Verdict) {
+    /// Attempts ended at a worker.
+    fn handle_ended(
+        &mut self,
+        now: Timestamp,
+        key: &InstanceKey,
+        is_native: bool,
+        ended: Vec<Ended>,
+    ) {
         let tally = self.statistics.peer(key);
-        match verdict {
-            Verdict::Done => tally.done += 1,
-            Verdict::Failed => tally.failed += 1,
-            Verdict::Abandoned => tally.lost += 1,
-            Verdict::Accepted => tally.accepted += 1,
-            Verdict::Rejected(Reason::Full) => {
-                tally.rejected += 1;
-                tally.stale += 1;
+        ended.iter().for_each(|ended| tally.count(&ended.verdict));
+        if is_native {
+            let was_run = |ended: &&Ended| matches!(ended.verdict, Verdict::Done | Verdict::Failed);
+            self.learn(&key.service, |pace| {
+                ended.iter().filter(was_run).for_each(|ended| pace.learn_journey(ended.journey));
+            });
+            self.learn_crowd(key, &ended);
+        }
+        for Ended { attempt, verdict, payload, .. } in ended {
+            if let (true, &Verdict::Rejected(reason)) = (self.observe, &verdict) {
+                let rejected = Observation::Rejected { attempt, key: key.clone(), reason };
+                self.outputs.push_back(SenderOutput::Observed(rejected));
             }
-            Verdict::Rejected(_) => tally.rejected += 1,
-            Verdict::HandedOver(_) => tally.handed_over += 1,
+            self.outbox.handle_ended(now, attempt, &verdict, key, payload);
+            if let Verdict::HandedOver(slot) = verdict {
+                self.take_slot(now, &key.service, Some(JobId(attempt.job)), &slot);
+            }
         }
     }
 
@@ -133,18 +128,22 @@ impl Sender {
         self.outbox.touch(&state.link.key().service);
     }
 
-    /// An outcome tells whether its worker has more to do than it should have.
-    fn learn_crowd(&mut self, key: &InstanceKey, verdict: &Verdict) {
+    /// Outcomes tell whether their worker has more to do than it should have.
+    fn learn_crowd(&mut self, key: &InstanceKey, ended: &[Ended]) {
         if !self.pace(&key.service).is_short() {
             return;
         }
-        let is_crowded = match verdict {
-            Verdict::Done | Verdict::Failed => {
-                self.peers.member(key).is_some_and(|member| flight::is_crowded(&member.load))
-            }
-            Verdict::Rejected(Reason::Full) => true,
-            _ => return,
+        let load = self.peers.member(key).map(|member| member.load);
+        let is_busy = load.is_some_and(|load| flight::is_crowded(&load));
+        let is_crowded = |ended: &Ended| match ended.verdict {
+            Verdict::Done | Verdict::Failed => Some(is_busy),
+            Verdict::Rejected(Reason::Full) => Some(true),
+            _ => None,
         };
+        let mut outcomes = ended.iter().filter_map(is_crowded).peekable();
+        if outcomes.peek().is_none() {
+            return;
+        }
         let flight = match self.flights.get_mut(&key.service) {
             Some(flight) => flight,
             None => {
@@ -152,7 +151,7 @@ impl Sender {
                 self.flights.entry(key.service.clone()).or_insert(flight)
             }
         };
-        flight.handle_outcome(is_crowded);
+        outcomes.for_each(|is_crowded| flight.handle_outcome(is_crowded));
     }
 
     /// Learns something about the pace of a service.

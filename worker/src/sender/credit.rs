@@ -41,6 +41,8 @@ pub(super) struct Found {
     pub(super) claim: Claim,
     /// Time until the job would be done there, in seconds; 0 where that decided nothing.
     pub(super) finish: f64,
+    /// The number of the link to it, if that was looked up.
+    pub(super) number: Option<u64>,
 }
 
 impl Sender {
@@ -51,12 +53,13 @@ impl Sender {
         (lane, lane_id): (&Lane, LaneId),
         instances: &[InstanceKey],
     ) {
+        let round = self.round(lane, instances);
         while let Some(next) = self.outbox.next(lane_id) {
             let able = self.able(now, &next, instances);
             let instances = able.as_deref().unwrap_or(instances);
             let found = self.best_promise(now, lane, &next, able.as_deref());
             let found = found.filter(|found| self.is_worth_it(now, &next, found, instances));
-            let Some(found) = found.or_else(|| self.without_promise(now, lane, &next, instances))
+            let Some(found) = found.or_else(|| self.without_promise(now, &next, instances, &round))
             else {
                 let reason = match () {
                     () if self.is_misdirected(lane, next.id) => Reason::NotJson,
@@ -66,8 +69,9 @@ impl Sender {
                 self.outbox.refuse(now, next.id, reason);
                 continue;
             };
-            let Found { key, age, claim, .. } = &found;
-            let sending = Sending { key, age: *age, claim: *claim, claimed_until: None };
+            let Found { key, age, claim, number, .. } = found;
+            let (key, claimed_until) = (&key, None);
+            let sending = Sending { key, number, age, claim, claimed_until };
             if !self.send(now, lane_id, sending) {
                 return;
             }
@@ -88,18 +92,15 @@ impl Sender {
                 && able.is_none_or(|able| able.contains(key))
         };
         let credited = self.links.credited(&lane.service);
-        let credited = credited.map(|(_, state)| &state.link);
-        let credited = credited.filter(|link| link.has_credit_for(now, bytes) && link.is_usable());
-        let keys: Vec<_> =
-            credited.map(|link| link.key()).filter(|key| of_lane(key)).cloned().collect();
-        let found = keys.into_iter().filter_map(|key| {
+        let credited = credited.filter(|(_, state)| {
+            let link = &state.link;
+            link.has_credit_for(now, bytes) && link.is_usable() && of_lane(link.key())
+        });
+        let keys: Vec<_> = credited.map(|(number, s)| (number, s.link.key().clone())).collect();
+        let found = keys.into_iter().filter_map(|(number, key)| {
             let (candidate, finish) = self.look(now, &key)?;
-            Some(Found {
-                key,
-                age: candidate.load.map(|_| candidate.age),
-                claim: Claim::Credit,
-                finish,
-            })
+            let (age, claim) = (candidate.load.map(|_| candidate.age), Claim::Credit);
+            Some(Found { key, age, claim, finish, number: Some(number) })
         });
         found.min_by(|a, b| a.finish.total_cmp(&b.finish))
     }
@@ -122,7 +123,7 @@ impl Sender {
             return true;
         }
         let others = self.some(instances);
-        let finishes = others.into_iter().filter_map(|key| Some(self.look(now, key)?.1));
+        let finishes = others.filter_map(|key| Some(self.look(now, key)?.1));
         let best = finishes.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
         found.finish <= MUCH * (best + pace.round_trip())
     }
@@ -139,10 +140,13 @@ impl Sender {
     }
 
     /// A few random instances.
-    pub(super) fn some<'a>(&mut self, instances: &'a [InstanceKey]) -> Vec<&'a InstanceKey> {
+    pub(super) fn some<'a>(
+        &mut self,
+        instances: &'a [InstanceKey],
+    ) -> impl Iterator<Item = &'a InstanceKey> + use<'a> {
         let all = instances.len();
         let first = self.random.usize(..all.max(1));
-        (0..LOOKS.min(all)).map(|further| &instances[(first + further) % all]).collect()
+        (0..LOOKS.min(all)).map(move |further| &instances[(first + further) % all])
     }
 
     /// What is known of an instance, and the time until one more job would be done there.
@@ -154,7 +158,8 @@ impl Sender {
     /// What is known of an instance.
     pub(super) fn candidate(&mut self, now: Timestamp, key: &InstanceKey) -> Option<Candidate> {
         let member = self.peers.member(key)?;
-        self.links.candidate(now, key, member, self.timing.expiry, self.host)
+        let number = self.links.number(key, member.life);
+        self.links.candidate(now, number, member, self.timing.expiry, self.host)
     }
 
     /// Asks for credits while jobs wait in a lane, and says so when none does.
@@ -360,6 +365,7 @@ impl Sender {
             let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms));
             let sending = Sending {
                 key: &key,
+                number: None,
                 age: candidate.load.map(|_| candidate.age),
                 claim: Claim::Offer(slot.offer),
                 claimed_until: Some(now + lifetime),

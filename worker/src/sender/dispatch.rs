@@ -21,6 +21,8 @@ use crate::peers::Peers;
 /// Where the first job of a lane goes.
 pub(super) struct Sending<'a> {
     pub(super) key: &'a InstanceKey,
+    /// The number of the link to it, if that was looked up.
+    pub(super) number: Option<u64>,
     /// How old what is known of its load is; `None` if nothing is.
     pub(super) age: Option<Duration>,
     /// On what the job claims a slot there, and until when that can be claimed.
@@ -53,7 +55,8 @@ impl Crowd for Wanted<'_> {
         // A worker of the JSON dialect can make nothing of anything else.
         let takes = member.load.share.is_none()
             || *self.is_json.get_or_insert_with(|| json::value(payload).is_ok());
-        takes.then(|| self.links.candidate(self.now, key, member, self.expiry, self.host))?
+        let number = self.links.number(key, member.life);
+        takes.then(|| self.links.candidate(self.now, number, member, self.expiry, self.host))?
     }
 }
 
@@ -92,7 +95,8 @@ impl Sender {
                 }
                 return;
             };
-            let sending = Sending { key, age, claim: Claim::Nothing, claimed_until: None };
+            let (number, claim, claimed_until) = (None, Claim::Nothing, None);
+            let sending = Sending { key, number, age, claim, claimed_until };
             if !self.send(now, lane_id, sending) {
                 return;
             }
@@ -134,8 +138,10 @@ impl Sender {
 
     /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.
     pub(super) fn send(&mut self, now: Timestamp, lane: LaneId, sending: Sending<'_>) -> bool {
-        let Sending { key, age, claim, claimed_until } = sending;
-        let Some(number) = self.link(now, key) else { return false };
+        let Sending { key, number, age, claim, claimed_until } = sending;
+        let is_open = |number: &u64| self.links.get(*number).is_some_and(|s| !s.link.is_closed());
+        let number = number.filter(is_open).or_else(|| self.link(now, key));
+        let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, payload, detached } =
             assigned;

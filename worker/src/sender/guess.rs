@@ -7,6 +7,8 @@
 //! the job goes where that is least. That holds for slow workers as well, as they give back less.
 //! How many go at all, [`Flight`](super::flight::Flight) decides.
 
+use std::sync::Arc;
+
 use svcmap_proto::jobs::Claim;
 use svcmap_proto::load::State;
 use svcmap_proto::names::{InstanceKey, Name};
@@ -17,32 +19,47 @@ use super::credit::Found;
 use crate::choice::Candidate;
 use crate::outbox::{Lane, Next};
 
+/// What is the same for all jobs of a lane that are looked at together.
+pub(super) struct Round {
+    /// Those that speak the JSON dialect.
+    json: Arc<[InstanceKey]>,
+    /// Whether jobs go without asking first.
+    guesses: bool,
+    service: Name,
+}
+
 impl Sender {
-    /// See the module.
-    pub(super) fn without_promise(
-        &mut self,
-        now: Timestamp,
-        lane: &Lane,
-        next: &Next,
-        instances: &[InstanceKey],
-    ) -> Option<Found> {
+    /// The jobs of a lane are looked at, which can go to these instances.
+    pub(super) fn round(&self, lane: &Lane, instances: &[InstanceKey]) -> Round {
         let json = match lane.instance {
             None => self.rosters.json(&lane.service),
             Some(_) => instances.iter().filter(|key| self.speaks_json(key)).cloned().collect(),
         };
-        if !json.is_empty()
-            && let Some((key, age)) = self.choose(now, &json, next.id)
+        Round { json, guesses: self.guesses(lane), service: lane.service.clone() }
+    }
+
+    /// See the module.
+    pub(super) fn without_promise(
+        &mut self,
+        now: Timestamp,
+        next: &Next,
+        instances: &[InstanceKey],
+        round: &Round,
+    ) -> Option<Found> {
+        if !round.json.is_empty()
+            && let Some((key, age)) = self.choose(now, &round.json, next.id)
         {
-            return Some(Found { key: key.clone(), age, claim: Claim::Nothing, finish: 0.0 });
+            let (key, claim, finish, number) = (key.clone(), Claim::Nothing, 0.0, None);
+            return Some(Found { key, age, claim, finish, number });
         }
         if next.is_urgent {
-            return self.first_with_room(now, lane, instances);
+            return self.first_with_room(now, &round.service, instances);
         }
-        if !self.guesses(lane) {
+        if !round.guesses {
             return None;
         }
-        let under_way = self.native_under_way(&lane.service);
-        let flight = self.flights.get_mut(&lane.service);
+        let under_way = self.native_under_way(&round.service);
+        let flight = self.flights.get_mut(&round.service);
         let may_go = flight.is_none_or(|flight| flight.has_room(under_way));
         if may_go { self.guess(now, instances) } else { None }
     }
@@ -70,15 +87,15 @@ impl Sender {
     fn first_with_room(
         &mut self,
         now: Timestamp,
-        lane: &Lane,
+        service: &Name,
         instances: &[InstanceKey],
     ) -> Option<Found> {
-        let pace = self.pace(&lane.service);
-        let found = self.some(instances).into_iter().filter_map(|key| {
+        let pace = self.pace(service);
+        let found = self.some(instances).filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
             let has_room = may_have_room(&candidate)
                 && candidate.load.is_none_or(|load| pace.jobs(&candidate) <= f64::from(load.slots));
-            has_room.then(|| found(key, &candidate, finish))
+            has_room.then(|| found(key, &candidate, finish, None))
         });
         found.min_by(|a, b| a.finish.total_cmp(&b.finish))
     }
@@ -86,23 +103,24 @@ impl Sender {
     /// The worker of a few with which this sender has least under way; of several the first, which is a
     /// random one: whatever they said, others follow it as well.
     fn guess(&mut self, now: Timestamp, instances: &[InstanceKey]) -> Option<Found> {
-        let found = self.some(instances).into_iter().filter_map(|key| {
-            let candidate = self.candidate(now, key)?;
-            let has_room = may_have_room(&candidate) && !self.is_promising(key);
-            has_room.then(|| (candidate.own, found(key, &candidate, 0.0)))
+        let found = self.some(instances).filter_map(|key| {
+            let member = self.peers.member(key)?;
+            let number = self.links.number(key, member.life);
+            let (expiry, host) = (self.timing.expiry, self.host);
+            let candidate = self.links.candidate(now, number, member, expiry, host)?;
+            let is_promising = number.is_some_and(|number| self.is_promising(number));
+            let has_room = may_have_room(&candidate) && !is_promising;
+            has_room.then(|| (candidate.own, found(key, &candidate, 0.0, number)))
         });
         found.min_by_key(|(own, _)| *own).map(|(_, found)| found)
     }
 
     /// Whether slots of that worker are promised, maybe without this sender knowing it yet: they are
     /// among those that a guess would take.
-    fn is_promising(&self, key: &InstanceKey) -> bool {
-        let number = self.peers.member(key).and_then(|member| self.links.number(key, member.life));
-        number.is_some_and(|number| {
-            let link = self.links.get(number).map(|state| &state.link);
-            self.asks.is_asked(number)
-                || link.is_some_and(|link| link.has_credits() || link.may_be_promised())
-        })
+    fn is_promising(&self, number: u64) -> bool {
+        let link = self.links.get(number).map(|state| &state.link);
+        self.asks.is_asked(number)
+            || link.is_some_and(|link| link.has_credits() || link.may_be_promised())
     }
 }
 
@@ -118,7 +136,7 @@ fn may_have_room(candidate: &Candidate) -> bool {
     }
 }
 
-fn found(key: &InstanceKey, candidate: &Candidate, finish: f64) -> Found {
-    let age = candidate.load.map(|_| candidate.age);
-    Found { key: key.clone(), age, claim: Claim::Nothing, finish }
+fn found(key: &InstanceKey, candidate: &Candidate, finish: f64, number: Option<u64>) -> Found {
+    let (key, age) = (key.clone(), candidate.load.map(|_| candidate.age));
+    Found { key, age, claim: Claim::Nothing, finish, number }
 }

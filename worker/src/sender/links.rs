@@ -263,13 +263,13 @@ impl Links {
         (number, true)
     }
 
-    /// A member as the policy sees it; `None` if it cannot be used now. A load older than `expiry`
+    /// A member as the policy sees it, to which the link of that number leads, if any; `None` if it cannot be used now. A load older than `expiry`
     /// is none, but a worker of the JSON dialect reports seldom: its load counts while a mapper
     /// speaks of it, and for as long as an original worker may be silent.
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
-        key: &InstanceKey,
+        number: Option<u64>,
         member: &Member,
         expiry: Duration,
         host: HostId,
@@ -278,7 +278,6 @@ impl Links {
         let is_told = || now.since(member.told_at) <= json::LEASE;
         let counts = age <= expiry || (member.load.share.is_some() && is_told());
         let load = counts.then_some(member.load);
-        let number = self.number(key, member.life);
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(&number)) {
             Some(state) => state.jobs(member)?,
             None if usable_endpoints(member, host).is_empty() => return None,

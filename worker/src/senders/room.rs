@@ -21,8 +21,11 @@ impl Senders {
 
     /// Keeps what is known of who can be forgotten. Returns whether that one can.
     pub(super) fn index(&mut self, id: SenderId) -> bool {
-        let Some(sender) = self.senders.get(&id) else { return false };
+        let Some(sender) = self.senders.get_mut(&id) else { return false };
         let is_idle = sender.here == 0 && sender.retained.is_empty();
+        if !std::mem::replace(&mut sender.is_idle, is_idle) && !is_idle {
+            return false;
+        }
         let place = (sender.connection.is_some(), sender.heard_at);
         self.idle.set(id, is_idle.then_some(place))
     }
@@ -65,8 +68,8 @@ impl Senders {
     /// For want of room an outcome goes that its sender may still ask for.
     pub(super) fn drop_oldest_of(&mut self, id: SenderId) {
         let oldest = self.senders.get(&id).and_then(|sender| sender.retained.front());
-        if let Some((_, until)) = oldest.and_then(|oldest| self.by_age.get(&oldest.order)) {
-            self.idle.owe(id, *until);
+        if let Some(until) = oldest.map(|oldest| oldest.until) {
+            self.idle.owe(id, until);
         }
         self.forget_oldest_of(id);
     }

@@ -7,7 +7,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
 use crate::handover;
-use crate::intake::{Origin, Task};
+use crate::intake::Task;
 use crate::senders::{Connection, Ended, wanted_until};
 
 impl Server {
@@ -74,15 +74,17 @@ impl Server {
         self.credits.grant(now, self.intake.occupancy(now));
     }
 
-    /// The same after a job has ended: its sender may get a credit that it did not ask for.
-    pub(super) fn promise_next(&mut self, now: Timestamp, origin: Origin) {
+    /// The same after jobs have ended: their senders may get credits that they did not ask for.
+    pub(super) fn promise_next(&mut self, now: Timestamp) {
         self.promise(now);
         let here = self.intake.occupancy(now);
-        if let Origin::Sender { sender, .. } = origin
-            && self.senders.takes_standing(sender)
-        {
-            self.credits.grant_standing(now, here, sender);
+        let mut ended = std::mem::take(&mut self.ended);
+        for sender in ended.drain(..) {
+            if self.senders.takes_standing(sender) {
+                self.credits.grant_standing(now, here, sender);
+            }
         }
+        self.ended = ended;
         if self.intake.len() < self.concurrency() {
             (self.offer_at, self.offered) = (now, 0);
         }

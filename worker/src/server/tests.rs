@@ -173,8 +173,10 @@ impl World {
                         self.to_worker.push_back(message);
                     }
                 }
-                LinkOutput::Ended { attempt, verdict, payload, .. } => {
-                    self.tell(attempt, Told::Ended(verdict, payload));
+                LinkOutput::Ended(ended) => {
+                    for ended in ended {
+                        self.tell(ended.attempt, Told::Ended(ended.verdict, ended.payload));
+                    }
                 }
                 LinkOutput::NeverSeen(attempt) => self.tell(attempt, Told::NeverSeen),
                 LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),

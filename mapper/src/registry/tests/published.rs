@@ -9,8 +9,8 @@ fn crossings_are_published_at_once_and_old_loads_never() {
     registry.run_until(ms(99));
     let published = |registry: &mut Registry, end| {
         let outputs = registry.run_until(ms(end));
-        outputs.iter().find_map(|(at, output)| match output {
-            Output::Publish { message: Publication::Changes(_), .. } => Some(at.as_micros() / 1000),
+        outputs.iter().find_map(|(at, output)| match output.publication() {
+            Some(Publication::Changes(_)) => Some(at.as_micros() / 1000),
             _ => None,
         })
     };
@@ -52,12 +52,13 @@ fn the_pulse_comes_every_beat_and_counts_instances() {
     let pulses: Vec<_> = registry
         .run_until(ms(3500))
         .into_iter()
-        .filter_map(|(at, output)| match output {
-            Output::Publish { topic, message: Publication::Pulse { epoch, instances } } => {
-                assert_eq!((topic.as_slice(), epoch), (PULSE_TOPIC, Epoch(7)));
-                Some((at.as_micros() / 1000, instances))
-            }
-            _ => None,
+        .filter_map(|(at, output)| {
+            let Some(Publication::Pulse { epoch, instances }) = output.publication() else {
+                return None;
+            };
+            let Output::Publish { topic, .. } = output else { return None };
+            assert_eq!((topic.as_slice(), epoch), (PULSE_TOPIC, Epoch(7)));
+            Some((at.as_micros() / 1000, instances))
         })
         .collect();
     assert_eq!(pulses, [(0, 1), (1000, 1), (2000, 1), (3000, 0)]);
@@ -73,8 +74,9 @@ fn a_large_service_is_published_in_parts_that_fit() {
     let outputs = registry.run_until(ms(10));
     let (mut changes, mut entries) = (Vec::new(), Vec::new());
     for (_, output) in outputs {
-        let Output::Publish { topic: to, message } = output else { continue };
-        assert!(svcmap_proto::codec::encode(&message).len() < limits::CONTROL_BYTES_MAX);
+        let Some(message) = output.publication() else { continue };
+        let Output::Publish { topic: to, frame } = output else { continue };
+        assert!(frame.len() < limits::CONTROL_BYTES_MAX);
         match message {
             Publication::Changes(part) => {
                 assert_eq!(to, topic(&"s".parse().unwrap()));

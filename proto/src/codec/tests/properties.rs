@@ -96,7 +96,15 @@ proptest! {
         // Runs of equally long items: a few long ones, or many short ones.
         let run = |(kind, n)| match kind { 0 => vec![vec![0; n]; 20], _ => vec![vec![1; kind]; n] };
         let items: Vec<Vec<u8>> = runs.into_iter().flat_map(run).collect();
-        let parts = into_parts(items.clone());
+        let mut parts = Parts::default();
+        items.iter().for_each(|item| parts.push(item));
+        let frames = parts.into_frames(|part, parts| (part, parts, Vec::<Vec<u8>>::new()));
+        let message = |frame: &Vec<u8>| decode::<(u16, u16, Vec<Vec<u8>>)>(frame).unwrap();
+        let messages: Vec<_> = frames.iter().map(message).collect();
+        for (number, message) in (0..).zip(&messages) {
+            prop_assert_eq!((message.0, usize::from(message.1)), (number, messages.len()));
+        }
+        let parts: Vec<_> = messages.into_iter().map(|message| message.2).collect();
         prop_assert_eq!(parts.concat(), items);
         prop_assert!(!parts.is_empty(), "no items make one empty part");
         let bytes_of = |item: &Vec<u8>| encode(item).len() - 1;

@@ -1,7 +1,8 @@
 //! The mapper's process.
 
 use svcmap_mapper::registry::{self, Identity, Registry};
-use svcmap_proto::control::topic_service;
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, topic_service};
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 
@@ -42,19 +43,23 @@ impl MapperNode {
         }
         while let Some(output) = self.registry.poll_output() {
             match output {
-                registry::Output::Reply { to, message } => {
-                    let to = node_of(to.as_bytes());
-                    let message = Box::new(Message::FromMapper(message));
-                    effects.push(Effect::Send(to, message));
+                registry::Output::Reply { to, message } => effects.push(send(&to, message)),
+                registry::Output::Send { to, frame } => {
+                    effects.extend(codec::decode(&frame).map(|message| send(&to, message)));
                 }
-                registry::Output::Publish { topic, message } => {
-                    effects.push(Effect::Publish(topic_service(&topic), message));
+                registry::Output::Publish { topic, frame } => {
+                    let message = codec::decode(&frame);
+                    effects.extend(message.map(|m| Effect::Publish(topic_service(&topic), m)));
                 }
                 registry::Output::JsonReply { .. } | registry::Output::Event(_) => {}
             }
         }
         self.registry.poll_timeout()
     }
+}
+
+fn send(to: &registry::Connection, message: FromMapper) -> Effect {
+    Effect::Send(node_of(to.as_bytes()), Box::new(Message::FromMapper(message)))
 }
 
 fn node_bytes(node: Node) -> [u8; 9] {

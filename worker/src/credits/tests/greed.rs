@@ -30,7 +30,7 @@ fn who_uses_what_it_has_gets_more() {
     credits.grant(at(0), here(0));
     for jobs in 1..=10 {
         assert!(claim(&mut credits, at(1), A, 0), "the {jobs}th");
-        credits.handle_taken(A);
+        credits.handle_taken(A, 1);
         credits.handle_share(at(1), A, pinned(10 - jobs));
         credits.grant(at(1), here(jobs));
     }

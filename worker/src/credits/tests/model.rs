@@ -120,7 +120,7 @@ impl Model {
             && here.bytes + promised.bytes + bytes <= self.bytes_max
         {
             self.jobs.push((whose, bytes));
-            self.credits.handle_taken(sender(whose));
+            self.credits.handle_taken(sender(whose), 1);
         }
     }
 
