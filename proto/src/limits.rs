@@ -10,6 +10,14 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// snapshot of instances that all fail is at most twice as large.
 pub const ERROR_BYTES_MAX: usize = 200;
 
+/// Largest message that a subscriber may send: a topic has a name's bytes and one, and what opens a
+/// connection, with CURVE, some 300.
+pub const SUBSCRIPTION_BYTES_MAX: usize = 512;
+
+/// Most subscriptions of one connection, as `zmq-sys` builds libzmq: what is subscribed to beyond them
+/// is ignored. A worker or client has half as many.
+pub const SUBSCRIPTIONS_MAX: usize = 2048;
+
 /// Longest endpoint, in bytes: `tcp://`, a DNS name of 253 bytes, and a port.
 pub const ENDPOINT_BYTES_MAX: usize = 268;
 

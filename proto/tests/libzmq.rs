@@ -354,6 +354,26 @@ fn a_turn_ends_in_time_however_long_each_message_takes() {
     }
 }
 
+#[test]
+fn large_messages_are_looked_at_one_by_one() {
+    let mut pair = Pair::new();
+    let large = vec![0; 100 * 1024];
+    (0..5).for_each(|_| pair.ask(&[&large]));
+    let mut came = 0;
+    while came < 5 {
+        let before = came;
+        let deliver = |event: Event<'_>| {
+            if matches!(event, Event::Received(..)) {
+                came += 1;
+                std::thread::park_timeout(Duration::from_millis(12));
+            }
+        };
+        pair.server.turn(Some(Clock.now() + LONG), deliver).unwrap();
+        assert!(came - before <= 1, "{} in one turn", came - before);
+        turn(&mut pair.client, Duration::ZERO);
+    }
+}
+
 /// With a plain libzmq a water mark would count messages: eight, however large they are.
 #[test]
 fn water_marks_count_kibibytes() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use svcmap_proto::codec;
 use svcmap_proto::control::{Change, FromMapper, Hello, Publication, ToMapper};
 use svcmap_proto::io::Clock;
+use svcmap_proto::names::Endpoint;
 use svcmap_worker::{Client, Outcome};
 
 use crate::{Deployment, PATIENCE, dealer};
@@ -35,26 +36,34 @@ impl Peak {
     }
 }
 
+/// Where the mapper of that deployment publishes.
+///
+/// # Panics
+/// If it does not answer.
+pub fn publisher_of(deployment: &Deployment) -> Endpoint {
+    let mapper = dealer(deployment.mapper().as_str());
+    let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+    let hello = codec::encode(&ToMapper::Hello(Hello { oldest, newest, key: None }));
+    mapper.send(&hello, 0).expect("a mapper");
+    let answer = mapper.recv_bytes(0).expect("a WELCOME");
+    let Ok(FromMapper::Welcome(welcome)) = codec::decode(&answer) else {
+        panic!("no WELCOME: {answer:?}")
+    };
+    welcome.publish
+}
+
 /// Listens to a mapper, and knows whom it has expired.
 pub struct Expiries(zmq::Socket);
 
 impl Expiries {
     /// Of the mapper of that deployment, from about now on.
     pub fn of(deployment: &Deployment) -> Self {
-        let mapper = dealer(deployment.mapper().as_str());
-        let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
-        let hello = codec::encode(&ToMapper::Hello(Hello { oldest, newest, key: None }));
-        mapper.send(&hello, 0).expect("a mapper");
-        let answer = mapper.recv_bytes(0).expect("a WELCOME");
-        let Ok(FromMapper::Welcome(welcome)) = codec::decode(&answer) else {
-            panic!("no WELCOME: {answer:?}")
-        };
         let socket = zmq::Context::new().socket(zmq::SUB).expect("a socket");
         socket.set_linger(0).expect("linger");
         socket.set_rcvhwm(0).expect("water mark");
         socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).expect("fits")).expect("timeout");
         socket.set_subscribe(b"").expect("subscribe");
-        socket.connect(welcome.publish.as_str()).expect("connect");
+        socket.connect(publisher_of(deployment).as_str()).expect("connect");
         // The first pulse: from here on nothing is missed.
         socket.recv_multipart(0).expect("a publication");
         Self(socket)

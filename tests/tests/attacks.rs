@@ -13,7 +13,7 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::payload;
-use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, times};
+use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
 use svcmap_tests::zmtp::{Raw, frame};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
 
@@ -79,7 +79,7 @@ fn frames_without_an_end_end_their_connection() {
         let many = frame(true, b"x").repeat(8 * 1024);
         let sent = (0..1024).take_while(|_| peer.write(&many).is_ok()).count();
         assert!(peer.is_closed(), "{name} goes on after {sent} x 24 KiB");
-        let grown_kb = peak.kb() - before_kb;
+        let grown_kb = peak.kb().saturating_sub(before_kb);
         assert!(grown_kb < 16 * 1024, "{name} grew by {grown_kb} kB");
     }
     // A few large frames are no better than many small ones.
@@ -89,7 +89,32 @@ fn frames_without_an_end_end_their_connection() {
     let large = frame(true, &vec![0; 1024 * 1024]);
     let sent = (0..64).take_while(|_| peer.write(&large).is_ok()).count();
     assert!(peer.is_closed(), "goes on after {sent} MiB");
-    assert!(peak.kb() - before_kb < 16 * 1024, "{} kB", peak.kb() - before_kb);
+    let grown_kb = peak.kb().saturating_sub(before_kb);
+    assert!(grown_kb < 16 * 1024, "{grown_kb} kB");
+    stage.assert_served("nap", b"1ms");
+}
+
+#[test]
+fn subscriptions_without_an_end_are_not_kept() {
+    let stage = Stage::new("nap", NAPS);
+    let publisher = publisher_of(&stage.deployment);
+    let (peak, mut random) = (stage.peak(MAPPER), fastrand::Rng::with_seed(1));
+    let before_kb = peak.kb();
+    let mut peer = Raw::subscribe(publisher.as_str(), b"x").unwrap();
+    // 8 MB, of which libzmq would make 300.
+    for _ in 0..100 {
+        let mut topic =
+            || [&[1][..], &std::array::from_fn::<u8, 77, _>(|_| random.u8(..))].concat();
+        let topics: Vec<Vec<u8>> = (0..1000).map(|_| frame(false, &topic())).collect();
+        peer.write(&topics.concat()).unwrap();
+    }
+    stage.assert_served("nap", b"1ms");
+    // It goes on while the first ones are taken, so long ones come over another connection.
+    let mut other = Raw::subscribe(publisher.as_str(), b"x").unwrap();
+    let long = frame(false, &[1; 100 * 1024]);
+    assert!(other.write(&long).is_err() || other.is_closed());
+    let grown_kb = peak.kb().saturating_sub(before_kb);
+    assert!(grown_kb < 16 * 1024, "{grown_kb} kB");
     stage.assert_served("nap", b"1ms");
 }
 

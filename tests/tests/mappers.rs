@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -70,18 +70,32 @@ fn a_mapper_that_stands_still_holds_nobody_up() {
     }
 }
 
+/// A process that ends with its test, however that ends.
+struct Killed(Child);
+
+impl Killed {
+    fn spawn(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mapper = format!("tcp://127.0.0.1:{port}");
-    let mut worker = Command::new(executable())
-        .args(["worker", "--service", "echo", "--builtin", "echo", "--mapper", &mapper])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut worker = Command::new(executable());
+    worker.args(["worker", "--service", "echo", "--builtin", "echo", "--mapper", &mapper]);
+    let mut worker = Killed::spawn(worker.stderr(Stdio::piped()));
     let (lines, log) = mpsc::channel();
-    let stderr = BufReader::new(worker.stderr.take().unwrap());
+    let stderr = BufReader::new(worker.0.stderr.take().unwrap());
     let reader = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
         stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)).ok()
     });
@@ -99,17 +113,10 @@ fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
     let took = Clock.now().since(started_at);
     assert!((1..5).contains(&took.as_secs()), "{took:?}");
     let mut command = Command::new(executable());
-    let mut running = command
-        .args(["mapper", "--bind", &mapper, "--publish", "tcp://127.0.0.1:0"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    command.args(["mapper", "--bind", &mapper, "--publish", "tcp://127.0.0.1:0"]);
+    let running = Killed::spawn(command.stderr(Stdio::null()));
     wait_line(&["registered", &mapper]);
-    for process in [&mut worker, &mut running] {
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
+    drop((worker, running));
     reader.unwrap().join().unwrap();
 }
 

@@ -116,6 +116,18 @@ fn a_worker_whose_address_changes_is_listed_again_and_its_jobs_are_accounted_for
 }
 
 #[test]
+fn a_connection_that_dies_while_nothing_is_open_holds_up_no_job() {
+    let Some(mut scene) = Scene::new() else { return };
+    // Until no credit is left there.
+    std::thread::sleep(Duration::from_secs(2));
+    let since = Clock.now();
+    scene.network.hosts[1].change_address(12);
+    scene.finish_jobs(1);
+    let took = Clock.now().since(since);
+    assert!(took < 3 * EXPIRY, "{took:?}");
+}
+
+#[test]
 fn a_worker_whose_control_connection_dies_is_listed_again() {
     let Some(scene) = Scene::new() else { return };
     let before = scene.worker_host().connections_to(CONTROL);

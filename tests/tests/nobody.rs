@@ -5,11 +5,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use svcmap::commands::status::Report;
 use svcmap::deployment::Deployment;
 use svcmap::supervisor::Supervisor;
+use svcmap_proto::io::Clock;
 use svcmap_proto::status::{InstanceRow, Shown};
 use svcmap_tests::{Count, PATIENCE, deployment, executable};
 use svcmap_worker::config::IntakeConfig;
@@ -127,6 +129,30 @@ fn a_client_that_is_dropped_takes_back_what_is_not_detached() {
     });
     assert_eq!(Count::of(tickets).unknown, 9);
     assert!(matches!(detached.wait(), Outcome::Unknown(_)));
+}
+
+#[test]
+fn handlers_of_a_worker_that_is_dropped_are_told() {
+    let deployment = deployment_with("10s", &["--builtin", "sleep"]);
+    let (saw, seen) = mpsc::channel();
+    let saw = Mutex::new(saw);
+    let handler = move |job: &Job| -> Result<Vec<u8>, HandlerError> {
+        let saw = saw.lock().unwrap().clone();
+        saw.send("began").unwrap();
+        let until = Clock.now() + PATIENCE;
+        while !job.is_cancelled() && Clock.now() < until {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        saw.send(if job.is_cancelled() { "cancelled" } else { "not told" }).unwrap();
+        Ok(Vec::new())
+    };
+    let worker =
+        Worker::builder("watch").mapper(deployment.mapper().as_str()).start(handler).unwrap();
+    let client = deployment.client().unwrap();
+    let _ticket = client.submit("watch", Vec::new()).unwrap();
+    assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), "began");
+    drop(worker);
+    assert_eq!(seen.recv_timeout(2 * PATIENCE).unwrap(), "cancelled");
 }
 
 /// A worker whose handlers count, and wait until they are let go.

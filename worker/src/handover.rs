@@ -87,6 +87,11 @@ pub fn keep(here: Occupancy, way: Duration) -> Duration {
 /// Longest time for which a peer keeps an offer: what is idle for longer has others to turn to.
 const KEEP_MAX: Duration = Duration::from_secs(1);
 
+/// How long an offer lasts at most. A peer that says more would keep its place from others.
+fn lasts(way: Duration) -> Duration {
+    KEEP_MAX.max(3 * way) + CLAIM
+}
+
 #[derive(Debug)]
 struct Offer {
     from: Connection,
@@ -104,12 +109,19 @@ pub struct Offers {
 
 impl Offers {
     /// A peer offers a slot. `false` if there are too many, or too many of that peer.
-    pub fn add(&mut self, now: Timestamp, from: Connection, slot: OfferedSlot) -> bool {
+    pub fn add(
+        &mut self,
+        now: Timestamp,
+        from: Connection,
+        slot: OfferedSlot,
+        way: Duration,
+    ) -> bool {
         let of_one = self.offers.iter().filter(|offer| offer.from == from).count();
         if self.offers.len() == OFFERS_MAX || of_one == OFFERS_OF_ONE_MAX {
             return false;
         }
-        let claimed_until = now + Duration::from_millis(u64::from(slot.lifetime_ms));
+        let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms)).min(lasts(way));
+        let claimed_until = now + lifetime;
         let kept_until = claimed_until.before(CLAIM);
         self.offers.push_back(Offer { from, slot, kept_until, claimed_until });
         true
@@ -152,6 +164,8 @@ mod tests {
     use super::*;
     use crate::testing::*;
 
+    const WAY: Duration = ms(10);
+
     fn here(mean: Duration) -> Occupancy {
         Occupancy { mean_service: Some(mean), ..Occupancy::default() }
     }
@@ -164,6 +178,17 @@ mod tests {
             lifetime_ms,
             payload_bytes_max: 100,
         }
+    }
+
+    #[test]
+    fn no_peer_keeps_a_place_for_longer_than_any_offer_lasts() {
+        let mut offers = Offers::default();
+        assert!(offers.add(at(0), peer(), slot(1, u32::MAX), WAY));
+        assert_eq!(offers.poll_timeout(), Some(at(1000)));
+        // Where ways are long, offers last longer.
+        let mut offers = Offers::default();
+        assert!(offers.add(at(0), peer(), slot(1, u32::MAX), ms(400)));
+        assert_eq!(offers.poll_timeout(), Some(at(1200)));
     }
 
     fn peer() -> Connection {
@@ -229,8 +254,8 @@ mod tests {
     fn the_oldest_offer_goes_first_with_the_time_that_is_left_to_claim_it() {
         let mut offers = Offers::default();
         assert_eq!(offers.first(at(0)), None);
-        assert!(offers.add(at(0), peer(), slot(1, 150)));
-        assert!(offers.add(at(10), peer(), slot(2, 150)));
+        assert!(offers.add(at(0), peer(), slot(1, 150), WAY));
+        assert!(offers.add(at(10), peer(), slot(2, 150), WAY));
         assert_eq!(offers.first(at(30)), Some(slot(1, 120)));
         offers.remove_first();
         assert_eq!(offers.first(at(30)), Some(slot(2, 130)));
@@ -242,8 +267,8 @@ mod tests {
     fn an_offer_that_could_not_be_claimed_in_time_is_given_back() {
         let mut offers = Offers::default();
         assert_eq!(offers.poll_timeout(), None);
-        offers.add(at(0), peer(), slot(1, 150));
-        offers.add(at(10), peer(), slot(2, 150));
+        offers.add(at(0), peer(), slot(1, 150), WAY);
+        offers.add(at(10), peer(), slot(2, 150), WAY);
         // Whoever gets it may have to connect first, which takes 50 ms.
         assert_eq!(offers.poll_timeout(), Some(at(100)));
         assert_eq!(offers.first(at(99)), Some(slot(1, 51)));
@@ -259,7 +284,7 @@ mod tests {
     fn more_offers_than_anybody_needs_are_not_taken() {
         let mut offers = Offers::default();
         let add = |offers: &mut Offers, of: u8, offer| {
-            offers.add(at(0), Connection(vec![of]), slot(offer, 150))
+            offers.add(at(0), Connection(vec![of]), slot(offer, 150), WAY)
         };
         assert!((0..64).all(|offer| add(&mut offers, offer as u8 / 2, offer)));
         assert!(!add(&mut offers, 32, 64));
@@ -270,17 +295,17 @@ mod tests {
     #[test]
     fn one_peer_leaves_room_for_the_offers_of_others() {
         let mut offers = Offers::default();
-        let taken = (0..64).filter(|offer| offers.add(at(0), peer(), slot(*offer, 150)));
+        let taken = (0..64).filter(|offer| offers.add(at(0), peer(), slot(*offer, 150), WAY));
         assert_eq!(taken.collect::<Vec<_>>(), [0, 1]);
-        assert!(offers.add(at(0), Connection(vec![2]), slot(64, 150)));
+        assert!(offers.add(at(0), Connection(vec![2]), slot(64, 150), WAY));
         offers.remove_first();
-        assert!(offers.add(at(0), peer(), slot(65, 150)));
+        assert!(offers.add(at(0), peer(), slot(65, 150), WAY));
     }
 
     #[test]
     fn once_none_is_of_use_all_are_given_back() {
         let mut offers = Offers::default();
-        (1..=2).for_each(|offer| assert!(offers.add(at(0), peer(), slot(offer, 150))));
+        (1..=2).for_each(|offer| assert!(offers.add(at(0), peer(), slot(offer, 150), WAY)));
         offers.clear();
         assert_eq!(offers.first(at(0)), None);
         assert_eq!(unused(&mut offers, at(0)), [1, 2]);

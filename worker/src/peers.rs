@@ -257,7 +257,8 @@ impl Peers {
         self.member(key).is_some_and(|member| member.life == incarnation)
     }
 
-    /// A number that changes whenever a member comes, goes, or starts another life.
+    /// A number that changes whenever a member comes, goes, starts another life, or moves to other
+    /// addresses.
     pub fn membership(&self, service: &Name) -> u64 {
         self.services.get(service).map_or(0, |service| service.membership)
     }

@@ -295,6 +295,7 @@ impl Sender {
         if self.known(service) != known {
             let peers = &self.peers;
             self.outbox.look(now, service, |lane| standing::is_served(peers, lane));
+            self.links.leave_former_addresses(peers, service);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use slog::{Logger, info, warn};
+use slog::{Logger, error, info, warn};
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_worker::config::IntakeConfig;
@@ -32,11 +32,12 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let runner = runner(args, raise_open_files_limit())?.map(Arc::new);
     let replaced = Arc::new(AtomicBool::new(false));
     let builder = builder(args)?.logger(log.clone()).notify({
-        let (replaced, stop) = (Arc::clone(&replaced), signals.stopper());
+        // It goes with the worker's thread, however that ends: nothing is served then.
+        let (replaced, stop) = (Arc::clone(&replaced), WhenDropped(signals.stopper()));
         move |notice| {
             if matches!(notice, Notice::Replaced(_)) {
                 replaced.store(true, Ordering::Relaxed);
-                stop();
+                stop.call();
             }
         }
     });
@@ -47,7 +48,10 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let grace_ms = args.grace.as_millis();
     match signals.wait() {
         Some(signal) => info!(log, "worker drains"; "signal" => signal, "grace_ms" => grace_ms),
-        None => info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms),
+        None if replaced.load(Ordering::Relaxed) => {
+            info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms);
+        }
+        None => error!(log, "the worker's thread has ended: see above"),
     }
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
     // What still runs was cancelled: programs have a little time for that.
@@ -64,6 +68,21 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         warn!(log, "jobs were still running at the end of the grace"; "jobs" => report.abandoned);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does something when it is dropped, if not before.
+struct WhenDropped<F: Fn()>(F);
+
+impl<F: Fn()> WhenDropped<F> {
+    fn call(&self) {
+        (self.0)();
+    }
+}
+
+impl<F: Fn()> Drop for WhenDropped<F> {
+    fn drop(&mut self) {
+        self.call();
+    }
 }
 
 /// What a worker prints first.
@@ -176,5 +195,27 @@ fn take_time(
 fn spin_until(deadline: svcmap_proto::time::Timestamp) {
     while Clock.now() < deadline {
         std::hint::spin_loop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_a_worker_is_told_by_ends_with_its_thread() {
+        let (stop, stopped) = mpsc::channel();
+        let guard = WhenDropped(move || {
+            let _ = stop.send(());
+        });
+        let worker = Worker::builder("echo").mapper("tcp://127.0.0.1:1").notify(move |_| {
+            let _guard = &guard;
+            panic!("the thread ends here, for a test");
+        });
+        let worker = worker.start(|_: &Job| Ok(Vec::new())).unwrap();
+        stopped.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(worker.drain(Duration::ZERO).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! The clock, random-free identity of this machine, and nothing else.
 
+use std::sync::OnceLock;
+
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::names::HostId;
@@ -33,15 +35,23 @@ fn micros(time: rustix::time::Timespec) -> Option<u64> {
 /// Which machine this is, until its next boot. Processes that share loopback get the same answer, so
 /// the network namespace counts as well; but see [`host_id_doubt`].
 pub fn host_id() -> HostId {
-    let (machine, _) = machine(|path| std::fs::read_to_string(path).ok(), &node_name());
-    let namespace = std::fs::read_link("/proc/self/ns/net").unwrap_or_default();
-    HostId(machine ^ fold(namespace.as_os_str().as_encoded_bytes()))
+    this_machine().0
 }
 
 /// Why this process may be taken for one on another machine than it is, by those there that see more;
 /// worth a warning. Loopback addresses are then of no use between them.
 pub fn host_id_doubt() -> Option<&'static str> {
-    machine(|path| std::fs::read_to_string(path).ok(), &node_name()).1
+    this_machine().1
+}
+
+/// Read once: a process that is out of files later stays on the same machine.
+fn this_machine() -> (HostId, Option<&'static str>) {
+    static THIS: OnceLock<(HostId, Option<&'static str>)> = OnceLock::new();
+    *THIS.get_or_init(|| {
+        let (machine, doubt) = machine(|path| std::fs::read_to_string(path).ok(), &node_name());
+        let namespace = std::fs::read_link("/proc/self/ns/net").unwrap_or_default();
+        (HostId(machine ^ fold(namespace.as_os_str().as_encoded_bytes())), doubt)
+    })
 }
 
 /// A number for this machine, and what is wrong with it. A kernel's boot has a number that all its

@@ -29,6 +29,10 @@ const TURN: Duration = Duration::from_millis(10);
 /// Messages between two looks at the clock.
 const LOOK: usize = 4;
 
+/// A message with more bytes is looked at the clock after: reading what is in it may take as long as
+/// hundreds of small ones.
+const LOOK_BYTES: usize = 64 * 1024;
+
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const FIRST_SOCKET: usize = 2;
@@ -327,13 +331,15 @@ fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Eve
         let Ok(events) = retry_interrupted(|| slot.socket.get_events()) else { return false };
         let before = left;
         while left > 0 && events.contains(PollEvents::POLLIN) {
-            match receive(&slot.socket, frames) {
+            let received = receive(&slot.socket, frames);
+            let is_large = frames.iter().map(|frame| frame.len()).sum::<usize>() > LOOK_BYTES;
+            match received {
                 Received::Message => deliver(Event::Received(slot.key, frames)),
                 Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key, frames)),
                 Received::Nothing => break,
             }
             left -= 1;
-            if left.is_multiple_of(LOOK) && Clock.now() >= until {
+            if (is_large || left.is_multiple_of(LOOK)) && Clock.now() >= until {
                 left = 0;
             }
         }

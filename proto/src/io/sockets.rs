@@ -71,12 +71,13 @@ pub fn dealer(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<S
     Ok(socket)
 }
 
-/// A PUB socket.
+/// A PUB socket. It is sent nothing but subscriptions, and they are short.
 ///
 /// # Errors
 /// If the process is out of files or sockets.
 pub fn publisher(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
-    new(context, zmq::PUB, settings)
+    let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
+    new(context, zmq::PUB, SocketSettings { frame_bytes_max, ..settings })
 }
 
 /// A SUB socket without subscriptions.

@@ -110,7 +110,8 @@ impl Client {
         }
     }
 
-    /// Keeps the cache of a service warm from now on, instead of from the first job on.
+    /// Keeps the cache of a service warm from now on, instead of from the first job on. Of more than
+    /// 1,024 those make room that no job waits for; if there is none, the log says so.
     ///
     /// # Errors
     /// If that is no name.

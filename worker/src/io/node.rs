@@ -23,6 +23,7 @@ use super::report::Report;
 use super::serving::Serving;
 use super::shared::{Command, Room, Shared};
 use super::ticket::Settler;
+use crate::config::SERVICES_FOLLOWED_MAX;
 use crate::outbox::JobId;
 use crate::outcome::Outcome;
 use crate::process::Process;
@@ -342,7 +343,10 @@ impl State {
                 }
                 Command::Cancel(id) => self.process.sender().handle_cancel(now, id),
                 Command::Follow(service) => {
-                    self.process.sender().follow(now, &service);
+                    if !self.process.sender().follow(now, &service) {
+                        warn!(self.report.log, "a service is not followed: jobs wait for as many \
+                            others"; "service" => %service, "limit" => SERVICES_FOLLOWED_MAX);
+                    }
                 }
                 Command::Statistics(reply) => {
                     // Who asked may have gone.

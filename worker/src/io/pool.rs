@@ -65,8 +65,8 @@ impl Job {
     }
 
     /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,
-    /// its sender has ended in order or has given it up, or the grace of a drain is over. A
-    /// long-running handler looks here from time to time and returns early.
+    /// its sender has ended in order or has given it up, the grace of a drain is over, or its worker was
+    /// dropped. A long-running handler looks here from time to time and returns early.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

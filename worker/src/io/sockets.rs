@@ -5,13 +5,14 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
 use super::notice::StartError;
-use crate::config::{IntakeConfig, OutboxConfig};
+use crate::config::{IntakeConfig, OutboxConfig, SERVICES_FOLLOWED_MAX};
 
 /// Messages that may wait on a connection beside the payloads: more than can ever be open on it.
 const LINK_QUEUE: i32 = 2 * limits::OPEN_ATTEMPTS_MAX as i32 + 64;
 
-/// Reports that may wait for a mapper: an old one is worth nothing, the next beat brings another.
-const CONTROL_QUEUE: i32 = 64;
+/// What may wait for a mapper: a question for each service that is followed, and a few reports. An old
+/// one is worth nothing, the next beat brings another.
+const CONTROL_QUEUE: i32 = SERVICES_FOLLOWED_MAX as i32 + 64;
 
 /// Bytes of publications that may wait for this process, until some are dropped and a snapshot
 /// mends it.

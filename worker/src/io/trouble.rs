@@ -35,6 +35,10 @@ pub(super) fn warn(
             warn!(log, "a worker cannot be used: it speaks other protocol versions";
                 "worker" => %worker, "endpoint" => %endpoint, "ours" => codec::VERSION);
         }
+        Trouble::TurnedAway => {
+            warn!(log, "a worker has no room for one more sender"; "worker" => %worker,
+                "endpoint" => %endpoint, "failures" => failures);
+        }
         Trouble::NoAnswer => {
             let probes = PROBES.fetch_add(1, Ordering::Relaxed);
             if probes >= PROBES_MAX {
@@ -49,10 +53,7 @@ pub(super) fn warn(
             let tell = move || {
                 let found = io::probe(std::slice::from_ref(&endpoint), PROBE_LIMIT);
                 PROBES.fetch_sub(1, Ordering::Relaxed);
-                let error = match found.into_iter().next() {
-                    Some(io::Probe::Failed(error)) => error,
-                    _ => "something listens there, but does not answer as this worker".to_owned(),
-                };
+                let error = cause(found.into_iter().next().unwrap_or(io::Probe::Untried));
                 warn!(log, "a worker cannot be reached"; "worker" => %worker,
                     "endpoint" => %endpoint, "error" => error, "failures" => failures);
             };
@@ -61,5 +62,26 @@ pub(super) fn warn(
                 PROBES.fetch_sub(1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+/// Why no worker answers, where this was found.
+fn cause(found: io::Probe) -> String {
+    match found {
+        io::Probe::Failed(error) => error,
+        io::Probe::Reached => "something listens there, but does not answer as this worker".into(),
+        io::Probe::Untried => "this process is out of files: raise ulimit -n".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_out_of_files_blames_nobody_else() {
+        assert!(cause(io::Probe::Untried).contains("ulimit -n"));
+        assert!(cause(io::Probe::Reached).contains("something listens there"));
+        assert_eq!(cause(io::Probe::Failed("refused".to_owned())), "refused");
     }
 }

@@ -34,7 +34,7 @@ impl Link {
             let Some(attempt) = self.pending.pop_front() else { break };
             let Some(attempt) = self.check(attempt) else { continue };
             bytes_left = bytes_left.saturating_sub(size);
-            if self.window.is_empty() {
+            if !self.is_owed() {
                 // Nothing was owed until now, so silence begins here.
                 self.heard_at = self.now;
             }

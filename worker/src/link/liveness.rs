@@ -19,13 +19,19 @@ impl Link {
             Phase::Closed => return None,
             Phase::Connecting(since) | Phase::Greeting(since) => since + CONNECT_LIMIT,
             Phase::Away => self.heard_at + self.timing.expiry,
-            Phase::Ready if self.window.is_empty() => self.heard_at + self.timing.idle,
-            Phase::Ready => self.next_ping_at().min(self.next_word_at()),
+            Phase::Ready if !self.window.is_empty() => self.next_ping_at().min(self.next_word_at()),
+            Phase::Ready if self.is_owed() => self.next_ping_at(),
+            Phase::Ready => self.heard_at + self.timing.idle,
         };
         // Without a connection nothing can be acknowledged, and HELLO does it anyway.
         let receipts = self.receipts.due_at().filter(|_| self.phase == Phase::Ready);
         let claims = self.pending.iter().filter_map(|attempt| attempt.claimed_until).min();
         earliest(earliest(Some(liveness), claims), earliest(self.ended_at, receipts))
+    }
+
+    /// Whether the worker owes an answer: an outcome, or the credits that were asked for.
+    pub(super) fn is_owed(&self) -> bool {
+        !self.window.is_empty() || self.promises.are_asked_for()
     }
 
     fn next_ping_at(&self) -> Timestamp {
@@ -85,15 +91,28 @@ impl Link {
 
     /// Only who owes an answer is asked: idle workers cost nothing.
     fn handle_silence(&mut self, now: Timestamp) {
-        if self.window.is_empty() {
+        if !self.is_owed() {
             if self.heard_at + self.timing.idle <= now {
-                self.say_goodbye();
-                self.close(Closing::Idle, Cause::PeerSilent);
+                self.part();
             }
         } else if self.next_ping_at() <= now {
             self.ping(now);
-        } else if self.next_word_at() <= now {
+        } else if !self.window.is_empty() && self.next_word_at() <= now {
             self.receipts.hurry(now);
+        }
+    }
+
+    /// Ends the connection in good order: the next job makes another one.
+    fn part(&mut self) {
+        self.say_goodbye();
+        self.close(Closing::Idle, Cause::PeerSilent);
+    }
+
+    /// The worker is somewhere else now. What is open may still end here, or is given up like any
+    /// other; without that, the next job goes where the worker is.
+    pub fn handle_moved(&mut self) {
+        if self.window.is_empty() {
+            self.part();
         }
     }
 
@@ -111,7 +130,7 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
-    use svcmap_proto::jobs::FromWorker;
+    use svcmap_proto::jobs::{Demand, FromWorker, Grant};
     use svcmap_proto::load::{Load, State};
     use svcmap_proto::names::Incarnation;
 
@@ -151,6 +170,40 @@ mod tests {
         link.handle_timeout(at(5100));
         let ping = LinkOutput::Send(ToWorker::Ping { received_outcomes: 0 });
         assert_eq!(link.poll_output(), Some(ping));
+    }
+
+    #[test]
+    fn who_was_asked_for_credits_owes_an_answer_as_well() {
+        let mut link = welcomed();
+        let demand = Demand { share: 1, ..Demand::default() };
+        while link.poll_output().is_some() {}
+        // Long after, so the silence begins here.
+        link.ask(at(5000), demand);
+        let mut said = Vec::new();
+        while let Some(due) = link.poll_timeout().filter(|due| *due < at(60_000)) {
+            link.handle_timeout(due);
+            while let Some(output) = link.poll_output() {
+                said.push((due, output));
+            }
+        }
+        let ping = || LinkOutput::Send(ToWorker::Ping { received_outcomes: 0 });
+        let expected = [
+            (at(5100), LinkOutput::Send(ToWorker::Ask(demand))),
+            (at(5100), ping()),
+            (at(5200), ping()),
+            (at(5300), LinkOutput::Closed(Closing::Lost)),
+        ];
+        assert_eq!(said, expected);
+        // Who answers is asked again and again; what it has granted it does not owe.
+        let mut link = welcomed();
+        link.ask(at(2), demand);
+        link.handle_timeout(at(102));
+        link.handle_message(at(103), FromWorker::Pong { received_jobs: 0, load: Load::default() });
+        assert_eq!(link.poll_timeout(), Some(at(203)));
+        let grant = Grant { credits: 1, lifetime_ms: 1000, payload_bytes_max: 100 };
+        let load = Load::default();
+        link.handle_message(at(150), FromWorker::Grant { grant, received_jobs: 0, load });
+        assert_eq!(link.poll_timeout(), Some(at(60_150)));
     }
 
     #[test]

@@ -29,6 +29,13 @@ pub(super) struct Promises {
     told_in: Option<u64>,
 }
 
+impl Promises {
+    /// Whether credits were asked for that have not come.
+    pub(super) fn are_asked_for(&self) -> bool {
+        self.demand.share > 0
+    }
+}
+
 impl Link {
     /// Whether there is any credit, be it enough for the next job or not.
     pub fn has_credits(&self) -> bool {
@@ -63,9 +70,13 @@ impl Link {
 
     /// Jobs wait for credits of that worker, or none does any more. It is told as soon as there is a
     /// connection.
-    pub fn ask(&mut self, demand: Demand) {
-        if self.is_closed() || (demand.share == 0 && self.promises.demand.share == 0) {
+    pub fn ask(&mut self, now: Timestamp, demand: Demand) {
+        if self.is_closed() || (demand.share == 0 && !self.promises.are_asked_for()) {
             return;
+        }
+        if !self.is_owed() {
+            // Nothing was owed until now, so silence begins here.
+            self.heard_at = now;
         }
         self.promises.demand = demand;
         // While HELLO is on its way, this follows it.
@@ -144,7 +155,7 @@ impl Link {
 
     /// No job here has use for any promise of the worker.
     pub fn return_promises(&mut self, now: Timestamp) {
-        self.ask(Demand::default());
+        self.ask(now, Demand::default());
         let unused = self.credits(now, 0).0;
         (0..unused).for_each(|_| self.handle_recall(now));
     }

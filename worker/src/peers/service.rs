@@ -59,7 +59,7 @@ pub(super) struct Service {
     pub(super) wanted_at: Timestamp,
     /// The newest (incarnation, sequence) of who was removed, and when.
     removed: BTreeMap<Name, (Incarnation, u64, Timestamp)>,
-    /// Counts changes of membership.
+    /// Counts changes of membership and of addresses.
     pub(super) membership: u64,
     /// A mapper has lately stopped listing a member.
     has_unlisted: bool,
@@ -248,12 +248,14 @@ impl Service {
                 member.handle_told(now, &entry.load, entry.age_ms);
                 if member.endpoints != entry.endpoints {
                     member.endpoints.clone_from(&entry.endpoints);
+                    self.membership += 1;
                 }
                 None
             }
             Some(member) if member.is_process_of(entry) => {
                 let Member { life, answered_at, .. } = *member;
                 let listed_by = bit(mapper);
+                self.membership += u64::from(member.endpoints != entry.endpoints);
                 *member = Member { life, answered_at, listed_by, ..Member::new(now, entry) };
                 None
             }

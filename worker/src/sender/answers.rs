@@ -115,6 +115,7 @@ impl Sender {
         let Some(state) = self.links.get_mut(number) else { return };
         let trouble = match closing {
             Closing::WrongVersion => Trouble::WrongVersion,
+            Closing::TurnedAway => Trouble::TurnedAway,
             _ => Trouble::NoAnswer,
         };
         if let Some((failures, endpoint)) = state.handle_closed(now, closing) {

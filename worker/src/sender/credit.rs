@@ -299,7 +299,7 @@ impl Sender {
             pinned: self.asks.is_pinned(&lane.service, number),
         };
         if let Some(state) = self.links.get_mut(number) {
-            state.link.ask(demand);
+            state.link.ask(now, demand);
         }
     }
 

@@ -30,8 +30,10 @@ pub(super) struct LinkState {
     endpoint: usize,
     /// The one that was dialled last.
     dialled: Option<Endpoint>,
-    /// How often in a row it could not be reached.
+    /// How often in a row it could not be reached, or had no room for this sender.
     failures: u32,
+    /// The last time it was reached, and had none.
+    is_full: bool,
     retry_at: Option<Timestamp>,
     /// The sequence of the load that the link's count of unreflected jobs refers to.
     load_sequence: u64,
@@ -52,6 +54,7 @@ impl LinkState {
             endpoint,
             dialled,
             failures,
+            is_full: false,
             retry_at,
             load_sequence: 0,
             planned_at: None,
@@ -98,11 +101,11 @@ impl LinkState {
         }
         let wait = RETRY_FIRST * 2u32.saturating_pow(self.failures.min(10));
         self.failures = self.failures.saturating_add(1);
-        self.endpoint += usize::from(closing != Closing::TurnedAway);
+        self.is_full = closing == Closing::TurnedAway;
+        self.endpoint += usize::from(!self.is_full);
         self.retry_at = Some(now + wait.min(RETRY_MAX));
         // A lost connection comes back, or its worker is soon known to be gone.
-        let is_known = matches!(closing, Closing::Lost | Closing::TurnedAway);
-        let is_news = !is_known && self.failures.is_power_of_two();
+        let is_news = closing != Closing::Lost && self.failures.is_power_of_two();
         Some((self.failures, self.dialled.clone()?)).filter(|_| is_news)
     }
 
@@ -220,6 +223,19 @@ impl Links {
         lives.map(|(_, number)| *number).collect()
     }
 
+    /// Members of a service may have other addresses than before: nothing new goes to one that its
+    /// member has no more.
+    pub(super) fn leave_former_addresses(&mut self, peers: &Peers, service: &Name) {
+        for (name, member) in peers.members(service) {
+            let key = InstanceKey { service: service.clone(), instance: name.clone() };
+            let number = self.number(&key, member.life);
+            let Some(state) = number.and_then(|number| self.get_mut(number)) else { continue };
+            if state.dialled.as_ref().is_some_and(|at| !member.endpoints.contains(at)) {
+                state.link.handle_moved();
+            }
+        }
+    }
+
     /// The link to an instance, as it is listed. The flag says whether it is to be connected: it is
     /// new, or was closed.
     pub(super) fn open(
@@ -280,7 +296,7 @@ impl Links {
     ) -> bool {
         let key = InstanceKey { service: service.clone(), instance: instance.clone() };
         match self.number(&key, member.life).and_then(|number| self.by_number.get(&number)) {
-            Some(state) => state.failures > 0,
+            Some(state) => state.failures > 0 && !state.is_full,
             None => usable_endpoints(member, host).is_empty(),
         }
     }

@@ -20,6 +20,8 @@ pub enum Trouble {
     NoAnswer,
     /// It speaks other versions of the protocol.
     WrongVersion,
+    /// It has no room for one more sender.
+    TurnedAway,
     /// It has only addresses that mean something on another host.
     OtherHost,
 }

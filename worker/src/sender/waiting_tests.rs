@@ -16,6 +16,8 @@ struct Scene {
     unserved: Vec<Timestamp>,
     unreachable: Vec<(Timestamp, String, u32, Trouble)>,
     connects: Vec<Timestamp>,
+    /// The number of the last connection that was opened.
+    hellos: u32,
 }
 
 impl Scene {
@@ -29,6 +31,7 @@ impl Scene {
             unserved: Vec::new(),
             unreachable: Vec::new(),
             connects: Vec::new(),
+            hellos: 0,
         }
     }
 
@@ -47,6 +50,23 @@ impl Scene {
         self.see(now);
     }
 
+    /// The worker of that link is there, and idle.
+    fn welcome(&mut self, now: Timestamp, link: u64) {
+        self.sender.handle_link_writable(now, link);
+        self.see(now);
+        let connection = self.hellos;
+        let (payload_bytes_max, load, forgotten) = (1000, idle(1).load, Vec::new());
+        let welcome = FromWorker::Welcome {
+            connection,
+            received_jobs: 0,
+            payload_bytes_max,
+            load,
+            forgotten,
+        };
+        self.sender.handle_link_message(now, link, welcome);
+        self.see(now);
+    }
+
     /// Lets time pass until then; nobody can be connected to.
     fn pass(&mut self, until: Timestamp) {
         while let Some(due) = self.sender.poll_timeout().filter(|due| *due <= until) {
@@ -62,6 +82,9 @@ impl Scene {
                 SenderOutput::Settled { job, outcome } => self.settled.push((now, job, outcome)),
                 SenderOutput::Unheard(_) => self.unheard.push(now),
                 SenderOutput::Unserved(_) => self.unserved.push(now),
+                SenderOutput::Send { message: ToWorker::Hello(hello), .. } => {
+                    self.hellos = hello.connection;
+                }
                 SenderOutput::Connect { .. } => self.connects.push(now),
                 SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
                     let who = format!("{key} {endpoint}");
@@ -192,6 +215,50 @@ fn a_worker_that_cannot_be_reached_is_not_full_and_that_is_said_seldomer_and_sel
     let said = |time, failures| (at(time), who.clone(), failures, Trouble::NoAnswer);
     assert_eq!(scene.unreachable[..3], [said(1000, 1), said(3000, 2), said(11_000, 4)]);
     assert!(scene.unreachable.len() <= 4, "{:?}", scene.unreachable);
+}
+
+#[test]
+fn a_worker_is_reached_where_it_is_now() {
+    let moved = |port| {
+        let endpoint = format!("tcp://10.0.0.2:{port}").parse().unwrap();
+        Entry { endpoints: vec![endpoint], ..idle(1) }
+    };
+    let mut scene = Scene::told(1, vec![idle(1)]);
+    // It is still being connected to.
+    scene.submit(at(0), 1, None);
+    publish(&mut scene.sender, at(10), 2, vec![moved(1)]);
+    scene.see(at(10));
+    assert_eq!(scene.connects, [at(0), at(10)]);
+    // It is connected, and nothing is open there.
+    scene.sender.handle_cancel(at(11), JobId(1));
+    scene.welcome(at(12), 0);
+    publish(&mut scene.sender, at(5000), 3, vec![moved(2)]);
+    scene.submit(at(5000), 2, None);
+    assert_eq!(scene.connects, [at(0), at(10), at(5000)]);
+    // The same address is no reason to dial anew.
+    publish(&mut scene.sender, at(5001), 4, vec![moved(2)]);
+    scene.see(at(5001));
+    assert_eq!(scene.connects.len(), 3);
+    assert!(scene.unreachable.is_empty());
+}
+
+#[test]
+fn a_worker_that_has_no_room_for_this_sender_is_full_and_not_out_of_reach() {
+    let mut scene = Scene::told(1, vec![idle(1)]);
+    scene.submit(at(0), 1, Some(ms(2000)));
+    // Turned away, and again a second later.
+    for (now, link) in [(at(1), 0), (at(1001), 0)] {
+        scene.pass(now);
+        scene.sender.handle_link_writable(now, link);
+        scene.see(now);
+        scene.sender.handle_link_message(now, link, FromWorker::TurnedAway);
+        scene.see(now);
+    }
+    scene.pass(at(2000));
+    assert_eq!(scene.refused(), [(at(2000), 1, Reason::NoCredit)]);
+    let who = "resize/w-1 tcp://10.0.0.1:6001".to_owned();
+    let said = |time, failures| (at(time), who.clone(), failures, Trouble::TurnedAway);
+    assert_eq!(scene.unreachable, [said(1, 1), said(1001, 2)]);
 }
 
 #[test]

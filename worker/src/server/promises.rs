@@ -32,7 +32,7 @@ impl Server {
         if is_own
             || self.is_draining()
             || !self.health.is_trusted()
-            || !self.offers.add(now, from.clone(), slot)
+            || !self.offers.add(now, from.clone(), slot, self.credits.way())
         {
             self.answer(from, FromWorker::Declined(offer));
         } else {

@@ -118,7 +118,7 @@ fn one_that_has_lapsed_is_not_returned_in_place_of_one_that_stands() {
 #[test]
 fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_forgotten() {
     let mut link = ready();
-    link.ask(want(5));
+    link.ask(at(0), want(5));
     grant(&mut link, at(0), 2, 50);
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(5))]);
     // It owes an outcome, or the link would be closed.
@@ -142,7 +142,7 @@ fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_forgotten() {
 fn a_worker_that_wants_to_be_greeted_again_has_promised_nothing() {
     let mut link = ready();
     grant(&mut link, at(0), 1, 50);
-    link.ask(want(2));
+    link.ask(at(0), want(2));
     sent(&mut link);
     link.handle_message(at(1), FromWorker::HelloWanted);
     assert!(!link.has_credits());
@@ -152,12 +152,12 @@ fn a_worker_that_wants_to_be_greeted_again_has_promised_nothing() {
 #[test]
 fn what_is_asked_before_there_is_a_connection_follows_the_greeting_once() {
     let mut link = new();
-    link.ask(want(0));
-    link.ask(want(2));
+    link.ask(at(0), want(0));
+    link.ask(at(0), want(2));
     assert_eq!(outputs(&mut link), []);
     link.handle_writable(at(0));
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(2))]);
-    link.ask(want(3));
+    link.ask(at(0), want(3));
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(3))]);
     welcome(&mut link, 1);
     assert_eq!(sent(&mut link), []);
@@ -166,15 +166,15 @@ fn what_is_asked_before_there_is_a_connection_follows_the_greeting_once() {
 #[test]
 fn nothing_is_cancelled_that_was_not_asked_for_or_has_been_granted() {
     let mut link = ready();
-    link.ask(want(0));
+    link.ask(at(0), want(0));
     assert_eq!(sent(&mut link), []);
-    link.ask(want(2));
-    link.ask(want(0));
+    link.ask(at(0), want(2));
+    link.ask(at(0), want(0));
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(2)), ToWorker::Ask(want(0))]);
-    link.ask(want(2));
+    link.ask(at(0), want(2));
     grant(&mut link, at(0), 2, 50);
     sent(&mut link);
-    link.ask(want(0));
+    link.ask(at(0), want(0));
     assert_eq!(sent(&mut link), []);
 }
 
@@ -201,7 +201,7 @@ fn a_worker_that_drains_or_is_gone_has_promised_nothing() {
     link.handle_ended(at(1));
     assert!(!link.has_credits());
     let mut link = ready();
-    link.ask(want(2));
+    link.ask(at(0), want(2));
     link.handle_unwritable(at(1));
     link.reopen(at(2));
     sent(&mut link);
@@ -217,7 +217,7 @@ fn what_was_granted_before_a_job_told_that_no_more_is_wanted_is_on_its_way() {
         link.set_share(share);
         sent(link);
     };
-    link.ask(want(5));
+    link.ask(at(0), want(5));
     job(&mut link, 1, 3);
     assert!(!link.may_be_promised(), "it is asked for");
     job(&mut link, 2, 0);
@@ -227,12 +227,12 @@ fn what_was_granted_before_a_job_told_that_no_more_is_wanted_is_on_its_way() {
         link.handle_message(at(1), FromWorker::Pong { received_jobs, load });
         assert_eq!(link.may_be_promised(), may_be);
     }
-    link.ask(want(1));
+    link.ask(at(0), want(1));
     job(&mut link, 4, 0);
     link.handle_unwritable(at(2));
     assert!(!link.may_be_promised(), "HELLO makes it void");
     let mut closed = ready();
-    closed.ask(want(1));
+    closed.ask(at(0), want(1));
     closed.handle_unwritable(at(2));
     assert!(closed.is_closed() && !closed.may_be_promised());
 }
