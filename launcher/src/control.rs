@@ -13,6 +13,7 @@ use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{Entry, FromMapper, Hello, Refused, SnapshotPart, ToMapper};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
 
 use crate::errors::Failure;
 use crate::text::time;
@@ -25,6 +26,10 @@ pub const STRAGGLER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Snapshots that are asked for at once: enough to fill the line, too few to fill any queue.
 const SYNCS_MAX: usize = 64;
+
+/// What is not answered is asked again when nothing has come for so long, and then for twice as long:
+/// a mapper answers only so much at once, and drops what is more.
+const REPEAT: Duration = Duration::from_millis(100);
 
 /// What is to be told and asked. Everybody is also asked for the list of services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -201,6 +206,11 @@ struct Conversation {
     /// Services that were asked for, with what came so far.
     asked: BTreeMap<Name, Assembly>,
     instances: BTreeMap<InstanceKey, Entry>,
+    /// From where on the list of services is not known.
+    listed_to: Option<Name>,
+    /// When it was last heard or asked again, and for how long it may be silent from then on.
+    heard_at: Timestamp,
+    patience: Duration,
 }
 
 /// How far a conversation is.
@@ -231,15 +241,19 @@ impl Conversation {
             unasked: VecDeque::new(),
             asked: BTreeMap::new(),
             instances: BTreeMap::new(),
+            listed_to: None,
+            heard_at: Timestamp::default(),
+            patience: REPEAT,
         }
     }
 
     /// A connection is there. After a lost one everything starts again: the mapper may be another.
-    fn handle_connected(&mut self) {
+    fn handle_connected(&mut self, now: Timestamp) {
         if self.is_over() {
             return;
         }
         *self = Self::new(std::mem::take(&mut self.question));
+        self.heard_at = now;
         self.output.push_back(ToMapper::Hello(Hello {
             oldest: codec::VERSION_OLDEST,
             newest: codec::VERSION,
@@ -247,7 +261,8 @@ impl Conversation {
         }));
     }
 
-    fn handle_frame(&mut self, frame: &[u8]) {
+    fn handle_frame(&mut self, now: Timestamp, frame: &[u8]) {
+        (self.heard_at, self.patience) = (now, REPEAT);
         match codec::decode(frame) {
             Ok(FromMapper::WrongVersion { oldest, newest }) => {
                 self.progress = Progress::WrongVersion(oldest, newest);
@@ -266,6 +281,26 @@ impl Conversation {
             // Nothing else is an answer to what was asked.
             Ok(_) | Err(_) => {}
         }
+    }
+
+    /// When [`Conversation::handle_timeout`] is due.
+    fn poll_timeout(&self) -> Option<Timestamp> {
+        // Before there is a connection, that is made again and again.
+        let waits = self.progress != Progress::Silent && !self.is_over();
+        waits.then_some(self.heard_at + self.patience)
+    }
+
+    /// Asks again for what is not answered.
+    fn handle_timeout(&mut self, now: Timestamp) {
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        (self.heard_at, self.patience) = (now, 2 * self.patience);
+        if let Progress::Greeted { .. } = self.progress {
+            self.output.push_back(ToMapper::List { after: self.listed_to.clone() });
+        }
+        let syncs = self.asked.keys().map(|service| ToMapper::Sync { service: service.clone() });
+        self.output.extend(syncs);
     }
 
     fn poll_output(&mut self) -> Option<ToMapper> {
@@ -322,6 +357,7 @@ impl Conversation {
         }
         match last {
             Some(last) if more && self.services.len() < limits::SERVICES_MAX => {
+                self.listed_to = Some(last.clone());
                 self.output.push_back(ToMapper::List { after: Some(last) });
             }
             _ => self.progress = Progress::Listed { warming },

@@ -2,7 +2,12 @@ use svcmap_proto::control::Welcome;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, HostId};
 
+use svcmap_proto::time::Timestamp;
+
 use super::*;
+
+/// When everything happens that takes no time.
+const AT: Timestamp = Timestamp::from_micros(1_000_000_000);
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -64,9 +69,9 @@ fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMa
 /// A conversation in which the mapper says these things, and what it was sent meanwhile.
 fn conversation(question: Question, answers: &[FromMapper]) -> (Conversation, Vec<ToMapper>) {
     let mut talk = Conversation::new(question);
-    talk.handle_connected();
+    talk.handle_connected(AT);
     for answer in answers {
-        talk.handle_frame(&codec::encode(answer));
+        talk.handle_frame(AT, &codec::encode(answer));
     }
     let sent = std::iter::from_fn(|| talk.poll_output()).collect();
     (talk, sent)
@@ -93,7 +98,7 @@ fn all_pages_and_all_parts_are_awaited() {
     let syncs = sent.iter().filter(|message| matches!(message, ToMapper::Sync { .. })).count();
     assert_eq!((lists, syncs), (2, 2));
     let (mut talk, _) = (talk, ());
-    talk.handle_frame(&codec::encode(&snapshot("b", 0, 1, vec![])));
+    talk.handle_frame(AT, &codec::encode(&snapshot("b", 0, 1, vec![])));
     assert_eq!(talk.answer(), Answer::Complete { warming: false });
     assert_eq!(talk.instances.len(), 2);
     assert_eq!(talk.services.len(), 2);
@@ -114,6 +119,33 @@ fn who_left_is_told_before_the_question_that_proves_it() {
 }
 
 #[test]
+fn what_is_not_answered_is_asked_again_and_nothing_else_is() {
+    let at = |ms| AT + Duration::from_millis(ms);
+    let (mut talk, _) = conversation(everything(), &[welcome()]);
+    assert_eq!(talk.poll_timeout(), Some(at(100)));
+    talk.handle_timeout(at(99));
+    assert_eq!(talk.poll_output(), None);
+    talk.handle_timeout(at(100));
+    assert_eq!(talk.poll_output(), Some(ToMapper::List { after: None }));
+    // Less and less often, until something comes.
+    assert_eq!(talk.poll_timeout(), Some(at(300)));
+    talk.handle_frame(at(200), &codec::encode(&services(&["a", "b"], true)));
+    talk.handle_frame(at(200), &codec::encode(&snapshot("a", 0, 1, vec![])));
+    while talk.poll_output().is_some() {}
+    assert_eq!(talk.poll_timeout(), Some(at(300)));
+    talk.handle_timeout(at(300));
+    let asked: Vec<_> = std::iter::from_fn(|| talk.poll_output()).collect();
+    let after = Some(name("b"));
+    assert_eq!(asked, [ToMapper::List { after }, ToMapper::Sync { service: name("b") }]);
+    talk.handle_frame(at(301), &codec::encode(&snapshot("b", 0, 1, vec![])));
+    talk.handle_frame(at(301), &codec::encode(&services(&[], false)));
+    assert!(talk.is_over());
+    assert_eq!(talk.poll_timeout(), None);
+    // Whom nobody answers at all has no connection, which libzmq looks after.
+    assert_eq!(Conversation::new(everything()).poll_timeout(), None);
+}
+
+#[test]
 fn many_services_are_asked_for_a_few_at_a_time() {
     let names: Vec<String> = (0..200).map(|n| format!("s{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -122,7 +154,7 @@ fn many_services_are_asked_for_a_few_at_a_time() {
     while let Some(message) = sent.pop() {
         assert!(talk.asked.len() <= SYNCS_MAX);
         if let ToMapper::Sync { service } = message {
-            talk.handle_frame(&codec::encode(&snapshot(service.as_str(), 0, 1, vec![])));
+            talk.handle_frame(AT, &codec::encode(&snapshot(service.as_str(), 0, 1, vec![])));
             answered += 1;
         }
         sent.extend(std::iter::from_fn(|| talk.poll_output()));
@@ -150,7 +182,7 @@ fn one_mapper_that_lists_who_is_wanted_is_enough() {
 #[test]
 fn a_lost_connection_starts_again() {
     let (mut talk, _) = conversation(everything(), &[welcome(), services(&["a"], false)]);
-    talk.handle_connected();
+    talk.handle_connected(AT);
     assert_eq!(talk.answer(), Answer::Silent);
     assert!(matches!(talk.poll_output(), Some(ToMapper::Hello(_))));
 }
@@ -172,11 +204,11 @@ fn another_version_is_told_apart_from_silence() {
 #[test]
 fn nonsense_is_ignored() {
     let mut talk = Conversation::new(everything());
-    talk.handle_connected();
-    talk.handle_frame(&[]);
-    talk.handle_frame(&[codec::VERSION, 200, 1]);
-    talk.handle_frame(&codec::encode(&services(&["a"], false)));
-    talk.handle_frame(&codec::encode(&snapshot("a", 0, 1, vec![])));
+    talk.handle_connected(AT);
+    talk.handle_frame(AT, &[]);
+    talk.handle_frame(AT, &[codec::VERSION, 200, 1]);
+    talk.handle_frame(AT, &codec::encode(&services(&["a"], false)));
+    talk.handle_frame(AT, &codec::encode(&snapshot("a", 0, 1, vec![])));
     assert_eq!(talk.answer(), Answer::Silent);
     let mut assembly = Assembly::default();
     let FromMapper::Snapshot { part, .. } = snapshot("a", 2, 2, vec![]) else { return };

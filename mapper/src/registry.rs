@@ -60,6 +60,8 @@ pub struct Registry {
     given: Incarnation,
     random: fastrand::Rng,
     leases: Leases,
+    /// What came so long ago may not have been read.
+    lag: Duration,
     shares: Shares,
     /// Since the start.
     refused: Refused,
@@ -103,6 +105,7 @@ impl Registry {
             random: fastrand::Rng::with_seed(identity.epoch.0),
             identity,
             leases: Leases::default(),
+            lag: Duration::ZERO,
             shares: Shares::default(),
             refused: Refused::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
@@ -176,13 +179,20 @@ impl Registry {
         self.services.iter_mut().for_each(|listed| listed.lease.handle_suspension(now, gap));
     }
 
+    /// What was heard in the last `lag` may still wait to be read: no lease ends that it may renew, but
+    /// for one expiry at most. Call it before [`Registry::handle_timeout`].
+    pub fn handle_unread(&mut self, lag: Duration) {
+        self.lag = lag.min(self.config.expiry());
+    }
+
     /// Time has come for what is due: expiry, the pulse, publications.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        while let Some(key) = self.leases.poll_look(now) {
+        let read_until = now.before(self.lag);
+        while let Some(key) = self.leases.poll_look(read_until) {
             let leases = &mut self.leases;
             let looked =
                 self.services.edit(key.service.as_str(), key.instance.as_str(), |listed| {
-                    let has_ended = listed.lease.has_ended(now);
+                    let has_ended = listed.lease.has_ended(read_until);
                     if !has_ended {
                         leases.look_at_end(&listed.registration.key, &mut listed.lease);
                     }
@@ -210,7 +220,8 @@ impl Registry {
 
     /// When to call [`Registry::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let due_at = earliest(self.leases.poll_timeout(), self.revisions.poll_timeout());
+        let look_at = self.leases.poll_timeout().map(|at| at + self.lag);
+        let due_at = earliest(look_at, self.revisions.poll_timeout());
         earliest(due_at, Some(self.pulse_at))
     }
 
@@ -356,6 +367,7 @@ impl Registry {
         self.revisions.handle_change(now, service, instance, happened, instances, urgent);
     }
 
+    /// Whether somebody may be there and not listed yet.
     fn is_warming(&self, now: Timestamp) -> bool {
         now < self.warming_until
     }

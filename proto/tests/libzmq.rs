@@ -359,7 +359,7 @@ fn large_messages_are_looked_at_one_by_one() {
     let mut pair = Pair::new();
     let large = vec![0; 100 * 1024];
     (0..5).for_each(|_| pair.ask(&[&large]));
-    let mut came = 0;
+    let (mut came, mut was_behind) = (0, false);
     while came < 5 {
         let before = came;
         let deliver = |event: Event<'_>| {
@@ -370,8 +370,11 @@ fn large_messages_are_looked_at_one_by_one() {
         };
         pair.server.turn(Some(Clock.now() + LONG), deliver).unwrap();
         assert!(came - before <= 1, "{} in one turn", came - before);
+        was_behind |= pair.server.is_behind(pair.router);
         turn(&mut pair.client, Duration::ZERO);
     }
+    turn(&mut pair.server, Duration::ZERO);
+    assert!(was_behind && !pair.server.is_behind(pair.router));
 }
 
 /// With a plain libzmq a water mark would count messages: eight, however large they are.

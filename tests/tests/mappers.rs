@@ -7,11 +7,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use svcmap::control::{self, Answer, Question, Scope};
 use svcmap_proto::codec;
-use svcmap_proto::control::{FromMapper, RegistrationError, ToMapper, Welcome};
+use svcmap_proto::control::{FromMapper, Registration, RegistrationError, ToMapper, Welcome};
 use svcmap_proto::io::Clock;
-use svcmap_proto::names::{Endpoint, Epoch};
-use svcmap_tests::{Count, Deployment, MAPPER, PATIENCE, deployment, eventually, executable};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey};
+use svcmap_tests::{
+    Count, Deployment, MAPPER, PATIENCE, dealer, deployment, eventually, executable,
+};
 use svcmap_worker::{Client, Job, Notice, Worker};
 
 fn signal(deployment: &Deployment, signal: Signal) {
@@ -68,6 +72,31 @@ fn a_mapper_that_stands_still_holds_nobody_up() {
     for worker in workers.into_iter().chain([late]) {
         worker.drain(Duration::from_secs(5)).unwrap();
     }
+}
+
+#[test]
+fn a_status_of_thousands_of_services_is_complete() {
+    let deployment = deployment();
+    let mapper = deployment.mapper();
+    let sockets: Vec<_> = (0..63).map(|_| dealer(mapper.as_str())).collect();
+    let services = 63 * 64;
+    for number in 0..services {
+        let service = format!("s{number}").parse().unwrap();
+        let key = InstanceKey { service, instance: "only".parse().unwrap() };
+        let (incarnation, host) = (Incarnation(1), HostId(1));
+        let (endpoints, load) = (vec![mapper.clone()], Load::default());
+        let said = Registration { key, incarnation, endpoints, host, pid: 1, error: None, load };
+        sockets[number / 64].send(codec::encode(&ToMapper::Register(said)), 0).unwrap();
+    }
+    for number in 0..services {
+        let answer = sockets[number / 64].recv_bytes(0).unwrap();
+        let answer = codec::decode(&answer).unwrap();
+        assert!(matches!(answer, FromMapper::Registered { .. }), "{answer:?}");
+    }
+    let question = Question { scope: Scope::Everything, ..Question::default() };
+    let view = control::ask(std::slice::from_ref(mapper), &question, control::PATIENCE).unwrap();
+    assert!(matches!(view.mappers[0].answer, Answer::Complete { .. }), "{:?}", view.mappers);
+    assert_eq!((view.services.len(), view.instances.len()), (services, services));
 }
 
 /// A process that ends with its test, however that ends.

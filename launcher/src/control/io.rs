@@ -8,6 +8,7 @@ use std::time::Duration;
 use svcmap_proto::codec;
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey, SocketSettings, connect, dealer};
 use svcmap_proto::names::Endpoint;
+use svcmap_proto::time::earliest;
 
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
 
@@ -59,15 +60,16 @@ fn converse(
         if over > 0 {
             deadline = deadline.min(Clock.now() + STRAGGLER_PATIENCE);
         }
-        let turn = events.turn(Some(deadline), |event| match event {
+        let due_at = conversations.values().filter_map(|(_, talk)| talk.poll_timeout()).min();
+        let turn = events.turn(earliest(Some(deadline), due_at), |event| match event {
             Event::Writable(key) => {
                 if let Some((_, conversation)) = conversations.get_mut(&key) {
-                    conversation.handle_connected();
+                    conversation.handle_connected(Clock.now());
                 }
             }
             Event::Received(key, [frame]) => {
                 if let Some((_, conversation)) = conversations.get_mut(&key) {
-                    conversation.handle_frame(frame);
+                    conversation.handle_frame(Clock.now(), frame);
                 }
             }
             // A mapper's answer has one frame, and a lost connection shows when it is back.
@@ -75,6 +77,7 @@ fn converse(
         });
         turn.map_err(poll_failed)?;
         for (key, (_, conversation)) in conversations.iter_mut() {
+            conversation.handle_timeout(Clock.now());
             while let Some(message) = conversation.poll_output() {
                 // What cannot be sent had no connection; with the next one all starts again.
                 let _ = events.send(*key, [&codec::encode(&message)[..]]);

@@ -65,6 +65,8 @@ pub(super) struct Node {
     refused: Refusals<RegistrationError>,
     undelivered: Refusals<SendError>,
     suspensions: u64,
+    /// What came before that was read.
+    read_until: Timestamp,
     log: Logger,
 }
 
@@ -89,6 +91,7 @@ impl Node {
             refused: Refusals::default(),
             undelivered: Refusals::default(),
             suspensions: 0,
+            read_until: Clock.now(),
             log,
         }
     }
@@ -170,6 +173,12 @@ impl Node {
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
             }
         })?;
+        // Reports may be among what was not read yet.
+        now = Clock.now();
+        if !self.event_loop.is_behind(self.sockets.router) {
+            self.read_until = now;
+        }
+        self.registry.handle_unread(now.since(self.read_until));
         self.act();
         Ok(came)
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use svcmap_proto::control::{Entry, Registration, ReportRef};
-use svcmap_proto::json::{Envelope, JsonError, error};
+use svcmap_proto::json::{Envelope, JsonError, LEASE, error};
 use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
 use svcmap_proto::status::{MapperRow, Report};
@@ -98,7 +98,7 @@ impl Registry {
                 }
             }
             Request::GetPeer { name } => {
-                let host = self.identity.host;
+                let (host, warming) = (self.identity.host, self.is_warming_in_json(asked.now));
                 match self.find(&name, asked) {
                     Some(instance) => match peer(instance, asked, host) {
                         Some(peer) => json::peer(Some(peer)),
@@ -106,6 +106,9 @@ impl Registry {
                             error("peer not reachable: its address is one for its own host only")
                         }
                     },
+                    None if warming => {
+                        error("peer not found: this mapper has just started, try again in a moment")
+                    }
                     None => json::peer(None),
                 }
             }
@@ -115,6 +118,11 @@ impl Registry {
             }
             Request::ListPeers | Request::Status | Request::Unknown => error("unknown command"),
         }
+    }
+
+    /// Whether a worker of this dialect may be there and not be listed yet: it reports seldom.
+    fn is_warming_in_json(&self, now: Timestamp) -> bool {
+        now < self.warming_until + LEASE.saturating_sub(self.config.warming())
     }
 
     /// One of the [`Lists`], from what was encoded if that is as good.

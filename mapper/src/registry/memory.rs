@@ -7,7 +7,7 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
-use super::Connection;
+use super::{Connection, NAMES_MAX};
 
 /// How long it is remembered who left: far longer than any message is under way.
 const DEPARTED: Duration = Duration::from_secs(600);
@@ -32,9 +32,10 @@ const LISTS_MAX: usize = 16;
 /// of the time that a cache lets pass after a gap.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Such answers to one connection within that interval: a cache that follows as many services as it
-/// can asks for each of them at once.
-const ANSWERS_OF_ONE_MAX: usize = 1024;
+/// Such answers to one connection within that interval: `svcmap status` asks for every service there
+/// is, and for the pages that list them.
+const ANSWERS_OF_ONE_MAX: usize =
+    limits::SERVICES_MAX + limits::SERVICES_MAX.div_ceil(NAMES_MAX) + 1;
 
 /// The same to all connections: more than are read from the socket in that time.
 const ANSWERS_MAX: usize = 65_536;
@@ -255,6 +256,8 @@ mod tests {
         let mut answers = Answers::default();
         let [greedy, other] = [Connection::new(b"a"), Connection::new(b"b")];
         let sync = |number: usize| Question::Sync(format!("s{number}").parse().unwrap());
+        // Somebody who asks about all that there is gets it at once.
+        assert!((0..limits::SERVICES_MAX).all(|n| answers.admit(at(0), &greedy, sync(n))));
         let admitted = (0..5000).filter(|&n| answers.admit(at(1), &greedy, sync(n))).count();
         assert_eq!(admitted, ANSWERS_OF_ONE_MAX);
         assert!(!answers.admit(at(1), &greedy, Question::List(None)));

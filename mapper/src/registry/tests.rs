@@ -318,6 +318,30 @@ fn a_suspended_mapper_expires_nobody_for_its_own_sleep() {
 }
 
 #[test]
+fn no_lease_ends_while_what_renews_it_may_wait_unread() {
+    let mut registry = registry();
+    registry.say_register(ms(0), "w", "s/a", 5);
+    registry.say_register(ms(0), "w", "s/b", 5);
+    registry.run_until(ms(1000));
+    // Nothing was read to its end for two seconds, until now.
+    registry.handle_unread(2 * SECOND);
+    registry.run_until(ms(4500));
+    assert_eq!(registry.sync(ms(4500), "s").incarnations, [5, 5]);
+    registry.say_report(ms(4500), "w", "s/a", 5, load(2, 0));
+    // Now all is read.
+    registry.handle_unread(Duration::ZERO);
+    assert!(registry.poll_timeout() <= Some(ms(4500)));
+    registry.handle_timeout(ms(4500));
+    assert_eq!(registry.sync(ms(4600), "s").incarnations, [5]);
+    // However long that goes on, the dead do not stay for longer than an expiry.
+    registry.handle_unread(60 * SECOND);
+    registry.run_until(ms(10_499));
+    assert_eq!(registry.sync(ms(10_499), "s").incarnations, [5]);
+    registry.run_until(ms(10_500));
+    assert!(registry.sync(ms(10_600), "s").incarnations.is_empty());
+}
+
+#[test]
 fn who_left_stays_away_until_a_later_life_comes() {
     let mut registry = registry();
     registry.say_register(ms(0), "w", "s/a", 5);

@@ -105,6 +105,8 @@ struct Slot {
     socket: Socket,
     /// Something may wait here that no signal will tell of.
     hot: bool,
+    /// More waited here than was read the last time.
+    behind: bool,
     /// Its last known writability, if anybody wants to know.
     writable: Option<bool>,
 }
@@ -174,7 +176,7 @@ impl EventLoop {
         let token = Token(FIRST_SOCKET + usize::try_from(key.0).unwrap_or(usize::MAX));
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         // The signal may have come before the registration: look once.
-        self.slots.push(Slot { key, socket, hot: true, writable: None });
+        self.slots.push(Slot { key, socket, hot: true, behind: false, writable: None });
         Ok(key)
     }
 
@@ -184,6 +186,12 @@ impl EventLoop {
             slot.writable = Some(false);
             slot.hot = true;
         }
+    }
+
+    /// Whether that socket had more to deliver in the last turn than one turn takes.
+    pub fn is_behind(&self, key: SocketKey) -> bool {
+        let index = self.slots.binary_search_by_key(&key, |slot| slot.key);
+        index.is_ok_and(|index| self.slots[index].behind)
     }
 
     /// The socket itself, for subscriptions and addresses. It is looked at in the next turn.
@@ -310,7 +318,8 @@ impl EventLoop {
         for offset in 0..count {
             let slot = &mut self.slots[(self.first + offset) % count];
             if slot.hot {
-                slot.hot = read(slot, &mut self.frames, &mut deliver);
+                slot.behind = read(slot, &mut self.frames, &mut deliver);
+                slot.hot = slot.behind;
             }
         }
         delivered

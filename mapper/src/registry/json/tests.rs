@@ -70,7 +70,8 @@ fn changes(registry: &mut Registry, until: Timestamp) -> Vec<Change> {
 
 const OK: &str = r#"{"status":"ok"}"#;
 const NOT_FOUND: &str = r#"{"status":"error","message":"not found"}"#;
-const PEER_NOT_FOUND: &str = r#"{"status":"error","message":"peer not found"}"#;
+/// As long as it has not run for long.
+const PEER_NOT_FOUND: &str = r#"{"status":"error","message":"peer not found: this mapper has just started, try again in a moment"}"#;
 
 #[test]
 fn the_original_commands_and_their_replies() {
@@ -96,6 +97,19 @@ fn the_original_commands_and_their_replies() {
     let wildcard = r#"{"name":"a","address":"tcp://*:1","pid":1}"#;
     let refused = ask(&mut registry, ms(2000), "REGISTER", wildcard);
     assert!(refused.contains("none of them a wildcard"), "{refused}");
+}
+
+#[test]
+fn a_mapper_that_has_just_started_calls_nobody_unknown() {
+    let mut registry = registry();
+    for (now, words) in [
+        (0, "peer not found: this mapper has just started, try again in a moment"),
+        (29_999, "peer not found: this mapper has just started, try again in a moment"),
+        (30_000, "peer not found"),
+    ] {
+        let expected = format!(r#"{{"status":"error","message":"{words}"}}"#);
+        assert_eq!(peer(&mut registry, ms(now), "nobody"), expected, "at {now} ms");
+    }
 }
 
 #[test]
