@@ -59,8 +59,9 @@ pub const fn is_large(bytes: usize) -> bool {
     bytes >= LARGE_BYTES
 }
 
-/// Most jobs, or outcomes, in one message. They have at most 20 bytes each beside their payload, or
-/// 120 if handed over, so that all of them fit into [`CONTROL_BYTES_MAX`].
+/// Most jobs, or outcomes, in one message. Beside its payload a job has at most some 60 bytes, and an
+/// outcome, handed over to an instance of the longest name, 130: all of them fit into
+/// [`CONTROL_BYTES_MAX`].
 pub const BATCH_MAX: usize = 256;
 
 /// Most bytes of payloads in one message, unless it has only one. With more, the rest of a message

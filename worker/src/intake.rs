@@ -145,6 +145,8 @@ struct Running {
     origin: Origin,
     bytes: usize,
     deadline: Option<Timestamp>,
+    /// How long it may run.
+    run_limit: Option<Duration>,
     /// When it has run for as long as it may.
     limit_at: Option<Timestamp>,
     arrived_at: Timestamp,
@@ -183,6 +185,8 @@ pub struct Intake {
     after_pause: bool,
     /// No job has finished since what waited at the handlers was taken back.
     is_stuck: bool,
+    /// Nothing is to wait at the handlers.
+    is_cautious: bool,
 }
 
 impl Intake {
@@ -202,6 +206,7 @@ impl Intake {
             finished_at: None,
             after_pause: false,
             is_stuck: false,
+            is_cautious: false,
         }
     }
 
@@ -274,6 +279,7 @@ impl Intake {
             origin: task.origin,
             bytes: task.payload.len(),
             deadline: task.deadline,
+            run_limit: task.run_limit,
             limit_at: task.run_limit.map(|limit| now + limit),
             arrived_at: task.arrived_at,
             started_at: now,
@@ -320,8 +326,8 @@ impl Intake {
         }
         self.finished_at = Some(now);
         self.is_stuck = false;
-        let Running { origin, deadline, limit_at, arrived_at, started_at, .. } = running;
-        let over_limit = limit_at.filter(|at| *at <= now).map(|at| at.since(started_at));
+        let Running { origin, deadline, run_limit, limit_at, arrived_at, started_at, .. } = running;
+        let over_limit = run_limit.filter(|_| limit_at.is_some_and(|at| at <= now));
         let here = now.since(arrived_at);
         Some(Finished { origin, deadline, here, started_at, was_stopped, over_limit })
     }
@@ -414,6 +420,10 @@ impl Intake {
     /// From now on nothing is admitted. Jobs that nobody would send again come first.
     pub fn drain(&mut self) {
         self.draining = true;
+        self.sort_for_drain();
+    }
+
+    fn sort_for_drain(&mut self) {
         self.queue
             .make_contiguous()
             .sort_by_key(|task| task.origin != Origin::Nobody && !task.detached);
@@ -448,8 +458,9 @@ impl Intake {
         let (running, ahead) = self.handed();
         self.load.queued = count(self.queue.len() + ahead);
         self.load.running = count(running);
-        let oldest = self.queue.front().map_or(Duration::ZERO, |task| now.since(task.arrived_at));
-        self.load.oldest_queued_ms = wire_ms(oldest);
+        let ahead = self.running.get(running).map(|ahead| ahead.arrived_at);
+        let oldest = ahead.or_else(|| self.queue.front().map(|task| task.arrived_at));
+        self.load.oldest_queued_ms = oldest.map_or(0, |at| wire_ms(now.since(at)));
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
         self.load
     }

@@ -229,6 +229,7 @@ impl Sender {
         }
         if !followed {
             self.outbox.refuse(now, id, Reason::TooManyServices);
+            self.outbox.forget(&lane.service);
         }
     }
 

@@ -294,6 +294,7 @@ impl Server {
         if std::mem::take(&mut self.has_ended) {
             self.promise_next(now);
         }
+        self.intake.set_cautious(!self.health.is_trusted());
         if self.intake.poll_stuck(now) {
             return Some(ServerOutput::TakeBack);
         }
@@ -326,10 +327,11 @@ impl Server {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         for expired in self.intake.expire(now) {
             match expired {
-                Expired::Running(origin, task) => {
+                Expired::Running(origin, task, has_begun) => {
                     self.answers.push_back(ServerOutput::Cancel(task));
-                    // A sender has a clock of its own; a client has only its reply.
-                    if let Some(client) = self.clients.take(origin) {
+                    // A sender has a clock of its own; a client has only its reply. If no handler has
+                    // begun it, that is said once it was taken from them.
+                    if has_begun && let Some(client) = self.clients.take(origin) {
                         let body = json::unknown(Cause::Deadline);
                         self.reply(client.envelope, body);
                     }

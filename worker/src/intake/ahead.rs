@@ -3,7 +3,7 @@
 //!
 //! The handlers take what they are handed in its order, so of what they have those that came first run
 //! and the others wait. What waits there still counts as queued, and can be taken back: as soon as the
-//! work turns out to be longer than it was, and when a drain begins.
+//! work turns out to be longer than it was, when a drain begins, and when jobs fail here.
 
 use std::time::Duration;
 
@@ -28,12 +28,23 @@ impl Intake {
     /// How many jobs the handlers may have at once, those that run included.
     pub(super) fn handed_max(&self, now: Timestamp) -> usize {
         let concurrency = self.config.concurrency;
-        let mean = self.mean_service(now).filter(|_| !self.is_stuck && !self.draining);
+        let may_wait = !self.is_stuck && !self.draining && !self.is_cautious;
+        let mean = self.mean_service(now).filter(|_| may_wait);
         let ahead = mean.map_or(0, |mean| {
             let in_time = u64::from(concurrency) * AHEAD_US / wire_us(mean).max(1);
             in_time.min(AHEAD_MAX) as u32
         });
         (concurrency + ahead) as usize
+    }
+
+    /// As long as this is so, nothing waits at the handlers: it may have to go elsewhere.
+    pub fn set_cautious(&mut self, is_cautious: bool) {
+        self.is_cautious = is_cautious;
+    }
+
+    /// Whether anything waits at the handlers.
+    pub fn is_ahead(&self) -> bool {
+        self.handed().1 > 0
     }
 
     /// How many of what the handlers have run, and how many wait.
@@ -53,23 +64,48 @@ impl Intake {
     /// Whether what waits at the handlers is to be taken back now. It is told once.
     pub fn poll_stuck(&mut self, now: Timestamp) -> bool {
         let (_, ahead) = self.handed();
-        let is_wanted = self.draining || self.stuck_at().is_some_and(|at| at <= now);
+        let is_stuck = self.stuck_at().is_some_and(|at| at <= now);
+        let is_wanted = self.draining || self.is_cautious || is_stuck;
         ahead > 0 && is_wanted && !std::mem::replace(&mut self.is_stuck, true)
     }
 
-    /// What waited at the handlers waits here again, before all others.
-    pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
+    /// What waited at the handlers waits here again, before all others. Returns whose jobs nobody wants
+    /// any more, and why.
+    pub fn handle_taken_back(
+        &mut self,
+        now: Timestamp,
+        jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>,
+    ) -> Vec<(Origin, Reason)> {
+        let mut unwanted = Vec::new();
         for (id, payload) in jobs.rev() {
             let place = self.place(id);
             let Some(running) = place.and_then(|place| self.running.remove(place)) else {
                 continue;
             };
-            let Running { origin, deadline, arrived_at, moves_left, detached, .. } = running;
-            let run_limit = None;
+            self.forget_deadline(running.ends_at(), id);
+            // Its handler was to be told, but none had it.
+            if running.was_stopped {
+                unwanted.push(self.give_up(now, &running));
+                continue;
+            }
+            let Running { origin, deadline, run_limit, arrived_at, moves_left, detached, .. } =
+                running;
+            deadline.map(|deadline| self.deadlines.insert((deadline, id)));
             let task =
                 Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left, detached };
             self.queue.push_front(task);
         }
+        if self.draining {
+            self.sort_for_drain();
+        }
+        unwanted
+    }
+
+    fn give_up(&mut self, now: Timestamp, running: &Running) -> (Origin, Reason) {
+        self.bytes -= running.bytes;
+        self.load.rejected += 1;
+        let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+        (running.origin, if is_late { Reason::Expired } else { Reason::Cancelled })
     }
 
     /// A handler began and ended that job at these times: it may have waited before.
@@ -85,10 +121,6 @@ impl Intake {
     pub fn handle_withdrawn(&mut self, now: Timestamp, id: TaskId) -> Option<(Origin, Reason)> {
         let running = self.running.remove(self.place(id)?)?;
         self.forget_deadline(running.ends_at(), id);
-        self.bytes -= running.bytes;
-        self.load.rejected += 1;
-        let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
-        let reason = if is_late { Reason::Expired } else { Reason::Cancelled };
-        Some((running.origin, reason))
+        Some(self.give_up(now, &running))
     }
 }

@@ -11,8 +11,9 @@ use super::{Intake, Origin, Running, TaskId};
 pub enum Expired {
     /// Its deadline passed while it waited, and it is gone.
     Waiting(Origin),
-    /// Its deadline passed while it runs: tell the handler.
-    Running(Origin, TaskId),
+    /// Its deadline passed while the handlers have it: tell the one that does. Whether one is taken to
+    /// have begun it.
+    Running(Origin, TaskId, bool),
     /// It has run for as long as it may: tell the handler, and its sender. It counts as running until
     /// its handler ends.
     RunLimit {
@@ -44,13 +45,14 @@ impl Intake {
                 let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
                 // Once its sender has stopped waiting, nobody is to be told of the other.
                 running.limit_at.take_if(|_| is_late);
-                let Running { origin, deadline, arrived_at, started_at, .. } = *running;
+                let Running { origin, deadline, arrived_at, .. } = *running;
                 expired.push(if is_late {
-                    Expired::Running(origin, id)
+                    Expired::Running(origin, id, place < Some(self.config.concurrency as usize))
                 } else {
-                    let limit_at = running.limit_at.take().unwrap_or(now);
+                    running.limit_at = None;
                     (running.origin, running.deadline) = (Origin::Overdue, None);
-                    let (limit, here) = (limit_at.since(started_at), now.since(arrived_at));
+                    let limit = running.run_limit.unwrap_or_default();
+                    let here = now.since(arrived_at);
                     Expired::RunLimit { origin, task: id, limit, deadline, here }
                 });
             } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {

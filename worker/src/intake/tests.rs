@@ -160,7 +160,7 @@ proptest! {
                     for expired in intake.expire(now) {
                         let (job, waited) = match expired {
                             Expired::Waiting(origin) => (attempt_of(origin).job, true),
-                            Expired::Running(origin, _) => (attempt_of(origin).job, false),
+                            Expired::Running(origin, ..) => (attempt_of(origin).job, false),
                             Expired::RunLimit { .. } => panic!("none has a run limit"),
                         };
                         if waited {
@@ -188,8 +188,11 @@ proptest! {
                         let begun = model.running.len().min(concurrency as usize);
                         let ahead = model.running.split_off(begun);
                         let jobs = ahead.iter().map(|(_, id, bytes, _)| (*id, vec![1; *bytes].into()));
-                        intake.handle_taken_back(jobs);
-                        let back = ahead.iter().map(|&(job, _, bytes, deadline)| (job, bytes, deadline));
+                        let unwanted = intake.handle_taken_back(now, jobs);
+                        let is_unwanted = |job| unwanted.iter().any(|(whose, _)| *whose == origin(job));
+                        model.rejected += unwanted.len() as u64;
+                        let back = ahead.iter().filter(|(job, ..)| !is_unwanted(*job));
+                        let back = back.map(|&(job, _, bytes, deadline)| (job, bytes, deadline));
                         model.queue.splice(..0, back);
                     }
                 }
@@ -249,7 +252,7 @@ fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
     let task = intake.start_next(at(0)).unwrap();
     assert_eq!(intake.poll_timeout(), Some(at(50)));
     let expired = intake.expire(at(50));
-    assert_eq!(expired, [Expired::Running(origin(1), task.id), Expired::Waiting(origin(2))]);
+    assert_eq!(expired, [Expired::Running(origin(1), task.id, true), Expired::Waiting(origin(2))]);
     assert_eq!(intake.len(), 1);
     assert_eq!(intake.poll_timeout(), None);
 }
@@ -286,7 +289,7 @@ fn a_run_limit_counts_from_the_start_and_is_told_once() {
 #[test]
 fn a_deadline_that_passes_first_is_all_that_is_told() {
     let (mut intake, task) = limited(Some(at(60)));
-    assert_eq!(intake.expire(at(65)), [Expired::Running(origin(1), task)]);
+    assert_eq!(intake.expire(at(65)), [Expired::Running(origin(1), task, true)]);
     assert_eq!((intake.poll_timeout(), intake.expire(at(99))), (None, Vec::new()));
     assert_eq!(intake.handle_finished(at(99), task, Ending::Done).unwrap().origin, origin(1));
 }
@@ -348,7 +351,7 @@ fn a_job_is_known_to_be_wanted_until_its_deadline_when_that_has_passed() {
     let mut intake = Intake::new(config(1, 0));
     intake.admit(at(0), arrival(origin(1), at(50), b""), Promised::default()).unwrap();
     let task = intake.start_next(at(0)).unwrap();
-    assert_eq!(intake.expire(at(60)), [Expired::Running(origin(1), task.id)]);
+    assert_eq!(intake.expire(at(60)), [Expired::Running(origin(1), task.id, true)]);
     assert_eq!(intake.expire(at(70)), []);
     let finished = intake.handle_finished(at(80), task.id, Ending::Done).unwrap();
     assert_eq!(finished.deadline, Some(at(50)));
@@ -437,7 +440,7 @@ fn what_was_handed_out_waits_here_again_once_a_job_takes_long_or_a_drain_begins(
         assert_eq!(intake.poll_timeout(), Some(at(6)));
         assert!(intake.poll_stuck(if drains { at(1) } else { at(6) }));
         let back: Vec<_> = (2..=10).map(|id| (TaskId(id), Bytes::new())).collect();
-        intake.handle_taken_back(back.into_iter());
+        assert_eq!(intake.handle_taken_back(at(6), back.into_iter()), []);
         let queued: Vec<_> = intake.queued().map(|task| attempt_of(task.origin).job).collect();
         assert_eq!(queued, (2..=10).collect::<Vec<_>>());
         assert!(intake.start_next(at(7)).is_none() && !intake.poll_stuck(at(20)));
@@ -459,4 +462,46 @@ fn a_job_whose_time_to_run_is_limited_waits_until_a_handler_is_free() {
     intake.admit(at(1), Arrival { origin: origin(12), ..job }, Promised::default()).unwrap();
     assert!(intake.start_next(at(1)).is_some());
     assert!(intake.start_next(at(1)).is_none());
+}
+
+#[test]
+fn what_nobody_wants_any_more_does_not_wait_again() {
+    let mut intake = quick();
+    while intake.start_next(at(1)).is_some() {}
+    assert_eq!(intake.cancel(origin(3)), Cancelled::Running(TaskId(3)));
+    intake.drain();
+    assert!(intake.poll_stuck(at(1)));
+    let back: Vec<_> = (2..=10).map(|id| (TaskId(id), Bytes::new())).collect();
+    let unwanted = intake.handle_taken_back(at(1), back.into_iter());
+    assert_eq!(unwanted, [(origin(3), Reason::Cancelled)]);
+    assert!(intake.queued().all(|task| task.origin != origin(3)) && intake.len() == 9);
+}
+
+#[test]
+fn a_limited_job_that_no_handler_has_begun_keeps_its_time() {
+    let mut intake = quick();
+    intake.queue.clear();
+    let run_limit = Some(ms(50));
+    let job = Arrival { deadline: None, run_limit, ..arrival(origin(11), at(0), b"") };
+    intake.admit(at(1), job, Promised::default()).unwrap();
+    let task = intake.start_next(at(1)).unwrap();
+    let back = [(task.id, task.payload)];
+    assert_eq!(intake.handle_taken_back(at(20), back.into_iter()), []);
+    assert_eq!(intake.queued().next().map(|task| task.run_limit), Some(run_limit));
+    assert_eq!(intake.expire(at(60)), [], "its time has not begun");
+    intake.start_next(at(70)).unwrap();
+    assert_eq!(intake.poll_timeout(), Some(at(120)));
+}
+
+#[test]
+fn while_jobs_fail_here_nothing_waits_at_the_handlers() {
+    let mut intake = quick();
+    while intake.start_next(at(1)).is_some() {}
+    intake.set_cautious(true);
+    assert!(intake.is_ahead() && intake.poll_stuck(at(1)));
+    let back: Vec<_> = (2..=10).map(|id| (TaskId(id), Bytes::new())).collect();
+    intake.handle_taken_back(at(1), back.into_iter());
+    intake.handle_finished(at(2), TaskId(1), Ending::Failed);
+    assert!(intake.start_next(at(2)).is_some());
+    assert!(intake.start_next(at(2)).is_none());
 }

@@ -158,6 +158,9 @@ impl Drop for State {
     /// However this thread ends, nobody waits for it.
     fn drop(&mut self) {
         drop(self.shared.close());
+        if std::thread::panicking() {
+            self.shared.status.update(|status| status.ended = true);
+        }
     }
 }
 

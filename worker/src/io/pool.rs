@@ -286,3 +286,6 @@ fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Bytes
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,12 +9,9 @@ use svcmap_proto::io::Waker;
 use svcmap_proto::names::{Name, NameError};
 
 use super::ticket::{Settler, Ticket, ticket};
-use crate::config::OutboxConfig;
+use crate::config::{OutboxConfig, SERVICES_FOLLOWED_MAX};
 use crate::outbox::{JobId, JobSpec};
 use crate::statistics::Statistics;
-
-/// Names of services that are remembered: as many as a sender keeps track of.
-const NAMES_MAX: usize = 1024;
 
 /// What a handle asks of the I/O thread.
 #[derive(Debug)]
@@ -95,7 +92,8 @@ impl Shared {
             return Ok(name.clone());
         }
         let name: Name = text.parse()?;
-        if names.len() == NAMES_MAX {
+        // As many as a sender keeps track of.
+        if names.len() == SERVICES_FOLLOWED_MAX {
             names.clear();
         }
         names.insert(text.to_owned(), name.clone());

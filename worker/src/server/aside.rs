@@ -63,11 +63,16 @@ impl Server {
         }
     }
 
+    /// Gives back what waits and can go elsewhere.
+    pub(super) fn hand_back_movable(&mut self, now: Timestamp) {
+        let others = self.intake.take_queued(|task| task.moves_left > 0);
+        self.hand_back(now, Reason::NoCredit, others);
+    }
+
     /// Gives back what waits and can go elsewhere, and tells those who counted on promises. What runs
     /// here goes on.
     fn stand_aside(&mut self, now: Timestamp) {
-        let others = self.intake.take_queued(|task| task.moves_left > 0);
-        self.hand_back(now, Reason::NoCredit, others);
+        self.hand_back_movable(now);
         self.offers.clear();
         for sender in self.credits.void_all() {
             self.tell_load(now, sender);

@@ -102,7 +102,8 @@ impl Server {
     /// Goes on with the drain, if it is time.
     pub(super) fn advance_drain(&mut self, now: Timestamp) {
         match self.drain {
-            Drain::Until(until) if until <= now => self.abandon(now),
+            // What waits at the handlers is taken back first: none has begun it.
+            Drain::Until(until) if until <= now && !self.intake.is_ahead() => self.abandon(now),
             Drain::Until(_) if self.intake.is_empty() => {
                 self.drain = Drain::Flushing(now + FLUSH_LIMIT);
             }

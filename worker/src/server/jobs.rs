@@ -66,14 +66,27 @@ impl Server {
     }
 
     /// These jobs, in their order, had been started, but no handler had begun them.
-    pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
-        self.intake.handle_taken_back(jobs);
+    pub fn handle_taken_back(
+        &mut self,
+        now: Timestamp,
+        jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>,
+    ) {
+        for (origin, reason) in self.intake.handle_taken_back(now, jobs) {
+            self.end_queued(now, origin, reason);
+        }
+        // They wait, so they are of interest to who looks for absent senders.
+        self.absence.handle_job(now);
+        if self.health.is_aside() {
+            self.hand_back_movable(now);
+        }
+        self.has_ended = true;
     }
 
     /// A job that nobody waits for was taken from the handlers before one began it.
     pub fn handle_withdrawn(&mut self, now: Timestamp, task: TaskId) {
         if let Some((origin, reason)) = self.intake.handle_withdrawn(now, task) {
             self.end_queued(now, origin, reason);
+            self.has_ended = true;
         }
     }
 

@@ -217,7 +217,7 @@ impl World {
                         self.started.remove(&attempt_of(task.origin));
                     }
                     let jobs = waiting.into_iter().map(|task| (task.id, task.payload));
-                    self.server.handle_taken_back(jobs);
+                    self.server.handle_taken_back(self.now, jobs);
                 }
                 ServerOutput::Reply { .. }
                 | ServerOutput::Offer { .. }

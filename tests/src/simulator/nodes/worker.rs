@@ -133,7 +133,7 @@ fn serve(
             return Some(send(&to, FromWorker::Outcomes(batch)));
         }
         ServerOutput::Start(task) => handlers.assign(task),
-        ServerOutput::TakeBack => process.server()?.handle_taken_back(handlers.take_back()),
+        ServerOutput::TakeBack => process.server()?.handle_taken_back(now, handlers.take_back()),
         // Whoever has begun it does not look at the flag.
         ServerOutput::Cancel(task) if handlers.withdraw(task) => {
             process.server()?.handle_withdrawn(now, task);

@@ -60,7 +60,7 @@ impl State {
             }
             ServerOutput::TakeBack => {
                 if let Some(server) = self.process.server() {
-                    server.handle_taken_back(serving.take_back());
+                    server.handle_taken_back(now, serving.take_back());
                 }
             }
             ServerOutput::Reply { to, body } => serving.reply(event_loop, &to, &body),
