@@ -10,9 +10,7 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
-use svcmap_tests::{
-    Count, Deployment, PATIENCE, dealer, deployment_of, endpoint_of, eventually, svcmap,
-};
+use svcmap_tests::{Deployment, PATIENCE, dealer, deployment_of, endpoint_of, eventually, svcmap};
 use svcmap_worker::{Client, Outcome, Reason};
 
 const ECHO: &[&str] = &["--builtin", "echo"];

@@ -7,6 +7,7 @@
 
 mod absence;
 mod idle;
+mod retained;
 mod room;
 mod speakers;
 
@@ -23,6 +24,7 @@ use svcmap_proto::time::{Timestamp, wire_us};
 
 use crate::config::{IntakeConfig, SENDERS_MAX};
 use idle::Idle;
+use retained::Retained;
 use speakers::Speakers;
 
 /// Outcomes kept for one sender: all that it can have open, and as many again on their way.
@@ -105,30 +107,6 @@ impl Ended {
     pub fn rejected(reason: Reason, wanted_until: Timestamp) -> Self {
         let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Bytes::new());
         Self { verdict, here, payload, wanted_until }
-    }
-}
-
-#[derive(Debug)]
-struct Retained {
-    number: u64,
-    attempt: AttemptId,
-    verdict: Verdict,
-    here_us: u64,
-    payload: Bytes,
-    /// Its place among all that is retained.
-    order: u64,
-    /// Until when it is worth keeping.
-    until: Timestamp,
-}
-
-impl Retained {
-    fn header(&self) -> OutcomeHeader {
-        OutcomeHeader {
-            attempt: self.attempt,
-            verdict: self.verdict.clone(),
-            here_us: self.here_us,
-            payload: self.payload.clone().into(),
-        }
     }
 }
 
@@ -475,59 +453,6 @@ impl Senders {
             self.by_age.remove(&oldest.order);
             sender.oldest().map(|order| self.by_age.insert(order, id));
         }
-    }
-}
-
-impl Sender {
-    /// The place of its oldest retained outcome among all.
-    fn oldest(&self) -> Option<u64> {
-        self.retained.front().map(|oldest| oldest.order)
-    }
-
-    /// The next outcomes to send, unless what was sent and not acknowledged takes `bytes_max`
-    /// already: of what a peer does not read, libzmq keeps a copy.
-    fn next_delivery(&mut self, id: SenderId, bytes_max: usize) -> Option<Delivery> {
-        let to = self.connection.as_ref()?;
-        let first = self.retained.front()?.number;
-        let first_number = self.next_to_send.max(first);
-        let index = usize::try_from(first_number - first).ok()?;
-        let unsent = self.retained.iter().skip(index);
-        let mut outcomes = Vec::with_capacity(limits::BATCH_MAX.min(unsent.len()));
-        let mut batch_bytes = 0;
-        for retained in unsent.take(limits::BATCH_MAX) {
-            let size = retained.payload.len();
-            let bytes = self.unacknowledged_bytes + size;
-            let is_too_much = bytes > bytes_max && self.unacknowledged_bytes > 0;
-            let is_full = batch_bytes + size > limits::BATCH_BYTES_MAX && !outcomes.is_empty();
-            if is_too_much || is_full {
-                break;
-            }
-            self.unacknowledged_bytes = bytes;
-            batch_bytes += size;
-            outcomes.push(retained.header());
-        }
-        if outcomes.is_empty() {
-            return None;
-        }
-        self.next_to_send = first_number + outcomes.len() as u64;
-        let (to, received_jobs) = (to.clone(), self.received_jobs);
-        Some(Delivery { to, sender: id, first_number, received_jobs, outcomes })
-    }
-
-    /// What is retained from this number on was not sent after all.
-    fn take_back(&mut self, number: u64) {
-        let next = self.next_to_send;
-        let unsent = self.retained.iter().filter(|r| (number..next).contains(&r.number));
-        self.unacknowledged_bytes -= unsent.map(|r| r.payload.len()).sum::<usize>();
-        self.next_to_send = next.min(number);
-    }
-
-    fn forget_first(&mut self) -> Option<Retained> {
-        let first = self.retained.pop_front()?;
-        if first.number < self.next_to_send {
-            self.unacknowledged_bytes -= first.payload.len();
-        }
-        Some(first)
     }
 }
 

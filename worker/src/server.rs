@@ -6,17 +6,16 @@
 mod absence;
 mod aside;
 mod drain;
+mod jobs;
 mod promises;
 mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    Claim, Demand, FromWorker, JobBatch, JobHeader, OfferedSlot, OutcomeBatch, Reason, SenderHello,
-    ToWorker, Verdict,
+    FromWorker, OfferedSlot, OutcomeBatch, Reason, SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::json::Envelope;
 use svcmap_proto::load::{Load, State};
@@ -28,13 +27,14 @@ use crate::config::IntakeConfig;
 use crate::credits::Credits;
 use crate::handover::Offers;
 use crate::health::Health;
-use crate::intake::{Arrival, Cancelled, Ending, Expired, Intake, Origin, Task, TaskId};
+use crate::intake::{Expired, Intake, Origin, Task, TaskId};
 use crate::json;
 use crate::outcome::Cause;
 use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome, wanted_until};
 use absence::Absence;
 use drain::Drain;
 pub use drain::DrainReport;
+use jobs::reached;
 
 /// What the server wants done.
 #[derive(Debug)]
@@ -227,109 +227,6 @@ impl Server {
         self.answer(from, welcome);
     }
 
-    fn handle_jobs(&mut self, now: Timestamp, sender: SenderId, batch: JobBatch) {
-        let before = self.senders.handle_jobs(sender, &batch);
-        let JobBatch { share, jobs, .. } = batch;
-        let (mut demand, mut taken) = (None, 0);
-        for job in jobs.into_iter().skip(before) {
-            // The next ones will be as large as the last of these, and have waited for as long.
-            let payload_bytes = u32::try_from(job.payload.len()).unwrap_or(u32::MAX);
-            let (waited_us, pinned) = (job.waited_us, job.moves_left == 0);
-            demand = Some(Demand { share, waited_us, payload_bytes, pinned });
-            taken += u32::from(self.handle_job(now, sender, share, job));
-        }
-        let Some(demand) = demand else { return };
-        self.credits.handle_taken(sender, taken);
-        self.absence.handle_job(now);
-        self.credits.handle_share(now, sender, demand);
-        self.serve_offers(now);
-    }
-
-    /// Returns whether it was taken.
-    fn handle_job(&mut self, now: Timestamp, sender: SenderId, share: u32, job: JobHeader) -> bool {
-        let JobHeader { attempt, claim, moves_left, detached, .. } = job;
-        let origin = Origin::Sender { sender, attempt };
-        let from_ms = |ms: u32| Duration::from_millis(ms.into());
-        let deadline = job.deadline_ms.map(|ms| now + from_ms(ms));
-        let run_limit = job.run_limit_ms.map(from_ms);
-        let waited = Duration::from_micros(job.waited_us);
-        self.credits.claim(now, sender, claim, job.payload.len(), waited);
-        let payload = self.credits.kept(job.payload.into_bytes());
-        let arrival = Arrival { origin, payload, deadline, run_limit, moves_left, detached };
-        // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
-        let is_movable = moves_left > 0 || claim != Claim::Nothing || share > 0;
-        self.has_movable = Some(self.has_movable == Some(true) || is_movable);
-        let admitted = self.admit(now, arrival);
-        if let Err(reason) = admitted {
-            self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
-        }
-        admitted.is_ok()
-    }
-
-    fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
-        match self.intake.cancel(origin) {
-            Cancelled::Removed => self.end_queued(now, origin, Reason::Cancelled),
-            Cancelled::Running(task) => self.answers.push_back(ServerOutput::Cancel(task)),
-            Cancelled::NotFound => {}
-        }
-    }
-
-    /// A handler began and ended a job at these times, which is of interest before
-    /// [`Server::handle_finished`].
-    pub fn handle_ran(&mut self, task: TaskId, began_at: Timestamp, ended_at: Timestamp) {
-        self.intake.handle_ran(task, began_at, ended_at);
-    }
-
-    /// These jobs, in their order, had been started, but no handler had begun them.
-    pub fn handle_taken_back(&mut self, jobs: impl DoubleEndedIterator<Item = (TaskId, Bytes)>) {
-        self.intake.handle_taken_back(jobs);
-    }
-
-    /// A job that nobody waits for was taken from the handlers before one began it.
-    pub fn handle_withdrawn(&mut self, now: Timestamp, task: TaskId) {
-        if let Some((origin, reason)) = self.intake.handle_withdrawn(now, task) {
-            self.end_queued(now, origin, reason);
-        }
-    }
-
-    /// A handler ended, with a result or an error as `payload`.
-    pub fn handle_finished(
-        &mut self,
-        now: Timestamp,
-        task: TaskId,
-        ending: Ending,
-        payload: impl Into<Bytes>,
-    ) {
-        let payload: Bytes = payload.into();
-        let Some(finished) = self.intake.handle_finished(now, task, ending) else { return };
-        if !finished.was_stopped {
-            self.handle_health(finished.started_at, ending, &payload);
-        }
-        let (verdict, payload) = match ending {
-            Ending::Done => (Verdict::Done, payload),
-            Ending::Failed => (Verdict::Failed, payload),
-            Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Bytes::new()),
-        };
-        // A handler that looks at its time itself may be a moment earlier than the intake.
-        let payload = match (ending, finished.over_limit) {
-            (Ending::Failed, Some(limit)) => reached(limit),
-            _ => payload,
-        };
-        if self.is_draining() && ending != Ending::NotStarted {
-            self.drained.finished += 1;
-        }
-        let wanted_until = wanted_until(now, finished.deadline);
-        let ended = Ended { verdict, payload, wanted_until, here: finished.here };
-        self.leave(finished.origin);
-        if let Origin::Sender { sender, .. } = finished.origin
-            && self.ended.last() != Some(&sender)
-        {
-            self.ended.push(sender);
-        }
-        self.has_ended = true;
-        self.end(now, finished.origin, ended);
-    }
-
     /// The sender of an outcome does not read now. With the outcome it would have learnt of a grant,
     /// or not.
     pub fn handle_blocked(
@@ -510,11 +407,6 @@ impl Server {
         let batch = OutcomeBatch { first_number, received_jobs, load, grant, outcomes };
         ServerOutput::Outcomes { to, sender, batch }
     }
-}
-
-/// The error of a job that ran for as long as it may.
-fn reached(limit: Duration) -> Bytes {
-    format!("reached its run limit of {limit:?}").into()
 }
 
 #[cfg(test)]

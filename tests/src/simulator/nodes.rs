@@ -66,6 +66,16 @@ pub enum Message {
     FromWorker(Line, FromWorker),
 }
 
+impl Message {
+    /// How many jobs it brings.
+    pub fn jobs(&self) -> usize {
+        match self {
+            Message::ToWorker(_, ToWorker::Jobs(batch)) => batch.jobs.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// What a node wants done, or has found out.
 #[derive(Debug)]
 pub enum Effect {

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
-use svcmap_proto::jobs::ToWorker;
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::choice::Policy;
@@ -85,7 +84,7 @@ impl Event {
     /// How many jobs come to a worker with it.
     fn jobs(&self) -> usize {
         match self {
-            Event::Deliver { message, .. } => jobs(message),
+            Event::Deliver { message, .. } => message.jobs(),
             _ => 0,
         }
     }
@@ -104,14 +103,6 @@ impl Event {
             | Event::Fault(Fault::Break { sender, .. }) => Some(Node::Sender(*sender)),
             _ => None,
         }
-    }
-}
-
-/// How many jobs a message brings.
-fn jobs(message: &Message) -> usize {
-    match message {
-        Message::ToWorker(_, ToWorker::Jobs(batch)) => batch.jobs.len(),
-        _ => 0,
     }
 }
 
@@ -318,7 +309,7 @@ impl World {
                 {
                     return None;
                 }
-                for _ in 0..jobs(&message) {
+                for _ in 0..message.jobs() {
                     self.truth.arrive(self.workers[number].number());
                 }
                 self.workers[number].handle_message(now, from, message);

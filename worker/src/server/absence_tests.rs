@@ -1,8 +1,10 @@
 //! What becomes of jobs whose sender is gone, silent, or wants them no more.
 
+use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, OpenAttempt};
 
 use super::*;
+use crate::intake::Ending;
 use crate::testing::*;
 
 const EXPIRY: Duration = ms(300);

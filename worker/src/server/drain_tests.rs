@@ -2,6 +2,7 @@
 
 use super::absence_tests::Scene;
 use super::*;
+use crate::intake::Ending;
 use crate::testing::*;
 
 /// The same, with a pinned job 5 at the end.

@@ -1,6 +1,7 @@
 //! Clients of the JSON dialect at a server.
 
 use super::*;
+use crate::intake::Ending;
 use crate::testing::*;
 
 const LIFE: Incarnation = Incarnation(11);

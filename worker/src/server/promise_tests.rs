@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use svcmap_proto::jobs::Demand;
 use svcmap_proto::jobs::{Claim, Grant, OfferId};
 use svcmap_proto::load::State;
 
 use super::*;
+use crate::intake::Ending;
 use crate::testing::*;
 
 mod aside;

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::load::State;
 
 use super::drain::FLUSH_LIMIT;
 use super::*;
+use crate::intake::Ending;
 use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
 use crate::testing::*;
 

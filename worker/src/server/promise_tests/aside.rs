@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::health::Verdict as Fares;
+use crate::intake::Ending;
 
 /// A worker of four handlers whose four jobs have just failed, though its peers fare well; others of
 /// the same sender wait, one of which can go nowhere else.
