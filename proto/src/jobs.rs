@@ -24,7 +24,7 @@
 //! | `Cancel` | each HELLO repeats it while the attempt is open |
 //! | `Ping` | repeated each beat, and after the expiry the worker is given up |
 //! | `Received` | every job, PING and HELLO says the same; the worker forgets an outcome 2 s after its deadline in any case |
-//! | `Ask` | repeated with HELLO, and others are asked |
+//! | `Ask` | repeated with HELLO, and others are asked; a worker that is silent meanwhile is pinged |
 //! | `Return`, `Recall` | HELLO voids the credit; who does not return one that was recalled has to say it within 1.1 s; else it lapses, within 60 s |
 //! | `Offer`, `Offered`, `Declined` | the offer lapses, within 1.2 s or six ways and a margin |
 //! | `Goodbye` | silence says it after an expiry |

@@ -14,8 +14,8 @@ pub const ERROR_BYTES_MAX: usize = 200;
 /// connection, with CURVE, some 300.
 pub const SUBSCRIPTION_BYTES_MAX: usize = 512;
 
-/// Most subscriptions of one connection, as `zmq-sys` builds libzmq: what is subscribed to beyond them
-/// is ignored. A worker or client has half as many.
+/// Most subscriptions of one connection, as `zmq-sys` builds libzmq: one counts again for each 80 bytes
+/// that it has, and what is subscribed to beyond them is ignored. A worker or client has half as many.
 pub const SUBSCRIPTIONS_MAX: usize = 2048;
 
 /// Longest endpoint, in bytes: `tcp://`, a DNS name of 253 bytes, and a port.

@@ -56,6 +56,25 @@ fn a_connection_has_so_many_subscriptions_and_what_it_gives_back_makes_room() {
 }
 
 #[test]
+fn a_long_subscription_counts_for_several() {
+    let context = zmq::Context::new();
+    let (publisher, subscriber) = pair(&context);
+    let long = |number| format!("{number:0800}/");
+    (0..SUBSCRIPTIONS_MAX).for_each(|n| subscriber.set_subscribe(long(n).as_bytes()).unwrap());
+    // Of eleven each.
+    let all = SUBSCRIPTIONS_MAX / 11;
+    await_topic(&publisher, &subscriber, &long(all - 1));
+    publisher.send(&long(all), 0).unwrap();
+    assert!(subscriber.recv_bytes(0).is_err());
+    // There is room for a few short ones, and for what is given back.
+    subscriber.set_subscribe(b"x").unwrap();
+    await_topic(&publisher, &subscriber, "x");
+    (0..2).for_each(|n| subscriber.set_unsubscribe(long(n).as_bytes()).unwrap());
+    topics(0..22).for_each(|topic| subscriber.set_subscribe(topic.as_bytes()).unwrap());
+    await_topic(&publisher, &subscriber, "21/");
+}
+
+#[test]
 fn a_subscription_that_is_longer_than_any_topic_ends_its_connection() {
     let context = zmq::Context::new();
     let (publisher, subscriber) = pair(&context);

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use svcmap::commands::status::Report;
+use svcmap::io::pause_until;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, Name};
 use svcmap_proto::time::Timestamp;
@@ -119,7 +120,7 @@ fn a_worker_whose_address_changes_is_listed_again_and_its_jobs_are_accounted_for
 fn a_connection_that_dies_while_nothing_is_open_holds_up_no_job() {
     let Some(mut scene) = Scene::new() else { return };
     // Until no credit is left there.
-    std::thread::sleep(Duration::from_secs(2));
+    pause_until(Clock.now() + Duration::from_secs(2));
     let since = Clock.now();
     scene.network.hosts[1].change_address(12);
     scene.finish_jobs(1);
