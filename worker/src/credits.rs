@@ -13,7 +13,7 @@
 //! others need the slot. Who does not answer that in time is to say HELLO again, which makes them void
 //! at both ends.
 //!
-//! No sender has more than half of the slots in unused credits, and who asks for many is to use them
+//! No sender has more than half of the slots, or of their bytes, in unused credits, and who asks for many is to use them
 //! soon: so one that asks for everything, and then stands still, holds up nobody for long.
 //!
 //! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
@@ -221,10 +221,13 @@ impl Credits {
         self.handle_demand(now, sender, Demand { share, ..demand });
     }
 
-    /// How many more credits a sender can want: with those that it has not used, half of the slots; but
-    /// one if none of these is enough for its job.
+    /// How many more credits a sender can want: with those that it has not used, half of the slots and of
+    /// the bytes; but one if none of these is enough for its job.
     fn most_wanted(&self, sender: SenderId, bytes: u32) -> u32 {
-        let most = self.slots.div_ceil(2).saturating_sub(self.accounts.unused_of(sender));
+        let each = bytes.clamp(self.slot_bytes, self.payload_bytes_max).max(1) as usize;
+        let of_bytes = count(self.bytes_max.div_ceil(2 * each));
+        let half = self.slots.div_ceil(2).min(of_bytes);
+        let most = half.saturating_sub(self.accounts.unused_of(sender));
         let is_enough = |number| self.unused.get(number).is_some_and(|c| c.bytes >= bytes);
         let has_enough = || self.accounts.unused(sender).any(is_enough);
         if most == 0 && !has_enough() { 1 } else { most }

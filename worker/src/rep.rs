@@ -114,7 +114,8 @@ impl RepWorker {
         self.unanswered.take().map(|(attempt, _)| attempt)
     }
 
-    /// It replied: what a native worker would say to that. `None` if no job waits for a reply. One that is full is left alone for a `beat`.
+    /// It replied: what a native worker would say to that. `None` if no job waits for a reply. One that
+    /// is full is left alone for a `beat`.
     pub fn handle_reply(
         &mut self,
         now: Timestamp,

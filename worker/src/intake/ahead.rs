@@ -13,8 +13,8 @@ use svcmap_proto::time::{Timestamp, wire_us};
 
 use super::{Intake, Origin, Running, Task, TaskId};
 
-/// The handlers are handed work for so long, in microseconds: the time in which the I/O thread, which has other things to
-/// do as well, certainly looks at them again.
+/// The handlers are handed work for so long, in microseconds: the time in which the I/O thread, which
+/// has other things to do as well, certainly looks at them again.
 const AHEAD_US: u64 = 200;
 
 /// Most jobs that they are handed ahead, however short these are: they belong to one instance then, and

@@ -78,7 +78,8 @@ impl Sender {
         }
     }
 
-    /// Where a job would be done first, of those that have promised a slot for it.
+    /// Where a job would be done first, of those that have promised a slot for it: of a few, if there are
+    /// many.
     fn best_promise(
         &mut self,
         now: Timestamp,
@@ -91,18 +92,21 @@ impl Sender {
             lane.instance.as_ref().is_none_or(|instance| *instance == key.instance)
                 && able.is_none_or(|able| able.contains(key))
         };
-        let credited = self.links.credited(&lane.service);
+        let credited = self.links.credited_from(&lane.service, &mut self.random);
         let credited = credited.filter(|(_, state)| {
             let link = &state.link;
             link.has_credit_for(now, bytes) && link.is_usable() && of_lane(link.key())
         });
-        let keys: Vec<_> = credited.map(|(number, s)| (number, s.link.key().clone())).collect();
-        let found = keys.into_iter().filter_map(|(number, key)| {
-            let (candidate, finish) = self.look(now, &key)?;
-            let (age, claim) = (candidate.load.map(|_| candidate.age), Claim::Credit);
-            Some(Found { key, age, claim, finish, number: Some(number) })
+        let numbers: Vec<_> = credited.map(|(number, _)| number).take(LOOKS).collect();
+        let (pace, expiry, host) = (self.pace(&lane.service), self.timing.expiry, self.host);
+        let found = numbers.into_iter().filter_map(|number| {
+            let candidate = self.links.candidate_at(now, number, &self.peers, expiry, host)?;
+            Some((number, candidate, pace.expected_finish(&candidate)))
         });
-        found.min_by(|a, b| a.finish.total_cmp(&b.finish))
+        let (number, candidate, finish) = found.min_by(|(.., a), (.., b)| a.total_cmp(b))?;
+        let (key, claim) = (self.links.get(number)?.link.key().clone(), Claim::Credit);
+        let age = candidate.load.map(|_| candidate.age);
+        Some(Found { key, age, claim, finish, number: Some(number) })
     }
 
     /// Whether a promise is to be used, rather than to wait for one of a worker where the job would

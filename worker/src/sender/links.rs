@@ -263,9 +263,10 @@ impl Links {
         (number, true)
     }
 
-    /// A member as the policy sees it, to which the link of that number leads, if any; `None` if it cannot be used now. A load older than `expiry`
-    /// is none, but a worker of the JSON dialect reports seldom: its load counts while a mapper
-    /// speaks of it, and for as long as an original worker may be silent.
+    /// A member as the policy sees it, to which the link of that number leads, if any; `None` if it
+    /// cannot be used now. A load older than `expiry` is none, but a worker of the JSON dialect reports
+    /// seldom: its load counts while a mapper speaks of it, and for as long as an original worker may be
+    /// silent.
     pub(super) fn candidate(
         &mut self,
         now: Timestamp,
@@ -286,6 +287,20 @@ impl Links {
         Some(Candidate { load, age, unreflected, own })
     }
 
+    /// The same for the link of that number.
+    pub(super) fn candidate_at(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        peers: &Peers,
+        expiry: Duration,
+        host: HostId,
+    ) -> Option<Candidate> {
+        let link = &self.by_number.get(&number)?.link;
+        let member = peers.member(link.key()).filter(|member| member.life == link.incarnation())?;
+        self.candidate(now, Some(number), member, expiry, host)
+    }
+
     /// Whether a member could not be reached when that was last tried, or has no address for others.
     pub(super) fn is_unreachable(
         &self,
@@ -304,6 +319,20 @@ impl Links {
     /// The links of a service that have credits.
     pub(super) fn credited(&self, service: &Name) -> impl Iterator<Item = (u64, &LinkState)> {
         let numbers = self.credited.get(service).into_iter().flatten();
+        numbers.filter_map(|number| Some((*number, self.by_number.get(number)?)))
+    }
+
+    /// The same, from a random one on.
+    pub(super) fn credited_from(
+        &self,
+        service: &Name,
+        random: &mut fastrand::Rng,
+    ) -> impl Iterator<Item = (u64, &LinkState)> {
+        let credited = self.credited.get(service);
+        let ends = credited.and_then(|credited| Some((*credited.first()?, *credited.last()?)));
+        let start = ends.map_or(0, |(first, last)| random.u64(first..=last));
+        let ranges = credited.map(|all| all.range(start..).chain(all.range(..start)));
+        let numbers = ranges.into_iter().flatten();
         numbers.filter_map(|number| Some((*number, self.by_number.get(number)?)))
     }
 

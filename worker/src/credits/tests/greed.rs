@@ -24,6 +24,20 @@ fn one_sender_has_half_of_the_slots_in_unused_credits_at_most_whatever_it_asks_f
 }
 
 #[test]
+fn one_sender_has_half_of_the_bytes_in_unused_credits_at_most_however_many_slots_there_are() {
+    let (payload_bytes_max, jobs_bytes_max) = (1 << 20, 64 << 20);
+    let config = IntakeConfig { payload_bytes_max, jobs_bytes_max, ..config(1, 199) };
+    let mut credits = Credits::new(&config);
+    let large = Demand { payload_bytes: 1 << 20, ..pinned(u32::MAX) };
+    credits.handle_demand(at(0), A, large);
+    credits.grant(at(0), here(0));
+    assert_eq!(credits.promised(), Promised { slots: 32, bytes: 32 << 20 });
+    credits.handle_demand(at(0), B, Demand { share: 1, ..large });
+    credits.grant(at(0), here(0));
+    assert_eq!(credits.promised().slots, 33);
+}
+
+#[test]
 fn who_uses_what_it_has_gets_more() {
     let mut credits = credits(1, 9);
     credits.handle_demand(at(0), A, pinned(10));

@@ -88,7 +88,9 @@ impl Model {
     /// Half of the slots, or one that is large enough.
     fn most_wanted(&self, whose: usize, bytes: usize) -> u32 {
         let kept = &self.peers[whose].kept;
-        match self.slots.div_ceil(2).saturating_sub(kept.len() as u32) {
+        let each = bytes.max(self.credits.slot_bytes() as usize).min(PAYLOAD_MAX);
+        let of_bytes = self.bytes_max.div_ceil(2 * each.max(1)) as u32;
+        match self.slots.div_ceil(2).min(of_bytes).saturating_sub(kept.len() as u32) {
             0 => u32::from(kept.iter().all(|credit| credit.bytes < bytes)),
             most => most,
         }
