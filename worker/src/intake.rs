@@ -301,8 +301,7 @@ impl Intake {
         id: TaskId,
         ending: Ending,
     ) -> Option<Finished> {
-        let running = self.running.remove(self.place(id)?)?;
-        self.forget_deadline(running.ends_at(), id);
+        let running = self.take_running(id)?;
         self.bytes -= running.bytes;
         let was_stopped = running.was_stopped || running.ends_at().is_some_and(|at| at <= now);
         match ending {
@@ -463,11 +462,6 @@ impl Intake {
         self.load.oldest_queued_ms = oldest.map_or(0, |at| wire_ms(now.since(at)));
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
         self.load
-    }
-
-    /// Where a job is among those that the handlers have: mostly it is the first that ends first.
-    fn place(&self, id: TaskId) -> Option<usize> {
-        self.running.iter().position(|running| running.id == id)
     }
 
     fn remove_queued(&mut self, index: usize) {

@@ -53,6 +53,18 @@ impl Intake {
         (running, self.running.len() - running)
     }
 
+    /// Where a job is among those that the handlers have: mostly it is the first that ends first.
+    pub(super) fn place(&self, id: TaskId) -> Option<usize> {
+        self.running.iter().position(|running| running.id == id)
+    }
+
+    /// Takes a job out of those that the handlers have, and its time out of the deadlines.
+    pub(super) fn take_running(&mut self, id: TaskId) -> Option<Running> {
+        let running = self.running.remove(self.place(id)?)?;
+        self.forget_deadline(running.ends_at(), id);
+        Some(running)
+    }
+
     /// When what waits at the handlers is to be taken back, if none of them ends a job before.
     pub(super) fn stuck_at(&self) -> Option<Timestamp> {
         let (_, ahead) = self.handed();
@@ -78,11 +90,7 @@ impl Intake {
     ) -> Vec<(Origin, Reason)> {
         let mut unwanted = Vec::new();
         for (id, payload) in jobs.rev() {
-            let place = self.place(id);
-            let Some(running) = place.and_then(|place| self.running.remove(place)) else {
-                continue;
-            };
-            self.forget_deadline(running.ends_at(), id);
+            let Some(running) = self.take_running(id) else { continue };
             // Its handler was to be told, but none had it.
             if running.was_stopped {
                 unwanted.push(self.give_up(now, &running));
@@ -119,8 +127,7 @@ impl Intake {
     /// A job that waited at the handlers was taken from them, as nobody wants it. Returns whose it was,
     /// and why.
     pub fn handle_withdrawn(&mut self, now: Timestamp, id: TaskId) -> Option<(Origin, Reason)> {
-        let running = self.running.remove(self.place(id)?)?;
-        self.forget_deadline(running.ends_at(), id);
+        let running = self.take_running(id)?;
         Some(self.give_up(now, &running))
     }
 }

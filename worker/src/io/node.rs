@@ -2,10 +2,11 @@
 
 mod outputs;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use slog::{error, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{Publication, topic_service};
@@ -58,7 +59,7 @@ struct State {
     inbox: Vec<Command>,
     /// Jobs that handlers have finished, and that are being looked at.
     done: Vec<Completion>,
-    tickets: HashMap<JobId, Settler>,
+    tickets: FxHashMap<JobId, Settler>,
     /// What the tickets are to get at the end of the turn.
     settled: Vec<(Settler, Outcome)>,
     shared: Arc<Shared>,
@@ -89,7 +90,7 @@ impl Node {
             link_numbers: BTreeMap::new(),
             inbox: Vec::new(),
             done: Vec::new(),
-            tickets: HashMap::new(),
+            tickets: FxHashMap::default(),
             settled: Vec::new(),
             shared,
             report,

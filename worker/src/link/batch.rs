@@ -34,10 +34,7 @@ impl Link {
             let Some(attempt) = self.pending.pop_front() else { break };
             let Some(attempt) = self.check(attempt) else { continue };
             bytes_left = bytes_left.saturating_sub(size);
-            if !self.is_owed() {
-                // Nothing was owed until now, so silence begins here.
-                self.heard_at = self.now;
-            }
+            self.expect_answer(self.now);
             let number = self.window.send(self.now, attempt.id);
             let batch = batch.get_or_insert_with(|| JobBatch {
                 first_number: number,

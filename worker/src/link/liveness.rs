@@ -34,6 +34,13 @@ impl Link {
         !self.window.is_empty() || self.promises.are_asked_for()
     }
 
+    /// An answer will be owed: if none was until now, silence begins here.
+    pub(super) fn expect_answer(&mut self, now: Timestamp) {
+        if !self.is_owed() {
+            self.heard_at = now;
+        }
+    }
+
     fn next_ping_at(&self) -> Timestamp {
         let last = if self.pings == 0 { self.heard_at } else { self.pinged_at };
         last + self.timing.beat

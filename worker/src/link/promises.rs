@@ -74,10 +74,7 @@ impl Link {
         if self.is_closed() || (demand.share == 0 && !self.promises.are_asked_for()) {
             return;
         }
-        if !self.is_owed() {
-            // Nothing was owed until now, so silence begins here.
-            self.heard_at = now;
-        }
+        self.expect_answer(now);
         self.promises.demand = demand;
         // While HELLO is on its way, this follows it.
         if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
