@@ -112,14 +112,39 @@ pub struct Frames {
 impl Frames {
     /// What the message and its payloads take together, in bytes.
     pub fn bytes(&self) -> usize {
-        self.iter().map(<[u8]>::len).sum()
+        self.iter().map(|frame| frame.bytes().len()).sum()
     }
 
     /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn iter(&self) -> impl Iterator<Item = Frame<'_>> {
         let small = Some(&self.small[..]).filter(|small| !small.is_empty());
-        let large = self.large.iter().map(|bytes| &bytes[..]);
-        std::iter::once(&self.message[..]).chain(small).chain(large)
+        let short = std::iter::once(&self.message[..]).chain(small);
+        short.map(Frame::Short).chain(self.large.iter().map(Frame::Large))
+    }
+}
+
+/// A frame of a message, on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// To be copied.
+    Short(&'a [u8]),
+    /// To be sent from where it lies.
+    Large(&'a Bytes),
+}
+
+impl<'a> From<&'a [u8]> for Frame<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Frame::Short(bytes)
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// Its bytes.
+    pub fn bytes(self) -> &'a [u8] {
+        match self {
+            Frame::Short(bytes) => bytes,
+            Frame::Large(bytes) => bytes,
+        }
     }
 }
 

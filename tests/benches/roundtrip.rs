@@ -42,6 +42,9 @@ struct Args {
     /// Length of a round.
     #[arg(long, default_value_t = 400)]
     round_ms: u64,
+    /// Only jobs, nothing beside them: for a profile.
+    #[arg(long)]
+    alone: bool,
     /// Count system calls as well, in a round of its own. It needs `perf`, and rights.
     #[arg(long)]
     syscalls: bool,
@@ -96,13 +99,20 @@ fn one_to_one(args: &Args, size: usize) {
     windows.dedup();
     for window in windows {
         for number in 0..=args.rounds {
-            raw.run(window, args.length(), number > 0);
+            if !args.alone {
+                raw.run(window, args.length(), number > 0);
+            }
             jobs.run(window, args.length(), number > 0);
         }
-        let (raw, jobs) = (raw.take(args, window), jobs.take(args, window));
-        let ratio = format!("  {:>7.3}", jobs.0.rate() / raw.0.rate());
-        println!("{window:>8}  {:<8}{}{}", "raw", raw.0.row(), raw.1);
-        println!("{:>8}  {:<8}{}{ratio}{}", "", "svcmap", jobs.0.row(), jobs.1);
+        let (own, calls) = jobs.take(args, window);
+        if args.alone {
+            println!("{window:>8}  {:<8}{}{calls}", "svcmap", own.row());
+            continue;
+        }
+        let (raw, raw_calls) = raw.take(args, window);
+        let ratio = own.rate() / raw.rate();
+        println!("{window:>8}  {:<8}{}{raw_calls}", "raw", raw.row());
+        println!("{:>8}  {:<8}{}  {ratio:>7.3}{calls}", "", "svcmap", own.row());
     }
     println!();
 }

@@ -12,7 +12,7 @@ use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
-use svcmap_proto::payload;
+use svcmap_proto::payload::{self, Frame};
 use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
 use svcmap_tests::zmtp::{Raw, frame};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
@@ -174,7 +174,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
         let (received_outcomes, share, jobs) = (0, 0, vec![job]);
         let batch = JobBatch { first_number: number, received_outcomes, share, jobs };
         let frames = payload::encode(&ToWorker::Jobs(batch));
-        if peer.send(&frames.iter().collect::<Vec<_>>()).is_err() {
+        if peer.send(&frames.iter().map(Frame::bytes).collect::<Vec<_>>()).is_err() {
             break;
         }
     }

@@ -15,9 +15,10 @@ use mio::{Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
 use zmq::{Message, PollEvents};
 
-use super::Clock;
 use super::sockets::{Socket, set_linger};
+use super::{Clock, shared};
 use crate::limits;
+use crate::payload::Frame;
 use crate::time::Timestamp;
 
 /// Messages that one socket may deliver before the others get their turn.
@@ -227,14 +228,20 @@ impl EventLoop {
     pub fn send<'a>(
         &mut self,
         key: SocketKey,
-        frames: impl IntoIterator<Item = &'a [u8]>,
+        frames: impl IntoIterator<Item = impl Into<Frame<'a>>>,
     ) -> Result<(), SendError> {
         let slot = self.slot(key).ok_or(SendError::Unreachable)?;
         slot.hot = true;
         let mut frames = frames.into_iter().peekable();
         while let Some(frame) = frames.next() {
+            let frame = frame.into();
             let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };
-            match retry_interrupted(|| slot.socket.send(frame, zmq::DONTWAIT | more)) {
+            let flags = zmq::DONTWAIT | more;
+            let sent = retry_interrupted(|| match frame {
+                Frame::Short(bytes) => slot.socket.send(bytes, flags),
+                Frame::Large(bytes) => shared::send(&mut slot.socket, bytes, flags),
+            });
+            match sent {
                 Ok(()) => {}
                 Err(zmq::Error::EHOSTUNREACH) => return Err(SendError::Unreachable),
                 // A connection that dies between two frames ends here as well; libzmq has then

@@ -7,6 +7,7 @@ mod clock;
 mod event_loop;
 mod frames;
 mod probe;
+mod shared;
 mod sockets;
 
 pub use accepts::{AcceptFailure, Accepts};

@@ -25,7 +25,7 @@ fn batch(sizes: &[usize]) -> ToWorker {
 
 /// All frames but the message's own.
 fn others(frames: &Frames) -> Vec<Bytes> {
-    frames.iter().skip(1).map(Bytes::copy_from_slice).collect()
+    frames.iter().skip(1).map(|frame| Bytes::copy_from_slice(frame.bytes())).collect()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn no_frame_is_empty() {
     for sizes in [&[0, 0][..], &[9000], &[0, 9000]] {
         let message = batch(sizes);
         let frames = encode(&message);
-        assert!(frames.iter().all(|frame| !frame.is_empty()), "{sizes:?}");
+        assert!(frames.iter().all(|frame| !frame.bytes().is_empty()), "{sizes:?}");
         assert_eq!(decode::<ToWorker>(&frames.message, others(&frames)), Ok(message));
     }
 }
@@ -67,7 +67,7 @@ fn small_payloads_are_no_more_than_a_message_may_have() {
 proptest! {
     #[test]
     fn payloads_come_out_as_they_went_in(
-        sizes in prop::collection::vec(prop_oneof![0..50usize, 4090..4100usize], 0..12),
+        sizes in prop::collection::vec(prop_oneof![0..50usize, 4090..4100usize], 0..8),
     ) {
         let message = batch(&sizes);
         let frames = encode(&message);

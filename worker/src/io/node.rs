@@ -23,7 +23,7 @@ use super::pool::Completion;
 use super::report::Report;
 use super::serving::Serving;
 use super::shared::{Command, Room, Shared};
-use super::ticket::Settler;
+use super::ticket::{Settler, Wakeup};
 use crate::config::SERVICES_FOLLOWED_MAX;
 use crate::outbox::JobId;
 use crate::outcome::Outcome;
@@ -62,6 +62,8 @@ struct State {
     tickets: FxHashMap<JobId, Settler>,
     /// What the tickets are to get at the end of the turn.
     settled: Vec<(Settler, Outcome)>,
+    /// Whom that wakes.
+    wakeups: Vec<Wakeup>,
     shared: Arc<Shared>,
     report: Report,
     observer: Option<Observer>,
@@ -92,6 +94,7 @@ impl Node {
             done: Vec::new(),
             tickets: FxHashMap::default(),
             settled: Vec::new(),
+            wakeups: Vec::new(),
             shared,
             report,
             observer,
@@ -370,9 +373,10 @@ impl State {
         }
         let bytes = self.settled.iter().map(|(settler, _)| settler.bytes()).sum();
         self.shared.give_back(Room { jobs: self.settled.len(), bytes });
-        for (settler, outcome) in self.settled.drain(..) {
-            settler.settle(outcome);
-        }
+        let settled = self.settled.drain(..);
+        self.wakeups.extend(settled.filter_map(|(settler, outcome)| settler.settle(outcome)));
+        // Who is woken takes the place of this thread, and looks for the next outcome soon.
+        self.wakeups.clear();
     }
 
     fn tell_status(&self) {

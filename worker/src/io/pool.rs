@@ -169,17 +169,16 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Hands the handlers a job.
-    pub(super) fn assign(&self, assignment: Assignment) {
+    /// Hands the handlers these jobs.
+    pub(super) fn assign(&self, assignments: impl ExactSizeIterator<Item = Assignment>) {
+        let jobs = u32::try_from(assignments.len()).unwrap_or(u32::MAX);
         let mut work = lock(&self.bench.work);
-        work.queue.push_back(assignment);
+        work.queue.extend(assignments);
         // One that was woken looks for more before it sleeps again.
-        let wakes = work.asleep > work.woken;
-        work.woken += u32::from(wakes);
+        let woken = jobs.min(work.asleep - work.woken);
+        work.woken += woken;
         drop(work);
-        if wakes {
-            self.bench.has_work.notify_one();
-        }
+        (0..woken).for_each(|_| self.bench.has_work.notify_one());
     }
 
     /// Takes back all that no handler has begun.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use svcmap_proto::io::{Clock, EventLoop, SendError, Waker};
 use svcmap_proto::json::Envelope;
+use svcmap_proto::payload::Frame;
 use svcmap_proto::time::earliest;
 
 use super::notice::StartError;
@@ -21,6 +22,8 @@ const LOOKS_MAX: u32 = 256;
 pub(super) struct Serving {
     pub(super) listener: Listener,
     pool: Pool,
+    /// Jobs that the handlers are about to get.
+    starts: Vec<Assignment>,
     looks_left: u32,
 }
 
@@ -35,7 +38,7 @@ impl Serving {
         let key = Arc::new(instance.key.clone());
         let pool = Pool::start(wanted, &handler, &key, limit, waker.clone())
             .map_err(|reason| StartError::Threads { wanted, reason })?;
-        Ok(Self { listener, pool, looks_left: LOOKS_MAX })
+        Ok(Self { listener, pool, starts: Vec::new(), looks_left: LOOKS_MAX })
     }
 
     /// A turn begins.
@@ -55,12 +58,19 @@ impl Serving {
         self.pool.take_done(done);
     }
 
-    /// Gives a job to a handler.
-    pub(super) fn start(&self, task: Task) {
+    /// A handler is to get this job, with the next [`Serving::hand_over`].
+    pub(super) fn start(&mut self, task: Task) {
         let Task { id, payload, arrived_at, .. } = task;
         let limit_at = task.run_limit.map(|limit| Clock.now() + limit);
         let deadline = earliest(task.deadline, limit_at);
-        self.pool.assign(Assignment { id, payload, arrived_at, deadline });
+        self.starts.push(Assignment { id, payload, arrived_at, deadline });
+    }
+
+    /// Gives the handlers what is to start.
+    pub(super) fn hand_over(&mut self) {
+        if !self.starts.is_empty() {
+            self.pool.assign(self.starts.drain(..));
+        }
     }
 
     /// Tells a handler that nobody waits for its job any more. If none has begun it, it is taken from
@@ -78,7 +88,7 @@ impl Serving {
     pub(super) fn send<'a>(
         &self,
         event_loop: &mut EventLoop,
-        frames: impl IntoIterator<Item = &'a [u8]>,
+        frames: impl IntoIterator<Item = impl Into<Frame<'a>>>,
     ) -> Result<(), SendError> {
         event_loop.send(self.listener.socket, frames)
     }

@@ -67,31 +67,45 @@ impl Settler {
         self.bytes
     }
 
-    /// Delivers the outcome.
-    pub(super) fn settle(mut self, outcome: Outcome) {
-        self.deliver(outcome);
+    /// Delivers the outcome. Whoever waits for it is woken once what is returned is dropped.
+    pub(super) fn settle(mut self, outcome: Outcome) -> Option<Wakeup> {
+        self.deliver(outcome)
     }
 
-    fn deliver(&mut self, outcome: Outcome) {
-        let Some(place) = self.place.take() else { return };
+    fn deliver(&mut self, outcome: Outcome) -> Option<Wakeup> {
+        let place = self.place.take()?;
         let mut state = place.lock();
         state.outcome = Some(outcome);
         let (waker, is_awaited) = (state.waker.take(), state.is_awaited);
         drop(state);
         // To tell nobody costs as much as to tell somebody.
-        if is_awaited {
-            place.arrived.notify_all();
-        }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let is_wanted = is_awaited || waker.is_some();
+        is_wanted.then_some(Wakeup { place: is_awaited.then_some(place), waker })
     }
 }
 
 impl Drop for Settler {
     fn drop(&mut self) {
         // The thread that would have delivered it is gone.
-        self.deliver(Outcome::Unknown(Cause::Stopped));
+        drop(self.deliver(Outcome::Unknown(Cause::Stopped)));
+    }
+}
+
+/// Wakes those that wait for an outcome, when it is dropped: however the thread ends that has it.
+#[derive(Debug)]
+pub(super) struct Wakeup {
+    place: Option<Arc<Place>>,
+    waker: Option<Waker>,
+}
+
+impl Drop for Wakeup {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            place.arrived.notify_all();
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 

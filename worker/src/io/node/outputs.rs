@@ -7,7 +7,7 @@ use svcmap_proto::codec;
 use svcmap_proto::io::{Clock, EventLoop, SendError};
 use svcmap_proto::jobs::FromWorker;
 use svcmap_proto::names::Endpoint;
-use svcmap_proto::payload;
+use svcmap_proto::payload::{self, Frame};
 use svcmap_proto::refusals::BadMessage;
 use svcmap_proto::time::Timestamp;
 
@@ -22,13 +22,7 @@ use crate::server::ServerOutput;
 impl State {
     /// Does what the process wants done, until it wants nothing more.
     pub(super) fn act(&mut self, mut now: Timestamp, event_loop: &mut EventLoop) {
-        loop {
-            // A handler that has finished gets its next job before anything else is done.
-            if self.serving.as_mut().is_some_and(|serving| serving.look()) {
-                now = Clock.now();
-                self.handle_completions(now);
-            }
-            let Some(output) = self.process.poll_output(now) else { break };
+        while let Some(output) = self.next_output(&mut now) {
             match output {
                 ProcessOutput::Server(output) => self.act_server(now, output, event_loop),
                 ProcessOutput::Sender(output) => self.act_sender(now, output, event_loop),
@@ -47,10 +41,30 @@ impl State {
         self.settle();
     }
 
+    /// What the process wants done, but for the jobs that are to start. These come together, and the
+    /// handlers get them together: whoever is woken takes the place of this thread.
+    fn next_output(&mut self, now: &mut Timestamp) -> Option<ProcessOutput> {
+        // A handler that has finished gets its next job before anything else is done.
+        if self.serving.as_mut().is_some_and(|serving| serving.look()) {
+            *now = Clock.now();
+            self.handle_completions(*now);
+        }
+        loop {
+            let output = self.process.poll_output(*now);
+            let Some(serving) = &mut self.serving else { return output };
+            match output {
+                Some(ProcessOutput::Server(ServerOutput::Start(task))) => serving.start(task),
+                output => {
+                    serving.hand_over();
+                    return output;
+                }
+            }
+        }
+    }
+
     fn act_server(&mut self, now: Timestamp, output: ServerOutput, event_loop: &mut EventLoop) {
         let Some(serving) = &mut self.serving else { return };
         match output {
-            ServerOutput::Start(task) => serving.start(task),
             ServerOutput::Cancel(task) => {
                 if serving.cancel(task)
                     && let Some(server) = self.process.server()
@@ -68,7 +82,7 @@ impl State {
             ServerOutput::Outcomes { to, sender, batch } => {
                 let (number, is_granted) = (batch.first_number, batch.grant.is_some());
                 let frames = payload::encode(&FromWorker::Outcomes(batch));
-                let sent = serving.send(event_loop, once(&to.0[..]).chain(frames.iter()));
+                let sent = serving.send(event_loop, once(Frame::Short(&to.0)).chain(frames.iter()));
                 match (sent, self.process.server()) {
                     (Err(SendError::Full), Some(server)) => {
                         server.handle_blocked(now, sender, number, is_granted);
@@ -84,7 +98,7 @@ impl State {
                     started"; "error" => error, "for_ms" => pause.as_millis());
             }
             ServerOutput::Trusted => info!(self.report.log, "takes jobs again: one was done"),
-            ServerOutput::Offer { .. } => {}
+            ServerOutput::Start(_) | ServerOutput::Offer { .. } => {}
         }
     }
 

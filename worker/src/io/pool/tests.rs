@@ -9,6 +9,11 @@ use crate::testing::key;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn assignment(id: u64) -> Assignment {
+    let (payload, arrived_at, deadline) = (Bytes::new(), Clock.now(), None);
+    Assignment { id: TaskId(id), payload, arrived_at, deadline }
+}
+
 /// One handler that tells when it begins a job, and then waits until it may end.
 struct Scene {
     pool: Pool,
@@ -35,7 +40,8 @@ impl Scene {
     fn assign(&self, id: u64) {
         let (arrived_at, deadline) = (Clock.now(), None);
         let payload = Bytes::copy_from_slice(&[id as u8]);
-        self.pool.assign(Assignment { id: TaskId(id), payload, arrived_at, deadline });
+        let assignment = Assignment { id: TaskId(id), payload, arrived_at, deadline };
+        self.pool.assign([assignment].into_iter());
     }
 
     fn await_begun(&self, id: u64) {
@@ -99,9 +105,27 @@ fn who_runs_when_the_pool_goes_is_told() {
         Ok(Vec::new())
     });
     let pool = Pool::start(1, &handler, &Arc::new(key()), 100, event_loop.waker()).unwrap();
-    let (payload, arrived_at, deadline) = (Bytes::new(), Clock.now(), None);
-    pool.assign(Assignment { id: TaskId(1), payload, arrived_at, deadline });
+    pool.assign([assignment(1)].into_iter());
     told.recv_timeout(PATIENCE).unwrap();
     drop(pool);
     told.recv_timeout(PATIENCE / 2).unwrap();
+}
+
+#[test]
+fn jobs_that_are_handed_over_together_begin_together() {
+    let event_loop = EventLoop::new(&[]).unwrap();
+    let (tells, begun) = mpsc::channel();
+    let (may_end, waits) = mpsc::channel();
+    let waits = Mutex::new(waits);
+    let handler: Arc<Handler> = Arc::new(move |_: &Job| {
+        tells.send(()).unwrap();
+        lock(&waits).recv_timeout(PATIENCE).unwrap();
+        Ok(Vec::new())
+    });
+    let pool = Pool::start(2, &handler, &Arc::new(key()), 100, event_loop.waker()).unwrap();
+    for id in 0..50 {
+        pool.assign([assignment(2 * id), assignment(2 * id + 1)].into_iter());
+        (0..2).for_each(|_| begun.recv_timeout(PATIENCE / 2).unwrap());
+        (0..2).for_each(|_| may_end.send(()).unwrap());
+    }
 }
