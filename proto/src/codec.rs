@@ -45,7 +45,13 @@ pub enum DecodeError {
 /// # Panics
 /// Never for the messages of this crate, which serialise whatever their content is.
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let frame = postcard::to_extend(message, vec![VERSION]);
+    encode_into(Vec::new(), message)
+}
+
+/// The same, into a vector that is empty and has room.
+pub(crate) fn encode_into<T: Serialize>(mut frame: Vec<u8>, message: &T) -> Vec<u8> {
+    frame.push(VERSION);
+    let frame = postcard::to_extend(message, frame);
     // Our types serialise infallibly into a growing vector; an empty frame is refused by anyone.
     debug_assert!(frame.is_ok());
     frame.unwrap_or_default()

@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::bounded_list;
 use crate::load::Load;
 use crate::names::{Incarnation, InstanceKey, Name, SenderId};
-use crate::payload::Payload;
+use crate::payload::Payloads;
 
 /// One try of a job at one worker. Unique for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,6 +200,9 @@ pub struct JobBatch {
     /// The jobs.
     #[serde(deserialize_with = "bounded_list")]
     pub jobs: Vec<JobHeader>,
+    /// What their handlers get.
+    #[serde(skip)]
+    pub payloads: Payloads,
 }
 
 /// One job.
@@ -220,8 +223,8 @@ pub struct JobHeader {
     pub waited_us: u64,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
-    /// What its handler gets.
-    pub payload: Payload,
+    /// How long what its handler gets is, in bytes.
+    pub payload_bytes: u32,
 }
 
 /// What a worker answers.
@@ -301,6 +304,9 @@ pub struct OutcomeBatch {
     /// The outcomes.
     #[serde(deserialize_with = "bounded_list")]
     pub outcomes: Vec<OutcomeHeader>,
+    /// Their results and errors.
+    #[serde(skip)]
+    pub payloads: Payloads,
 }
 
 /// One outcome.
@@ -313,8 +319,8 @@ pub struct OutcomeHeader {
     /// How long the attempt was there, in microseconds: the rest of what the sender waited for is
     /// the way.
     pub here_us: u64,
-    /// Result or error.
-    pub payload: Payload,
+    /// How long its result or error is, in bytes.
+    pub payload_bytes: u32,
 }
 
 /// How an attempt ended at a worker.

@@ -4,97 +4,115 @@
 //! frame, one behind the other; each large one is a frame of its own, so that nobody has to copy it.
 //! No frame is empty: that would be taken for the one before a body of the JSON dialect.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 use crate::jobs::{FromWorker, ToWorker};
 use crate::limits;
 
-/// The payload of a job or an outcome.
+/// What a message takes beside its payloads, about, and so much more for each of these: more than that is
+/// rare, and only costs time.
+const HEADER_BYTES: usize = 24;
+
+/// The payloads of the jobs or outcomes of one message, in their order. Their lengths stand there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Payload {
-    bytes: Bytes,
-    /// How long it is, as a message says whose other frames were not looked at yet.
-    announced: u32,
+pub struct Payloads {
+    /// Small ones, one behind the other.
+    small: Vec<u8>,
+    /// How many bytes of these were taken.
+    taken: usize,
+    /// Large ones.
+    large: VecDeque<Bytes>,
 }
 
-impl Payload {
-    /// Its bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+impl Payloads {
+    /// These. Small ones are copied.
+    pub fn new<'a>(payloads: impl Iterator<Item = &'a Bytes> + Clone) -> Self {
+        let is_large = |payload: &&Bytes| limits::is_large(payload.len());
+        let small = payloads.clone().filter(|payload| !is_large(payload));
+        let mut all = Vec::with_capacity(small.clone().map(Bytes::len).sum());
+        small.for_each(|payload| all.extend_from_slice(payload));
+        Self { small: all, taken: 0, large: payloads.filter(is_large).cloned().collect() }
     }
 
-    /// Its bytes, for whoever keeps them.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
+    /// The next one, which is so long. It shares its memory with no other, so that whoever keeps it keeps
+    /// only that. Empty if there is none as long, which [`decode`] has made sure of.
+    pub fn take(&mut self, bytes: u32) -> Bytes {
+        let len = bytes as usize;
+        if limits::is_large(len) {
+            return self.large.pop_front().unwrap_or_default();
+        }
+        let rest = self.small.get(self.taken..).unwrap_or_default();
+        let payload = rest.get(..len).unwrap_or_default();
+        self.taken += payload.len();
+        Bytes::copy_from_slice(payload)
     }
 
-    /// Its size in bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Its size as one that messages can tell.
-    fn wire_len(&self) -> u32 {
-        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    /// Those out of the frames that follow a message which tells of so many bytes each.
+    fn from_frames(
+        sizes: impl Iterator<Item = u32> + Clone,
+        frames: impl IntoIterator<Item = Bytes>,
+    ) -> Result<Self, DecodeError> {
+        let mut frames = frames.into_iter();
+        let is_large = |bytes: &u32| limits::is_large(*bytes as usize);
+        // None overflows: a list is short, and so is each of these.
+        let small_bytes: usize =
+            sizes.clone().filter(|bytes| !is_large(bytes)).map(|bytes| bytes as usize).sum();
+        let small = match small_bytes {
+            0 => Bytes::new(),
+            1..=limits::BATCH_BYTES_MAX => frames.next().ok_or(DecodeError::Payloads)?,
+            _ => return Err(DecodeError::Payloads),
+        };
+        let mut large = VecDeque::new();
+        for bytes in sizes.filter(is_large) {
+            let frame = frames.next().filter(|frame| frame.len() == bytes as usize);
+            large.push_back(frame.ok_or(DecodeError::Payloads)?);
+        }
+        match small.len() == small_bytes && frames.next().is_none() {
+            true => Ok(Self { small: small.into(), taken: 0, large }),
+            false => Err(DecodeError::Payloads),
+        }
     }
 }
 
-impl<T: Into<Bytes>> From<T> for Payload {
-    fn from(bytes: T) -> Self {
-        let payload = Self { bytes: bytes.into(), announced: 0 };
-        Self { announced: payload.wire_len(), ..payload }
-    }
-}
-
-impl Serialize for Payload {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.wire_len().serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Payload {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self { bytes: Bytes::new(), announced: u32::deserialize(deserializer)? })
-    }
+/// How long a payload is, as the job or outcome says to which it belongs.
+pub fn len(payload: &Bytes) -> u32 {
+    // None is as long as that.
+    u32::try_from(payload.len()).unwrap_or(u32::MAX)
 }
 
 /// A message that may have payloads.
 pub trait Laden {
-    /// Its payloads; `None` if it is of a kind that has none.
-    fn payloads(&self) -> Option<impl Iterator<Item = &Payload>>;
+    /// How long each of its payloads is.
+    fn sizes(&self) -> impl Iterator<Item = u32> + Clone;
 
-    /// The same, to be filled.
-    fn payloads_mut(&mut self) -> Option<impl Iterator<Item = &mut Payload>>;
+    /// Its payloads; `None` if it is of a kind that has none.
+    fn payloads_mut(&mut self) -> Option<&mut Payloads>;
 }
 
 impl Laden for ToWorker {
-    fn payloads(&self) -> Option<impl Iterator<Item = &Payload>> {
-        let ToWorker::Jobs(batch) = self else { return None };
-        Some(batch.jobs.iter().map(|job| &job.payload))
+    fn sizes(&self) -> impl Iterator<Item = u32> + Clone {
+        let jobs = if let ToWorker::Jobs(batch) = self { &batch.jobs[..] } else { &[] };
+        jobs.iter().map(|job| job.payload_bytes)
     }
 
-    fn payloads_mut(&mut self) -> Option<impl Iterator<Item = &mut Payload>> {
-        let ToWorker::Jobs(batch) = self else { return None };
-        Some(batch.jobs.iter_mut().map(|job| &mut job.payload))
+    fn payloads_mut(&mut self) -> Option<&mut Payloads> {
+        if let ToWorker::Jobs(batch) = self { Some(&mut batch.payloads) } else { None }
     }
 }
 
 impl Laden for FromWorker {
-    fn payloads(&self) -> Option<impl Iterator<Item = &Payload>> {
-        let FromWorker::Outcomes(batch) = self else { return None };
-        Some(batch.outcomes.iter().map(|outcome| &outcome.payload))
+    fn sizes(&self) -> impl Iterator<Item = u32> + Clone {
+        let outcomes =
+            if let FromWorker::Outcomes(batch) = self { &batch.outcomes[..] } else { &[] };
+        outcomes.iter().map(|outcome| outcome.payload_bytes)
     }
 
-    fn payloads_mut(&mut self) -> Option<impl Iterator<Item = &mut Payload>> {
-        let FromWorker::Outcomes(batch) = self else { return None };
-        Some(batch.outcomes.iter_mut().map(|outcome| &mut outcome.payload))
+    fn payloads_mut(&mut self) -> Option<&mut Payloads> {
+        if let FromWorker::Outcomes(batch) = self { Some(&mut batch.payloads) } else { None }
     }
 }
 
@@ -149,19 +167,12 @@ impl<'a> Frame<'a> {
 }
 
 /// A message as frames.
-pub fn encode<T: Laden + Serialize>(message: &T) -> Frames {
-    let mut frames = Frames { message: codec::encode(message), ..Frames::default() };
-    let Some(payloads) = message.payloads() else { return frames };
-    let sizes = message.payloads().into_iter().flatten().map(Payload::len);
-    let mut small = Vec::with_capacity(sizes.filter(|bytes| !limits::is_large(*bytes)).sum());
-    for payload in payloads {
-        match limits::is_large(payload.len()) {
-            true => frames.large.push(payload.bytes.clone()),
-            false => small.extend_from_slice(&payload.bytes),
-        }
-    }
-    frames.small = small;
-    frames
+pub fn encode<T: Laden + Serialize>(mut message: T) -> Frames {
+    let room = HEADER_BYTES * (1 + message.sizes().count());
+    let encoded = codec::encode_into(Vec::with_capacity(room), &message);
+    let payloads = message.payloads_mut().map(std::mem::take).unwrap_or_default();
+    let Payloads { small, large, .. } = payloads;
+    Frames { message: encoded, small, large: large.into() }
 }
 
 /// The message in a frame, with its payloads out of those that follow it.
@@ -173,29 +184,11 @@ pub fn decode<'de, T: Laden + Deserialize<'de>>(
     others: impl IntoIterator<Item = Bytes>,
 ) -> Result<T, DecodeError> {
     let mut message: T = codec::decode(frame)?;
-    let mut others = others.into_iter();
-    let sizes = message.payloads().into_iter().flatten().map(|payload| payload.announced as usize);
-    // None overflows: a list is short, and so is each of these.
-    let small_bytes: usize = sizes.filter(|bytes| !limits::is_large(*bytes)).sum();
-    let mut small = match small_bytes {
-        0 => Bytes::new(),
-        1..=limits::BATCH_BYTES_MAX => others.next().ok_or(DecodeError::Payloads)?,
-        _ => return Err(DecodeError::Payloads),
-    };
-    if small.len() != small_bytes {
-        return Err(DecodeError::Payloads);
+    let payloads = Payloads::from_frames(message.sizes(), others)?;
+    if let Some(place) = message.payloads_mut() {
+        *place = payloads;
     }
-    if let Some(payloads) = message.payloads_mut() {
-        for payload in payloads {
-            let len = payload.announced as usize;
-            payload.bytes = if limits::is_large(len) {
-                others.next().filter(|bytes| bytes.len() == len).ok_or(DecodeError::Payloads)?
-            } else {
-                small.split_to(len)
-            };
-        }
-    }
-    if others.next().is_some() { Err(DecodeError::Payloads) } else { Ok(message) }
+    Ok(message)
 }
 
 #[cfg(test)]

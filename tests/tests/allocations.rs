@@ -17,8 +17,8 @@ const JOBS: usize = 20_000;
 
 /// Allocations of a job at most, at its client and its worker together, and their bytes. Lower them
 /// when it gets better; `docs/performance.md` says what was counted last.
-const ALLOCATIONS_MAX: f64 = 14.0;
-const BYTES_MAX: f64 = 3000.0;
+const ALLOCATIONS_MAX: f64 = 8.0;
+const BYTES_MAX: f64 = 2000.0;
 
 #[test]
 fn a_job_allocates_no_more_than_it_did() {

@@ -7,12 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
-use svcmap_proto::payload::{self, Frame};
+use svcmap_proto::payload::{self, Frame, Payloads};
 use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
 use svcmap_tests::zmtp::{Raw, frame};
 use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
@@ -159,7 +160,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
     let before_kb = peak.kb();
     let mut peer = Raw::connect(&stage.worker).unwrap();
     peer.send(&[&codec::encode(&hello)]).unwrap();
-    let payload = vec![7; 512 * 1024];
+    let payload = Bytes::from(vec![7; 512 * 1024]);
     for number in 1..=600 {
         let job = JobHeader {
             attempt: AttemptId { job: number, attempt: 1 },
@@ -169,11 +170,12 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             moves_left: 0,
             waited_us: 0,
             detached: false,
-            payload: payload.clone().into(),
+            payload_bytes: payload::len(&payload),
         };
         let (received_outcomes, share, jobs) = (0, 0, vec![job]);
-        let batch = JobBatch { first_number: number, received_outcomes, share, jobs };
-        let frames = payload::encode(&ToWorker::Jobs(batch));
+        let payloads = Payloads::new([&payload].into_iter());
+        let batch = JobBatch { first_number: number, received_outcomes, share, jobs, payloads };
+        let frames = payload::encode(ToWorker::Jobs(batch));
         if peer.send(&frames.iter().map(Frame::bytes).collect::<Vec<_>>()).is_err() {
             break;
         }

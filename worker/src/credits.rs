@@ -26,9 +26,7 @@ mod unused;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId};
-use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
@@ -364,17 +362,6 @@ impl Credits {
         let (sender, _) = self.accounts.first().filter(|(_, account)| takes(account))?;
         self.accounts.change(sender, |account| account.wanted -= 1);
         Some(sender)
-    }
-
-    /// A payload as a slot can keep it: one that came with others in one frame keeps all of that, so
-    /// it is copied where a slot stands for less.
-    pub fn kept(&self, payload: Bytes) -> Bytes {
-        let is_alone = limits::is_large(payload.len());
-        if is_alone || self.slot_bytes as usize >= limits::BATCH_BYTES_MAX {
-            payload
-        } else {
-            Bytes::copy_from_slice(&payload)
-        }
     }
 
     /// Whether a slot is reserved for what was offered.

@@ -14,7 +14,6 @@ mod window;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
     AttemptId, Claim, FromWorker, OutcomeBatch, OutcomeHeader, SenderHello, ToWorker,
@@ -53,8 +52,8 @@ pub struct Attempt {
     pub deadline: Option<Timestamp>,
     /// How long it may run.
     pub run_limit: Option<Duration>,
-    /// What the handler gets.
-    pub payload: Bytes,
+    /// How long what the handler gets is. The link has no use for the bytes.
+    pub payload_bytes: usize,
     /// On what it claims a slot.
     pub claim: Claim,
     /// Until when that can be claimed.
@@ -188,7 +187,7 @@ impl Link {
     pub fn assign(&mut self, now: Timestamp, attempt: Attempt) {
         self.now = now;
         if attempt.claim == Claim::Credit {
-            self.claim_credit(now, attempt.payload.len());
+            self.claim_credit(now, attempt.payload_bytes);
         }
         self.pending.push_back(attempt);
     }
@@ -324,10 +323,12 @@ impl Link {
     }
 
     fn handle_outcomes(&mut self, now: Timestamp, batch: OutcomeBatch) {
-        let OutcomeBatch { first_number, received_jobs, load, grant, outcomes } = batch;
+        let OutcomeBatch { first_number, received_jobs, load, grant, outcomes, mut payloads } =
+            batch;
         let (mut is_news, mut ended) = (false, Vec::with_capacity(outcomes.len()));
         for (number, outcome) in (first_number.min(limits::NUMBER_MAX)..).zip(outcomes) {
-            let bytes = outcome.payload.len();
+            let payload = payloads.take(outcome.payload_bytes);
+            let bytes = payload.len();
             match self.receipts.receive(now, number, bytes, self.timing.expiry) {
                 Arrival::Next => {}
                 Arrival::Again => continue,
@@ -343,11 +344,10 @@ impl Link {
                 self.handle_load(now, received_jobs, load);
                 grant.into_iter().for_each(|grant| self.handle_grant(now, grant));
             }
-            let OutcomeHeader { attempt, verdict, here_us, payload } = outcome;
+            let OutcomeHeader { attempt, verdict, here_us, .. } = outcome;
             // One that was given up before has been told already.
             if let Some(sent_at) = self.window.settle(attempt) {
                 let journey = now.since(sent_at).saturating_sub(Duration::from_micros(here_us));
-                let payload = payload.into_bytes();
                 ended.push(Ended { attempt, verdict, payload, journey });
             }
         }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
-use svcmap_proto::limits;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -223,7 +222,7 @@ impl Outbox {
             run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
             moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
-            payload: job.spec.payload.clone(),
+            payload_bytes: job.spec.payload.len(),
             detached: job.spec.detached,
         };
         self.set_timer(slot, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
@@ -244,7 +243,6 @@ impl Outbox {
         let by = by.clone();
         match verdict {
             Verdict::Done => {
-                let payload = alone(payload);
                 self.settle(id, Outcome::Done(Reply { payload, by }));
             }
             Verdict::Failed => {
@@ -422,11 +420,6 @@ impl Outbox {
         }
         self.settled.push_back((id, truly(outcome, job.lost)));
     }
-}
-
-/// A payload that whoever keeps it keeps alone: small ones come with others in one frame.
-fn alone(payload: Bytes) -> Bytes {
-    if limits::is_large(payload.len()) { payload } else { Bytes::copy_from_slice(&payload) }
 }
 
 /// How a job ended, in view of an attempt that was lost. `Refused` says that no handler started it,

@@ -12,6 +12,7 @@ use svcmap_proto::jobs::{
 };
 use svcmap_proto::json;
 use svcmap_proto::load::Load;
+use svcmap_proto::payload::{self, Payloads};
 use svcmap_proto::time::Timestamp;
 
 /// See the module.
@@ -131,12 +132,15 @@ impl RepWorker {
         }
         self.outcomes += 1;
         let payload = payload.into();
+        let (payload_bytes, payloads) =
+            (payload::len(&payload), Payloads::new([&payload].into_iter()));
         Some(FromWorker::Outcomes(OutcomeBatch {
             first_number: self.outcomes,
             received_jobs: self.received_jobs,
             load: self.load,
             grant: None,
-            outcomes: vec![OutcomeHeader { attempt, verdict, here_us: 0, payload }],
+            outcomes: vec![OutcomeHeader { attempt, verdict, here_us: 0, payload_bytes }],
+            payloads,
         }))
     }
 }
@@ -200,10 +204,10 @@ mod tests {
         ];
         for (number, (body, verdict, payload)) in (1..).zip(verdicts) {
             let attempt = give(&mut worker, number);
-            let (batch, outcome) = reply(&mut worker, body);
+            let (mut batch, outcome) = reply(&mut worker, body);
             assert_eq!((batch.first_number, outcome.attempt), (number, attempt));
             assert_eq!(
-                (outcome.verdict, &outcome.payload.bytes()[..]),
+                (outcome.verdict, &batch.payloads.take(outcome.payload_bytes)[..]),
                 (verdict, payload.as_bytes())
             );
         }

@@ -20,6 +20,7 @@ use svcmap_proto::jobs::{
 };
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
+use svcmap_proto::payload::Payloads;
 use svcmap_proto::time::{Timestamp, wire_us};
 
 use crate::config::{IntakeConfig, SENDERS_MAX};
@@ -81,6 +82,8 @@ pub struct Delivery {
     pub received_jobs: u64,
     /// What ended, and how.
     pub outcomes: Vec<OutcomeHeader>,
+    /// Results and errors.
+    pub payloads: Payloads,
 }
 
 /// How an attempt ended.

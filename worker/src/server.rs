@@ -404,9 +404,9 @@ impl Server {
     }
 
     fn deliver(&mut self, now: Timestamp, delivery: Delivery) -> ServerOutput {
-        let Delivery { to, sender, first_number, received_jobs, outcomes } = delivery;
+        let Delivery { to, sender, first_number, received_jobs, outcomes, payloads } = delivery;
         let (load, grant) = (self.load(now), self.credits.take_untold(now, sender));
-        let batch = OutcomeBatch { first_number, received_jobs, load, grant, outcomes };
+        let batch = OutcomeBatch { first_number, received_jobs, load, grant, outcomes, payloads };
         ServerOutput::Outcomes { to, sender, batch }
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
 use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name, SenderId};
-use svcmap_proto::payload::Payload;
+use svcmap_proto::payload::{self, Payloads};
 use svcmap_proto::time::Timestamp;
 
 use crate::intake::Origin;
@@ -41,7 +42,7 @@ pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> At
         id,
         deadline: Some(deadline),
         run_limit: None,
-        payload: vec![1; payload_bytes].into(),
+        payload_bytes,
         claim: Claim::Nothing,
         claimed_until: None,
         moves_left: 0,
@@ -57,6 +58,7 @@ pub struct Sent {
     pub share: u32,
     pub received_outcomes: u64,
     pub job: JobHeader,
+    pub payload: Bytes,
 }
 
 impl Deref for Sent {
@@ -77,15 +79,20 @@ impl Sent {
     /// Those of a message.
     pub fn all(message: ToWorker) -> Vec<Self> {
         let ToWorker::Jobs(batch) = message else { return Vec::new() };
-        let JobBatch { first_number, received_outcomes, share, jobs } = batch;
-        let sent = |(number, job)| Self { number, share, received_outcomes, job };
+        let JobBatch { first_number, received_outcomes, share, jobs, mut payloads } = batch;
+        let sent = |(number, job): (u64, JobHeader)| {
+            let payload = payloads.take(job.payload_bytes);
+            Self { number, share, received_outcomes, job, payload }
+        };
         (first_number..).zip(jobs).map(sent).collect()
     }
 
     /// It goes alone.
     pub fn batch(self) -> JobBatch {
-        let Self { number: first_number, share, received_outcomes, job } = self;
-        JobBatch { first_number, received_outcomes, share, jobs: vec![job] }
+        let Self { number: first_number, share, received_outcomes, mut job, payload } = self;
+        let payloads = Payloads::new([&payload].into_iter());
+        job.payload_bytes = payload::len(&payload);
+        JobBatch { first_number, received_outcomes, share, jobs: vec![job], payloads }
     }
 
     /// The same.
@@ -104,9 +111,9 @@ pub fn job(number: u64, attempt: AttemptId, deadline_ms: u32) -> Sent {
         moves_left: 0,
         waited_us: 0,
         detached: false,
-        payload: Payload::default(),
+        payload_bytes: 0,
     };
-    Sent { number, share: 0, received_outcomes: 0, job }
+    Sent { number, share: 0, received_outcomes: 0, job, payload: Bytes::new() }
 }
 
 /// What a mapper that is not warming says first.

@@ -11,7 +11,7 @@ use crate::jobs::*;
 use crate::limits::*;
 use crate::load::{Load, Share, State};
 use crate::names::*;
-use crate::payload::Payload;
+use crate::payload::Payloads;
 
 /// What messages are filled with: for the golden tables 1, 2, 3 and so on, so that no two fields
 /// can change places unnoticed; for properties, anything.
@@ -142,8 +142,9 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         jobs: f.list(|f| JobHeader {
             attempt: f.attempt(), deadline_ms: Some(f.small()), run_limit_ms: Some(f.small()),
             claim: Claim::Credit, moves_left: f.byte(), waited_us: f.number(), detached: f.full,
-            payload: Payload::default(),
+            payload_bytes: 0,
         }),
+        payloads: Payloads::default(),
     }), "02 01 01 02 03 01 04 05 01 06 01 07 01 08 09 01 00"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "02 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "02 03 01"),
@@ -170,8 +171,9 @@ const FROM_WORKER: &[Golden<FromWorker>] = &[
         grant: f.full.then(|| f.grant()),
         outcomes: f.list(|f| OutcomeHeader {
             attempt: f.attempt(), verdict: Verdict::Rejected(Reason::Draining),
-            here_us: f.number(), payload: Payload::default(),
+            here_us: f.number(), payload_bytes: 0,
         }),
+        payloads: Payloads::default(),
     }), "02 04 01 02 load 01 03 04 05 01 06 07 02 02 08 00"),
     (|f| FromWorker::Pong { received_jobs: f.number(), load: f.load() }, "02 05 01 load"),
     (|f| FromWorker::Grant { grant: f.grant(), received_jobs: f.number(), load: f.load() },

@@ -5,7 +5,7 @@ use crate::jobs::{AttemptId, Claim, JobBatch, JobHeader};
 
 const SMALL_MAX: usize = limits::LARGE_BYTES - 1;
 
-fn job(number: usize, bytes: usize) -> JobHeader {
+fn job(number: usize, payload_bytes: u32) -> JobHeader {
     JobHeader {
         attempt: AttemptId { job: number as u64, attempt: 1 },
         deadline_ms: None,
@@ -14,13 +14,16 @@ fn job(number: usize, bytes: usize) -> JobHeader {
         moves_left: 3,
         waited_us: 0,
         detached: false,
-        payload: vec![number as u8; bytes].into(),
+        payload_bytes,
     }
 }
 
 fn batch(sizes: &[usize]) -> ToWorker {
-    let jobs = sizes.iter().enumerate().map(|(number, bytes)| job(number, *bytes)).collect();
-    ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs })
+    let sizes = sizes.iter().enumerate();
+    let payloads: Vec<Bytes> = sizes.clone().map(|(n, len)| vec![n as u8; *len].into()).collect();
+    let payloads = Payloads::new(payloads.iter());
+    let jobs = sizes.map(|(number, len)| job(number, *len as u32)).collect();
+    ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs, payloads })
 }
 
 /// All frames but the message's own.
@@ -30,7 +33,7 @@ fn others(frames: &Frames) -> Vec<Bytes> {
 
 #[test]
 fn small_payloads_share_a_frame_and_large_ones_have_their_own() {
-    let frames = encode(&batch(&[3, limits::LARGE_BYTES, 0, SMALL_MAX, 9000]));
+    let frames = encode(batch(&[3, limits::LARGE_BYTES, 0, SMALL_MAX, 9000]));
     assert_eq!(frames.small.len(), 3 + SMALL_MAX);
     let large: Vec<_> = frames.large.iter().map(Bytes::len).collect();
     assert_eq!(large, [limits::LARGE_BYTES, 9000]);
@@ -39,7 +42,7 @@ fn small_payloads_share_a_frame_and_large_ones_have_their_own() {
 #[test]
 fn a_message_without_payloads_is_one_frame() {
     let ping = ToWorker::Ping { received_outcomes: 1 };
-    let frames = encode(&ping);
+    let frames = encode(ping.clone());
     assert_eq!(frames.iter().count(), 1);
     assert_eq!(decode::<ToWorker>(&frames.message, []), Ok(ping));
     let more = decode::<ToWorker>(&frames.message, [Bytes::new()]);
@@ -50,7 +53,7 @@ fn a_message_without_payloads_is_one_frame() {
 fn no_frame_is_empty() {
     for sizes in [&[0, 0][..], &[9000], &[0, 9000]] {
         let message = batch(sizes);
-        let frames = encode(&message);
+        let frames = encode(message.clone());
         assert!(frames.iter().all(|frame| !frame.bytes().is_empty()), "{sizes:?}");
         assert_eq!(decode::<ToWorker>(&frames.message, others(&frames)), Ok(message));
     }
@@ -59,7 +62,7 @@ fn no_frame_is_empty() {
 #[test]
 fn small_payloads_are_no_more_than_a_message_may_have() {
     let sizes = [SMALL_MAX; limits::BATCH_BYTES_MAX / SMALL_MAX + 1];
-    let frames = encode(&batch(&sizes));
+    let frames = encode(batch(&sizes));
     let decoded = decode::<ToWorker>(&frames.message, others(&frames));
     assert_eq!(decoded, Err(DecodeError::Payloads));
 }
@@ -70,7 +73,7 @@ proptest! {
         sizes in prop::collection::vec(prop_oneof![0..50usize, 4090..4100usize], 0..8),
     ) {
         let message = batch(&sizes);
-        let frames = encode(&message);
+        let frames = encode(message.clone());
         let bytes = others(&frames).iter().map(Bytes::len).sum::<usize>();
         prop_assert_eq!(bytes, sizes.iter().sum::<usize>());
         prop_assert_eq!(decode::<ToWorker>(&frames.message, others(&frames)), Ok(message));
@@ -83,7 +86,7 @@ proptest! {
         others in prop::collection::vec(prop_oneof![0..50usize, 4000..5000usize], 0..8),
     ) {
         let message = batch(&sizes);
-        let frames = encode(&message);
+        let frames = encode(message.clone());
         let frames_of = |sizes: &[usize]| -> Vec<Bytes> {
             sizes.iter().map(|bytes| vec![7; *bytes].into()).collect()
         };

@@ -121,7 +121,7 @@ impl Pure {
         while let Some(output) = self.sender.poll_output(self.now) {
             match output {
                 SenderOutput::Send { link, message } => {
-                    self.to_servers.push_back((link, payload::encode(&message)));
+                    self.to_servers.push_back((link, payload::encode(message)));
                 }
                 SenderOutput::Settled { outcome: Outcome::Done(_), .. } => self.done += 1,
                 SenderOutput::Settled { outcome, .. } => panic!("{outcome}"),
@@ -177,7 +177,7 @@ impl Pure {
                     _ => continue,
                 };
                 let link = u64::from_le_bytes(to.0[..].try_into().expect("it is a link's number"));
-                self.to_sender.push_back((link, payload::encode(&message)));
+                self.to_sender.push_back((link, payload::encode(message)));
             }
             if started.is_empty() {
                 break;

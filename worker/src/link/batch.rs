@@ -1,7 +1,9 @@
-//! What is about to be sent goes together: one message for all jobs that there are.
+//! What is about to be sent goes together: one message for all jobs that there are. Whoever sends it adds
+//! their payloads.
 
 use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
 use svcmap_proto::limits;
+use svcmap_proto::payload::Payloads;
 use svcmap_proto::time::{wire_ms, wire_us};
 
 use super::{Attempt, Ended, Link, LinkOutput, Phase};
@@ -26,7 +28,7 @@ impl Link {
         let mut batch: Option<JobBatch> = None;
         let mut bytes_left = limits::BATCH_BYTES_MAX;
         while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
-            let size = self.pending.front().map_or(0, |attempt| attempt.payload.len());
+            let size = self.pending.front().map_or(0, |attempt| attempt.payload_bytes);
             let jobs = batch.as_ref().map_or(0, |batch| batch.jobs.len());
             if jobs > 0 && (size > bytes_left || jobs == limits::BATCH_MAX) {
                 break;
@@ -41,6 +43,7 @@ impl Link {
                 received_outcomes: self.receipts.acknowledge(),
                 share: 0,
                 jobs: Vec::with_capacity(limits::BATCH_MAX.min(1 + self.pending.len())),
+                payloads: Payloads::default(),
             });
             batch.jobs.push(self.header(attempt));
         }
@@ -60,7 +63,7 @@ impl Link {
             self.outputs.push_back(LinkOutput::NeverSeen(id));
             return None;
         }
-        if !self.takes(attempt.payload.len()) {
+        if !self.takes(attempt.payload_bytes) {
             // libzmq at the other end would close the connection over it.
             let verdict = Verdict::Rejected(Reason::TooLarge);
             let (payload, journey) = Default::default();
@@ -72,8 +75,7 @@ impl Link {
     }
 
     fn header(&self, attempt: Attempt) -> JobHeader {
-        let Attempt { id, deadline, run_limit, payload, claim, moves_left, submitted_at, .. } =
-            attempt;
+        let Attempt { id, deadline, run_limit, claim, moves_left, submitted_at, .. } = attempt;
         JobHeader {
             attempt: id,
             deadline_ms: deadline.map(|deadline| wire_ms(deadline.since(self.now))),
@@ -82,7 +84,7 @@ impl Link {
             moves_left,
             waited_us: wire_us(self.now.since(submitted_at)),
             detached: attempt.detached,
-            payload: payload.into(),
+            payload_bytes: u32::try_from(attempt.payload_bytes).unwrap_or(u32::MAX),
         }
     }
 }

@@ -77,8 +77,8 @@ pub struct Assigned {
     pub submitted_at: Timestamp,
     /// How often it may be handed over.
     pub moves_left: u8,
-    /// What the handler gets.
-    pub payload: Bytes,
+    /// How long what the handler gets is.
+    pub payload_bytes: usize,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
 }

@@ -1,8 +1,10 @@
 //! What links have found out: outcomes, load, promises, and that they are of no use any more.
 
-use svcmap_proto::jobs::{Reason, ToWorker, Verdict};
+use bytes::Bytes;
+use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
 use svcmap_proto::load::State;
 use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::payload::Payloads;
 use svcmap_proto::time::Timestamp;
 
 use super::flight::{self, Flight};
@@ -10,15 +12,17 @@ use super::pace::Pace;
 use super::{Sender, SenderOutput, Trouble};
 use crate::link::{Closing, Ended, LinkOutput};
 use crate::observation::Observation;
-use crate::outbox::JobId;
+use crate::outbox::{JobId, Outbox};
 
 impl Sender {
     pub(super) fn handle_link_output(&mut self, now: Timestamp, number: u64, output: LinkOutput) {
         let Some(state) = self.links.get_mut(number) else { return };
         let key = state.link.key().clone();
         match output {
-            LinkOutput::Send(message) => {
-                if let ToWorker::Jobs(batch) = &message {
+            LinkOutput::Send(mut message) => {
+                if let ToWorker::Jobs(batch) = &mut message {
+                    // Nobody waits for these any more, and the next HELLO says so.
+                    let Some(()) = add_payloads(&self.outbox, batch) else { return };
                     self.statistics.peer(&key).sent += batch.jobs.len() as u64;
                 }
                 let Some(rep) = &mut state.rep else {
@@ -29,7 +33,8 @@ impl Sender {
                     state.link.handle_message(now, answer);
                 } else if let ToWorker::Jobs(batch) = message {
                     // It is given one at a time.
-                    let bodies = batch.jobs.into_iter().map(|job| job.payload.into_bytes());
+                    let (jobs, mut payloads) = (batch.jobs.iter(), batch.payloads);
+                    let bodies = jobs.map(|job| payloads.take(job.payload_bytes));
                     let request = |body| SenderOutput::Request { link: number, body };
                     self.outputs.extend(bodies.map(request));
                 }
@@ -165,4 +170,12 @@ impl Sender {
         };
         learn(pace);
     }
+}
+
+/// Adds the payloads to jobs that are about to be sent. `None` if one of these has its outcome.
+fn add_payloads(outbox: &Outbox, batch: &mut JobBatch) -> Option<()> {
+    let payload = |job: &JobHeader| outbox.payload(JobId(job.attempt.job));
+    let payloads: Option<Vec<&Bytes>> = batch.jobs.iter().map(payload).collect();
+    batch.payloads = Payloads::new(payloads?.into_iter());
+    Some(())
 }

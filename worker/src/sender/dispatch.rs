@@ -143,19 +143,19 @@ impl Sender {
         let number = number.filter(is_open).or_else(|| self.link(now, key));
         let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
-        let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, payload, detached } =
-            assigned;
+        let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, .. } = assigned;
+        let (payload_bytes, detached) = (assigned.payload_bytes, assigned.detached);
         let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
         }
-        self.given.push((number, payload.len()));
+        self.given.push((number, payload_bytes));
         if let Some(state) = self.links.get_mut(number) {
             let attempt = Attempt {
                 id: attempt,
                 deadline,
                 run_limit,
-                payload,
+                payload_bytes,
                 claim,
                 claimed_until,
                 moves_left,

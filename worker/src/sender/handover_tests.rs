@@ -405,13 +405,14 @@ impl Alone {
         verdict: Verdict,
         load: Load,
     ) {
-        let (here_us, payload) = Default::default();
+        let (here_us, payload_bytes, payloads) = Default::default();
         let batch = OutcomeBatch {
             first_number: number,
             received_jobs: job.number,
             load,
             grant: None,
-            outcomes: vec![OutcomeHeader { attempt: job.attempt, verdict, here_us, payload }],
+            outcomes: vec![OutcomeHeader { attempt: job.attempt, verdict, here_us, payload_bytes }],
+            payloads,
         };
         self.sender.handle_link_message(now, link, FromWorker::Outcomes(batch));
     }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, OutcomeHeader, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
+use svcmap_proto::payload::{self, Payloads};
 use svcmap_proto::time::Timestamp;
 
 use super::{Delivery, Sender};
@@ -24,12 +25,9 @@ pub(super) struct Retained {
 
 impl Retained {
     fn header(&self) -> OutcomeHeader {
-        OutcomeHeader {
-            attempt: self.attempt,
-            verdict: self.verdict.clone(),
-            here_us: self.here_us,
-            payload: self.payload.clone().into(),
-        }
+        let (attempt, verdict, here_us) = (self.attempt, self.verdict.clone(), self.here_us);
+        let payload_bytes = payload::len(&self.payload);
+        OutcomeHeader { attempt, verdict, here_us, payload_bytes }
     }
 }
 
@@ -49,7 +47,7 @@ impl Sender {
         let unsent = self.retained.iter().skip(index);
         let mut outcomes = Vec::with_capacity(limits::BATCH_MAX.min(unsent.len()));
         let mut batch_bytes = 0;
-        for retained in unsent.take(limits::BATCH_MAX) {
+        for retained in unsent.clone().take(limits::BATCH_MAX) {
             let size = retained.payload.len();
             let bytes = self.unacknowledged_bytes + size;
             let is_too_much = bytes > bytes_max && self.unacknowledged_bytes > 0;
@@ -64,9 +62,11 @@ impl Sender {
         if outcomes.is_empty() {
             return None;
         }
+        let sent = unsent.take(outcomes.len()).map(|retained| &retained.payload);
+        let payloads = Payloads::new(sent);
         self.next_to_send = first_number + outcomes.len() as u64;
         let (to, received_jobs) = (to.clone(), self.received_jobs);
-        Some(Delivery { to, sender: id, first_number, received_jobs, outcomes })
+        Some(Delivery { to, sender: id, first_number, received_jobs, outcomes, payloads })
     }
 
     /// What is retained from this number on was not sent after all.

@@ -14,14 +14,18 @@ use crate::senders::{Ended, wanted_until};
 impl Server {
     pub(super) fn handle_jobs(&mut self, now: Timestamp, sender: SenderId, batch: JobBatch) {
         let before = self.senders.handle_jobs(sender, &batch);
-        let JobBatch { share, jobs, .. } = batch;
+        let JobBatch { share, jobs, mut payloads, .. } = batch;
         let (mut demand, mut taken) = (None, 0);
-        for job in jobs.into_iter().skip(before) {
+        for (number, job) in jobs.into_iter().enumerate() {
+            let payload = payloads.take(job.payload_bytes);
+            if number < before {
+                continue;
+            }
             // The next ones will be as large as the last of these, and have waited for as long.
-            let payload_bytes = u32::try_from(job.payload.len()).unwrap_or(u32::MAX);
-            let (waited_us, pinned) = (job.waited_us, job.moves_left == 0);
+            let JobHeader { waited_us, payload_bytes, .. } = job;
+            let pinned = job.moves_left == 0;
             demand = Some(Demand { share, waited_us, payload_bytes, pinned });
-            taken += u32::from(self.handle_job(now, sender, share, job));
+            taken += u32::from(self.handle_job(now, sender, share, job, payload));
         }
         let Some(demand) = demand else { return };
         self.credits.handle_taken(sender, taken);
@@ -31,15 +35,21 @@ impl Server {
     }
 
     /// Returns whether it was taken.
-    fn handle_job(&mut self, now: Timestamp, sender: SenderId, share: u32, job: JobHeader) -> bool {
+    fn handle_job(
+        &mut self,
+        now: Timestamp,
+        sender: SenderId,
+        share: u32,
+        job: JobHeader,
+        payload: Bytes,
+    ) -> bool {
         let JobHeader { attempt, claim, moves_left, detached, .. } = job;
         let origin = Origin::Sender { sender, attempt };
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
         let deadline = job.deadline_ms.map(|ms| now + from_ms(ms));
         let run_limit = job.run_limit_ms.map(from_ms);
         let waited = Duration::from_micros(job.waited_us);
-        self.credits.claim(now, sender, claim, job.payload.len(), waited);
-        let payload = self.credits.kept(job.payload.into_bytes());
+        self.credits.claim(now, sender, claim, payload.len(), waited);
         let arrival = Arrival { origin, payload, deadline, run_limit, moves_left, detached };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
         let is_movable = moves_left > 0 || claim != Claim::Nothing || share > 0;

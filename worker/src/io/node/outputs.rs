@@ -81,7 +81,7 @@ impl State {
             ServerOutput::Answer { to, message } => self.answer(now, &to, &message, event_loop),
             ServerOutput::Outcomes { to, sender, batch } => {
                 let (number, is_granted) = (batch.first_number, batch.grant.is_some());
-                let frames = payload::encode(&FromWorker::Outcomes(batch));
+                let frames = payload::encode(FromWorker::Outcomes(batch));
                 let sent = serving.send(event_loop, once(Frame::Short(&to.0)).chain(frames.iter()));
                 match (sent, self.process.server()) {
                     (Err(SendError::Full), Some(server)) => {
@@ -125,7 +125,7 @@ impl State {
         match output {
             SenderOutput::Send { link, message } => {
                 let Some(&socket) = self.links.get(&link) else { return };
-                let frames = payload::encode(&message);
+                let frames = payload::encode(message);
                 // What cannot be sent is found missing at the next HELLO.
                 if event_loop.send(socket, frames.iter()).is_ok() {
                     self.process.sender().count_message(frames.bytes());
