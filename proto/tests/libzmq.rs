@@ -219,11 +219,18 @@ fn a_name_for_this_machine_leads_to_who_listens_there() {
 #[test]
 fn messages_go_to_the_other_loop_and_back() {
     let mut pair = Pair::new();
-    pair.ask(&[b"job", b"payload"]);
-    let [id, header, payload] = receive(&mut pair.server).try_into().unwrap();
-    assert_eq!((&header[..], &payload[..]), (&b"job"[..], &b"payload"[..]));
-    pair.server.send(pair.router, [&id[..], b"outcome"]).unwrap();
-    assert_eq!(receive(&mut pair.client), [b"outcome"]);
+    // Whether they are expected or not.
+    for expects in [false, true].repeat(20) {
+        pair.ask(&[b"job", b"payload"]);
+        if expects {
+            pair.server.expect_soon();
+            pair.client.expect_soon();
+        }
+        let [id, header, payload] = receive(&mut pair.server).try_into().unwrap();
+        assert_eq!((&header[..], &payload[..]), (&b"job"[..], &b"payload"[..]));
+        pair.server.send(pair.router, [&id[..], b"outcome"]).unwrap();
+        assert_eq!(receive(&mut pair.client), [b"outcome"]);
+    }
 }
 
 #[test]
@@ -304,7 +311,10 @@ fn what_was_sent_last_still_gets_out() {
 #[test]
 fn another_thread_wakes_the_loop_again_and_again() {
     let mut event_loop = EventLoop::new(&[]).unwrap();
-    for _ in 0..100 {
+    for expects in [false, true].repeat(50) {
+        if expects {
+            event_loop.expect_soon();
+        }
         let waker = event_loop.waker();
         let wake = move || (0..3).for_each(|_| waker.wake());
         let thread = std::thread::Builder::new().spawn(wake).unwrap();
@@ -328,7 +338,10 @@ fn a_signal_is_an_event() {
 #[test]
 fn a_deadline_ends_a_turn() {
     let mut event_loop = EventLoop::new(&[]).unwrap();
-    for wait in [0, 30] {
+    for (wait, expects) in [(0, false), (30, false), (30, true)] {
+        if expects {
+            event_loop.expect_soon();
+        }
         let deadline = Clock.now() + Duration::from_millis(wait);
         assert_eq!(turn(&mut event_loop, deadline.since(Clock.now())), []);
         assert!(Clock.now() >= deadline && Clock.now().since(deadline) < LONG);

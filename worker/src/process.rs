@@ -110,6 +110,11 @@ impl Process {
         self.outputs.extend(event.map(ProcessOutput::Event));
     }
 
+    /// Jobs without an outcome, its own and those of others that are here.
+    pub fn jobs(&mut self) -> usize {
+        self.sender.jobs() + self.server().map_or(0, |server| server.intake().len())
+    }
+
     /// A mapper said something. `unix_us` is Unix time in microseconds: lives are numbered by it.
     pub fn handle_mapper_message(
         &mut self,

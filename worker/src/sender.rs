@@ -213,6 +213,11 @@ impl Sender {
         &self.peers
     }
 
+    /// Jobs without an outcome.
+    pub fn jobs(&self) -> usize {
+        self.outbox.len()
+    }
+
     /// Whether every job has its outcome.
     pub fn is_empty(&self) -> bool {
         self.outbox.is_empty()

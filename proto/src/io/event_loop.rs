@@ -16,7 +16,7 @@ use signal_hook_mio::v1_0::Signals;
 use zmq::{Message, PollEvents};
 
 use super::sockets::{Socket, set_linger};
-use super::{Clock, shared};
+use super::{Clock, Spin, shared};
 use crate::limits;
 use crate::payload::Frame;
 use crate::time::Timestamp;
@@ -121,6 +121,9 @@ pub struct EventLoop {
     waker: Waker,
     signals: Option<Signals>,
     frames: Vec<Message>,
+    /// Something is to come soon, and how that went so far.
+    is_expecting: bool,
+    spin: Spin,
     next_key: u64,
     first: usize,
     context: zmq::Context,
@@ -150,6 +153,8 @@ impl EventLoop {
             waker: Waker { shared },
             signals,
             frames: Vec::new(),
+            is_expecting: false,
+            spin: Spin::default(),
             next_key: 0,
             first: 0,
             context: zmq::Context::new(),
@@ -252,6 +257,11 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Something is to come within microseconds: the next turn looks for it for a moment before it sleeps.
+    pub fn expect_soon(&mut self) {
+        self.is_expecting = true;
+    }
+
     /// Waits until something happens or the deadline comes, and delivers what happened.
     ///
     /// # Errors
@@ -291,6 +301,9 @@ impl EventLoop {
     }
 
     fn wait(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
+        if std::mem::take(&mut self.is_expecting) && self.comes_soon() {
+            return Ok(());
+        }
         let Wake { is_wanted, is_asleep, .. } = &*self.waker.shared;
         is_asleep.store(true, Ordering::SeqCst);
         let is_busy = is_wanted.load(Ordering::SeqCst) || self.slots.iter().any(|slot| slot.hot);
@@ -310,6 +323,20 @@ impl EventLoop {
             self.slots.iter_mut().for_each(|slot| slot.hot = true);
         }
         Ok(())
+    }
+
+    /// Looks for a moment whether anything happens, before the loop sleeps.
+    fn comes_soon(&mut self) -> bool {
+        if self.slots.iter().any(|slot| slot.hot) {
+            return false;
+        }
+        let is_wanted = &self.waker.shared.is_wanted;
+        let (poll, ready) = (&mut self.poll, &mut self.ready);
+        self.spin.wait(|| {
+            // An error comes again with the poll that may sleep.
+            let has_polled = poll.poll(ready, Some(Duration::ZERO)).is_ok();
+            (has_polled && !ready.is_empty()) || is_wanted.load(Ordering::SeqCst)
+        })
     }
 
     /// Reads every hot socket within its budget, another one first each time.

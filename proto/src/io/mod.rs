@@ -9,6 +9,7 @@ mod frames;
 mod probe;
 mod shared;
 mod sockets;
+mod spin;
 
 pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
@@ -19,3 +20,4 @@ pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, publisher, raise_open_files_limit,
     router, subscriber,
 };
+pub use spin::Spin;

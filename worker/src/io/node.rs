@@ -22,7 +22,7 @@ use super::notice::{LINGER, Observer};
 use super::pool::Completion;
 use super::report::Report;
 use super::serving::Serving;
-use super::shared::{Command, Room, Shared};
+use super::shared::{Command, FEW_JOBS, Room, Shared};
 use super::ticket::{Settler, Wakeup};
 use crate::config::SERVICES_FOLLOWED_MAX;
 use crate::outbox::JobId;
@@ -64,6 +64,8 @@ struct State {
     settled: Vec<(Settler, Outcome)>,
     /// Whom that wakes.
     wakeups: Vec<Wakeup>,
+    /// Jobs or outcomes came in this turn.
+    has_moved: bool,
     shared: Arc<Shared>,
     report: Report,
     observer: Option<Observer>,
@@ -95,6 +97,7 @@ impl Node {
             tickets: FxHashMap::default(),
             settled: Vec::new(),
             wakeups: Vec::new(),
+            has_moved: false,
             shared,
             report,
             observer,
@@ -189,6 +192,9 @@ impl State {
         }
         if let Some(report) = self.process.drained(now) {
             self.ending = Ending::Drained(report);
+        }
+        if std::mem::take(&mut self.has_moved) && self.process.jobs() <= FEW_JOBS {
+            event_loop.expect_soon();
         }
     }
 
@@ -285,6 +291,7 @@ impl State {
             return Ok(());
         }
         sender.handle_link_message(now, link, payload::decode(frame, io::payloads(others))?);
+        self.has_moved = true;
         Ok(())
     }
 
@@ -304,6 +311,7 @@ impl State {
             }
         })?;
         self.process.handle_message(now, from, message);
+        self.has_moved = true;
         Ok(())
     }
 
@@ -325,6 +333,7 @@ impl State {
     fn handle_completions(&mut self, now: Timestamp) {
         let Some(serving) = &mut self.serving else { return };
         serving.take_done(&mut self.done);
+        self.has_moved |= !self.done.is_empty();
         for completion in self.done.drain(..) {
             let Completion { id, began_at, ended_at, ending, payload } = completion;
             self.process.handle_finished(now, id, (began_at, ended_at), ending, payload);
@@ -344,6 +353,7 @@ impl State {
         for command in inbox.drain(..) {
             match command {
                 Command::Submit(spec, settler) => {
+                    self.has_moved = true;
                     let id = settler.job();
                     self.tickets.insert(id, settler);
                     self.process.sender().handle_submit(now, id, spec);

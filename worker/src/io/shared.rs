@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
-use svcmap_proto::io::Waker;
+use svcmap_proto::io::{Spin, Waker};
 use svcmap_proto::names::{Name, NameError};
 
 use super::ticket::{Settler, Ticket, ticket};
 use crate::config::{OutboxConfig, SERVICES_FOLLOWED_MAX};
 use crate::outbox::{JobId, JobSpec};
 use crate::statistics::Statistics;
+
+/// With no more jobs than these, one is waited for by who has nothing else to do, and comes or ends soon if
+/// it is short: who waits looks for it before sleeping. With more, others have use for the processor.
+pub(super) const FEW_JOBS: usize = 2;
 
 /// What a handle asks of the I/O thread.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub(super) struct Shared {
     /// Services that were used.
     names: Mutex<FxHashMap<String, Name>>,
     waker: Waker,
+    /// How one who waits for an outcome does it.
+    spin: Mutex<Spin>,
     pub(super) config: OutboxConfig,
     pub(super) status: Watch<Status>,
 }
@@ -79,6 +85,7 @@ impl Shared {
             has_room: Condvar::new(),
             names: Mutex::default(),
             waker,
+            spin: Mutex::default(),
             config,
             status: Watch::default(),
         }
@@ -136,6 +143,16 @@ impl Shared {
         drop(inbox);
         self.waker.wake();
         Ok(ticket)
+    }
+
+    /// Looks for an outcome for a moment, before whoever waits for it sleeps.
+    pub(super) fn look_for(&self, is_there: impl FnMut() -> bool) {
+        let free_jobs = lock(&self.inbox).free.jobs;
+        let is_few = self.config.jobs_max - free_jobs <= FEW_JOBS;
+        // Of several that wait, one does.
+        if is_few && let Ok(mut spin) = self.spin.try_lock() {
+            spin.wait(is_there);
+        }
     }
 
     /// Exchanges what waits for an empty list.

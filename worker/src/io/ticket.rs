@@ -117,6 +117,9 @@ impl Ticket {
 
     /// Waits for the outcome: until the job's deadline at most, and a tick, if it has one.
     pub fn wait(self) -> Outcome {
+        if !self.is_settled() {
+            self.shared.look_for(|| self.is_settled());
+        }
         let mut state = self.place.lock();
         loop {
             if let Some(outcome) = state.outcome.take() {
@@ -125,6 +128,10 @@ impl Ticket {
             state.is_awaited = true;
             state = self.place.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.place.lock().outcome.is_some()
     }
 
     /// Waits for the outcome, at most so long.
