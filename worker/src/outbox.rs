@@ -84,7 +84,7 @@ pub struct Outbox {
     lanes: Lanes,
     timers: BTreeSet<(Timestamp, JobId)>,
     /// Jobs that have begun to wait, and when each is to be looked at: most are with a worker by then.
-    fresh: Vec<(Timestamp, JobId)>,
+    fresh: Vec<(Timestamp, JobId, Slot)>,
     settled: VecDeque<(JobId, Outcome)>,
 }
 
@@ -125,8 +125,9 @@ impl Outbox {
             served_at: now,
             timer: None,
         };
-        self.fresh.push((job.first_look_at(now), id));
+        let look_at = job.first_look_at(now);
         let slot = self.jobs.insert(job);
+        self.fresh.push((look_at, id, slot));
         self.slots.insert(id, slot);
         self.lanes.push(lane, slot, false);
     }
@@ -341,7 +342,7 @@ impl Outbox {
 
     /// When [`Outbox::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let fresh = self.fresh.iter().map(|(at, _)| *at).min();
+        let fresh = self.fresh.iter().map(|(at, ..)| *at).min();
         earliest(self.timers.first().map(|(at, _)| *at), fresh)
     }
 
@@ -349,13 +350,12 @@ impl Outbox {
     /// it once it has given to workers what it can.
     pub fn plan(&mut self) {
         let mut fresh = std::mem::take(&mut self.fresh);
-        for (at, id) in fresh.drain(..) {
-            let slot = self.slots.get(&id).copied();
-            let is_unplanned = |slot| {
-                let job = self.jobs.get(slot);
-                job.is_some_and(|job| matches!(job.place, Place::Waiting(_)) && job.timer.is_none())
-            };
-            if let Some(slot) = slot.filter(|slot| is_unplanned(*slot)) {
+        for (at, id, slot) in fresh.drain(..) {
+            // Another one may lie there by now.
+            let is_unplanned = self.jobs.get(slot).is_some_and(|job| {
+                job.id == id && matches!(job.place, Place::Waiting(_)) && job.timer.is_none()
+            });
+            if is_unplanned {
                 self.set_timer(slot, Some(at));
             }
         }

@@ -227,14 +227,15 @@ impl Sender {
     pub fn handle_submit(&mut self, now: Timestamp, id: JobId, spec: JobSpec) {
         self.statistics.submitted += 1;
         let followed = self.follow(now, &spec.service);
-        let lane = Lane { service: spec.service.clone(), instance: spec.instance.clone() };
+        let is_served = standing::is_served(&self.peers, &spec.service, spec.instance.as_ref());
+        let unfollowed = (!followed).then(|| spec.service.clone());
         self.outbox.submit(now, id, spec);
-        if !standing::is_served(&self.peers, &lane) {
+        if !is_served {
             self.outbox.look_at(now, id);
         }
-        if !followed {
+        if let Some(service) = unfollowed {
             self.outbox.refuse(now, id, Reason::TooManyServices);
-            self.outbox.forget(&lane.service);
+            self.outbox.forget(&service);
         }
     }
 
@@ -300,7 +301,9 @@ impl Sender {
         self.outbox.touch(service);
         if self.known(service) != known {
             let peers = &self.peers;
-            self.outbox.look(now, service, |lane| standing::is_served(peers, lane));
+            let is_served =
+                |lane: &Lane| standing::is_served(peers, &lane.service, lane.instance.as_ref());
+            self.outbox.look(now, service, is_served);
             self.links.leave_former_addresses(peers, service);
         }
     }

@@ -87,6 +87,12 @@ impl Window {
     }
 
     fn place(&self, number: u64) -> Option<usize> {
+        // Most follow one another without a gap.
+        let ahead = number.checked_sub(self.sent.front()?.number)?;
+        let place = usize::try_from(ahead).ok()?;
+        if self.sent.get(place).is_some_and(|open| open.number == number) {
+            return Some(place);
+        }
         self.sent.binary_search_by_key(&number, |open| open.number).ok()
     }
 

@@ -4,6 +4,7 @@
 //! jobs wait, as many workers are asked for credits as there are jobs, each for the same share, and
 //! each the better of two random ones. Who gets a credit tells, with the job, what its share is now.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Reason};
@@ -35,8 +36,8 @@ const OFFER_LOOKS: usize = 6;
 const OFFER_FRESH: u32 = 3;
 
 /// A worker that has promised a slot, or can be taken to have one.
-pub(super) struct Found {
-    pub(super) key: InstanceKey,
+pub(super) struct Found<'a> {
+    pub(super) key: Cow<'a, InstanceKey>,
     pub(super) age: Option<Duration>,
     pub(super) claim: Claim,
     /// Time until the job would be done there, in seconds; 0 where that decided nothing.
@@ -53,12 +54,15 @@ impl Sender {
         (lane, lane_id): (&Lane, LaneId),
         instances: &[InstanceKey],
     ) {
-        let round = self.round(lane, instances);
+        let mut round = self.round(lane, instances);
         while let Some(next) = self.outbox.next(lane_id) {
             let able = self.able(now, &next, instances);
             let instances = able.as_deref().unwrap_or(instances);
-            let found = self.best_promise(now, lane, &next, able.as_deref());
-            let found = found.filter(|found| self.is_worth_it(now, &next, found, instances));
+            let found = round.is_promised.then(|| {
+                let found = self.best_promise(now, lane, &next, able.as_deref());
+                found.filter(|found| self.is_worth_it(now, &next, found, instances))
+            });
+            let found = found.flatten();
             let Some(found) = found.or_else(|| self.without_promise(now, &next, instances, &round))
             else {
                 let reason = match () {
@@ -70,8 +74,9 @@ impl Sender {
                 continue;
             };
             let Found { key, age, claim, number, .. } = found;
-            let (key, claimed_until) = (&key, None);
-            let sending = Sending { key, number, age, claim, claimed_until };
+            round.handle_sent(&key);
+            let claimed_until = None;
+            let sending = Sending { key: &key, number, age, claim, claimed_until };
             if !self.send(now, lane_id, sending) {
                 return;
             }
@@ -86,7 +91,7 @@ impl Sender {
         lane: &Lane,
         next: &Next,
         able: Option<&[InstanceKey]>,
-    ) -> Option<Found> {
+    ) -> Option<Found<'static>> {
         let bytes = next.payload_bytes;
         let of_lane = |key: &InstanceKey| {
             lane.instance.as_ref().is_none_or(|instance| *instance == key.instance)
@@ -105,6 +110,7 @@ impl Sender {
         });
         let (number, candidate, finish) = found.min_by(|(.., a), (.., b)| a.total_cmp(b))?;
         let (key, claim) = (self.links.get(number)?.link.key().clone(), Claim::Credit);
+        let key = Cow::Owned(key);
         let age = candidate.load.map(|_| candidate.age);
         Some(Found { key, age, claim, finish, number: Some(number) })
     }
@@ -115,7 +121,7 @@ impl Sender {
         &mut self,
         now: Timestamp,
         next: &Next,
-        found: &Found,
+        found: &Found<'_>,
         instances: &[InstanceKey],
     ) -> bool {
         if instances.len() == 1 {

@@ -7,6 +7,7 @@
 //! the job goes where that is least. That holds for slow workers as well, as they give back less.
 //! How many go at all, [`Flight`](super::flight::Flight) decides.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use svcmap_proto::jobs::Claim;
@@ -19,13 +20,24 @@ use super::credit::Found;
 use crate::choice::Candidate;
 use crate::outbox::{Lane, Next};
 
-/// What is the same for all jobs of a lane that are looked at together.
+/// What is the same for all jobs of a lane that are looked at together, or changes with them only.
 pub(super) struct Round {
+    service: Name,
     /// Those that speak the JSON dialect.
     json: Arc<[InstanceKey]>,
+    /// Whether any worker has promised a slot.
+    pub(super) is_promised: bool,
     /// Whether jobs go without asking first.
     guesses: bool,
-    service: Name,
+    /// How many are with workers, but for those of the JSON dialect.
+    under_way: u32,
+}
+
+impl Round {
+    /// A job goes to that worker.
+    pub(super) fn handle_sent(&mut self, key: &InstanceKey) {
+        self.under_way += u32::from(!self.json.contains(key));
+    }
 }
 
 impl Sender {
@@ -35,21 +47,25 @@ impl Sender {
             None => self.rosters.json(&lane.service),
             Some(_) => instances.iter().filter(|key| self.speaks_json(key)).cloned().collect(),
         };
-        Round { json, guesses: self.guesses(lane), service: lane.service.clone() }
+        let service = lane.service.clone();
+        let is_promised = self.links.credited(&service).next().is_some();
+        let guesses = self.guesses(lane);
+        let under_way = if guesses { self.native_under_way(&service) } else { 0 };
+        Round { service, json, is_promised, guesses, under_way }
     }
 
     /// See the module.
-    pub(super) fn without_promise(
+    pub(super) fn without_promise<'a>(
         &mut self,
         now: Timestamp,
         next: &Next,
-        instances: &[InstanceKey],
+        instances: &'a [InstanceKey],
         round: &Round,
-    ) -> Option<Found> {
+    ) -> Option<Found<'a>> {
         if !round.json.is_empty()
             && let Some((key, age)) = self.choose(now, &round.json, next.id)
         {
-            let (key, claim, finish, number) = (key.clone(), Claim::Nothing, 0.0, None);
+            let (key, claim, finish, number) = (Cow::Owned(key.clone()), Claim::Nothing, 0.0, None);
             return Some(Found { key, age, claim, finish, number });
         }
         if next.is_urgent {
@@ -58,9 +74,8 @@ impl Sender {
         if !round.guesses {
             return None;
         }
-        let under_way = self.native_under_way(&round.service);
         let flight = self.flights.get_mut(&round.service);
-        let may_go = flight.is_none_or(|flight| flight.has_room(under_way));
+        let may_go = flight.is_none_or(|flight| flight.has_room(round.under_way));
         if may_go { self.guess(now, instances) } else { None }
     }
 
@@ -84,12 +99,12 @@ impl Sender {
     }
 
     /// Where a job would be done first, of a few workers that seem to have room.
-    fn first_with_room(
+    fn first_with_room<'a>(
         &mut self,
         now: Timestamp,
         service: &Name,
-        instances: &[InstanceKey],
-    ) -> Option<Found> {
+        instances: &'a [InstanceKey],
+    ) -> Option<Found<'a>> {
         let pace = self.pace(service);
         let found = self.some(instances).filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
@@ -102,7 +117,7 @@ impl Sender {
 
     /// The worker of a few with which this sender has least under way; of several the first, which is a
     /// random one: whatever they said, others follow it as well.
-    fn guess(&mut self, now: Timestamp, instances: &[InstanceKey]) -> Option<Found> {
+    fn guess<'a>(&mut self, now: Timestamp, instances: &'a [InstanceKey]) -> Option<Found<'a>> {
         let found = self.some(instances).filter_map(|key| {
             let member = self.peers.member(key)?;
             let number = self.links.number(key, member.life);
@@ -136,7 +151,12 @@ fn may_have_room(candidate: &Candidate) -> bool {
     }
 }
 
-fn found(key: &InstanceKey, candidate: &Candidate, finish: f64, number: Option<u64>) -> Found {
-    let (key, age) = (key.clone(), candidate.load.map(|_| candidate.age));
+fn found<'a>(
+    key: &'a InstanceKey,
+    candidate: &Candidate,
+    finish: f64,
+    number: Option<u64>,
+) -> Found<'a> {
+    let (key, age) = (Cow::Borrowed(key), candidate.load.map(|_| candidate.age));
     Found { key, age, claim: Claim::Nothing, finish, number }
 }

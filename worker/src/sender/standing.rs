@@ -70,7 +70,7 @@ pub(super) fn standing(
     lane: &Lane,
     no_room: Reason,
 ) -> Standing {
-    if !is_served(peers, lane) {
+    if wanted(peers, lane).next().is_none() {
         let is_anybody_there = peers.members(&lane.service).next().is_some();
         let reason = if is_anybody_there { Reason::NotHere } else { Reason::NoSuchService };
         return match peers.knowledge(&lane.service) {
@@ -103,9 +103,9 @@ pub(super) fn standing(
     })
 }
 
-/// Whether there is anybody that a lane's jobs are meant for.
-pub(super) fn is_served(peers: &Peers, lane: &Lane) -> bool {
-    wanted(peers, lane).next().is_some()
+/// Whether there is anybody that jobs are meant for: that instance of the service, or any.
+pub(super) fn is_served(peers: &Peers, service: &Name, instance: Option<&Name>) -> bool {
+    of(peers, service, instance).next().is_some()
 }
 
 /// One of a lane's workers that has no address which can be used from here, if all are so.
@@ -126,6 +126,14 @@ pub(super) fn wanted<'a>(
     peers: &'a Peers,
     lane: &'a Lane,
 ) -> impl Iterator<Item = (&'a Name, &'a Member)> {
-    let members = peers.members(&lane.service);
-    members.filter(|(name, _)| lane.instance.as_ref().is_none_or(|instance| instance == *name))
+    of(peers, &lane.service, lane.instance.as_ref())
+}
+
+fn of<'a>(
+    peers: &'a Peers,
+    service: &'a Name,
+    instance: Option<&'a Name>,
+) -> impl Iterator<Item = (&'a Name, &'a Member)> {
+    let members = peers.members(service);
+    members.filter(move |(name, _)| instance.is_none_or(|instance| instance == *name))
 }
