@@ -22,25 +22,28 @@
 //! ```
 //!
 //! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
-//! clock, no thread, no log.
+//! clock, no thread, no log. What it needs beyond what is documented here stands in `pure`, which
+//! promises nothing to anybody else. In the source:
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`config`] | settings, their defaults and limits |
-//! | [`registry`] | all decisions: messages and time in, messages out |
-//! | [`leases`] | who was heard when, and who is silent |
-//! | [`revisions`] | what is published of each service, and when |
-//! | [`backlog`] | what connections could not take at once |
+//! | `registry` | all decisions: messages and time in, messages out |
+//! | `leases` | who was heard when, and who is silent |
+//! | `revisions` | what is published of each service, and when |
+//! | `backlog` | what connections could not take at once |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod backlog;
+mod backlog;
 pub mod config;
 mod io;
 mod json;
-pub mod leases;
-pub mod registry;
-pub mod revisions;
+mod leases;
+#[doc(hidden)]
+pub mod pure;
+mod registry;
+mod revisions;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, StartError};

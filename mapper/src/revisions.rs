@@ -288,11 +288,6 @@ impl Revisions {
     pub fn len(&self) -> usize {
         self.topics.len()
     }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
-    }
 }
 
 /// How long so many changes keep a topic busy.

@@ -17,8 +17,8 @@ use svcmap_proto::load::Load;
 use svcmap_proto::time::Timestamp;
 use svcmap_tests::bench::{Pure, spread};
 use svcmap_worker::Policy;
-use svcmap_worker::choice::Candidate;
 use svcmap_worker::config::OutboxConfig;
+use svcmap_worker::pure::Candidate;
 
 const ROUNDS: usize = 5;
 const CHOICES: u32 = 1_000_000;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svcmap_tests::simulator::scenario::{Crash, Faults, Span};
 use svcmap_tests::simulator::{Findings, Rule, Scenario, World, theory};
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

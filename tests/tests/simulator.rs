@@ -6,7 +6,7 @@ use std::time::Duration;
 use svcmap_tests::simulator::gates::{self, Gate};
 use svcmap_tests::simulator::scenario::{Faults, Span};
 use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 fn pass(wanted: &str) {
     let mut gates = 0;

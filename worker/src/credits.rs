@@ -32,7 +32,7 @@ use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::IntakeConfig;
 use crate::handover;
-use crate::intake::Promised;
+use crate::slots::{Capacity, Occupancy, Promised};
 use account::{Account, Accounts};
 use unused::{Credit, Unused};
 
@@ -73,18 +73,6 @@ const WAY_GROWTH_MAX: u32 = 8;
 
 /// Longest sample of the way that counts in any case.
 const WAY_SAMPLE_MAX: Duration = Duration::from_millis(100);
-
-/// What is here already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Occupancy {
-    /// Jobs, queued and running.
-    pub jobs: u32,
-    /// Bytes of their payloads.
-    pub bytes: usize,
-    /// Mean service time; `None` if nobody knows it, which does not make jobs short: none has finished,
-    /// or none since a long pause.
-    pub mean_service: Option<Duration>,
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -147,11 +135,6 @@ impl Credits {
         let slots = count(self.unused.len() + self.reservations.len());
         let offered_bytes = self.reservations.len() * self.slot_bytes as usize;
         Promised { slots, bytes: self.unused.bytes() + offered_bytes }
-    }
-
-    /// Credits that are wanted here and not granted yet.
-    pub fn wanted(&self) -> u32 {
-        self.accounts.wanted()
     }
 
     /// The time of one message, as jobs show that came at once on a credit.
@@ -430,9 +413,8 @@ impl Credits {
     }
 
     fn has_room(&self, here: Occupancy, slots: u32, bytes: u32) -> bool {
-        let promised = self.promised();
-        here.jobs + promised.slots < slots.min(self.slots_max)
-            && here.bytes + promised.bytes + bytes as usize <= self.bytes_max
+        let capacity = Capacity { slots: slots.min(self.slots_max), bytes: self.bytes_max };
+        capacity.has_room(here, self.promised(), bytes as usize)
     }
 
     /// The next credit, and its number.

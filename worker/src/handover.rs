@@ -9,8 +9,8 @@ use std::time::Duration;
 use svcmap_proto::jobs::{OfferId, OfferedSlot};
 use svcmap_proto::time::{Timestamp, wire_ms};
 
-use crate::credits::Occupancy;
 use crate::senders::Connection;
+use crate::slots::Occupancy;
 
 /// Jobs that wait at a peer, beyond those that run, from which on it is offered a slot. At one, a
 /// third of a message more for each job saves a twentieth of the longest waits: too much, unless jobs

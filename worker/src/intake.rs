@@ -16,7 +16,7 @@ use svcmap_proto::names::SenderId;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::IntakeConfig;
-use crate::credits::Occupancy;
+use crate::slots::{Capacity, Occupancy, Promised};
 pub use deadlines::Expired;
 
 /// After such a pause nobody knows how long the next jobs take: the work may be another.
@@ -88,15 +88,6 @@ pub struct Arrival {
     pub moves_left: u8,
     /// Whether it is to be done even if its sender is gone: then it stays here.
     pub detached: bool,
-}
-
-/// What is promised to jobs that have not come yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Promised {
-    /// Slots.
-    pub slots: u32,
-    /// Bytes of payloads.
-    pub bytes: usize,
 }
 
 /// A job that a handler has finished.
@@ -255,9 +246,7 @@ impl Intake {
             Err(Reason::TooLarge)
         } else if deadline.is_some_and(|deadline| deadline <= now) {
             Err(Reason::Expired)
-        } else if self.len() + promised.slots as usize >= self.config.slots() as usize
-            || self.bytes + promised.bytes + bytes > self.config.jobs_bytes_max
-        {
+        } else if !self.has_room(promised, bytes) {
             Err(Reason::Full)
         } else {
             Ok(())
@@ -354,6 +343,14 @@ impl Intake {
     /// Jobs that run at once.
     pub fn concurrency(&self) -> u32 {
         self.config.concurrency
+    }
+
+    fn has_room(&self, promised: Promised, bytes: usize) -> bool {
+        let Self { config, bytes: here_bytes, .. } = self;
+        let capacity = Capacity { slots: config.slots(), bytes: config.jobs_bytes_max };
+        // How long jobs take makes no room.
+        let here = Occupancy { jobs: count(self.len()), bytes: *here_bytes, mean_service: None };
+        capacity.has_room(here, promised, bytes)
     }
 
     /// What is here.

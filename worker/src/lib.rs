@@ -38,50 +38,54 @@
 //! talks to hundreds of others raises it before it starts.
 //!
 //! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
-//! clock, no thread, no log.
+//! clock, no thread, no log. What it needs beyond what is documented here stands in `pure`, which
+//! promises nothing to anybody else. In the source:
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`process`] | all of it put together: what `io` drives |
-//! | [`session`] | one mapper's view of this process: register, report, leave |
-//! | [`peers`] | the cache: who is there, and how loaded |
-//! | [`sender`] | the sending half: [`outbox`], [`link`]s, [`choice`] |
-//! | [`server`] | the serving half: [`intake`], [`credits`], [`handover`], [`senders`], [`clients`] |
-//! | [`health`] | whether this instance sets itself aside, as its jobs fail |
-//! | [`json`] | what clients of the JSON dialect say, and what they are told |
-//! | [`observation`] | a sender's decisions one by one, for those who measure |
-//! | [`outcome`] | how a job ends |
-//! | [`statistics`] | what a sender counts |
+//! | `process` | all of it put together: what `io` drives |
+//! | `session` | one mapper's view of this process: register, report, leave |
+//! | `peers` | the cache: who is there, and how loaded |
+//! | `sender` | the sending half: `outbox`, `link`s, `choice` |
+//! | `server` | the serving half: `intake`, `credits`, `handover`, `senders`, `clients` |
+//! | `health` | whether this instance sets itself aside, as its jobs fail |
+//! | `json` | what clients of the JSON dialect say, and what they are told |
+//! | `observation` | a sender's decisions one by one, for those who measure |
+//! | `outcome` | how a job ends |
+//! | `statistics` | what a sender counts |
 //! | [`config`] | settings, their defaults and limits |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod backoff;
-pub mod choice;
-pub mod clients;
+mod choice;
+mod clients;
 pub mod config;
-pub mod credits;
-pub mod handover;
-pub mod health;
-pub mod intake;
+mod credits;
+mod handover;
+mod health;
+mod intake;
 mod io;
-pub mod json;
-pub mod link;
-pub mod observation;
-pub mod outbox;
-pub mod outcome;
-pub mod peers;
-pub mod process;
+mod json;
+mod link;
+mod observation;
+mod outbox;
+mod outcome;
+mod peers;
+mod process;
+#[doc(hidden)]
+pub mod pure;
 mod rep;
-pub mod sender;
-pub mod senders;
-pub mod server;
-pub mod session;
-pub mod statistics;
+mod sender;
+mod senders;
+mod server;
+mod session;
+mod slots;
+mod statistics;
 #[cfg(test)]
 mod testing;
 
-pub use choice::Policy;
+pub use choice::{Policy, PolicyError};
 pub use io::{
     Client, ClientBuilder, DrainError, HandlerError, Job, JobBuilder, Notice, StartError,
     SubmitError, Ticket, Worker, WorkerBuilder,

@@ -144,11 +144,6 @@ impl Session {
         }
     }
 
-    /// The epoch of the last WELCOME.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.epoch
-    }
-
     /// Whether the mapper has answered on the current connection.
     pub fn is_welcomed(&self) -> bool {
         matches!(

@@ -7,7 +7,7 @@ use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, Publication, ToMapper, topic, topic_service};
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::Name;
-use svcmap_worker::peers::{Peers, PeersOutput};
+use svcmap_worker::pure::{Peers, PeersOutput};
 
 use super::fleet::{hello, service};
 use crate::{PATIENCE, dealer};

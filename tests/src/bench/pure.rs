@@ -15,11 +15,9 @@ use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Nam
 use svcmap_proto::payload::{self, Frames, Laden};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::config::{IntakeConfig, OutboxConfig};
-use svcmap_worker::intake::{Ending, Task};
-use svcmap_worker::outbox::JobSpec;
-use svcmap_worker::sender::{Sender, SenderOutput};
-use svcmap_worker::senders::Connection;
-use svcmap_worker::server::{Server, ServerOutput};
+use svcmap_worker::pure::{
+    Connection, Ending, JobSpec, Sender, SenderOutput, Server, ServerOutput, Task,
+};
 use svcmap_worker::{JobId, Outcome, Policy};
 
 const SERVICE: Duration = Duration::from_micros(2);

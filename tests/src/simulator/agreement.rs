@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use svcmap::measurement::Report;
 use svcmap::text::figure;
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 use super::{Rule, Scenario, World};
 

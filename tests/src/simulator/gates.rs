@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use svcmap::distribution::Distribution;
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 use super::scenario::{Feed, Scenario};
 use super::theory::{self, Board};

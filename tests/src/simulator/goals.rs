@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 use super::measured::{Pair, SERVICE_TIME, SHORT, base_of, far, loaded};
 use super::scenario::{Failing, Faults, Span};

@@ -8,9 +8,7 @@ use std::time::Duration;
 use svcmap::measurement::{Ending, Full, Measurement, Report, Setting};
 use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::observation::Observation;
-use svcmap_worker::outbox::JobId;
-use svcmap_worker::outcome::{Cause, Outcome};
+use svcmap_worker::{Cause, JobId, Observation, Outcome};
 
 use super::nodes::worker_number;
 use super::policies::Truth;

@@ -13,10 +13,8 @@ use bytes::Bytes;
 use svcmap_proto::control::{FromMapper, Publication, ToMapper, Welcome};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, InstanceKey, Name};
-use svcmap_worker::intake::Task;
-use svcmap_worker::observation::Observation;
-use svcmap_worker::outbox::{JobId, JobSpec};
-use svcmap_worker::outcome::Outcome;
+use svcmap_worker::pure::{JobSpec, Task};
+use svcmap_worker::{JobId, Observation, Outcome};
 
 use super::scenario::Scenario;
 pub use carrier::Carrier;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use svcmap_proto::load::better_of_two;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::choice::{Choice, Crowd, Policy};
+use svcmap_worker::Policy;
+use svcmap_worker::pure::{Choice, Crowd};
 
 use super::scenario::Scenario;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use svcmap::distribution::Distribution;
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 use super::policies::Rule;
 

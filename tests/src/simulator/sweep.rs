@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rayon::prelude::*;
 use svcmap::distribution::Distribution;
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 
 use super::scenario::{Faults, Feed, Span};
 use super::table::Row;

@@ -16,9 +16,8 @@ use bytes::Bytes;
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::choice::Policy;
-use svcmap_worker::intake::{Ending, Origin, Task, TaskId};
-use svcmap_worker::outbox::JobId;
+use svcmap_worker::pure::{Ending, Origin, Task, TaskId};
+use svcmap_worker::{JobId, Policy};
 
 use super::ledger::{Findings, Ledger};
 use super::network::Network;

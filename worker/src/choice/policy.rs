@@ -15,23 +15,23 @@ pub enum Policy {
     /// The same without credits: the better of two by all that is known, and a job that finds no
     /// room is held and tried again.
     NoCredits,
-    /// [`PowerOfTwo`] by what is published, own jobs and answers.
+    /// The better of two random ones, by what is published, own jobs and answers.
     TwoOwnAnswers,
-    /// [`PowerOfTwo`] by what is published and own jobs.
+    /// The better of two random ones, by what is published and own jobs.
     TwoOwn,
-    /// [`PowerOfTwo`] by what is published.
+    /// The better of two random ones, by what is published.
     Two,
-    /// [`Least`] by what is published and own jobs.
+    /// The one with least to do, by what is published and own jobs.
     LeastOwn,
-    /// [`Least`] by what is published.
+    /// The one with least to do, by what is published.
     Least,
-    /// [`RoundRobin`].
+    /// One after the other.
     RoundRobin,
-    /// [`Random`].
+    /// A random one.
     Random,
-    /// [`Threshold`], any worker below it.
+    /// A random one of those whose load is below 0.9, as the system does that svcmap succeeds.
     Threshold,
-    /// [`Threshold`], with one worker in mind for each job.
+    /// A random one, if its load is below 0.9; else none.
     ThresholdNamed,
 }
 

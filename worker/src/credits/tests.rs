@@ -88,7 +88,7 @@ fn who_asks_for_less_or_whose_job_ends_keeps_its_place() {
     assert_eq!(next(&mut credits), [A]);
     credits.handle_demand(at(7), C, want(1));
     credits.handle_demand(at(8), B, want(0));
-    assert_eq!(credits.wanted(), 1);
+    assert_eq!(credits.accounts.wanted(), 1);
     assert_eq!(next(&mut credits), [C]);
     assert_eq!(next(&mut credits), []);
 }
@@ -98,9 +98,9 @@ fn a_demand_replaces_the_one_before_and_is_cut_at_half_of_the_slots() {
     let mut credits = credits(1, 8);
     credits.handle_demand(at(0), A, want(u32::MAX));
     credits.handle_demand(at(0), B, want(3));
-    assert_eq!(credits.wanted(), 8);
+    assert_eq!(credits.accounts.wanted(), 8);
     credits.handle_demand(at(0), A, want(1));
-    assert_eq!(credits.wanted(), 4);
+    assert_eq!(credits.accounts.wanted(), 4);
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_share_counts_beside_the_credits_that_are_unused() {
     credits.handle_demand(at(0), A, want(1));
     assert_eq!(next(&mut credits), [A]);
     credits.handle_share(at(0), A, want(3));
-    assert_eq!(credits.wanted(), 2);
+    assert_eq!(credits.accounts.wanted(), 2);
     credits.handle_share(at(0), A, want(1));
-    assert_eq!(credits.wanted(), 0);
+    assert_eq!(credits.accounts.wanted(), 0);
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_drain_makes_void_what_was_promised_and_nothing_is_promised_after_it() {
     credits.handle_demand(at(0), A, want(20));
     credits.grant(at(0), here(0));
     credits.drain();
-    assert_eq!((credits.promised(), credits.wanted()), (Promised::default(), 0));
+    assert_eq!((credits.promised(), credits.accounts.wanted()), (Promised::default(), 0));
     assert_eq!(credits.poll_untold(), None);
     assert!(!claim(&mut credits, at(0), A, 0) && !credits.cancel_offer(offer));
     credits.handle_demand(at(1), A, Demand { pinned: true, ..want(1) });
@@ -269,7 +269,7 @@ fn a_drain_makes_void_what_was_promised_and_nothing_is_promised_after_it() {
     credits.grant(at(1), here(0));
     credits.grant_standing(at(1), here(0), A);
     assert_eq!(credits.offer(at(1), here(0)), None);
-    assert_eq!((credits.promised(), credits.wanted()), (Promised::default(), 0));
+    assert_eq!((credits.promised(), credits.accounts.wanted()), (Promised::default(), 0));
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn what_is_void_is_that_senders_alone() {
     credits.grant(at(0), here(0));
     credits.handle_demand(at(0), A, want(5));
     credits.void(A);
-    assert_eq!((credits.promised().slots, credits.wanted()), (1, 0));
+    assert_eq!((credits.promised().slots, credits.accounts.wanted()), (1, 0));
     assert!(!claim(&mut credits, at(0), A, 0));
     assert_eq!(told(&mut credits, at(0)).len(), 1);
     assert!(claim(&mut credits, at(0), B, 0));
@@ -373,7 +373,7 @@ fn without_a_queue_what_runs_is_all_that_is_promised() {
     credits.grant(at(0), here(2));
     assert_eq!(credits.promised().slots, 0);
     credits.grant(at(0), here(0));
-    assert_eq!((credits.promised().slots, credits.wanted()), (2, 0));
+    assert_eq!((credits.promised().slots, credits.accounts.wanted()), (2, 0));
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn a_mapper_that_forgot_it_or_begins_a_new_life_is_told_again() {
     assert_eq!(sent(&mut session), ["hello"]);
     session.handle_message(at(451), welcome(2));
     assert_eq!(sent(&mut session), ["register"]);
-    assert_eq!(session.epoch(), Some(Epoch(2)));
+    assert_eq!(session.epoch, Some(Epoch(2)));
 }
 
 #[test]

@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use svcmap_proto::control::Welcome;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::outbox::JobId;
-use svcmap_worker::process::{Process, ProcessOutput};
-use svcmap_worker::sender::SenderOutput;
-use svcmap_worker::server::ServerOutput;
+use svcmap_worker::JobId;
+use svcmap_worker::pure::{Process, ProcessOutput, SenderOutput, ServerOutput};
 
 use super::{Effect, Line, Message, Node, service};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::intake::{Task, TaskId};
+use svcmap_worker::pure::{Task, TaskId};
 
 use super::Effect;
 

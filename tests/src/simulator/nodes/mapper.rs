@@ -1,6 +1,6 @@
 //! The mapper's process.
 
-use svcmap_mapper::registry::{self, Identity, Registry};
+use svcmap_mapper::pure::{Connection, Identity, Output, Registry};
 use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, topic_service};
 use svcmap_proto::names::Epoch;
@@ -31,7 +31,7 @@ impl MapperNode {
     /// Something came.
     pub fn handle_message(&mut self, now: Timestamp, from: Node, message: Message) {
         if let Message::ToMapper(message) = message {
-            let from = registry::Connection::new(&node_bytes(from));
+            let from = Connection::new(&node_bytes(from));
             self.registry.handle_message(now, now.as_micros(), &from, "", message);
         }
     }
@@ -43,22 +43,22 @@ impl MapperNode {
         }
         while let Some(output) = self.registry.poll_output() {
             match output {
-                registry::Output::Reply { to, message } => effects.push(send(&to, message)),
-                registry::Output::Send { to, frame } => {
+                Output::Reply { to, message } => effects.push(send(&to, message)),
+                Output::Send { to, frame } => {
                     effects.extend(codec::decode(&frame).map(|message| send(&to, message)));
                 }
-                registry::Output::Publish { topic, frame } => {
+                Output::Publish { topic, frame } => {
                     let message = codec::decode(&frame);
                     effects.extend(message.map(|m| Effect::Publish(topic_service(&topic), m)));
                 }
-                registry::Output::JsonReply { .. } | registry::Output::Event(_) => {}
+                Output::JsonReply { .. } | Output::Event(_) => {}
             }
         }
         self.registry.poll_timeout()
     }
 }
 
-fn send(to: &registry::Connection, message: FromMapper) -> Effect {
+fn send(to: &Connection, message: FromMapper) -> Effect {
     Effect::Send(node_of(to.as_bytes()), Box::new(Message::FromMapper(message)))
 }
 

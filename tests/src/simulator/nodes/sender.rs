@@ -2,11 +2,9 @@
 
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::choice::Choice;
+use svcmap_worker::JobId;
 use svcmap_worker::config::OutboxConfig;
-use svcmap_worker::outbox::{JobId, JobSpec};
-use svcmap_worker::process::Process;
-use svcmap_worker::sender::Sender;
+use svcmap_worker::pure::{Choice, JobSpec, Process, Sender};
 
 use super::{Carrier, Effect, HOST, Message, service};
 use crate::simulator::Scenario;

@@ -7,13 +7,11 @@ use svcmap_proto::control::Registration;
 use svcmap_proto::jobs::FromWorker;
 use svcmap_proto::names::{Incarnation, SenderId};
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::choice::Policy;
+use svcmap_worker::Policy;
 use svcmap_worker::config::{IntakeConfig, OutboxConfig};
-use svcmap_worker::intake::{Ending, TaskId};
-use svcmap_worker::process::{Instance, Process};
-use svcmap_worker::sender::Sender;
-use svcmap_worker::senders::Connection;
-use svcmap_worker::server::{Server, ServerOutput};
+use svcmap_worker::pure::{
+    Connection, Ending, Instance, Process, Sender, Server, ServerOutput, TaskId,
+};
 
 use super::handlers::Handlers;
 use super::{Carrier, Effect, HOST, Line, Message, Node, endpoint, worker_key};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use svcmap::distribution::exponential;
 use svcmap_proto::control::{Registration, ToMapper};
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::outbox::JobId;
-use svcmap_worker::process::Process;
+use svcmap_worker::JobId;
+use svcmap_worker::pure::Process;
 
 use super::{Event, World};
 use crate::simulator::nodes::{Carrier, Line, Message, Node};

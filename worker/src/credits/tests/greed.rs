@@ -16,7 +16,7 @@ fn one_sender_has_half_of_the_slots_in_unused_credits_at_most_whatever_it_asks_f
             credits.handle_demand(at(round), A, demand);
             credits.grant(at(round), here(0));
         }
-        assert_eq!((credits.promised().slots, credits.wanted()), (32, 0));
+        assert_eq!((credits.promised().slots, credits.accounts.wanted()), (32, 0));
         credits.handle_demand(at(100), B, pinned(40));
         credits.grant(at(100), here(0));
         assert_eq!(credits.promised().slots, 64);
@@ -58,11 +58,11 @@ fn who_has_no_credit_that_is_large_enough_gets_one_all_the_same() {
     assert_eq!(credits.promised(), Promised { slots: 5, bytes: 1000 });
     let large = Demand { payload_bytes: 900, ..pinned(10) };
     credits.handle_demand(at(0), A, large);
-    assert_eq!(credits.wanted(), 1);
+    assert_eq!(credits.accounts.wanted(), 1);
     credits.grant(at(0), here(0));
     assert_eq!(credits.promised(), Promised { slots: 6, bytes: 1900 });
     credits.handle_demand(at(0), A, large);
-    assert_eq!(credits.wanted(), 0);
+    assert_eq!(credits.accounts.wanted(), 0);
 }
 
 #[test]

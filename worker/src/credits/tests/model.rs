@@ -246,7 +246,7 @@ impl Model {
         let offered = usize::from(self.offer.is_some());
         prop_assert_eq!(promised.slots as usize, slots + offered);
         prop_assert_eq!(promised.bytes, bytes + offered * self.credits.slot_bytes() as usize);
-        prop_assert_eq!(self.credits.wanted(), self.wanted());
+        prop_assert_eq!(self.credits.accounts.wanted(), self.wanted());
         prop_assert_eq!(self.credits.has_offered(), self.offer.is_some());
         // Whoever acts on each deadline is not asked to act on it again.
         let due = self.credits.poll_timeout();

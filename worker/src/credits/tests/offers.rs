@@ -56,7 +56,7 @@ fn a_slot_elsewhere_goes_to_who_is_first_if_it_fits_and_may_go_there() {
     credits.handle_demand(at(0), A, Demand { payload_bytes: 101, ..want(2) });
     assert_eq!(credits.take_waiter(100), None);
     assert_eq!(credits.take_waiter(101), Some(A));
-    assert_eq!(credits.wanted(), 1);
+    assert_eq!(credits.accounts.wanted(), 1);
     credits.handle_demand(at(0), A, Demand { pinned: true, ..want(1) });
     assert_eq!(credits.take_waiter(101), None);
 }

@@ -61,7 +61,7 @@ fn nothing_is_recalled_while_a_slot_is_left() {
     credits.handle_demand(at(1), C, want(1));
     credits.grant(at(1), here(0));
     assert_eq!(recalls(&mut credits), []);
-    assert_eq!((credits.promised().slots, credits.wanted()), (4, 0));
+    assert_eq!((credits.promised().slots, credits.accounts.wanted()), (4, 0));
     // Those of B and C are on their way there, or their jobs are on theirs.
     credits.handle_demand(at(1), D, want(4));
     credits.grant(at(1), here(0));
