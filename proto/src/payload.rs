@@ -13,15 +13,15 @@ use crate::codec::{self, DecodeError};
 use crate::jobs::{FromWorker, ToWorker};
 use crate::limits;
 
-/// What a message takes beside its payloads, about, and so much more for each of these: more than that is
-/// rare, and only costs time.
+/// Room that is made for a message before it is encoded, in bytes: so much for itself, and so much for each
+/// of its payloads, as it tells of a job or an outcome. If that is too little, it grows.
 const HEADER_BYTES: usize = 24;
 
 /// The payloads of the jobs or outcomes of one message, in their order. Their lengths stand there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payloads {
     /// Small ones, one behind the other.
-    small: Vec<u8>,
+    small: Bytes,
     /// How many bytes of these were taken.
     taken: usize,
     /// Large ones.
@@ -35,7 +35,7 @@ impl Payloads {
         let small = payloads.clone().filter(|payload| !is_large(payload));
         let mut all = Vec::with_capacity(small.clone().map(Bytes::len).sum());
         small.for_each(|payload| all.extend_from_slice(payload));
-        Self { small: all, taken: 0, large: payloads.filter(is_large).cloned().collect() }
+        Self { small: all.into(), taken: 0, large: payloads.filter(is_large).cloned().collect() }
     }
 
     /// The next one, which is so long. It shares its memory with no other, so that whoever keeps it keeps
@@ -43,10 +43,10 @@ impl Payloads {
     pub fn take(&mut self, bytes: u32) -> Bytes {
         let len = bytes as usize;
         if limits::is_large(len) {
-            return self.large.pop_front().unwrap_or_default();
+            let is_next = self.large.front().is_some_and(|next| next.len() == len);
+            return self.large.pop_front().filter(|_| is_next).unwrap_or_default();
         }
-        let rest = self.small.get(self.taken..).unwrap_or_default();
-        let payload = rest.get(..len).unwrap_or_default();
+        let payload = self.small.get(self.taken..self.taken + len).unwrap_or_default();
         self.taken += payload.len();
         Bytes::copy_from_slice(payload)
     }
@@ -72,7 +72,7 @@ impl Payloads {
             large.push_back(frame.ok_or(DecodeError::Payloads)?);
         }
         match small.len() == small_bytes && frames.next().is_none() {
-            true => Ok(Self { small: small.into(), taken: 0, large }),
+            true => Ok(Self { small, taken: 0, large }),
             false => Err(DecodeError::Payloads),
         }
     }
@@ -122,7 +122,7 @@ pub struct Frames {
     /// The message.
     pub message: Vec<u8>,
     /// Its small payloads; without any there is no such frame.
-    pub small: Vec<u8>,
+    pub small: Bytes,
     /// Its large ones.
     pub large: Vec<Bytes>,
 }

@@ -108,6 +108,8 @@ struct Slot {
     hot: bool,
     /// More waited here than was read the last time.
     behind: bool,
+    /// Its messages stay in this process: who receives one may write into it.
+    is_within: bool,
     /// Its last known writability, if anybody wants to know.
     writable: Option<bool>,
 }
@@ -182,7 +184,9 @@ impl EventLoop {
         let token = Token(FIRST_SOCKET + usize::try_from(key.0).unwrap_or(usize::MAX));
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
         // The signal may have come before the registration: look once.
-        self.slots.push(Slot { key, socket, hot: true, behind: false, writable: None });
+        let is_within = is_within_process(&socket);
+        let (hot, behind, writable) = (true, false, None);
+        self.slots.push(Slot { key, socket, hot, behind, is_within, writable });
         Ok(key)
     }
 
@@ -243,8 +247,10 @@ impl EventLoop {
             let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };
             let flags = zmq::DONTWAIT | more;
             let sent = retry_interrupted(|| match frame {
-                Frame::Short(bytes) => slot.socket.send(bytes, flags),
-                Frame::Large(bytes) => shared::send(&mut slot.socket, bytes, flags),
+                Frame::Large(bytes) if !slot.is_within => {
+                    shared::send(&mut slot.socket, bytes, flags)
+                }
+                frame => slot.socket.send(frame.bytes(), flags),
             });
             match sent {
                 Ok(()) => {}
@@ -273,6 +279,8 @@ impl EventLoop {
     ) -> io::Result<()> {
         // What was sent to is looked at before the loop sleeps.
         let delivered = self.pump(&mut deliver);
+        // What was delivered is to be acted on at once.
+        self.is_expecting &= !delivered;
         self.wait(if delivered { Some(Timestamp::default()) } else { deadline })?;
         let mut signalled = false;
         for event in &self.ready {
@@ -301,7 +309,7 @@ impl EventLoop {
     }
 
     fn wait(&mut self, deadline: Option<Timestamp>) -> io::Result<()> {
-        if std::mem::take(&mut self.is_expecting) && self.comes_soon() {
+        if std::mem::take(&mut self.is_expecting) && self.comes_soon(deadline) {
             return Ok(());
         }
         let Wake { is_wanted, is_asleep, .. } = &*self.waker.shared;
@@ -325,8 +333,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Looks for a moment whether anything happens, before the loop sleeps.
-    fn comes_soon(&mut self) -> bool {
+    /// Looks for a moment whether anything happens, before the loop sleeps until then.
+    fn comes_soon(&mut self, deadline: Option<Timestamp>) -> bool {
         if self.slots.iter().any(|slot| slot.hot) {
             return false;
         }
@@ -335,7 +343,8 @@ impl EventLoop {
         self.spin.wait(|| {
             // An error comes again with the poll that may sleep.
             let has_polled = poll.poll(ready, Some(Duration::ZERO)).is_ok();
-            (has_polled && !ready.is_empty()) || is_wanted.load(Ordering::SeqCst)
+            let is_due = deadline.is_some_and(|deadline| deadline <= Clock.now());
+            is_due || (has_polled && !ready.is_empty()) || is_wanted.load(Ordering::SeqCst)
         })
     }
 
@@ -431,6 +440,12 @@ fn receive(socket: &Socket, frames: &mut Vec<Message>) -> Received {
         }
     }
     if count > limits::FRAMES_MAX { Received::TooManyFrames } else { Received::Message }
+}
+
+/// Whether a socket's last address is of this process only.
+fn is_within_process(socket: &Socket) -> bool {
+    let endpoint = socket.get_last_endpoint();
+    !endpoint.is_ok_and(|endpoint| endpoint.is_ok_and(|text| !text.starts_with("inproc:")))
 }
 
 fn retry_interrupted<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {

@@ -12,7 +12,8 @@ use zmq_sys::{zmq_errno, zmq_msg_close, zmq_msg_init_data, zmq_msg_send, zmq_msg
 
 use super::sockets::Socket;
 
-/// Sends a frame that is not copied.
+/// Sends a frame that is not copied. Not over `inproc`, where the receiver gets the very memory and may
+/// write to it.
 ///
 /// # Errors
 /// As [`zmq::Socket::send`]. The bytes were not sent then, and the caller's own are as they were.
@@ -21,14 +22,15 @@ pub(super) fn send(socket: &mut Socket, bytes: &Bytes, flags: i32) -> zmq::Resul
     let owner = Box::into_raw(Box::new(bytes.clone())).cast::<c_void>();
     let mut message = zmq_msg_t::default();
     // SAFETY: `data` and `len` are the memory of `owner`, a clone of its own, which lies where it is and
-    // is not written to until `release` drops it; libzmq only reads what it sends. `owner` came out of a
-    // `Box` a moment ago, so that `release` can take it back, once. `message` is one that nobody uses
-    // yet, as this function requires.
+    // is not written to until `release` drops it: libzmq only reads what it sends to another process.
+    // `owner` came out of a `Box` a moment ago, so that `release` can take it back, once. `message` is
+    // one that nobody uses yet, as this function requires.
     let made = unsafe { zmq_msg_init_data(&mut message, data, len, Some(release), owner) };
     if made != 0 {
+        let error = last_error();
         // SAFETY: for want of memory libzmq has taken nothing, so it is still ours.
         unsafe { release(data, owner) };
-        return Err(last_error());
+        return Err(error);
     }
     // SAFETY: `message` was made above, and the socket is open as long as it is borrowed.
     let sent = unsafe { zmq_msg_send(&mut message, socket.as_mut_ptr(), flags) };
@@ -49,8 +51,11 @@ pub(super) fn send(socket: &mut Socket, bytes: &Bytes, flags: i32) -> zmq::Resul
 unsafe extern "C" fn release(_data: *mut c_void, owner: *mut c_void) {
     // SAFETY: the caller's promise. `Bytes` may be dropped on any thread.
     let owner = unsafe { Box::from_raw(owner.cast::<Bytes>()) };
-    // Whoever made the bytes may have code of his own for their end; no panic may pass through libzmq.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(owner)));
+    // Whoever made the bytes may have code of his own for their end; no panic may pass through libzmq,
+    // nor one at the end of what that one carries.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(owner))) {
+        std::mem::forget(panic);
+    }
 }
 
 fn last_error() -> zmq::Error {

@@ -11,16 +11,16 @@ use super::Clock;
 /// For how long one looks before it sleeps: a round trip between two processes of one machine.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// Most waits that are not begun with that after it was in vain: one in a thousand finds out whether times
-/// have changed.
+/// After a vain look the next wait sleeps at once, after another one the next three, then seven and so on, up
+/// to so many: one wait in a thousand finds out whether times have changed.
 const SKIP_MAX: u32 = 1023;
 
 /// One who waits again and again for what comes soon, or does not.
 #[derive(Debug, Default)]
 pub struct Spin {
-    /// Waits that are still not to be begun with it.
+    /// How many waits from now on sleep at once.
     left_out: u32,
-    /// Waits that were left out the last time, doubled with each that was in vain.
+    /// How many there were after the last vain look.
     skip: u32,
 }
 

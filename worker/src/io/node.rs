@@ -64,7 +64,7 @@ struct State {
     settled: Vec<(Settler, Outcome)>,
     /// Whom that wakes.
     wakeups: Vec<Wakeup>,
-    /// Jobs or outcomes came in this turn.
+    /// A job was submitted or ended in this turn, or a worker or sender spoke.
     has_moved: bool,
     shared: Arc<Shared>,
     report: Report,

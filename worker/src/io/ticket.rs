@@ -171,3 +171,6 @@ impl Future for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

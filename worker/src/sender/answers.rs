@@ -21,8 +21,13 @@ impl Sender {
         match output {
             LinkOutput::Send(mut message) => {
                 if let ToWorker::Jobs(batch) = &mut message {
-                    // Nobody waits for these any more, and the next HELLO says so.
-                    let Some(()) = add_payloads(&self.outbox, batch) else { return };
+                    let is_complete = add_payloads(&self.outbox, batch).is_some();
+                    // A job has its outcome only once its link has said so, or was asked to take it
+                    // back, and the link says one thing after the other.
+                    debug_assert!(is_complete, "a job without an outcome has a payload");
+                    if !is_complete {
+                        return;
+                    }
                     self.statistics.peer(&key).sent += batch.jobs.len() as u64;
                 }
                 let Some(rep) = &mut state.rep else {
@@ -172,7 +177,7 @@ impl Sender {
     }
 }
 
-/// Adds the payloads to jobs that are about to be sent. `None` if one of these has its outcome.
+/// Adds the payloads to jobs that are about to be sent. `None` if one of these is not in the outbox.
 fn add_payloads(outbox: &Outbox, batch: &mut JobBatch) -> Option<()> {
     let payload = |job: &JobHeader| outbox.payload(JobId(job.attempt.job));
     let payloads: Option<Vec<&Bytes>> = batch.jobs.iter().map(payload).collect();

@@ -38,7 +38,7 @@ impl Sender {
     }
 
     /// The next outcomes to send, unless what was sent and not acknowledged takes `bytes_max`
-    /// already: of what a peer does not read, libzmq keeps a copy.
+    /// already: what a peer does not read is kept by libzmq as well.
     pub(super) fn next_delivery(&mut self, id: SenderId, bytes_max: usize) -> Option<Delivery> {
         let to = self.connection.as_ref()?;
         let first = self.retained.front()?.number;

@@ -1,0 +1,70 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::task::Wake;
+
+use svcmap_proto::io::EventLoop;
+
+use super::*;
+use crate::config::OutboxConfig;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counting(AtomicU32);
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn shared() -> Arc<Shared> {
+    let waker = EventLoop::new(&[]).unwrap().waker();
+    Arc::new(Shared::new(waker, OutboxConfig::default()))
+}
+
+#[test]
+fn who_awaits_an_outcome_is_woken_once_its_wakeup_is_dropped() {
+    let (mut ticket, settler) = ticket(JobId(1), 0, &shared());
+    let counting = Arc::new(Counting::default());
+    let waker = Waker::from(Arc::clone(&counting));
+    let mut context = Context::from_waker(&waker);
+    assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
+    let wakeup = settler.settle(Outcome::Accepted);
+    assert_eq!(counting.0.load(Ordering::SeqCst), 0);
+    drop(wakeup);
+    assert_eq!(counting.0.load(Ordering::SeqCst), 1);
+    assert_eq!(Pin::new(&mut ticket).poll(&mut context), Poll::Ready(Outcome::Accepted));
+}
+
+#[test]
+fn a_thread_that_waits_is_woken_however_the_other_end_goes() {
+    let (tells, told) = mpsc::channel();
+    for settles in [true, false].repeat(10) {
+        let (ticket, settler) = ticket(JobId(1), 0, &shared());
+        let (tells, place) = (tells.clone(), Arc::clone(&ticket.place));
+        let wait = move || tells.send(ticket.wait()).unwrap();
+        let waiting = std::thread::Builder::new().spawn(wait).unwrap();
+        while !place.lock().is_awaited {
+            std::thread::yield_now();
+        }
+        let expected = if settles {
+            drop(settler.settle(Outcome::Accepted));
+            Outcome::Accepted
+        } else {
+            drop(settler);
+            Outcome::Unknown(Cause::Stopped)
+        };
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(expected));
+        waiting.join().unwrap();
+    }
+}
+
+#[test]
+fn nobody_is_woken_for_an_outcome_that_nobody_waits_for() {
+    let (ticket, settler) = ticket(JobId(1), 0, &shared());
+    assert!(settler.settle(Outcome::Accepted).is_none());
+    assert_eq!(ticket.wait(), Outcome::Accepted);
+}
