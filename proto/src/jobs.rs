@@ -218,7 +218,7 @@ pub struct JobHeader {
     /// On what it claims a slot.
     pub claim: Claim,
     /// How often it may still be handed over to another instance.
-    pub moves_left: u8,
+    pub redirects_left: u8,
     /// For how long it waited at its sender, in microseconds.
     pub waited_us: u64,
     /// Whether it is to be done even if its sender is gone.
@@ -318,7 +318,7 @@ pub struct OutcomeHeader {
     pub verdict: Verdict,
     /// How long the attempt was there, in microseconds: the rest of what the sender waited for is
     /// the way.
-    pub here_us: u64,
+    pub residence_us: u64,
     /// How long its result or error is, in bytes.
     pub payload_bytes: u32,
 }

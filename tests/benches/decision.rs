@@ -50,11 +50,11 @@ fn choice_ns(instances: usize) -> f64 {
         let load = Load { queued, slots: 11, concurrency: 1, ..Load::default() };
         Candidate { load: Some(load), ..Candidate::default() }
     };
-    let mut crowd: Vec<_> = (0..instances).map(|_| candidate()).collect();
+    let mut candidates: Vec<_> = (0..instances).map(|_| candidate()).collect();
     let mut choice = Policy::default().choice();
     let started = Instant::now();
     for _ in 0..CHOICES {
-        black_box(choice.choose(now, &mut crowd, &mut random));
+        black_box(choice.choose(now, &mut candidates, &mut random));
     }
     started.elapsed().as_secs_f64() * 1e9 / f64::from(CHOICES)
 }

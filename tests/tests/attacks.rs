@@ -167,7 +167,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             deadline_ms: Some(60_000),
             run_limit_ms: None,
             claim: Claim::Nothing,
-            moves_left: 0,
+            redirects_left: 0,
             waited_us: 0,
             detached: false,
             payload_bytes: payload::len(&payload),

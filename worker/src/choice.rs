@@ -55,7 +55,7 @@ impl Candidate {
 }
 
 /// The workers that a policy chooses from. What it does not ask for costs nothing.
-pub trait Crowd {
+pub trait Candidates {
     /// How many there are.
     fn len(&self) -> usize;
 
@@ -68,7 +68,7 @@ pub trait Crowd {
     fn candidate(&mut self, index: usize) -> Option<Candidate>;
 }
 
-impl Crowd for Vec<Candidate> {
+impl Candidates for Vec<Candidate> {
     fn len(&self) -> usize {
         self.len()
     }
@@ -85,7 +85,7 @@ pub trait Choice: Send {
     fn choose(
         &mut self,
         now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize>;
 
@@ -140,12 +140,12 @@ impl Choice for PowerOfTwo {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let knowledge = self.knowledge;
-        better_of_two(crowd.len(), random, |index| {
-            knowledge.expected_wait(&crowd.candidate(index)?)
+        better_of_two(candidates.len(), random, |index| {
+            knowledge.expected_wait(&candidates.candidate(index)?)
         })
     }
 
@@ -162,10 +162,10 @@ impl Choice for Promised {
     fn choose(
         &mut self,
         now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        PowerOfTwo::default().choose(now, crowd, random)
+        PowerOfTwo::default().choose(now, candidates, random)
     }
 
     fn waits_for_credits(&self) -> bool {
@@ -186,9 +186,9 @@ mod tests {
     fn chosen(candidates: &[Candidate]) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len()];
-        let mut crowd = candidates.to_vec();
+        let mut candidates = candidates.to_vec();
         for _ in 0..3000 {
-            if let Some(index) = PowerOfTwo::default().choose(at(0), &mut crowd, &mut random) {
+            if let Some(index) = PowerOfTwo::default().choose(at(0), &mut candidates, &mut random) {
                 counts[index] += 1;
             }
         }

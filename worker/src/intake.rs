@@ -68,7 +68,7 @@ pub struct Task {
     /// When it came.
     pub arrived_at: Timestamp,
     /// How often it may still be handed over.
-    pub moves_left: u8,
+    pub redirects_left: u8,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
 }
@@ -85,7 +85,7 @@ pub struct Arrival {
     /// How long it may run.
     pub run_limit: Option<Duration>,
     /// How often it may be handed over.
-    pub moves_left: u8,
+    pub redirects_left: u8,
     /// Whether it is to be done even if its sender is gone: then it stays here.
     pub detached: bool,
 }
@@ -145,7 +145,7 @@ struct Running {
     started_at: Timestamp,
     /// When its handler ended, as that says.
     ended_at: Option<Timestamp>,
-    moves_left: u8,
+    redirects_left: u8,
     detached: bool,
     was_stopped: bool,
 }
@@ -211,7 +211,7 @@ impl Intake {
         arrival: Arrival,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
-        let Arrival { origin, payload, deadline, run_limit, moves_left, detached } = arrival;
+        let Arrival { origin, payload, deadline, run_limit, redirects_left, detached } = arrival;
         if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
@@ -225,10 +225,10 @@ impl Intake {
         self.load.accepted += 1;
         deadline.map(|deadline| self.deadlines.insert((deadline, id)));
         // Handed back to a sender that is gone it would be lost.
-        let moves_left = if detached { 0 } else { moves_left };
+        let redirects_left = if detached { 0 } else { redirects_left };
         let arrived_at = now;
         let task =
-            Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left, detached };
+            Task { id, origin, payload, deadline, run_limit, arrived_at, redirects_left, detached };
         self.queue.push_back(task);
         Ok(id)
     }
@@ -273,7 +273,7 @@ impl Intake {
             arrived_at: task.arrived_at,
             started_at: now,
             ended_at: None,
-            moves_left: task.moves_left,
+            redirects_left: task.redirects_left,
             detached: task.detached,
             was_stopped: false,
         };
@@ -326,7 +326,7 @@ impl Intake {
         let free = (self.config.concurrency as usize).saturating_sub(self.running.len());
         let is_movable = |(place, task): &(usize, &Task)| {
             let size = task.payload.len();
-            task.moves_left > 0 && size <= bytes as usize && *place >= free + from(size)
+            task.redirects_left > 0 && size <= bytes as usize && *place >= free + from(size)
         };
         let (place, _) = self.queue.iter().enumerate().find(is_movable)?;
         let task = self.queue.remove(place)?;

@@ -59,7 +59,7 @@ pub struct Attempt {
     /// Until when that can be claimed.
     pub claimed_until: Option<Timestamp>,
     /// How often it may still be handed over.
-    pub moves_left: u8,
+    pub redirects_left: u8,
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// Whether it is to be done even if its sender is gone.
@@ -344,10 +344,11 @@ impl Link {
                 self.handle_load(now, received_jobs, load);
                 grant.into_iter().for_each(|grant| self.handle_grant(now, grant));
             }
-            let OutcomeHeader { attempt, verdict, here_us, .. } = outcome;
+            let OutcomeHeader { attempt, verdict, residence_us, .. } = outcome;
             // One that was given up before has been told already.
             if let Some(sent_at) = self.window.settle(attempt) {
-                let journey = now.since(sent_at).saturating_sub(Duration::from_micros(here_us));
+                let journey =
+                    now.since(sent_at).saturating_sub(Duration::from_micros(residence_us));
                 ended.push(Ended { attempt, verdict, payload, journey });
             }
         }

@@ -222,7 +222,7 @@ impl Outbox {
             deadline: job.deadline(),
             run_limit: job.spec.run_limit,
             submitted_at: job.submitted_at,
-            moves_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
+            redirects_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
             detached: job.spec.detached,
         };

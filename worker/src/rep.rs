@@ -139,7 +139,7 @@ impl RepWorker {
             received_jobs: self.received_jobs,
             load: self.load,
             grant: None,
-            outcomes: vec![OutcomeHeader { attempt, verdict, here_us: 0, payload_bytes }],
+            outcomes: vec![OutcomeHeader { attempt, verdict, residence_us: 0, payload_bytes }],
             payloads,
         }))
     }

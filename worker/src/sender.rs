@@ -5,19 +5,19 @@
 
 mod answers;
 mod asks;
+mod concurrency_limit;
 mod credit;
 mod dispatch;
-mod flight;
+mod estimates;
 mod guess;
 mod links;
-mod pace;
-mod roster;
 mod services;
 mod siblings;
 mod standing;
+mod subset;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,16 +36,10 @@ use crate::peers::{Knowledge, Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
-use flight::Flight;
 use links::Links;
-use pace::Pace;
-use roster::Rosters;
+use services::Services;
 use standing::TROUBLE_FIRST;
 pub use standing::Trouble;
-
-/// Peers of its own service to which a worker offers slots: few connections, and nearly as good as all
-/// (a twentieth of the longest waits more at sixteen workers).
-const FRIENDS_MAX: usize = 8;
 
 /// What the sender wants done.
 #[derive(Debug)]
@@ -142,11 +136,9 @@ pub struct Sender {
     random: fastrand::Rng,
     links: Links,
     asks: Asks,
-    paces: BTreeMap<Name, Pace>,
-    flights: BTreeMap<Name, Flight>,
-    rosters: Rosters,
-    /// Which peers a worker offers its slots to.
-    friends: Rosters,
+    services: Services,
+    /// Most instances of a service that its jobs go to.
+    active_peers_max: usize,
     statistics: Statistics,
     outputs: VecDeque<SenderOutput>,
 }
@@ -182,10 +174,8 @@ impl Sender {
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             asks: Asks::default(),
-            paces: BTreeMap::new(),
-            flights: BTreeMap::new(),
-            rosters: Rosters::new(id, config.active_peers_max),
-            friends: Rosters::new(id, FRIENDS_MAX),
+            services: Services::default(),
+            active_peers_max: config.active_peers_max,
             statistics: Statistics::default(),
             outputs: VecDeque::new(),
         }

@@ -330,7 +330,7 @@ impl Senders {
             number: sender.last_number,
             attempt,
             verdict,
-            here_us: wire_us(here),
+            residence_us: wire_us(here),
             payload,
             order: self.next_order,
             until: wanted_until + RETAIN_SLACK,

@@ -45,7 +45,7 @@ pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> At
         payload_bytes,
         claim: Claim::Nothing,
         claimed_until: None,
-        moves_left: 0,
+        redirects_left: 0,
         submitted_at: Timestamp::default(),
         detached: false,
     }
@@ -108,7 +108,7 @@ pub fn job(number: u64, attempt: AttemptId, deadline_ms: u32) -> Sent {
         deadline_ms: Some(deadline_ms),
         run_limit_ms: None,
         claim: Claim::Nothing,
-        moves_left: 0,
+        redirects_left: 0,
         waited_us: 0,
         detached: false,
         payload_bytes: 0,

@@ -141,7 +141,7 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         first_number: f.number(), received_outcomes: f.number(), share: f.small(),
         jobs: f.list(|f| JobHeader {
             attempt: f.attempt(), deadline_ms: Some(f.small()), run_limit_ms: Some(f.small()),
-            claim: Claim::Credit, moves_left: f.byte(), waited_us: f.number(), detached: f.full,
+            claim: Claim::Credit, redirects_left: f.byte(), waited_us: f.number(), detached: f.full,
             payload_bytes: 0,
         }),
         payloads: Payloads::default(),
@@ -171,7 +171,7 @@ const FROM_WORKER: &[Golden<FromWorker>] = &[
         grant: f.full.then(|| f.grant()),
         outcomes: f.list(|f| OutcomeHeader {
             attempt: f.attempt(), verdict: Verdict::Rejected(Reason::Draining),
-            here_us: f.number(), payload_bytes: 0,
+            residence_us: f.number(), payload_bytes: 0,
         }),
         payloads: Payloads::default(),
     }), "02 04 01 02 load 01 03 04 05 01 06 07 02 02 08 00"),

@@ -11,7 +11,7 @@ fn job(number: usize, payload_bytes: u32) -> JobHeader {
         deadline_ms: None,
         run_limit_ms: None,
         claim: Claim::Credit,
-        moves_left: 3,
+        redirects_left: 3,
         waited_us: 0,
         detached: false,
         payload_bytes,

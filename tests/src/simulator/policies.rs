@@ -9,7 +9,7 @@ use std::time::Duration;
 use svcmap_proto::load::better_of_two;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::Policy;
-use svcmap_worker::pure::{Choice, Crowd};
+use svcmap_worker::pure::{Candidates, Choice};
 
 use super::scenario::Scenario;
 
@@ -152,16 +152,16 @@ impl Choice for Oracle {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let truth = &self.truth;
         if self.two {
             let wait = |worker| (!truth.is_full(worker)).then(|| f64::from(truth.jobs(worker)));
-            return better_of_two(crowd.len(), random, wait);
+            return better_of_two(candidates.len(), random, wait);
         }
         // Any of the least loaded: start anywhere and go round.
-        let count = crowd.len();
+        let count = candidates.len();
         let first = random.usize(..count.max(1));
         let round = (0..count).map(|n| (first + n) % count);
         let room = round.filter(|worker| !truth.is_full(*worker));
@@ -183,18 +183,18 @@ impl Choice for Interpretation {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let (mut known, mut ages) = (Vec::new(), 0.0);
-        for index in 0..crowd.len() {
-            let Some(candidate) = crowd.candidate(index) else { continue };
+        for index in 0..candidates.len() {
+            let Some(candidate) = candidates.candidate(index) else { continue };
             ages += candidate.age.as_secs_f64();
             if let Some(load) = candidate.load.filter(|load| load.is_eligible()) {
                 known.push((index, load.jobs()));
             }
         }
-        let age = ages / crowd.len().max(1) as f64;
+        let age = ages / candidates.len().max(1) as f64;
         let time = self.interval.map_or(age, |interval| interval.as_secs_f64());
         let level = level(&known, self.per_second * time);
         // How far each lies below the level, or for the aggressive one: whether it does.
@@ -258,10 +258,10 @@ impl Choice for Prequal {
     fn choose(
         &mut self,
         now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        if crowd.is_empty() {
+        if candidates.is_empty() {
             return None;
         }
         let arrived = self.on_the_way.partition_point(|(at, ..)| *at <= now);
@@ -271,9 +271,9 @@ impl Choice for Prequal {
         }
         let age_max = self.age_max;
         self.pool.retain(|(at, ..)| now.since(*at) <= age_max);
-        let chosen = self.coldest().unwrap_or_else(|| random.usize(..crowd.len()));
+        let chosen = self.coldest().unwrap_or_else(|| random.usize(..candidates.len()));
         for _ in 0..PROBES {
-            let worker = random.usize(..crowd.len());
+            let worker = random.usize(..candidates.len());
             self.on_the_way.push_back((now + self.round_trip, worker, self.truth.jobs(worker)));
         }
         self.truth.messages.fetch_add(2 * PROBES as u64, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use svcmap_proto::load::{SHARE_FULL, better_of_two};
 use svcmap_proto::time::Timestamp;
 
-use super::{Candidate, Choice, Crowd, Knowledge};
+use super::{Candidate, Candidates, Choice, Knowledge};
 
 /// Any candidate, whatever its load.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,10 +13,10 @@ impl Choice for Random {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        better_of_two(crowd.len(), random, |index| crowd.candidate(index).map(|_| 0.0))
+        better_of_two(candidates.len(), random, |index| candidates.candidate(index).map(|_| 0.0))
     }
 
     fn learns_from_answers(&self) -> bool {
@@ -35,13 +35,13 @@ impl Choice for RoundRobin {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let count = crowd.len();
+        let count = candidates.len();
         let last = self.last.unwrap_or_else(|| random.usize(..count.max(1)));
         let mut next = (1..=count).map(|step| (last + step) % count);
-        self.last = next.find(|index| crowd.candidate(*index).is_some());
+        self.last = next.find(|index| candidates.candidate(*index).is_some());
         self.last
     }
 
@@ -61,12 +61,12 @@ impl Choice for Least {
     fn choose(
         &mut self,
         _now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let (mut best, mut least, mut equals) = (None, f64::INFINITY, 0);
-        for index in 0..crowd.len() {
-            let candidate = crowd.candidate(index);
+        for index in 0..candidates.len() {
+            let candidate = candidates.candidate(index);
             let Some(wait) = candidate.and_then(|c| self.knowledge.expected_wait(&c)) else {
                 continue;
             };
@@ -101,17 +101,17 @@ impl Choice for Threshold {
     fn choose(
         &mut self,
         now: Timestamp,
-        crowd: &mut dyn Crowd,
+        candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
         let below = |candidate: Candidate| {
             candidate.load.is_some_and(|load| load.ratio() < SHARE_FULL).then_some(0.0)
         };
         if self.named {
-            let index = Random.choose(now, crowd, random)?;
-            return crowd.candidate(index).and_then(below).map(|_| index);
+            let index = Random.choose(now, candidates, random)?;
+            return candidates.candidate(index).and_then(below).map(|_| index);
         }
-        better_of_two(crowd.len(), random, |index| crowd.candidate(index).and_then(below))
+        better_of_two(candidates.len(), random, |index| candidates.candidate(index).and_then(below))
     }
 
     fn learns_from_answers(&self) -> bool {
@@ -127,7 +127,7 @@ mod tests {
     use crate::testing::at;
 
     /// Workers with so many jobs in ten slots; of these jobs none is this sender's.
-    fn crowd(busy: &[u32]) -> Vec<Candidate> {
+    fn candidates(busy: &[u32]) -> Vec<Candidate> {
         let load = |queued| Load { queued, slots: 10, concurrency: 1, ..Load::default() };
         let candidate = |busy| Candidate { load: Some(load(busy)), ..Candidate::default() };
         busy.iter().map(|busy| candidate(*busy)).collect()
@@ -137,9 +137,9 @@ mod tests {
     fn counts(mut choice: impl Choice, candidates: &[Candidate]) -> Vec<u32> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut counts = vec![0; candidates.len() + 1];
-        let mut crowd = candidates.to_vec();
+        let mut candidates = candidates.to_vec();
         for _ in 0..3000 {
-            let chosen = choice.choose(at(0), &mut crowd, &mut random);
+            let chosen = choice.choose(at(0), &mut candidates, &mut random);
             counts[chosen.unwrap_or(candidates.len())] += 1;
         }
         counts
@@ -152,12 +152,12 @@ mod tests {
 
     #[test]
     fn random_and_round_robin_ignore_load() {
-        about(&counts(Random, &crowd(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
-        about(&counts(RoundRobin::default(), &crowd(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
+        about(&counts(Random, &candidates(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
+        about(&counts(RoundRobin::default(), &candidates(&[0, 10, 5])), &[1000, 1000, 1000, 0]);
         assert_eq!(counts(Random, &[]), [3000]);
         assert_eq!(counts(RoundRobin::default(), &[]), [3000]);
         let mut random = fastrand::Rng::with_seed(1);
-        let first = |_| RoundRobin::default().choose(at(0), &mut crowd(&[0; 4]), &mut random);
+        let first = |_| RoundRobin::default().choose(at(0), &mut candidates(&[0; 4]), &mut random);
         let first: std::collections::BTreeSet<_> = (0..100).map(first).collect();
         assert_eq!(first.len(), 4, "each may be the first");
     }
@@ -165,9 +165,9 @@ mod tests {
     #[test]
     fn least_takes_the_least_and_any_of_equals() {
         let least = Least { knowledge: Knowledge::Published };
-        about(&counts(least, &crowd(&[3, 1, 1, 2])), &[0, 1500, 1500, 0, 0]);
-        assert_eq!(counts(least, &crowd(&[10, 10])), [0, 0, 3000]);
-        let mut own = crowd(&[1, 2]);
+        about(&counts(least, &candidates(&[3, 1, 1, 2])), &[0, 1500, 1500, 0, 0]);
+        assert_eq!(counts(least, &candidates(&[10, 10])), [0, 0, 3000]);
+        let mut own = candidates(&[1, 2]);
         own[0].unreflected = 2;
         assert_eq!(counts(least, &own), [3000, 0, 0], "it does not look at its own");
         assert_eq!(counts(Least { knowledge: Knowledge::Own }, &own), [0, 3000, 0]);
@@ -176,8 +176,8 @@ mod tests {
     #[test]
     fn the_threshold_is_a_load_of_nine_tenths() {
         let any = Threshold { named: false };
-        about(&counts(any, &crowd(&[9, 8, 0])), &[0, 1500, 1500, 0]);
-        assert_eq!(counts(any, &crowd(&[9, 10])), [0, 0, 3000]);
-        about(&counts(Threshold { named: true }, &crowd(&[9, 8, 0])), &[0, 1000, 1000, 1000]);
+        about(&counts(any, &candidates(&[9, 8, 0])), &[0, 1500, 1500, 0]);
+        assert_eq!(counts(any, &candidates(&[9, 10])), [0, 0, 3000]);
+        about(&counts(Threshold { named: true }, &candidates(&[9, 8, 0])), &[0, 1000, 1000, 1000]);
     }
 }

@@ -96,11 +96,20 @@ impl Intake {
                 unwanted.push(self.give_up(now, &running));
                 continue;
             }
-            let Running { origin, deadline, run_limit, arrived_at, moves_left, detached, .. } =
-                running;
+            let Running {
+                origin, deadline, run_limit, arrived_at, redirects_left, detached, ..
+            } = running;
             deadline.map(|deadline| self.deadlines.insert((deadline, id)));
-            let task =
-                Task { id, origin, payload, deadline, run_limit, arrived_at, moves_left, detached };
+            let task = Task {
+                id,
+                origin,
+                payload,
+                deadline,
+                run_limit,
+                arrived_at,
+                redirects_left,
+                detached,
+            };
             self.queue.push_front(task);
         }
         if self.draining {

@@ -10,7 +10,7 @@ fn origin(job: u64) -> Origin {
 fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival {
     let (deadline, run_limit) = (Some(deadline), None);
     let payload = Bytes::copy_from_slice(payload);
-    Arrival { origin, payload, deadline, run_limit, moves_left: 3, detached: false }
+    Arrival { origin, payload, deadline, run_limit, redirects_left: 3, detached: false }
 }
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {

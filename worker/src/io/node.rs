@@ -23,7 +23,7 @@ use super::pool::Completion;
 use super::report::Report;
 use super::serving::Serving;
 use super::shared::{Command, FEW_JOBS, Room, Shared};
-use super::ticket::{Settler, Wakeup};
+use super::ticket::{Completer, Wakeup};
 use crate::config::SERVICES_FOLLOWED_MAX;
 use crate::outbox::JobId;
 use crate::outcome::Outcome;
@@ -59,9 +59,9 @@ struct State {
     inbox: Vec<Command>,
     /// Jobs that handlers have finished, and that are being looked at.
     done: Vec<Completion>,
-    tickets: FxHashMap<JobId, Settler>,
+    tickets: FxHashMap<JobId, Completer>,
     /// What the tickets are to get at the end of the turn.
-    settled: Vec<(Settler, Outcome)>,
+    settled: Vec<(Completer, Outcome)>,
     /// Whom that wakes.
     wakeups: Vec<Wakeup>,
     /// A job was submitted or ended in this turn, or a worker or sender spoke.
@@ -352,10 +352,10 @@ impl State {
         let now = Clock.now();
         for command in inbox.drain(..) {
             match command {
-                Command::Submit(spec, settler) => {
+                Command::Submit(spec, completer) => {
                     self.has_moved = true;
-                    let id = settler.job();
-                    self.tickets.insert(id, settler);
+                    let id = completer.job();
+                    self.tickets.insert(id, completer);
                     self.process.sender().handle_submit(now, id, spec);
                 }
                 Command::Cancel(id) => self.process.sender().handle_cancel(now, id),
@@ -381,10 +381,10 @@ impl State {
         if self.settled.is_empty() {
             return;
         }
-        let bytes = self.settled.iter().map(|(settler, _)| settler.bytes()).sum();
+        let bytes = self.settled.iter().map(|(completer, _)| completer.bytes()).sum();
         self.shared.give_back(Room { jobs: self.settled.len(), bytes });
         let settled = self.settled.drain(..);
-        self.wakeups.extend(settled.filter_map(|(settler, outcome)| settler.settle(outcome)));
+        self.wakeups.extend(settled.filter_map(|(completer, outcome)| completer.settle(outcome)));
         // Who is woken takes the place of this thread, and looks for the next outcome soon.
         self.wakeups.clear();
     }

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use svcmap_proto::io::{Spin, Waker};
 use svcmap_proto::names::{Name, NameError};
 
-use super::ticket::{Settler, Ticket, ticket};
+use super::ticket::{Completer, Ticket, ticket};
 use crate::config::{OutboxConfig, SERVICES_FOLLOWED_MAX};
 use crate::outbox::{JobId, JobSpec};
 use crate::statistics::Statistics;
@@ -21,7 +21,7 @@ pub(super) const FEW_JOBS: usize = 2;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Send this job.
-    Submit(JobSpec, Settler),
+    Submit(JobSpec, Completer),
     /// Take this job back.
     Cancel(JobId),
     /// Keep the cache of this service warm.
@@ -138,8 +138,8 @@ impl Shared {
         inbox.free.jobs -= 1;
         inbox.free.bytes -= bytes;
         inbox.last_job += 1;
-        let (ticket, settler) = ticket(JobId(inbox.last_job), bytes, self);
-        inbox.commands.push(Command::Submit(spec, settler));
+        let (ticket, completer) = ticket(JobId(inbox.last_job), bytes, self);
+        inbox.commands.push(Command::Submit(spec, completer));
         drop(inbox);
         self.waker.wake();
         Ok(ticket)

@@ -44,7 +44,7 @@ impl Place {
 
 /// The other end of a [`Ticket`]. However it ends, the ticket gets an outcome, once.
 #[derive(Debug)]
-pub(super) struct Settler {
+pub(super) struct Completer {
     job: JobId,
     /// The room that its job takes.
     bytes: usize,
@@ -52,13 +52,13 @@ pub(super) struct Settler {
 }
 
 /// The ticket of a job of so many bytes, and its other end.
-pub(super) fn ticket(job: JobId, bytes: usize, shared: &Arc<Shared>) -> (Ticket, Settler) {
+pub(super) fn ticket(job: JobId, bytes: usize, shared: &Arc<Shared>) -> (Ticket, Completer) {
     let place = Arc::new(Place::default());
-    let settler = Settler { job, bytes, place: Some(Arc::clone(&place)) };
-    (Ticket { id: job, place, shared: Arc::clone(shared) }, settler)
+    let completer = Completer { job, bytes, place: Some(Arc::clone(&place)) };
+    (Ticket { id: job, place, shared: Arc::clone(shared) }, completer)
 }
 
-impl Settler {
+impl Completer {
     pub(super) fn job(&self) -> JobId {
         self.job
     }
@@ -84,7 +84,7 @@ impl Settler {
     }
 }
 
-impl Drop for Settler {
+impl Drop for Completer {
     fn drop(&mut self) {
         // The thread that would have delivered it is gone.
         drop(self.deliver(Outcome::Unknown(Cause::Stopped)));

@@ -75,13 +75,13 @@ impl Link {
     }
 
     fn header(&self, attempt: Attempt) -> JobHeader {
-        let Attempt { id, deadline, run_limit, claim, moves_left, submitted_at, .. } = attempt;
+        let Attempt { id, deadline, run_limit, claim, redirects_left, submitted_at, .. } = attempt;
         JobHeader {
             attempt: id,
             deadline_ms: deadline.map(|deadline| wire_ms(deadline.since(self.now))),
             run_limit_ms: run_limit.map(wire_ms),
             claim,
-            moves_left,
+            redirects_left,
             waited_us: wire_us(self.now.since(submitted_at)),
             detached: attempt.detached,
             payload_bytes: u32::try_from(attempt.payload_bytes).unwrap_or(u32::MAX),

@@ -76,7 +76,7 @@ pub struct Assigned {
     /// When it was submitted.
     pub submitted_at: Timestamp,
     /// How often it may be handed over.
-    pub moves_left: u8,
+    pub redirects_left: u8,
     /// How long what the handler gets is.
     pub payload_bytes: usize,
     /// Whether it is to be done even if its sender is gone.

@@ -264,7 +264,7 @@ fn a_drain_hands_back_what_waits_once_a_peer_is_known() {
     scene.say(at(2), ToWorker::Hello(hello()));
     for number in 1..=2 {
         let mut job = job(number, attempt(number), 60_000);
-        job.moves_left = 3;
+        job.redirects_left = 3;
         scene.say(at(2), job.message());
     }
     scene.process.drain(at(3), ms(5000));

@@ -7,8 +7,8 @@ use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::payload::Payloads;
 use svcmap_proto::time::Timestamp;
 
-use super::flight::{self, Flight};
-use super::pace::Pace;
+use super::concurrency_limit::{self, ConcurrencyLimit};
+use super::estimates::ServiceEstimates;
 use super::{Sender, SenderOutput, Trouble};
 use crate::link::{Closing, Ended, LinkOutput};
 use crate::observation::Observation;
@@ -51,7 +51,7 @@ impl Sender {
                 if load.state != State::Ready {
                     self.asks.forget(&key.service, number);
                 }
-                self.learn(&key.service, |pace| pace.learn_load(&load));
+                self.learn(&key.service, |estimates| estimates.learn_load(&load));
                 let Some(state) = self.links.get_mut(number) else { return };
                 if self.choice.learns_from_answers() {
                     state.handle_answered_load(load.sequence, received_jobs);
@@ -104,8 +104,11 @@ impl Sender {
         ended.iter().for_each(|ended| tally.count(&ended.verdict));
         if is_native {
             let was_run = |ended: &&Ended| matches!(ended.verdict, Verdict::Done | Verdict::Failed);
-            self.learn(&key.service, |pace| {
-                ended.iter().filter(was_run).for_each(|ended| pace.learn_journey(ended.journey));
+            self.learn(&key.service, |estimates| {
+                ended
+                    .iter()
+                    .filter(was_run)
+                    .for_each(|ended| estimates.learn_journey(ended.journey));
             });
             self.learn_crowd(key, &ended);
         }
@@ -140,11 +143,11 @@ impl Sender {
 
     /// Outcomes tell whether their worker has more to do than it should have.
     fn learn_crowd(&mut self, key: &InstanceKey, ended: &[Ended]) {
-        if !self.pace(&key.service).is_short() {
+        if !self.estimates(&key.service).is_short() {
             return;
         }
         let load = self.peers.member(key).map(|member| member.load);
-        let is_busy = load.is_some_and(|load| flight::is_crowded(&load));
+        let is_busy = load.is_some_and(|load| concurrency_limit::is_crowded(&load));
         let is_crowded = |ended: &Ended| match ended.verdict {
             Verdict::Done | Verdict::Failed => Some(is_busy),
             Verdict::Rejected(Reason::Full) => Some(true),
@@ -154,26 +157,17 @@ impl Sender {
         if outcomes.peek().is_none() {
             return;
         }
-        let flight = match self.flights.get_mut(&key.service) {
-            Some(flight) => flight,
-            None => {
-                let flight = Flight::new(self.native_under_way(&key.service));
-                self.flights.entry(key.service.clone()).or_insert(flight)
-            }
-        };
-        outcomes.for_each(|is_crowded| flight.handle_outcome(is_crowded));
+        let under_way = self.native_under_way(&key.service);
+        let limit = &mut self.services.state(&key.service).concurrency_limit;
+        let limit = limit.get_or_insert_with(|| ConcurrencyLimit::new(under_way));
+        outcomes.for_each(|is_crowded| limit.handle_outcome(is_crowded));
     }
 
     /// Learns something about the pace of a service.
-    pub(super) fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut Pace)) {
-        if !self.peers.follows(service) {
-            return;
+    pub(super) fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut ServiceEstimates)) {
+        if self.peers.follows(service) {
+            learn(&mut self.services.state(service).estimates);
         }
-        let pace = match self.paces.get_mut(service) {
-            Some(pace) => pace,
-            None => self.paces.entry(service.clone()).or_default(),
-        };
-        learn(pace);
     }
 }
 

@@ -14,7 +14,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::Sender;
 use super::dispatch::Sending;
-use super::pace::Pace;
+use super::estimates::ServiceEstimates;
 use crate::choice::Candidate;
 use crate::handover;
 use crate::outbox::{JobId, Lane, LaneId, Next};
@@ -28,6 +28,10 @@ const MUCH: f64 = 2.0;
 
 /// While nobody can be asked there is nothing to lose by waiting: what happens elsewhere is heard anyway.
 const PATIENCE_WITHOUT: Duration = Duration::from_millis(250);
+
+/// Peers of its own service to which a worker offers slots: few connections, and nearly as good as all
+/// (a twentieth of the longest waits more at sixteen workers).
+const OFFER_PEERS_MAX: usize = 8;
 
 /// Peers that a worker looks at before it offers a slot to the busiest of them.
 const OFFER_LOOKS: usize = 6;
@@ -48,7 +52,7 @@ pub(super) struct Found<'a> {
 
 impl Sender {
     /// Gives the jobs of a lane to workers that have promised slots.
-    pub(super) fn spend(
+    pub(super) fn dispatch_on_credits(
         &mut self,
         now: Timestamp,
         (lane, lane_id): (&Lane, LaneId),
@@ -103,10 +107,11 @@ impl Sender {
             link.has_credit_for(now, bytes) && link.is_usable() && of_lane(link.key())
         });
         let numbers: Vec<_> = credited.map(|(number, _)| number).take(LOOKS).collect();
-        let (pace, expiry, host) = (self.pace(&lane.service), self.timing.expiry, self.host);
+        let (estimates, expiry, host) =
+            (self.estimates(&lane.service), self.timing.expiry, self.host);
         let found = numbers.into_iter().filter_map(|number| {
             let candidate = self.links.candidate_at(now, number, &self.peers, expiry, host)?;
-            Some((number, candidate, pace.expected_finish(&candidate)))
+            Some((number, candidate, estimates.expected_finish(&candidate)))
         });
         let (number, candidate, finish) = found.min_by(|(.., a), (.., b)| a.total_cmp(b))?;
         let (key, claim) = (self.links.get(number)?.link.key().clone(), Claim::Credit);
@@ -127,15 +132,15 @@ impl Sender {
         if instances.len() == 1 {
             return true;
         }
-        let pace = self.pace(&found.key.service);
+        let estimates = self.estimates(&found.key.service);
         let waited = now.since(next.submitted_at).as_secs_f64();
-        if found.finish <= MUCH * pace.usual_finish() || found.finish <= waited {
+        if found.finish <= MUCH * estimates.usual_finish() || found.finish <= waited {
             return true;
         }
-        let others = self.some(instances);
+        let others = self.sample(instances);
         let finishes = others.filter_map(|key| Some(self.look(now, key)?.1));
         let best = finishes.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
-        found.finish <= MUCH * (best + pace.round_trip())
+        found.finish <= MUCH * (best + estimates.round_trip())
     }
 
     /// Whether each worker has said that it does not take payloads as large as that job's.
@@ -150,7 +155,7 @@ impl Sender {
     }
 
     /// A few random instances.
-    pub(super) fn some<'a>(
+    pub(super) fn sample<'a>(
         &mut self,
         instances: &'a [InstanceKey],
     ) -> impl Iterator<Item = &'a InstanceKey> + use<'a> {
@@ -162,7 +167,7 @@ impl Sender {
     /// What is known of an instance, and the time until one more job would be done there.
     pub(super) fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
         let candidate = self.candidate(now, key)?;
-        Some((candidate, self.pace(&key.service).expected_finish(&candidate)))
+        Some((candidate, self.estimates(&key.service).expected_finish(&candidate)))
     }
 
     /// What is known of an instance.
@@ -176,8 +181,8 @@ impl Sender {
     pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         let waiting = self.patient(lane);
         if waiting == 0 {
-            let pace = self.pace(&lane.service);
-            if pace.is_tight() || pace.is_long() {
+            let estimates = self.estimates(&lane.service);
+            if estimates.is_tight() || estimates.is_long() {
                 for number in self.asks.links(lane) {
                     self.ask_for(now, lane, number, 0);
                 }
@@ -204,7 +209,7 @@ impl Sender {
     /// Where jobs are long, a handler stands still for the whole time in which a credit that was asked for
     /// is not used: it goes back as soon as no job waits.
     pub(super) fn return_unwanted(&mut self, now: Timestamp, service: &Name, number: u64) {
-        let is_wanted = !self.pace(service).is_long() || self.outbox.has_waiting(service);
+        let is_wanted = !self.estimates(service).is_long() || self.outbox.has_waiting(service);
         if let Some(state) = self.links.get_mut(number).filter(|_| !is_wanted) {
             state.link.return_promises(now);
         }
@@ -246,7 +251,7 @@ impl Sender {
 
     /// Asks again if nothing comes of what was asked for.
     fn wait(&mut self, now: Timestamp, lane: &Lane) {
-        let patience = self.pace(&lane.service).patience();
+        let patience = self.estimates(&lane.service).patience();
         let is_asking = self.guesses(lane) || self.asks.len(lane) > 0;
         let patience = if is_asking { patience } else { patience.max(PATIENCE_WITHOUT) };
         self.asks.wait(now, lane, patience);
@@ -261,7 +266,7 @@ impl Sender {
         instances: &[InstanceKey],
         jobs: f64,
     ) -> Option<InstanceKey> {
-        let pace = self.pace(&lane.service);
+        let estimates = self.estimates(&lane.service);
         let bytes = self.next(lane).map_or(0, |next| next.payload_bytes);
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
@@ -281,7 +286,7 @@ impl Sender {
             if load.state == State::Failing {
                 return None;
             }
-            (load.expected_wait(pace.jobs(&candidate)) < jobs).then_some(finish)
+            (load.expected_wait(estimates.jobs(&candidate)) < jobs).then_some(finish)
         })?;
         instances.get(index).cloned()
     }
@@ -402,7 +407,9 @@ impl Sender {
         (blind, way): (bool, Duration),
     ) -> bool {
         self.follow(now, &own.service);
-        let peers = self.friends.instances(&self.peers, &own.service);
+        let (peers, sender) = (&self.peers, self.identity.sender);
+        let subset = &mut self.services.state(&own.service).offer_peers;
+        let peers = subset.instances(peers, &own.service, sender, OFFER_PEERS_MAX);
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
         let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
@@ -411,7 +418,8 @@ impl Sender {
         for key in &some {
             let Some(waiting) = self.waiting_at(now, key) else { continue };
             known += 1;
-            let mean = self.candidate(now, key).and_then(|c| self.pace(&own.service).service(&c));
+            let mean =
+                self.candidate(now, key).and_then(|c| self.estimates(&own.service).service(&c));
             let is_busy = waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
             if is_busy && busiest.is_none_or(|(most, _)| waiting > most) {
                 busiest = Some((waiting, *key));
@@ -429,12 +437,12 @@ impl Sender {
         // A process that only serves learns the pace from nobody else. Of a peer that has finished
         // nothing every word counts that is younger than a beat and a way.
         let said = member.load.mean_service().unwrap_or(2 * self.timing.beat);
-        let fresh = OFFER_FRESH * self.pace(&key.service).patience().max(said);
+        let fresh = OFFER_FRESH * self.estimates(&key.service).patience().max(said);
         let counts = now.since(member.load_at) <= fresh && member.load.share.is_none();
         counts.then_some(member.load.queued)
     }
 
-    pub(super) fn pace(&self, service: &Name) -> Pace {
-        self.paces.get(service).copied().unwrap_or_default()
+    pub(super) fn estimates(&self, service: &Name) -> ServiceEstimates {
+        self.services.get(service).map(|service| service.estimates).unwrap_or_default()
     }
 }

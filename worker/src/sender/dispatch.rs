@@ -12,7 +12,7 @@ use svcmap_proto::time::Timestamp;
 use super::links::Links;
 use super::standing::wanted;
 use super::{Sender, SenderOutput};
-use crate::choice::{Candidate, Crowd};
+use crate::choice::{Candidate, Candidates};
 use crate::link::Attempt;
 use crate::observation::Observation;
 use crate::outbox::{Assigned, JobId, Lane, LaneId, Next};
@@ -43,7 +43,7 @@ struct Wanted<'a> {
     is_json: Option<bool>,
 }
 
-impl Crowd for Wanted<'_> {
+impl Candidates for Wanted<'_> {
     fn len(&self) -> usize {
         self.instances.len()
     }
@@ -69,7 +69,7 @@ impl Sender {
         }
         let instances = self.instances(&lane);
         if self.identity.takes_credits {
-            self.spend(now, (&lane, lane_id), &instances);
+            self.dispatch_on_credits(now, (&lane, lane_id), &instances);
             self.tell_shares(now, &lane);
             self.ask(now, &lane, &instances);
         } else {
@@ -105,7 +105,9 @@ impl Sender {
 
     /// The instances that a lane's jobs may go to.
     pub(super) fn instances(&mut self, lane: &Lane) -> Arc<[InstanceKey]> {
-        let all = self.rosters.instances(&self.peers, &lane.service);
+        let (peers, sender, most) = (&self.peers, self.identity.sender, self.active_peers_max);
+        let subset = &mut self.services.state(&lane.service).subset;
+        let all = subset.instances(peers, &lane.service, sender, most);
         match &lane.instance {
             None => all,
             Some(instance) => {
@@ -143,9 +145,9 @@ impl Sender {
         let number = number.filter(is_open).or_else(|| self.link(now, key));
         let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
-        let Assigned { attempt, deadline, run_limit, submitted_at, moves_left, .. } = assigned;
+        let Assigned { attempt, deadline, run_limit, submitted_at, redirects_left, .. } = assigned;
         let (payload_bytes, detached) = (assigned.payload_bytes, assigned.detached);
-        let moves_left = if self.identity.takes_credits { moves_left } else { 0 };
+        let redirects_left = if self.identity.takes_credits { redirects_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
         }
@@ -158,7 +160,7 @@ impl Sender {
                 payload_bytes,
                 claim,
                 claimed_until,
-                moves_left,
+                redirects_left,
                 submitted_at,
                 detached,
             };

@@ -5,7 +5,7 @@
 //! Where jobs are short, what workers say is old when a job arrives, and whoever follows it follows
 //! it together with all others. What a sender has under way with each worker it knows for certain:
 //! the job goes where that is least. That holds for slow workers as well, as they give back less.
-//! How many go at all, [`Flight`](super::flight::Flight) decides.
+//! How many go at all, [`ConcurrencyLimit`](super::concurrency_limit::ConcurrencyLimit) decides.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Sender {
     /// The jobs of a lane are looked at, which can go to these instances.
     pub(super) fn round(&self, lane: &Lane, instances: &[InstanceKey]) -> Round {
         let json = match lane.instance {
-            None => self.rosters.json(&lane.service),
+            None => self.json(&lane.service),
             Some(_) => instances.iter().filter(|key| self.speaks_json(key)).cloned().collect(),
         };
         let service = lane.service.clone();
@@ -74,9 +74,15 @@ impl Sender {
         if !round.guesses {
             return None;
         }
-        let flight = self.flights.get_mut(&round.service);
-        let may_go = flight.is_none_or(|flight| flight.has_room(round.under_way));
+        let limit = self.services.get_mut(&round.service);
+        let limit = limit.and_then(|service| service.concurrency_limit.as_mut());
+        let may_go = limit.is_none_or(|limit| limit.has_room(round.under_way));
         if may_go { self.guess(now, instances) } else { None }
+    }
+
+    /// The instances of a service that its jobs go to and that speak the JSON dialect.
+    fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
+        self.services.get(service).map(|service| service.subset.json()).unwrap_or_default()
     }
 
     fn speaks_json(&self, key: &InstanceKey) -> bool {
@@ -86,12 +92,12 @@ impl Sender {
     /// Whether jobs of a lane go without asking first. Those that can go to one worker only have
     /// nobody else to turn to, so they ask.
     pub(super) fn guesses(&self, lane: &Lane) -> bool {
-        lane.instance.is_none() && self.pace(&lane.service).is_short()
+        lane.instance.is_none() && self.estimates(&lane.service).is_short()
     }
 
     /// How many jobs of a service are with workers, but for those of the JSON dialect.
     pub(super) fn native_under_way(&self, service: &Name) -> u32 {
-        let json = self.rosters.json(service);
+        let json = self.json(service);
         let busy = json.iter().filter_map(|key| Some((key, self.peers.member(key)?.life)));
         let busy = busy.filter_map(|(key, life)| self.links.get(self.links.number(key, life)?));
         let with_them: u32 = busy.map(|state| state.link.open()).sum();
@@ -105,11 +111,13 @@ impl Sender {
         service: &Name,
         instances: &'a [InstanceKey],
     ) -> Option<Found<'a>> {
-        let pace = self.pace(service);
-        let found = self.some(instances).filter_map(|key| {
+        let estimates = self.estimates(service);
+        let found = self.sample(instances).filter_map(|key| {
             let (candidate, finish) = self.look(now, key)?;
             let has_room = may_have_room(&candidate)
-                && candidate.load.is_none_or(|load| pace.jobs(&candidate) <= f64::from(load.slots));
+                && candidate
+                    .load
+                    .is_none_or(|load| estimates.jobs(&candidate) <= f64::from(load.slots));
             has_room.then(|| found(key, &candidate, finish, None))
         });
         found.min_by(|a, b| a.finish.total_cmp(&b.finish))
@@ -118,7 +126,7 @@ impl Sender {
     /// The worker of a few with which this sender has least under way; of several the first, which is a
     /// random one: whatever they said, others follow it as well.
     fn guess<'a>(&mut self, now: Timestamp, instances: &'a [InstanceKey]) -> Option<Found<'a>> {
-        let found = self.some(instances).filter_map(|key| {
+        let found = self.sample(instances).filter_map(|key| {
             let member = self.peers.member(key)?;
             let number = self.links.number(key, member.life);
             let (expiry, host) = (self.timing.expiry, self.host);

@@ -405,13 +405,18 @@ impl Alone {
         verdict: Verdict,
         load: Load,
     ) {
-        let (here_us, payload_bytes, payloads) = Default::default();
+        let (residence_us, payload_bytes, payloads) = Default::default();
         let batch = OutcomeBatch {
             first_number: number,
             received_jobs: job.number,
             load,
             grant: None,
-            outcomes: vec![OutcomeHeader { attempt: job.attempt, verdict, here_us, payload_bytes }],
+            outcomes: vec![OutcomeHeader {
+                attempt: job.attempt,
+                verdict,
+                residence_us,
+                payload_bytes,
+            }],
             payloads,
         };
         self.sender.handle_link_message(now, link, FromWorker::Outcomes(batch));
@@ -445,7 +450,7 @@ fn a_job_is_handed_over_three_times_and_then_stays() {
     let (mut moves, mut claims, mut outcomes) = (Vec::new(), Vec::new(), [0; 2]);
     for offer in 1..=4 {
         let (link, job) = alone.jobs(at(offer)).remove(0);
-        moves.push(job.moves_left);
+        moves.push(job.redirects_left);
         claims.push(job.claim);
         let worker = alone.worker(link);
         outcomes[usize::from(worker)] += 1;

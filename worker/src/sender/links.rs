@@ -8,7 +8,7 @@ use svcmap_proto::json;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::roster::usable_endpoints;
+use super::subset::usable_endpoints;
 use crate::choice::Candidate;
 use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
 use crate::peers::{Member, Peers};

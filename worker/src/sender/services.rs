@@ -1,12 +1,54 @@
 //! Which services a sender keeps track of: a limited number, of which those that are not used make room
 //! for others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
+use super::concurrency_limit::ConcurrencyLimit;
+use super::estimates::ServiceEstimates;
+use super::subset::Subset;
+
+/// What a sender has learnt of a service, and goes by.
+#[derive(Debug, Default)]
+pub(super) struct ServiceState {
+    pub(super) estimates: ServiceEstimates,
+    /// How many jobs may be under way, once it has guessed.
+    pub(super) concurrency_limit: Option<ConcurrencyLimit>,
+    /// The instances that its jobs go to.
+    pub(super) subset: Subset,
+    /// The peers that a worker offers its slots to.
+    pub(super) offer_peers: Subset,
+}
+
+/// The state of each service that a sender keeps track of.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    by_name: BTreeMap<Name, ServiceState>,
+}
+
+impl Services {
+    /// What is known of a service, if anything is.
+    pub(super) fn get(&self, service: &Name) -> Option<&ServiceState> {
+        self.by_name.get(service)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut(&mut self, service: &Name) -> Option<&mut ServiceState> {
+        self.by_name.get_mut(service)
+    }
+
+    /// The state of a service; nothing is known of one that is new.
+    pub(super) fn state(&mut self, service: &Name) -> &mut ServiceState {
+        self.by_name.entry(service.clone()).or_default()
+    }
+
+    fn forget(&mut self, service: &Name) {
+        self.by_name.remove(service);
+    }
+}
 
 impl Sender {
     /// Keeps the cache of a service warm before the first job. `false` if so many others have jobs
@@ -32,9 +74,6 @@ impl Sender {
         }
         self.peers.unfollow(service);
         self.outbox.forget(service);
-        self.rosters.forget(service);
-        self.friends.forget(service);
-        self.paces.remove(service);
-        self.flights.remove(service);
+        self.services.forget(service);
     }
 }

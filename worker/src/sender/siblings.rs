@@ -6,7 +6,7 @@ use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
-use super::roster::usable_endpoints;
+use super::subset::usable_endpoints;
 use crate::health;
 use crate::peers::Knowledge;
 

@@ -8,7 +8,7 @@ use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::links::Links;
-use super::roster::usable_endpoints;
+use super::subset::usable_endpoints;
 use super::{Sender, SenderOutput};
 use crate::outbox::{Lane, Standing};
 use crate::peers::{Knowledge, Member, Peers};

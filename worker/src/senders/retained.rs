@@ -15,7 +15,7 @@ pub(super) struct Retained {
     pub(super) number: u64,
     pub(super) attempt: AttemptId,
     pub(super) verdict: Verdict,
-    pub(super) here_us: u64,
+    pub(super) residence_us: u64,
     pub(super) payload: Bytes,
     /// Its place among all that is retained.
     pub(super) order: u64,
@@ -25,9 +25,10 @@ pub(super) struct Retained {
 
 impl Retained {
     fn header(&self) -> OutcomeHeader {
-        let (attempt, verdict, here_us) = (self.attempt, self.verdict.clone(), self.here_us);
+        let (attempt, verdict, residence_us) =
+            (self.attempt, self.verdict.clone(), self.residence_us);
         let payload_bytes = payload::len(&self.payload);
-        OutcomeHeader { attempt, verdict, here_us, payload_bytes }
+        OutcomeHeader { attempt, verdict, residence_us, payload_bytes }
     }
 }
 

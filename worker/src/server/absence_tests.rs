@@ -33,7 +33,7 @@ impl Scene {
         for number in 1..=4 {
             let detached = number == 4;
             let mut job = job(number, attempt(number), 60_000);
-            (job.detached, job.moves_left) = (detached, 3);
+            (job.detached, job.redirects_left) = (detached, 3);
             scene.say(at(number), job.message());
         }
         scene

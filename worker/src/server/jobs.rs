@@ -23,7 +23,7 @@ impl Server {
             }
             // The next ones will be as large as the last of these, and have waited for as long.
             let JobHeader { waited_us, payload_bytes, .. } = job;
-            let pinned = job.moves_left == 0;
+            let pinned = job.redirects_left == 0;
             demand = Some(Demand { share, waited_us, payload_bytes, pinned });
             taken += u32::from(self.handle_job(now, sender, share, job, payload));
         }
@@ -43,16 +43,16 @@ impl Server {
         job: JobHeader,
         payload: Bytes,
     ) -> bool {
-        let JobHeader { attempt, claim, moves_left, detached, .. } = job;
+        let JobHeader { attempt, claim, redirects_left, detached, .. } = job;
         let origin = Origin::Sender { sender, attempt };
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
         let deadline = job.deadline_ms.map(|ms| now + from_ms(ms));
         let run_limit = job.run_limit_ms.map(from_ms);
         let waited = Duration::from_micros(job.waited_us);
         self.credits.claim(now, sender, claim, payload.len(), waited);
-        let arrival = Arrival { origin, payload, deadline, run_limit, moves_left, detached };
+        let arrival = Arrival { origin, payload, deadline, run_limit, redirects_left, detached };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
-        let is_movable = moves_left > 0 || claim != Claim::Nothing || share > 0;
+        let is_movable = redirects_left > 0 || claim != Claim::Nothing || share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
         let admitted = self.admit(now, arrival);
         if let Err(reason) = admitted {

@@ -87,7 +87,7 @@ impl Scene {
         let number = self.sent.entry(who).or_default();
         *number += 1;
         let mut job = job(*number, attempt(*number), 60_000);
-        (job.moves_left, job.payload) = (3, vec![1].into());
+        (job.redirects_left, job.payload) = (3, vec![1].into());
         change(&mut job);
         self.say(now, who, job.message());
     }
@@ -201,13 +201,13 @@ fn whose_job_ended_has_a_standing_credit_until_others_need_the_slot() {
     [1, 2].into_iter().for_each(|who| scene.greet(at(0), who));
     scene.ask(at(0), 1, 1);
     scene.see(at(0));
-    scene.job(at(0), 1, |job| (job.claim, job.moves_left) = (Claim::Credit, 0));
+    scene.job(at(0), 1, |job| (job.claim, job.redirects_left) = (Claim::Credit, 0));
     let task = scene.see(at(0)).started[0];
     scene.finish(at(100), task);
     let seen = scene.see(at(100));
     assert_eq!(seen.granted, [(1, 1, true)]);
     scene.server.handle_no_taker(seen.offers[0].0.offer);
-    scene.job(at(100), 2, |job| (job.share, job.moves_left) = (3, 0));
+    scene.job(at(100), 2, |job| (job.share, job.redirects_left) = (3, 0));
     let seen = scene.see(at(100));
     assert_eq!((seen.granted, seen.recalled), (vec![(2, 1, false)], vec![1]));
     assert!(scene.see(at(100)).recalled.is_empty());

@@ -46,7 +46,7 @@ impl Server {
             payload: Bytes::copy_from_slice(&request.payload),
             deadline: request.deadline.map(|deadline| now + deadline),
             run_limit: request.run_limit,
-            moves_left: 0,
+            redirects_left: 0,
             detached: false,
         };
         let body = match self.admit(now, arrival) {

@@ -159,8 +159,8 @@ impl State {
                 }
             }
             SenderOutput::Settled { job, outcome } => {
-                let settler = self.tickets.remove(&job);
-                self.settled.extend(settler.map(|settler| (settler, outcome)));
+                let completer = self.tickets.remove(&job);
+                self.settled.extend(completer.map(|completer| (completer, outcome)));
             }
             SenderOutput::Sync { .. } | SenderOutput::Declined(_) => {}
         }

@@ -27,12 +27,12 @@ fn shared() -> Arc<Shared> {
 
 #[test]
 fn who_awaits_an_outcome_is_woken_once_its_wakeup_is_dropped() {
-    let (mut ticket, settler) = ticket(JobId(1), 0, &shared());
+    let (mut ticket, completer) = ticket(JobId(1), 0, &shared());
     let counting = Arc::new(Counting::default());
     let waker = Waker::from(Arc::clone(&counting));
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
-    let wakeup = settler.settle(Outcome::Accepted);
+    let wakeup = completer.settle(Outcome::Accepted);
     assert_eq!(counting.0.load(Ordering::SeqCst), 0);
     drop(wakeup);
     assert_eq!(counting.0.load(Ordering::SeqCst), 1);
@@ -43,7 +43,7 @@ fn who_awaits_an_outcome_is_woken_once_its_wakeup_is_dropped() {
 fn a_thread_that_waits_is_woken_however_the_other_end_goes() {
     let (tells, told) = mpsc::channel();
     for settles in [true, false].repeat(10) {
-        let (ticket, settler) = ticket(JobId(1), 0, &shared());
+        let (ticket, completer) = ticket(JobId(1), 0, &shared());
         let (tells, place) = (tells.clone(), Arc::clone(&ticket.place));
         let wait = move || tells.send(ticket.wait()).unwrap();
         let waiting = std::thread::Builder::new().spawn(wait).unwrap();
@@ -51,10 +51,10 @@ fn a_thread_that_waits_is_woken_however_the_other_end_goes() {
             std::thread::yield_now();
         }
         let expected = if settles {
-            drop(settler.settle(Outcome::Accepted));
+            drop(completer.settle(Outcome::Accepted));
             Outcome::Accepted
         } else {
-            drop(settler);
+            drop(completer);
             Outcome::Unknown(Cause::Stopped)
         };
         assert_eq!(told.recv_timeout(PATIENCE), Ok(expected));
@@ -64,7 +64,7 @@ fn a_thread_that_waits_is_woken_however_the_other_end_goes() {
 
 #[test]
 fn nobody_is_woken_for_an_outcome_that_nobody_waits_for() {
-    let (ticket, settler) = ticket(JobId(1), 0, &shared());
-    assert!(settler.settle(Outcome::Accepted).is_none());
+    let (ticket, completer) = ticket(JobId(1), 0, &shared());
+    assert!(completer.settle(Outcome::Accepted).is_none());
     assert_eq!(ticket.wait(), Outcome::Accepted);
 }

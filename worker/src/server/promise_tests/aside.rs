@@ -12,7 +12,7 @@ fn failed() -> (Scene, Seen) {
     scene.ask(at(0), 2, 3);
     assert_eq!(scene.see(at(0)).granted, [(2, 3, false)]);
     (0..6).for_each(|_| scene.job(at(0), 1, |_| {}));
-    scene.job(at(0), 1, |job| job.moves_left = 0);
+    scene.job(at(0), 1, |job| job.redirects_left = 0);
     let started = scene.see(at(0)).started;
     assert_eq!(started.len(), 4);
     for task in started {

@@ -45,11 +45,11 @@ fn a_job_that_may_not_move_or_does_not_fit_stays() {
     let mut scene = Scene::experienced(1, 9);
     [1, 2].into_iter().for_each(|who| scene.greet(at(100), who));
     scene.job(at(100), 1, |_| {});
-    scene.job(at(100), 1, |job| job.moves_left = 0);
+    scene.job(at(100), 1, |job| job.redirects_left = 0);
     scene.see(at(100));
     scene.offer(at(110), 2, slot(5));
     assert_eq!(scene.see(at(110)).ended, []);
-    scene.job(at(120), 1, |job| job.moves_left = 1);
+    scene.job(at(120), 1, |job| job.redirects_left = 1);
     assert_eq!(scene.see(at(120)).ended, [(1, 3, handed_over(slot(5), 140))]);
     scene.job(at(120), 1, |_| {});
     scene.offer(at(130), 2, OfferedSlot { payload_bytes_max: 0, ..slot(6) });
@@ -205,7 +205,7 @@ fn what_waits_behind_a_first_job_can_be_taken_over() {
 fn nothing_is_offered_where_no_job_can_be_handed_over() {
     let mut scene = Scene::new(1, 9);
     scene.greet(at(0), 1);
-    scene.job(at(0), 1, |job| job.moves_left = 0);
+    scene.job(at(0), 1, |job| job.redirects_left = 0);
     let task = scene.see(at(0)).started[0];
     scene.finish(at(100), task);
     assert!(scene.see(at(5000)).offers.is_empty());

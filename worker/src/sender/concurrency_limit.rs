@@ -20,7 +20,7 @@ const STEP: f64 = 1.0 / 32.0;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flight {
+pub(super) struct ConcurrencyLimit {
     /// How many may be under way.
     most: f64,
     /// What a round adds if nothing in it comes from a crowded worker.
@@ -33,7 +33,7 @@ pub(super) struct Flight {
     is_limited: bool,
 }
 
-impl Flight {
+impl ConcurrencyLimit {
     /// As many may be under way as there are now, on promises.
     pub(super) fn new(under_way: u32) -> Self {
         let most = FIRST.max(under_way.into());
@@ -81,39 +81,39 @@ mod tests {
     use super::*;
 
     /// Outcomes of a round, so many of them from crowded workers, with jobs that wait meanwhile.
-    fn round(flight: &mut Flight, crowded: u32) {
-        let all = flight.most.ceil() as u32;
-        assert!(!flight.has_room(u32::MAX));
-        (0..all).for_each(|number| flight.handle_outcome(number < crowded));
+    fn round(limit: &mut ConcurrencyLimit, crowded: u32) {
+        let all = limit.most.ceil() as u32;
+        assert!(!limit.has_room(u32::MAX));
+        (0..all).for_each(|number| limit.handle_outcome(number < crowded));
     }
 
     /// How many may be under way.
-    fn most(flight: &Flight) -> u32 {
-        let mut flight = *flight;
-        (0..).find(|&under_way| !flight.has_room(under_way)).unwrap()
+    fn most(limit: &ConcurrencyLimit) -> u32 {
+        let mut limit = *limit;
+        (0..).find(|&under_way| !limit.has_room(under_way)).unwrap()
     }
 
     #[test]
     fn while_no_worker_is_crowded_ever_more_may_be_under_way() {
-        let mut flight = Flight::new(0);
-        let mut seen = vec![most(&flight)];
+        let mut limit = ConcurrencyLimit::new(0);
+        let mut seen = vec![most(&limit)];
         (0..4).for_each(|_| {
-            round(&mut flight, 0);
-            seen.push(most(&flight));
+            round(&mut limit, 0);
+            seen.push(most(&limit));
         });
         assert_eq!(seen, [4, 8, 16, 32, 64]);
     }
 
     #[test]
     fn nothing_grows_while_nothing_waits() {
-        let mut flight = Flight::new(0);
-        (0..100).for_each(|_| flight.handle_outcome(false));
-        assert_eq!(most(&flight), 4);
+        let mut limit = ConcurrencyLimit::new(0);
+        (0..100).for_each(|_| limit.handle_outcome(false));
+        assert_eq!(most(&limit), 4);
     }
 
     #[test]
     fn a_crowded_worker_takes_back_in_proportion_to_how_often_one_was_met() {
-        let mut often = Flight { most: 1000.0, ..Flight::new(0) };
+        let mut often = ConcurrencyLimit { most: 1000.0, ..ConcurrencyLimit::new(0) };
         let mut seldom = often;
         for _ in 0..100 {
             (often.most, seldom.most) = (1000.0, 1000.0);
@@ -126,22 +126,22 @@ mod tests {
 
     #[test]
     fn the_step_starts_again_after_a_crowded_round() {
-        let mut flight = Flight { most: 100.0, crowded: 0.0, ..Flight::new(0) };
-        round(&mut flight, 1);
-        let mut before = most(&flight);
+        let mut limit = ConcurrencyLimit { most: 100.0, crowded: 0.0, ..ConcurrencyLimit::new(0) };
+        round(&mut limit, 1);
+        let mut before = most(&limit);
         for step in [3, 6, 12] {
-            round(&mut flight, 0);
-            assert!(most(&flight).abs_diff(before + step) <= 1, "{before} {flight:?}");
-            before = most(&flight);
+            round(&mut limit, 0);
+            assert!(most(&limit).abs_diff(before + step) <= 1, "{before} {limit:?}");
+            before = most(&limit);
         }
     }
 
     #[test]
     fn one_job_may_always_go() {
-        let mut flight = Flight::new(0);
-        (0..1000).for_each(|_| round(&mut flight, u32::MAX));
-        assert_eq!(most(&flight), 1);
-        assert!(flight.has_room(0) && !flight.has_room(1));
+        let mut limit = ConcurrencyLimit::new(0);
+        (0..1000).for_each(|_| round(&mut limit, u32::MAX));
+        assert_eq!(most(&limit), 1);
+        assert!(limit.has_room(0) && !limit.has_room(1));
     }
 
     #[test]

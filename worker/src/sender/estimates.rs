@@ -28,7 +28,7 @@ const SHORT_DEPTH: f64 = 12.0;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct ServiceEstimates {
     /// Mean service time; zero if nothing is known.
     service: Duration,
     /// Mean time of one message.
@@ -41,7 +41,7 @@ pub(super) struct Pace {
     depth: f64,
 }
 
-impl Pace {
+impl ServiceEstimates {
     /// A worker told its load.
     pub(super) fn learn_load(&mut self, load: &Load) {
         if load.mean_service_us > 0 {
@@ -156,11 +156,11 @@ mod tests {
     }
 
     /// Of workers like that one, over ways like that.
-    fn pace(load: Load, way: Duration) -> Pace {
-        let mut pace = Pace::default();
-        pace.learn_load(&load);
-        pace.learn_journey(2 * way);
-        pace
+    fn estimates(load: Load, way: Duration) -> ServiceEstimates {
+        let mut estimates = ServiceEstimates::default();
+        estimates.learn_load(&load);
+        estimates.learn_journey(2 * way);
+        estimates
     }
 
     fn is_near(value: f64, expected: f64) -> bool {
@@ -169,16 +169,16 @@ mod tests {
 
     #[test]
     fn nothing_is_short_as_long_as_nobody_knows() {
-        let mut pace = Pace::default();
-        assert_eq!((pace.is_short(), pace.is_tight()), (false, true));
-        assert_eq!(pace.patience(), ms(1));
-        pace.learn_load(&load(0, 1, 11, Duration::ZERO));
-        assert!(!pace.is_tight());
+        let mut estimates = ServiceEstimates::default();
+        assert_eq!((estimates.is_short(), estimates.is_tight()), (false, true));
+        assert_eq!(estimates.patience(), ms(1));
+        estimates.learn_load(&load(0, 1, 11, Duration::ZERO));
+        assert!(!estimates.is_tight());
     }
 
     #[test]
     fn patience_lasts_for_a_service_or_three_ways() {
-        let patience = |mean, way| pace(load(0, 1, 11, mean), way).patience();
+        let patience = |mean, way| estimates(load(0, 1, 11, mean), way).patience();
         assert_eq!(patience(ms(100), ms(1)), ms(100));
         assert_eq!(patience(ms(1), ms(10)), ms(30));
         assert_eq!(patience(Duration::from_micros(1), Duration::from_micros(9)), ms(1));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn jobs_are_short_if_their_way_takes_more_than_two_of_them() {
-        let is_short = |way, slots| pace(load(0, 1, slots, ms(10)), way).is_short();
+        let is_short = |way, slots| estimates(load(0, 1, slots, ms(10)), way).is_short();
         assert!(!is_short(ms(20), 12));
         assert!(is_short(ms(21), 12));
         // With few slots: if a round trip takes as many of them as there are slots.
@@ -197,39 +197,39 @@ mod tests {
 
     #[test]
     fn up_to_four_slots_for_each_that_runs_are_few() {
-        let is_tight = |slots| pace(load(0, 2, slots, ms(10)), ms(1)).is_tight();
+        let is_tight = |slots| estimates(load(0, 2, slots, ms(10)), ms(1)).is_tight();
         assert!(is_tight(8) && !is_tight(9));
     }
 
     #[test]
     fn each_word_of_a_worker_moves_the_mean_by_an_eighth() {
-        let mut pace = pace(load(0, 1, 11, ms(80)), ms(8));
-        pace.learn_load(&load(0, 1, 11, ms(160)));
-        pace.learn_journey(ms(0));
+        let mut estimates = estimates(load(0, 1, 11, ms(80)), ms(8));
+        estimates.learn_load(&load(0, 1, 11, ms(160)));
+        estimates.learn_journey(ms(0));
         // One that has finished nothing says nothing of it.
-        pace.learn_load(&load(0, 1, 11, Duration::ZERO));
-        assert_eq!(pace.patience(), ms(90));
-        assert!(is_near(pace.round_trip(), 0.014));
+        estimates.learn_load(&load(0, 1, 11, Duration::ZERO));
+        assert_eq!(estimates.patience(), ms(90));
+        assert!(is_near(estimates.round_trip(), 0.014));
     }
 
     #[test]
     fn a_slow_worker_with_nothing_to_do_can_finish_later_than_a_fast_one_with_much() {
-        let pace = pace(load(2, 1, 11, ms(100)), ms(1));
-        let finish = |load| pace.expected_finish(&candidate(load));
+        let estimates = estimates(load(2, 1, 11, ms(100)), ms(1));
+        let finish = |load| estimates.expected_finish(&candidate(load));
         assert!(is_near(finish(load(0, 1, 11, ms(1000))), 1.0));
         assert!(is_near(finish(load(8, 1, 11, ms(100))), 0.9));
         assert!(is_near(finish(load(8, 3, 11, ms(100))), 0.3));
         // It has not said how fast it is: as fast as all.
         assert!(is_near(finish(load(4, 1, 11, Duration::ZERO)), 0.5));
-        assert!(is_near(pace.usual_finish(), 0.3));
+        assert!(is_near(estimates.usual_finish(), 0.3));
     }
 
     #[test]
     fn a_worker_whose_handlers_are_all_stuck_is_slower_than_it_says() {
-        let pace = pace(load(2, 2, 11, ms(100)), ms(1));
+        let estimates = estimates(load(2, 2, 11, ms(100)), ms(1));
         let stuck = |running, since_finish_ms, age| {
             let load = Load { running, since_finish_ms, ..load(2, 2, 11, ms(100)) };
-            pace.expected_finish(&Candidate { age, ..candidate(load) })
+            estimates.expected_finish(&Candidate { age, ..candidate(load) })
         };
         assert!(is_near(stuck(2, Some(3000), Duration::ZERO), 1.5 * 3.0));
         // Since it said so, it has said no more.
@@ -241,9 +241,9 @@ mod tests {
 
     #[test]
     fn what_a_worker_said_grows_stale_towards_what_is_usual() {
-        let pace = pace(load(4, 1, 11, ms(100)), ms(1));
+        let estimates = estimates(load(4, 1, 11, ms(100)), ms(1));
         let jobs =
-            |jobs, age| pace.jobs(&Candidate { age, ..candidate(load(jobs, 1, 11, ms(100))) });
+            |jobs, age| estimates.jobs(&Candidate { age, ..candidate(load(jobs, 1, 11, ms(100))) });
         assert_eq!(jobs(10, Duration::ZERO), 10.0);
         assert!(is_near(jobs(10, ms(200)), 4.0 + 6.0 / std::f64::consts::E));
         assert!(is_near(jobs(0, ms(200)), 4.0 - 4.0 / std::f64::consts::E));
@@ -252,11 +252,11 @@ mod tests {
 
     #[test]
     fn own_jobs_are_there_whatever_the_worker_said() {
-        let pace = pace(load(4, 1, 11, ms(100)), ms(1));
+        let estimates = estimates(load(4, 1, 11, ms(100)), ms(1));
         let said = candidate(load(2, 1, 11, ms(100)));
-        assert_eq!(pace.jobs(&Candidate { unreflected: 3, own: 3, ..said }), 5.0);
-        assert_eq!(pace.jobs(&Candidate { own: 7, ..said }), 7.0);
-        assert_eq!(pace.jobs(&Candidate::default()), 4.0);
-        assert_eq!(pace.jobs(&Candidate { own: 6, ..Candidate::default() }), 6.0);
+        assert_eq!(estimates.jobs(&Candidate { unreflected: 3, own: 3, ..said }), 5.0);
+        assert_eq!(estimates.jobs(&Candidate { own: 7, ..said }), 7.0);
+        assert_eq!(estimates.jobs(&Candidate::default()), 4.0);
+        assert_eq!(estimates.jobs(&Candidate { own: 6, ..Candidate::default() }), 6.0);
     }
 }

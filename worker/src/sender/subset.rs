@@ -1,23 +1,15 @@
 //! Which instances of a service a sender uses, and where it reaches them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use svcmap_proto::names::{self, Endpoint, HostId, InstanceKey, Name, SenderId};
 
 use crate::peers::{Member, Peers};
 
-/// For each service, the instances that a sender uses: all, or a random subset that stays the same
-/// for this sender (highest random weight, Thaler and Ravishankar, IEEE/ACM ToN 6(1)).
-#[derive(Debug)]
-pub(super) struct Rosters {
-    sender: SenderId,
-    instances_max: usize,
-    by_service: BTreeMap<Name, Roster>,
-}
-
+/// The instances of a service that a sender uses: all, or a random subset that stays the same for this
+/// sender (highest random weight, Thaler and Ravishankar, IEEE/ACM ToN 6(1)).
 #[derive(Debug, Default)]
-struct Roster {
+pub(super) struct Subset {
     /// The cache's count of changes that this was made at.
     membership: u64,
     instances: Arc<[InstanceKey]>,
@@ -25,22 +17,22 @@ struct Roster {
     json: Arc<[InstanceKey]>,
 }
 
-impl Rosters {
-    /// Of that sender, with at most so many instances for each service.
-    pub(super) fn new(sender: SenderId, instances_max: usize) -> Self {
-        Self { sender, instances_max, by_service: BTreeMap::new() }
-    }
-
-    /// The instances of a service that this sender uses.
-    pub(super) fn instances(&mut self, peers: &Peers, service: &Name) -> Arc<[InstanceKey]> {
+impl Subset {
+    /// These instances, at most so many.
+    pub(super) fn instances(
+        &mut self,
+        peers: &Peers,
+        service: &Name,
+        sender: SenderId,
+        instances_max: usize,
+    ) -> Arc<[InstanceKey]> {
         let membership = peers.membership(service);
-        let roster = self.by_service.entry(service.clone()).or_default();
-        if roster.membership != membership {
+        if self.membership != membership {
             let mut instances: Vec<Name> =
                 peers.members(service).map(|(name, _)| name.clone()).collect();
-            if instances.len() > self.instances_max {
-                instances.sort_by_cached_key(|name| weight(self.sender, name));
-                instances.truncate(self.instances_max);
+            if instances.len() > instances_max {
+                instances.sort_by_cached_key(|name| weight(sender, name));
+                instances.truncate(instances_max);
             }
             let key = |instance| InstanceKey { service: service.clone(), instance };
             let instances: Arc<[_]> = instances.into_iter().map(key).collect();
@@ -48,19 +40,14 @@ impl Rosters {
                 peers.member(key).is_some_and(|member| member.load.share.is_some())
             };
             let json = instances.iter().filter(is_json).cloned().collect();
-            *roster = Roster { membership, instances, json };
+            *self = Subset { membership, instances, json };
         }
-        Arc::clone(&roster.instances)
-    }
-
-    /// Nothing is to be known of a service any more.
-    pub(super) fn forget(&mut self, service: &Name) {
-        self.by_service.remove(service);
+        Arc::clone(&self.instances)
     }
 
     /// Those that speak the JSON dialect.
-    pub(super) fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
-        self.by_service.get(service).map(|roster| Arc::clone(&roster.json)).unwrap_or_default()
+    pub(super) fn json(&self) -> Arc<[InstanceKey]> {
+        Arc::clone(&self.json)
     }
 }
 
