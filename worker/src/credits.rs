@@ -277,7 +277,10 @@ impl Credits {
             fresh += 1;
             let (number, credit) = self.issue(now, here, sender, bytes);
             self.unused.add_asked(number, credit);
-            self.accounts.change(sender, |account| account.wanted -= 1);
+            self.accounts.change(sender, |account| {
+                account.wanted -= 1;
+                account.granted_at = now;
+            });
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Account {
     pub(super) wanted: u32,
     /// Since when.
     pub(super) since: Timestamp,
+    /// When it last got one that it wanted.
+    pub(super) granted_at: Timestamp,
     /// The size of the payload that it wants the next one for.
     pub(super) bytes: u32,
     /// Whether that job can go nowhere else.
@@ -26,10 +28,12 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Its place among those who wait: fewest jobs and unused credits here, then longest waiting.
+    /// Its place among those who wait: fewest jobs and unused credits here, then longest waiting. Who has
+    /// just got one waits anew, however long its next job has waited: else those with many jobs would
+    /// come before everybody who came later.
     fn place(&self, sender: SenderId) -> Option<Place> {
         let here = self.jobs + self.unused();
-        (self.wanted > 0).then_some((here, self.since, sender))
+        (self.wanted > 0).then_some((here, self.since.max(self.granted_at), sender))
     }
 
     /// How many unused credits it has.

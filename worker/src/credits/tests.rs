@@ -50,10 +50,14 @@ fn told(credits: &mut Credits, now: Timestamp) -> Vec<(SenderId, Grant)> {
 
 /// Who gets a credit, with room for one.
 fn next(credits: &mut Credits) -> Vec<SenderId> {
+    next_at(credits, at(0))
+}
+
+fn next_at(credits: &mut Credits, now: Timestamp) -> Vec<SenderId> {
     let jobs = credits.slots - credits.promised().slots - 1;
     // Jobs take no time, so only the slots count.
-    credits.grant(at(0), Occupancy { mean_service: Some(Duration::ZERO), ..here(jobs) });
-    told(credits, at(0)).into_iter().map(|(sender, _)| sender).collect()
+    credits.grant(now, Occupancy { mean_service: Some(Duration::ZERO), ..here(jobs) });
+    told(credits, now).into_iter().map(|(sender, _)| sender).collect()
 }
 
 fn recalls(credits: &mut Credits) -> Vec<SenderId> {
@@ -76,6 +80,24 @@ fn who_has_fewest_jobs_and_unused_credits_comes_first_and_then_who_waits_longest
     }
     let order: Vec<_> = (0..6).flat_map(|_| next(&mut credits)).collect();
     assert_eq!(order, [D, C, B, C, A]);
+}
+
+#[test]
+fn who_has_many_jobs_takes_turns_with_who_came_later_and_has_few() {
+    let mut credits = credits(1, 20);
+    credits.handle_demand(at(0), A, want(9));
+    credits.handle_demand(at(5), B, want(2));
+    let mut order = Vec::new();
+    for round in 0..6 {
+        let now = at(10 + 10 * round);
+        for sender in next_at(&mut credits, now) {
+            assert!(claim(&mut credits, now, sender, 1));
+            credits.handle_taken(sender, 1);
+            credits.handle_ended(sender);
+            order.push(sender);
+        }
+    }
+    assert_eq!(order, [A, B, A, B, A, A]);
 }
 
 #[test]
