@@ -25,6 +25,21 @@ fn a_burst_waits_for_room_as_long_as_somebody_serves_it() {
 }
 
 #[test]
+fn one_with_many_jobs_takes_turns_with_one_that_came_later_and_has_few() {
+    let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
+    let (many, few) = (deployment.client().unwrap(), deployment.client().unwrap());
+    let submit = |client: &Client| client.submit("nap", b"100ms".to_vec()).unwrap();
+    let mut tickets: Vec<_> = (0..30).map(|_| submit(&many)).collect();
+    assert!(matches!(tickets.remove(0).wait_timeout(PATIENCE), Ok(Outcome::Done(_))));
+    let later: Vec<_> = (0..3).map(|_| submit(&few)).collect();
+    assert_eq!(Count::of(later).done, 3);
+    // Each of them has waited for one or two of the others, not for all.
+    let done = many.statistics().done;
+    assert!(done < 15, "{done} jobs came first");
+    assert_eq!(Count::of(tickets).done, 29);
+}
+
+#[test]
 fn a_service_whose_only_worker_starts_again_is_waited_for() {
     let mut deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
     let client = deployment.client().unwrap();
