@@ -30,7 +30,8 @@ pub struct Payloads {
 
 impl Payloads {
     /// These. Small ones are copied.
-    pub fn new<'a>(payloads: impl Iterator<Item = &'a Bytes> + Clone) -> Self {
+    pub fn new<'a>(payloads: impl IntoIterator<Item = &'a Bytes, IntoIter: Clone>) -> Self {
+        let payloads = payloads.into_iter();
         let is_large = |payload: &&Bytes| limits::is_large(payload.len());
         let small = payloads.clone().filter(|payload| !is_large(payload));
         let mut all = Vec::with_capacity(small.clone().map(Bytes::len).sum());

@@ -173,7 +173,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             payload_bytes: payload::len(&payload),
         };
         let (received_outcomes, share, jobs) = (0, 0, vec![job]);
-        let payloads = Payloads::new([&payload].into_iter());
+        let payloads = Payloads::new([&payload]);
         let batch = JobBatch { first_number: number, received_outcomes, share, jobs, payloads };
         let frames = payload::encode(ToWorker::Jobs(batch));
         if peer.send(&frames.iter().map(Frame::bytes).collect::<Vec<_>>()).is_err() {

@@ -13,8 +13,9 @@
 //! others need the slot. Who does not answer that in time is to say HELLO again, which makes them void
 //! at both ends.
 //!
-//! No sender has more than half of the slots, or of their bytes, in unused credits, and who asks for many is to use them
-//! soon: so one that asks for everything, and then stands still, holds up nobody for long.
+//! No sender has more than half of the slots, or of their bytes, in unused credits, and who asks for
+//! many is to use them soon: so one that asks for everything, and then stands still, holds up nobody for
+//! long.
 //!
 //! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
 //! clock, later than by that of its sender, who therefore never claims one in vain unless its

@@ -346,10 +346,9 @@ impl Intake {
     }
 
     fn has_room(&self, promised: Promised, bytes: usize) -> bool {
-        let Self { config, bytes: here_bytes, .. } = self;
-        let capacity = Capacity { slots: config.slots(), bytes: config.jobs_bytes_max };
+        let capacity = Capacity { slots: self.config.slots(), bytes: self.config.jobs_bytes_max };
         // How long jobs take makes no room.
-        let here = Occupancy { jobs: count(self.len()), bytes: *here_bytes, mean_service: None };
+        let here = Occupancy { jobs: count(self.len()), bytes: self.bytes, mean_service: None };
         capacity.has_room(here, promised, bytes)
     }
 

@@ -243,9 +243,7 @@ impl Outbox {
         let Some((id, job)) = self.current(attempt) else { return };
         let by = by.clone();
         match verdict {
-            Verdict::Done => {
-                self.settle(id, Outcome::Done(Reply { payload, by }));
-            }
+            Verdict::Done => self.settle(id, Outcome::Done(Reply { payload, by })),
             Verdict::Failed => {
                 let error = String::from_utf8_lossy(&payload).into_owned();
                 self.settle(id, Outcome::Failed(Failure { error, by }));

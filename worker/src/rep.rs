@@ -132,8 +132,7 @@ impl RepWorker {
         }
         self.outcomes += 1;
         let payload = payload.into();
-        let (payload_bytes, payloads) =
-            (payload::len(&payload), Payloads::new([&payload].into_iter()));
+        let (payload_bytes, payloads) = (payload::len(&payload), Payloads::new([&payload]));
         Some(FromWorker::Outcomes(OutcomeBatch {
             first_number: self.outcomes,
             received_jobs: self.received_jobs,

@@ -17,7 +17,7 @@ mod standing;
 mod subset;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +37,7 @@ use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
 use links::Links;
-use services::Services;
+use services::ServiceState;
 use standing::TROUBLE_FIRST;
 pub use standing::Trouble;
 
@@ -136,7 +136,7 @@ pub struct Sender {
     random: fastrand::Rng,
     links: Links,
     asks: Asks,
-    services: Services,
+    services: BTreeMap<Name, ServiceState>,
     /// Most instances of a service that its jobs go to.
     active_peers_max: usize,
     statistics: Statistics,
@@ -174,7 +174,7 @@ impl Sender {
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             asks: Asks::default(),
-            services: Services::default(),
+            services: BTreeMap::new(),
             active_peers_max: config.active_peers_max,
             statistics: Statistics::default(),
             outputs: VecDeque::new(),

@@ -90,7 +90,7 @@ impl Sent {
     /// It goes alone.
     pub fn batch(self) -> JobBatch {
         let Self { number: first_number, share, received_outcomes, mut job, payload } = self;
-        let payloads = Payloads::new([&payload].into_iter());
+        let payloads = Payloads::new([&payload]);
         job.payload_bytes = payload::len(&payload);
         JobBatch { first_number, received_outcomes, share, jobs: vec![job], payloads }
     }

@@ -279,8 +279,6 @@ impl EventLoop {
     ) -> io::Result<()> {
         // What was sent to is looked at before the loop sleeps.
         let delivered = self.pump(&mut deliver);
-        // What was delivered is to be acted on at once.
-        self.is_expecting &= !delivered;
         self.wait(if delivered { Some(Timestamp::default()) } else { deadline })?;
         let mut signalled = false;
         for event in &self.ready {
@@ -314,7 +312,7 @@ impl EventLoop {
         }
         let Wake { is_wanted, is_asleep, .. } = &*self.waker.shared;
         is_asleep.store(true, Ordering::SeqCst);
-        let is_busy = is_wanted.load(Ordering::SeqCst) || self.slots.iter().any(|slot| slot.hot);
+        let is_busy = is_wanted.load(Ordering::SeqCst) || self.is_hot();
         let timeout = match is_busy {
             true => Some(Duration::ZERO),
             false => deadline.map(|deadline| deadline.since(Clock.now())),
@@ -333,9 +331,16 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Whether something may wait that no signal will tell of.
+    fn is_hot(&self) -> bool {
+        self.slots.iter().any(|slot| slot.hot)
+    }
+
     /// Looks for a moment whether anything happens, before the loop sleeps until then.
     fn comes_soon(&mut self, deadline: Option<Timestamp>) -> bool {
-        if self.slots.iter().any(|slot| slot.hot) {
+        let is_due = || deadline.is_some_and(|deadline| deadline <= Clock.now());
+        // Nothing is looked for that is there, or while what was delivered waits to be acted on.
+        if self.is_hot() || is_due() {
             return false;
         }
         let is_wanted = &self.waker.shared.is_wanted;
@@ -343,8 +348,7 @@ impl EventLoop {
         self.spin.wait(|| {
             // An error comes again with the poll that may sleep.
             let has_polled = poll.poll(ready, Some(Duration::ZERO)).is_ok();
-            let is_due = deadline.is_some_and(|deadline| deadline <= Clock.now());
-            is_due || (has_polled && !ready.is_empty()) || is_wanted.load(Ordering::SeqCst)
+            is_due() || (has_polled && !ready.is_empty()) || is_wanted.load(Ordering::SeqCst)
         })
     }
 

@@ -21,7 +21,7 @@ fn job(number: usize, payload_bytes: u32) -> JobHeader {
 fn batch(sizes: &[usize]) -> ToWorker {
     let sizes = sizes.iter().enumerate();
     let payloads: Vec<Bytes> = sizes.clone().map(|(n, len)| vec![n as u8; *len].into()).collect();
-    let payloads = Payloads::new(payloads.iter());
+    let payloads = Payloads::new(&payloads);
     let jobs = sizes.map(|(number, len)| job(number, *len as u32)).collect();
     ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs, payloads })
 }

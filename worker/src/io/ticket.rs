@@ -117,10 +117,12 @@ impl Ticket {
 
     /// Waits for the outcome: until the job's deadline at most, and a tick, if it has one.
     pub fn wait(self) -> Outcome {
-        if !self.is_settled() {
-            self.shared.look_for(|| self.is_settled());
-        }
         let mut state = self.place.lock();
+        if state.outcome.is_none() {
+            drop(state);
+            self.shared.look_for(|| self.place.lock().outcome.is_some());
+            state = self.place.lock();
+        }
         loop {
             if let Some(outcome) = state.outcome.take() {
                 return outcome;
@@ -128,10 +130,6 @@ impl Ticket {
             state.is_awaited = true;
             state = self.place.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.place.lock().outcome.is_some()
     }
 
     /// Waits for the outcome, at most so long.

@@ -157,16 +157,17 @@ impl Sender {
         if outcomes.peek().is_none() {
             return;
         }
-        let under_way = self.native_under_way(&key.service);
-        let limit = &mut self.services.state(&key.service).concurrency_limit;
-        let limit = limit.get_or_insert_with(|| ConcurrencyLimit::new(under_way));
+        let known = self.services.get(&key.service).and_then(|state| state.concurrency_limit);
+        let first = || ConcurrencyLimit::new(self.native_under_way(&key.service));
+        let mut limit = known.unwrap_or_else(first);
         outcomes.for_each(|is_crowded| limit.handle_outcome(is_crowded));
+        self.service(&key.service).concurrency_limit = Some(limit);
     }
 
     /// Learns something about the pace of a service.
     pub(super) fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut ServiceEstimates)) {
         if self.peers.follows(service) {
-            learn(&mut self.services.state(service).estimates);
+            learn(&mut self.service(service).estimates);
         }
     }
 }
@@ -175,6 +176,6 @@ impl Sender {
 fn add_payloads(outbox: &Outbox, batch: &mut JobBatch) -> Option<()> {
     let payload = |job: &JobHeader| outbox.payload(JobId(job.attempt.job));
     let payloads: Option<Vec<&Bytes>> = batch.jobs.iter().map(payload).collect();
-    batch.payloads = Payloads::new(payloads?.into_iter());
+    batch.payloads = Payloads::new(payloads?);
     Some(())
 }

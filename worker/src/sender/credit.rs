@@ -408,8 +408,8 @@ impl Sender {
     ) -> bool {
         self.follow(now, &own.service);
         let (peers, sender) = (&self.peers, self.identity.sender);
-        let subset = &mut self.services.state(&own.service).offer_peers;
-        let peers = subset.instances(peers, &own.service, sender, OFFER_PEERS_MAX);
+        let state = self.services.entry(own.service.clone()).or_default();
+        let peers = state.offer_peers.instances(peers, &own.service, sender, OFFER_PEERS_MAX);
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
         let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();

@@ -106,8 +106,8 @@ impl Sender {
     /// The instances that a lane's jobs may go to.
     pub(super) fn instances(&mut self, lane: &Lane) -> Arc<[InstanceKey]> {
         let (peers, sender, most) = (&self.peers, self.identity.sender, self.active_peers_max);
-        let subset = &mut self.services.state(&lane.service).subset;
-        let all = subset.instances(peers, &lane.service, sender, most);
+        let state = self.services.entry(lane.service.clone()).or_default();
+        let all = state.subset.instances(peers, &lane.service, sender, most);
         match &lane.instance {
             None => all,
             Some(instance) => {

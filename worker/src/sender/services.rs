@@ -1,7 +1,7 @@
 //! Which services a sender keeps track of: a limited number, of which those that are not used make room
 //! for others.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
@@ -23,34 +23,12 @@ pub(super) struct ServiceState {
     pub(super) offer_peers: Subset,
 }
 
-/// The state of each service that a sender keeps track of.
-#[derive(Debug, Default)]
-pub(super) struct Services {
-    by_name: BTreeMap<Name, ServiceState>,
-}
-
-impl Services {
-    /// What is known of a service, if anything is.
-    pub(super) fn get(&self, service: &Name) -> Option<&ServiceState> {
-        self.by_name.get(service)
-    }
-
-    /// The same, to be changed.
-    pub(super) fn get_mut(&mut self, service: &Name) -> Option<&mut ServiceState> {
-        self.by_name.get_mut(service)
-    }
-
-    /// The state of a service; nothing is known of one that is new.
-    pub(super) fn state(&mut self, service: &Name) -> &mut ServiceState {
-        self.by_name.entry(service.clone()).or_default()
-    }
-
-    fn forget(&mut self, service: &Name) {
-        self.by_name.remove(service);
-    }
-}
-
 impl Sender {
+    /// The state of a service; nothing is known of one that is new.
+    pub(super) fn service(&mut self, service: &Name) -> &mut ServiceState {
+        self.services.entry(service.clone()).or_default()
+    }
+
     /// Keeps the cache of a service warm before the first job. `false` if so many others have jobs
     /// without an outcome that there is no room.
     pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
@@ -74,6 +52,6 @@ impl Sender {
         }
         self.peers.unfollow(service);
         self.outbox.forget(service);
-        self.services.forget(service);
+        self.services.remove(service);
     }
 }
