@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p svcmap-tests --bench decision`
 //!
-//! - POLICY is the policy that ships, alone: [`Choice::choose`] among candidates with random loads.
+//! - POLICY is the better of two by what is known, alone: [`Choice::choose`] among candidates with random
+//!   loads.
 //! - SENDER is all that a pure sender does for a job, with the encoding and decoding of its messages:
 //!   to take it, to ask for promises, to choose, to hand it to a link, to settle its outcome. It has
 //!   two jobs under way for each worker that it uses, of which there are 64 at most.
@@ -16,9 +17,8 @@ use std::time::{Duration, Instant};
 use svcmap_proto::load::Load;
 use svcmap_proto::time::Timestamp;
 use svcmap_tests::bench::{Pure, spread};
-use svcmap_worker::Policy;
 use svcmap_worker::config::OutboxConfig;
-use svcmap_worker::pure::Candidate;
+use svcmap_worker::pure::{Candidate, Choice, PowerOfTwo};
 
 const ROUNDS: usize = 5;
 const CHOICES: u32 = 1_000_000;
@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// The policy alone.
+/// The policy alone that workers without promises are chosen by.
 fn choice_ns(instances: usize) -> f64 {
     let (mut random, now) = (fastrand::Rng::with_seed(1), Timestamp::default());
     let mut candidate = || {
@@ -51,7 +51,7 @@ fn choice_ns(instances: usize) -> f64 {
         Candidate { load: Some(load), ..Candidate::default() }
     };
     let mut candidates: Vec<_> = (0..instances).map(|_| candidate()).collect();
-    let mut choice = Policy::default().choice();
+    let mut choice = PowerOfTwo::default();
     let started = Instant::now();
     for _ in 0..CHOICES {
         black_box(choice.choose(now, &mut candidates, &mut random));

@@ -1,7 +1,5 @@
-//! Which worker a job goes to, given what the sender knows of each.
-//!
-//! Senders send to who has promised them a slot unless told otherwise ([`Promised`]); the other
-//! policies of [`Policy`] are there to be measured beside it.
+//! Which worker a job goes to by what the sender knows of each, promises apart: so that policies can be
+//! measured beside what senders do, and for workers that make no promises.
 
 mod baselines;
 mod policy;
@@ -29,6 +27,11 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// How old what is known of its load is; `None` if nothing is.
+    pub fn load_age(&self) -> Option<Duration> {
+        self.load.map(|_| self.age)
+    }
+
     /// Jobs there, as far as can be known. This sender's own jobs are there for certain: a load
     /// that took long to get here cannot argue them away.
     fn jobs(&self, load: &Load) -> f64 {
@@ -93,12 +96,6 @@ pub trait Choice: Send {
     fn learns_from_answers(&self) -> bool {
         true
     }
-
-    /// Whether native workers are asked to promise a slot before they get a job. Then they are chosen
-    /// by who promises, and this one is asked about the others.
-    fn waits_for_credits(&self) -> bool {
-        false
-    }
 }
 
 /// What a policy goes by.
@@ -151,25 +148,6 @@ impl Choice for PowerOfTwo {
 
     fn learns_from_answers(&self) -> bool {
         self.knowledge == Knowledge::Answers
-    }
-}
-
-/// Nobody but who has promised a slot; of those that make no promises, the better of two.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Promised;
-
-impl Choice for Promised {
-    fn choose(
-        &mut self,
-        now: Timestamp,
-        candidates: &mut dyn Candidates,
-        random: &mut fastrand::Rng,
-    ) -> Option<usize> {
-        PowerOfTwo::default().choose(now, candidates, random)
-    }
-
-    fn waits_for_credits(&self) -> bool {
-        true
     }
 }
 

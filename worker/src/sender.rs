@@ -1,7 +1,7 @@
 //! The sending half of a process: jobs from the outbox, over links, to workers that the cache
 //! knows.
 //!
-//! It puts [`Outbox`], [`Peers`], [`Link`](crate::link::Link)s and a [`Choice`] together.
+//! It puts [`Outbox`], [`Peers`], [`Link`](crate::link::Link)s and a [`Placement`] together.
 
 mod answers;
 mod asks;
@@ -9,15 +9,15 @@ mod concurrency_limit;
 mod credit;
 mod dispatch;
 mod estimates;
-mod guess;
 mod links;
+mod placement;
 mod services;
 mod siblings;
 mod standing;
 mod subset;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,7 +37,8 @@ use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
 use links::Links;
-use services::ServiceState;
+use placement::{ByChoice, ByPromise, Placement};
+use services::Services;
 use standing::TROUBLE_FIRST;
 pub use standing::Trouble;
 
@@ -124,7 +125,7 @@ pub struct Sender {
     timing: Timing,
     outbox: Outbox,
     peers: Peers,
-    choice: Box<dyn Choice>,
+    placement: Box<dyn Placement>,
     observe: bool,
     /// Links that jobs of a lane were just given to, and the size of the last one's payload.
     given: Vec<(u64, usize)>,
@@ -136,7 +137,7 @@ pub struct Sender {
     random: fastrand::Rng,
     links: Links,
     asks: Asks,
-    services: BTreeMap<Name, ServiceState>,
+    services: Services,
     /// Most instances of a service that its jobs go to.
     active_peers_max: usize,
     statistics: Statistics,
@@ -144,28 +145,33 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// A sender without jobs. `id` and `seed` are random numbers.
+    /// A sender without jobs. `id` and `seed` are random numbers; whoever is to place jobs in place of
+    /// promises is the `choice`.
     pub fn new(
         id: SenderId,
         host: HostId,
         mappers: usize,
         config: OutboxConfig,
-        choice: Box<dyn Choice>,
+        choice: Option<Box<dyn Choice>>,
         seed: u64,
     ) -> Self {
         let (beat, expiry) = (Duration::from_secs(1), Duration::from_secs(3));
+        let placement: Box<dyn Placement> = match choice {
+            None => Box::<ByPromise>::default(),
+            Some(choice) => Box::new(ByChoice(choice)),
+        };
         let result_bytes_max = u32::try_from(config.payload_bytes_max).unwrap_or(u32::MAX);
         Self {
             identity: Identity {
                 sender: id,
                 result_bytes_max,
-                takes_credits: choice.waits_for_credits(),
+                takes_credits: placement.takes_credits(),
             },
             host,
             timing: Timing { beat, expiry, idle: config.idle },
             outbox: Outbox::new(config.attempts_max, config.patience),
             peers: Peers::new(mappers, seed),
-            choice,
+            placement,
             observe: false,
             given: Vec::new(),
             sweep_at: Timestamp::default(),
@@ -174,7 +180,7 @@ impl Sender {
             random: fastrand::Rng::with_seed(seed),
             links: Links::default(),
             asks: Asks::default(),
-            services: BTreeMap::new(),
+            services: Services::default(),
             active_peers_max: config.active_peers_max,
             statistics: Statistics::default(),
             outputs: VecDeque::new(),

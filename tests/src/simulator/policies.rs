@@ -49,12 +49,12 @@ impl Rule {
         }
     }
 
-    /// What chooses, for one sender.
-    pub fn choice(self, scenario: &Scenario, truth: &Arc<Truth>) -> Box<dyn Choice> {
+    /// What chooses, for one sender, in place of promises; `None`: these decide.
+    pub fn choice(self, scenario: &Scenario, truth: &Arc<Truth>) -> Option<Box<dyn Choice>> {
         let truth = Arc::clone(truth);
         let per_second = scenario.rate();
-        match self {
-            Rule::Shipped(policy) => policy.choice(),
+        Some(match self {
+            Rule::Shipped(policy) => return policy.choice(),
             Rule::Oracle => Box::new(Oracle { truth, two: false }),
             Rule::FreshTwo => Box::new(Oracle { truth, two: true }),
             Rule::BasicInterpretation => {
@@ -71,7 +71,7 @@ impl Rule {
                 on_the_way: VecDeque::new(),
                 pool: VecDeque::new(),
             }),
-        }
+        })
     }
 
     /// The rule of that name.

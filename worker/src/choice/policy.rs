@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Choice, Knowledge, Least, PowerOfTwo, Promised, Random, RoundRobin, Threshold};
+use super::{Choice, Knowledge, Least, PowerOfTwo, Random, RoundRobin, Threshold};
 
 /// A policy by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,10 +79,10 @@ impl Policy {
         }
     }
 
-    /// What chooses.
-    pub fn choice(self) -> Box<dyn Choice> {
-        match self {
-            Policy::Svcmap => Box::new(Promised),
+    /// What chooses in place of promises; `None`: these decide.
+    pub fn choice(self) -> Option<Box<dyn Choice>> {
+        Some(match self {
+            Policy::Svcmap => return None,
             Policy::NoCredits | Policy::TwoOwnAnswers => Box::new(PowerOfTwo::default()),
             Policy::TwoOwn => Box::new(PowerOfTwo { knowledge: Knowledge::Own }),
             Policy::Two => Box::new(PowerOfTwo { knowledge: Knowledge::Published }),
@@ -92,7 +92,7 @@ impl Policy {
             Policy::Random => Box::new(Random),
             Policy::Threshold => Box::new(Threshold { named: false }),
             Policy::ThresholdNamed => Box::new(Threshold { named: true }),
-        }
+        })
     }
 }
 

@@ -53,7 +53,7 @@ impl Sender {
                 }
                 self.learn(&key.service, |estimates| estimates.learn_load(&load));
                 let Some(state) = self.links.get_mut(number) else { return };
-                if self.choice.learns_from_answers() {
+                if self.placement.learns_from_answers() {
                     state.handle_answered_load(load.sequence, received_jobs);
                     self.peers.handle_load(now, &key, state.link.incarnation(), &load);
                     self.outbox.touch(&key.service);
@@ -110,7 +110,7 @@ impl Sender {
                     .filter(was_run)
                     .for_each(|ended| estimates.learn_journey(ended.journey));
             });
-            self.learn_crowd(key, &ended);
+            self.learn_crowd(now, key, &ended);
         }
         for Ended { attempt, verdict, payload, .. } in ended {
             if let (true, &Verdict::Rejected(reason)) = (self.observe, &verdict) {
@@ -142,8 +142,8 @@ impl Sender {
     }
 
     /// Outcomes tell whether their worker has more to do than it should have.
-    fn learn_crowd(&mut self, key: &InstanceKey, ended: &[Ended]) {
-        if !self.estimates(&key.service).is_short() {
+    fn learn_crowd(&mut self, now: Timestamp, key: &InstanceKey, ended: &[Ended]) {
+        if !self.services.estimates(&key.service).is_short() {
             return;
         }
         let load = self.peers.member(key).map(|member| member.load);
@@ -157,17 +157,17 @@ impl Sender {
         if outcomes.peek().is_none() {
             return;
         }
-        let known = self.services.get(&key.service).and_then(|state| state.concurrency_limit);
-        let first = || ConcurrencyLimit::new(self.native_under_way(&key.service));
+        let known = self.services.get_mut(&key.service).concurrency_limit;
+        let first = || ConcurrencyLimit::new(self.situation(now).native_under_way(&key.service));
         let mut limit = known.unwrap_or_else(first);
         outcomes.for_each(|is_crowded| limit.handle_outcome(is_crowded));
-        self.service(&key.service).concurrency_limit = Some(limit);
+        self.services.get_mut(&key.service).concurrency_limit = Some(limit);
     }
 
     /// Learns something about the pace of a service.
     pub(super) fn learn(&mut self, service: &Name, learn: impl FnOnce(&mut ServiceEstimates)) {
         if self.peers.follows(service) {
-            learn(&mut self.service(service).estimates);
+            learn(&mut self.services.get_mut(service).estimates);
         }
     }
 }

@@ -1,30 +1,20 @@
-//! How a sender gets credits and spends them.
+//! How a sender gets credits, which it [spends](super::placement).
 //!
-//! A job goes to the worker, of those that have promised a slot, where it would be done first. While
-//! jobs wait, as many workers are asked for credits as there are jobs, each for the same share, and
+//! While jobs wait, as many workers are asked for credits as there are jobs, each for the same share, and
 //! each the better of two random ones. Who gets a credit tells, with the job, what its share is now.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Reason};
+use svcmap_proto::jobs::{Claim, Demand, OfferedSlot};
 use svcmap_proto::load::{State, better_of_two};
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
-use super::dispatch::Sending;
-use super::estimates::ServiceEstimates;
-use crate::choice::Candidate;
+use super::placement::Placed;
 use crate::handover;
-use crate::outbox::{JobId, Lane, LaneId, Next};
-
-/// Workers that are looked at where all could be: of so many random ones the best is nearly the best
-/// of all.
-const LOOKS: usize = 8;
-
-/// A worker where a job would be done so many times later than elsewhere does not get it at once.
-const MUCH: f64 = 2.0;
+use crate::outbox::{JobId, Lane, Next};
 
 /// While nobody can be asked there is nothing to lose by waiting: what happens elsewhere is heard anyway.
 const PATIENCE_WITHOUT: Duration = Duration::from_millis(250);
@@ -39,149 +29,12 @@ const OFFER_LOOKS: usize = 6;
 /// A peer's load means something to who offers it a slot for so many services.
 const OFFER_FRESH: u32 = 3;
 
-/// A worker that has promised a slot, or can be taken to have one.
-pub(super) struct Found<'a> {
-    pub(super) key: Cow<'a, InstanceKey>,
-    pub(super) age: Option<Duration>,
-    pub(super) claim: Claim,
-    /// Time until the job would be done there, in seconds; 0 where that decided nothing.
-    pub(super) finish: f64,
-    /// The number of the link to it, if that was looked up.
-    pub(super) number: Option<u64>,
-}
-
 impl Sender {
-    /// Gives the jobs of a lane to workers that have promised slots.
-    pub(super) fn dispatch_on_credits(
-        &mut self,
-        now: Timestamp,
-        (lane, lane_id): (&Lane, LaneId),
-        instances: &[InstanceKey],
-    ) {
-        let mut round = self.round(lane, instances);
-        while let Some(next) = self.outbox.next(lane_id) {
-            let able = self.able(now, &next, instances);
-            let instances = able.as_deref().unwrap_or(instances);
-            let found = round.is_promised.then(|| {
-                let found = self.best_promise(now, lane, &next, able.as_deref());
-                found.filter(|found| self.is_worth_it(now, &next, found, instances))
-            });
-            let found = found.flatten();
-            let Some(found) = found.or_else(|| self.without_promise(now, &next, instances, &round))
-            else {
-                let reason = match () {
-                    () if self.is_misdirected(lane, next.id) => Reason::NotJson,
-                    () if self.is_too_large(&next, instances) => Reason::TooLarge,
-                    () => return,
-                };
-                self.outbox.refuse(now, next.id, reason);
-                continue;
-            };
-            let Found { key, age, claim, number, .. } = found;
-            round.handle_sent(&key);
-            let claimed_until = None;
-            let sending = Sending { key: &key, number, age, claim, claimed_until };
-            if !self.send(now, lane_id, sending) {
-                return;
-            }
-        }
-    }
-
-    /// Where a job would be done first, of those that have promised a slot for it: of a few, if there are
-    /// many.
-    fn best_promise(
-        &mut self,
-        now: Timestamp,
-        lane: &Lane,
-        next: &Next,
-        able: Option<&[InstanceKey]>,
-    ) -> Option<Found<'static>> {
-        let bytes = next.payload_bytes;
-        let of_lane = |key: &InstanceKey| {
-            lane.instance.as_ref().is_none_or(|instance| *instance == key.instance)
-                && able.is_none_or(|able| able.contains(key))
-        };
-        let credited = self.links.credited_from(&lane.service, &mut self.random);
-        let credited = credited.filter(|(_, state)| {
-            let link = &state.link;
-            link.has_credit_for(now, bytes) && link.is_usable() && of_lane(link.key())
-        });
-        let numbers: Vec<_> = credited.map(|(number, _)| number).take(LOOKS).collect();
-        let (estimates, expiry, host) =
-            (self.estimates(&lane.service), self.timing.expiry, self.host);
-        let found = numbers.into_iter().filter_map(|number| {
-            let candidate = self.links.candidate_at(now, number, &self.peers, expiry, host)?;
-            Some((number, candidate, estimates.expected_finish(&candidate)))
-        });
-        let (number, candidate, finish) = found.min_by(|(.., a), (.., b)| a.total_cmp(b))?;
-        let (key, claim) = (self.links.get(number)?.link.key().clone(), Claim::Credit);
-        let key = Cow::Owned(key);
-        let age = candidate.load.map(|_| candidate.age);
-        Some(Found { key, age, claim, finish, number: Some(number) })
-    }
-
-    /// Whether a promise is to be used, rather than to wait for one of a worker where the job would
-    /// be done much sooner. Whoever has waited for as long as it takes there waits no longer.
-    fn is_worth_it(
-        &mut self,
-        now: Timestamp,
-        next: &Next,
-        found: &Found<'_>,
-        instances: &[InstanceKey],
-    ) -> bool {
-        if instances.len() == 1 {
-            return true;
-        }
-        let estimates = self.estimates(&found.key.service);
-        let waited = now.since(next.submitted_at).as_secs_f64();
-        if found.finish <= MUCH * estimates.usual_finish() || found.finish <= waited {
-            return true;
-        }
-        let others = self.sample(instances);
-        let finishes = others.filter_map(|key| Some(self.look(now, key)?.1));
-        let best = finishes.min_by(f64::total_cmp).unwrap_or(f64::INFINITY);
-        found.finish <= MUCH * (best + estimates.round_trip())
-    }
-
-    /// Whether each worker has said that it does not take payloads as large as that job's.
-    fn is_too_large(&self, next: &Next, instances: &[InstanceKey]) -> bool {
-        let bytes = next.payload_bytes;
-        let takes = |key: &InstanceKey| {
-            let member = self.peers.member(key);
-            let number = member.and_then(|member| self.links.number(key, member.life));
-            number.and_then(|number| self.links.get(number)).is_none_or(|s| s.link.takes(bytes))
-        };
-        !instances.is_empty() && !instances.iter().any(takes)
-    }
-
-    /// A few random instances.
-    pub(super) fn sample<'a>(
-        &mut self,
-        instances: &'a [InstanceKey],
-    ) -> impl Iterator<Item = &'a InstanceKey> + use<'a> {
-        let all = instances.len();
-        let first = self.random.usize(..all.max(1));
-        (0..LOOKS.min(all)).map(move |further| &instances[(first + further) % all])
-    }
-
-    /// What is known of an instance, and the time until one more job would be done there.
-    pub(super) fn look(&mut self, now: Timestamp, key: &InstanceKey) -> Option<(Candidate, f64)> {
-        let candidate = self.candidate(now, key)?;
-        Some((candidate, self.estimates(&key.service).expected_finish(&candidate)))
-    }
-
-    /// What is known of an instance.
-    pub(super) fn candidate(&mut self, now: Timestamp, key: &InstanceKey) -> Option<Candidate> {
-        let member = self.peers.member(key)?;
-        let number = self.links.number(key, member.life);
-        self.links.candidate(now, number, member, self.timing.expiry, self.host)
-    }
-
     /// Asks for credits while jobs wait in a lane, and says so when none does.
     pub(super) fn ask(&mut self, now: Timestamp, lane: &Lane, instances: &[InstanceKey]) {
         let waiting = self.patient(lane);
         if waiting == 0 {
-            let estimates = self.estimates(&lane.service);
+            let estimates = self.services.estimates(&lane.service);
             if estimates.is_tight() || estimates.is_long() {
                 for number in self.asks.links(lane) {
                     self.ask_for(now, lane, number, 0);
@@ -193,10 +46,10 @@ impl Sender {
             }
             return;
         }
-        let guesses = self.guesses(lane);
+        let guesses = self.services.guesses(lane);
         let most = if guesses { 1 } else { waiting.min(instances.len()) };
         // As long as something is under way, its outcome tells when more can go.
-        let asks_now = !guesses || self.native_under_way(&lane.service) == 0;
+        let asks_now = !guesses || self.situation(now).native_under_way(&lane.service) == 0;
         while asks_now && self.asks.len(lane) < most {
             let Some(key) = self.next_to_ask(now, lane, instances, f64::INFINITY) else { break };
             if !self.ask_one(now, lane, &key, waiting) {
@@ -209,7 +62,8 @@ impl Sender {
     /// Where jobs are long, a handler stands still for the whole time in which a credit that was asked for
     /// is not used: it goes back as soon as no job waits.
     pub(super) fn return_unwanted(&mut self, now: Timestamp, service: &Name, number: u64) {
-        let is_wanted = !self.estimates(service).is_long() || self.outbox.has_waiting(service);
+        let is_wanted =
+            !self.services.estimates(service).is_long() || self.outbox.has_waiting(service);
         if let Some(state) = self.links.get_mut(number).filter(|_| !is_wanted) {
             state.link.return_promises(now);
         }
@@ -238,7 +92,7 @@ impl Sender {
         if waiting == 0 {
             return;
         }
-        let most = if self.guesses(lane) { 1 } else { waiting + 1 };
+        let most = if self.services.guesses(lane) { 1 } else { waiting + 1 };
         let may_ask = self.asks.len(lane) < most.min(instances.len());
         let next = may_ask.then(|| self.next_to_ask(now, lane, &instances, 0.5)).flatten();
         if let Some(key) = next {
@@ -251,8 +105,8 @@ impl Sender {
 
     /// Asks again if nothing comes of what was asked for.
     fn wait(&mut self, now: Timestamp, lane: &Lane) {
-        let patience = self.estimates(&lane.service).patience();
-        let is_asking = self.guesses(lane) || self.asks.len(lane) > 0;
+        let patience = self.services.estimates(&lane.service).patience();
+        let is_asking = self.services.guesses(lane) || self.asks.len(lane) > 0;
         let patience = if is_asking { patience } else { patience.max(PATIENCE_WITHOUT) };
         self.asks.wait(now, lane, patience);
     }
@@ -266,7 +120,7 @@ impl Sender {
         instances: &[InstanceKey],
         jobs: f64,
     ) -> Option<InstanceKey> {
-        let estimates = self.estimates(&lane.service);
+        let estimates = self.services.estimates(&lane.service);
         let bytes = self.next(lane).map_or(0, |next| next.payload_bytes);
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
@@ -280,7 +134,7 @@ impl Sender {
             if number.is_some_and(|number| self.asks.contains(lane, number) || !takes(number)) {
                 return None;
             }
-            let (candidate, finish) = self.look(now, key)?;
+            let (candidate, finish) = self.situation(now).look(key)?;
             let load = candidate.load.unwrap_or_default();
             // A word of that kind is outdated soon, unlike that of one who leaves.
             if load.state == State::Failing {
@@ -298,7 +152,8 @@ impl Sender {
     }
 
     fn ask_for_share(&mut self, now: Timestamp, lane: &Lane, number: u64, waiting: usize) {
-        let share = if self.guesses(lane) { 1 } else { self.asks.share(lane, number, waiting) };
+        let share =
+            if self.services.guesses(lane) { 1 } else { self.asks.share(lane, number, waiting) };
         self.ask_for(now, lane, number, share);
     }
 
@@ -343,7 +198,7 @@ impl Sender {
         }
         // With a job only credits for one as large can be asked for.
         let fits = next_bytes <= bytes || state.link.is_usual(next_bytes);
-        let waiting = if fits && !self.guesses(lane) { self.patient(lane) } else { 0 };
+        let waiting = if fits && !self.services.guesses(lane) { self.patient(lane) } else { 0 };
         let share = self.asks.share(lane, number, waiting);
         if share == 0 && !self.asks.is_asked(number) {
             return 0;
@@ -375,17 +230,17 @@ impl Sender {
         let bytes = next.map_or(0, |next| next.payload_bytes);
         let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
         let is_there = self.peers.is_member(&key, slot.incarnation);
-        let usable = is_there.then(|| self.look(now, &key)).flatten();
+        let usable = is_there.then(|| self.situation(now).look(&key)).flatten();
         if let (true, Some((candidate, _)), Some(lane_id)) = (is_wanted && fits, usable, lane_id) {
             let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms));
-            let sending = Sending {
-                key: &key,
+            let placed = Placed {
+                key: Cow::Borrowed(&key),
                 number: None,
-                age: candidate.load.map(|_| candidate.age),
+                age: candidate.load_age(),
                 claim: Claim::Offer(slot.offer),
                 claimed_until: Some(now + lifetime),
             };
-            if self.send(now, lane_id, sending) {
+            if self.send(now, lane_id, placed) {
                 self.tell_shares(now, &lane);
                 return;
             }
@@ -408,18 +263,20 @@ impl Sender {
     ) -> bool {
         self.follow(now, &own.service);
         let (peers, sender) = (&self.peers, self.identity.sender);
-        let state = self.services.entry(own.service.clone()).or_default();
+        let state = self.services.get_mut(&own.service);
         let peers = state.offer_peers.instances(peers, &own.service, sender, OFFER_PEERS_MAX);
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
         let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
-        some.retain(|key| self.candidate(now, key).is_some());
+        some.retain(|key| self.situation(now).candidate(key).is_some());
         let (mut known, mut busiest) = (0, None);
         for key in &some {
             let Some(waiting) = self.waiting_at(now, key) else { continue };
             known += 1;
-            let mean =
-                self.candidate(now, key).and_then(|c| self.estimates(&own.service).service(&c));
+            let mean = self
+                .situation(now)
+                .candidate(key)
+                .and_then(|c| self.services.estimates(&own.service).service(&c));
             let is_busy = waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
             if is_busy && busiest.is_none_or(|(most, _)| waiting > most) {
                 busiest = Some((waiting, *key));
@@ -437,12 +294,8 @@ impl Sender {
         // A process that only serves learns the pace from nobody else. Of a peer that has finished
         // nothing every word counts that is younger than a beat and a way.
         let said = member.load.mean_service().unwrap_or(2 * self.timing.beat);
-        let fresh = OFFER_FRESH * self.estimates(&key.service).patience().max(said);
+        let fresh = OFFER_FRESH * self.services.estimates(&key.service).patience().max(said);
         let counts = now.since(member.load_at) <= fresh && member.load.share.is_none();
         counts.then_some(member.load.queued)
-    }
-
-    pub(super) fn estimates(&self, service: &Name) -> ServiceEstimates {
-        self.services.get(service).map(|service| service.estimates).unwrap_or_default()
     }
 }

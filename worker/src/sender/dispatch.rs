@@ -1,64 +1,19 @@
 //! From a lane's waiting jobs to links: whom a job may go to, and why it finds nobody.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Reason};
 use svcmap_proto::json;
 use svcmap_proto::load::State;
-use svcmap_proto::names::{HostId, InstanceKey};
+use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
-use super::links::Links;
+use super::placement::{Placed, Unplaced};
 use super::standing::wanted;
 use super::{Sender, SenderOutput};
-use crate::choice::{Candidate, Candidates};
 use crate::link::Attempt;
 use crate::observation::Observation;
 use crate::outbox::{Assigned, JobId, Lane, LaneId, Next};
-use crate::peers::Peers;
-
-/// Where the first job of a lane goes.
-pub(super) struct Sending<'a> {
-    pub(super) key: &'a InstanceKey,
-    /// The number of the link to it, if that was looked up.
-    pub(super) number: Option<u64>,
-    /// How old what is known of its load is; `None` if nothing is.
-    pub(super) age: Option<Duration>,
-    /// On what the job claims a slot there, and until when that can be claimed.
-    pub(super) claim: Claim,
-    pub(super) claimed_until: Option<Timestamp>,
-}
-
-/// Whom a job may go to.
-struct Wanted<'a> {
-    now: Timestamp,
-    instances: &'a [InstanceKey],
-    peers: &'a Peers,
-    links: &'a mut Links,
-    expiry: Duration,
-    host: HostId,
-    payload: &'a [u8],
-    /// Whether the payload is JSON, once that has mattered.
-    is_json: Option<bool>,
-}
-
-impl Candidates for Wanted<'_> {
-    fn len(&self) -> usize {
-        self.instances.len()
-    }
-
-    fn candidate(&mut self, index: usize) -> Option<Candidate> {
-        let key = self.instances.get(index)?;
-        let member = self.peers.member(key)?;
-        let payload = self.payload;
-        // A worker of the JSON dialect can make nothing of anything else.
-        let takes = member.load.share.is_none()
-            || *self.is_json.get_or_insert_with(|| json::value(payload).is_ok());
-        let number = self.links.number(key, member.life);
-        takes.then(|| self.links.candidate(self.now, number, member, self.expiry, self.host))?
-    }
-}
 
 impl Sender {
     /// Gives the jobs of a lane to workers, as long as one has room.
@@ -68,45 +23,67 @@ impl Sender {
             return;
         }
         let instances = self.instances(&lane);
+        self.place(now, (&lane, lane_id), &instances);
         if self.identity.takes_credits {
-            self.dispatch_on_credits(now, (&lane, lane_id), &instances);
             self.tell_shares(now, &lane);
             self.ask(now, &lane, &instances);
-        } else {
-            self.follow_policy(now, (&lane, lane_id), &instances);
-            self.given.clear();
         }
+        self.given.clear();
     }
 
-    /// The same, to whom a policy without promises chooses.
-    fn follow_policy(
+    /// Sends the jobs of a lane to where they are placed, until one is not.
+    fn place(
         &mut self,
         now: Timestamp,
         (lane, lane_id): (&Lane, LaneId),
         instances: &[InstanceKey],
     ) {
+        let (placement, situation) = self.placing(now);
+        placement.begin(&situation, lane, instances);
         while let Some(next) = self.outbox.next(lane_id) {
             let able = self.able(now, &next, instances);
+            let is_narrowed = able.is_some();
             let instances = able.as_deref().unwrap_or(instances);
-            let Some((key, age)) = self.choose(now, instances, next.id) else {
-                if self.is_misdirected(lane, next.id) {
-                    self.outbox.refuse(now, next.id, Reason::NotJson);
-                    continue;
+            let (placement, mut situation) = self.placing(now);
+            let job = Unplaced { lane, next: &next, instances, is_narrowed };
+            let Some(placed) = placement.place(&mut situation, &job) else {
+                match self.hopeless(lane, &next, instances) {
+                    Some(reason) => self.outbox.refuse(now, next.id, reason),
+                    None => return,
                 }
-                return;
+                continue;
             };
-            let (number, claim, claimed_until) = (None, Claim::Nothing, None);
-            let sending = Sending { key, number, age, claim, claimed_until };
-            if !self.send(now, lane_id, sending) {
+            placement.handle_sent(&placed.key);
+            if !self.send(now, lane_id, placed) {
                 return;
             }
         }
     }
 
+    /// Why a job that found nobody never will.
+    fn hopeless(&self, lane: &Lane, next: &Next, instances: &[InstanceKey]) -> Option<Reason> {
+        match () {
+            () if self.is_misdirected(lane, next.id) => Some(Reason::NotJson),
+            () if self.is_too_large(next, instances) => Some(Reason::TooLarge),
+            () => None,
+        }
+    }
+
+    /// Whether each worker has said that it does not take payloads as large as that job's.
+    fn is_too_large(&self, next: &Next, instances: &[InstanceKey]) -> bool {
+        let bytes = next.payload_bytes;
+        let takes = |key: &InstanceKey| {
+            let member = self.peers.member(key);
+            let number = member.and_then(|member| self.links.number(key, member.life));
+            number.and_then(|number| self.links.get(number)).is_none_or(|s| s.link.takes(bytes))
+        };
+        !instances.is_empty() && !instances.iter().any(takes)
+    }
+
     /// The instances that a lane's jobs may go to.
     pub(super) fn instances(&mut self, lane: &Lane) -> Arc<[InstanceKey]> {
         let (peers, sender, most) = (&self.peers, self.identity.sender, self.active_peers_max);
-        let state = self.services.entry(lane.service.clone()).or_default();
+        let state = self.services.get_mut(&lane.service);
         let all = state.subset.instances(peers, &lane.service, sender, most);
         match &lane.instance {
             None => all,
@@ -119,7 +96,7 @@ impl Sender {
 
     /// The instances that a job may go to, if these are not all: one that could not start it is not
     /// asked again as long as there is another one.
-    pub(super) fn able(
+    fn able(
         &mut self,
         now: Timestamp,
         next: &Next,
@@ -132,17 +109,17 @@ impl Sender {
         let others = instances.iter().filter(|key| !unable.contains(&key.instance));
         let others: Vec<_> = others.cloned().collect();
         let takes_jobs = |key: &InstanceKey| {
-            let candidate = self.candidate(now, key);
+            let candidate = self.situation(now).candidate(key);
             candidate.is_some_and(|known| known.load.is_none_or(|l| l.state == State::Ready))
         };
         others.iter().any(takes_jobs).then_some(others)
     }
 
     /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.
-    pub(super) fn send(&mut self, now: Timestamp, lane: LaneId, sending: Sending<'_>) -> bool {
-        let Sending { key, number, age, claim, claimed_until } = sending;
+    pub(super) fn send(&mut self, now: Timestamp, lane: LaneId, placed: Placed<'_>) -> bool {
+        let Placed { key, number, age, claim, claimed_until } = placed;
         let is_open = |number: &u64| self.links.get(*number).is_some_and(|s| !s.link.is_closed());
-        let number = number.filter(is_open).or_else(|| self.link(now, key));
+        let number = number.filter(is_open).or_else(|| self.link(now, &key));
         let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let Assigned { attempt, deadline, run_limit, submitted_at, redirects_left, .. } = assigned;
@@ -167,31 +144,14 @@ impl Sender {
             state.link.assign(now, attempt);
         }
         if self.observe {
-            let chosen = Observation::Chosen { attempt, key: key.clone(), age };
+            let chosen = Observation::Chosen { attempt, key: key.into_owned(), age };
             self.outputs.push_back(SenderOutput::Observed(chosen));
         }
         true
     }
 
-    /// Whom a job goes to, and how old what is known of that one's load is.
-    pub(super) fn choose<'a>(
-        &mut self,
-        now: Timestamp,
-        instances: &'a [InstanceKey],
-        id: JobId,
-    ) -> Option<(&'a InstanceKey, Option<Duration>)> {
-        let payload = self.outbox.payload(id)?;
-        let (peers, links) = (&self.peers, &mut self.links);
-        let (expiry, host) = (self.timing.expiry, self.host);
-        let mut wanted =
-            Wanted { now, instances, peers, links, expiry, host, payload, is_json: None };
-        let index = self.choice.choose(now, &mut wanted, &mut self.random)?;
-        let chosen = wanted.candidate(index)?;
-        Some((instances.get(index)?, chosen.load.map(|_| chosen.age)))
-    }
-
     /// Whether only workers serve a lane that can make nothing of that job.
-    pub(super) fn is_misdirected(&self, lane: &Lane, id: JobId) -> bool {
+    fn is_misdirected(&self, lane: &Lane, id: JobId) -> bool {
         let mut wanted = wanted(&self.peers, lane).peekable();
         wanted.peek().is_some()
             && wanted.all(|(_, member)| member.load.share.is_some())

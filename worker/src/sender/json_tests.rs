@@ -41,10 +41,10 @@ struct Scene(Sender);
 
 impl Scene {
     fn new(now: Timestamp, entries: Vec<Entry>) -> Self {
-        Self::with(Box::new(PowerOfTwo::default()), now, entries)
+        Self::with(Some(Box::new(PowerOfTwo::default())), now, entries)
     }
 
-    fn with(choice: Box<dyn Choice>, now: Timestamp, entries: Vec<Entry>) -> Self {
+    fn with(choice: Option<Box<dyn Choice>>, now: Timestamp, entries: Vec<Entry>) -> Self {
         let mut sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 3);
         sender.handle_welcome(now, 0, &welcome());
         sender.follow(now, &name("resize"));
@@ -148,7 +148,7 @@ fn one_job_at_a_time_and_each_is_accepted() {
 
 #[test]
 fn one_job_at_a_time_whatever_the_policy() {
-    let mut scene = Scene::with(Box::new(Random), at(0), vec![entry("j", 1, Some(0.5))]);
+    let mut scene = Scene::with(Some(Box::new(Random)), at(0), vec![entry("j", 1, Some(0.5))]);
     (1..=3).for_each(|job| scene.submit(at(0), job, b"1"));
     for job in 1..=3 {
         scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);

@@ -1,15 +1,17 @@
-//! Which services a sender keeps track of: a limited number, of which those that are not used make room
-//! for others.
+//! What a sender knows of services: of a limited number, of which those that are not used make room for
+//! others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 use super::Sender;
 use super::concurrency_limit::ConcurrencyLimit;
 use super::estimates::ServiceEstimates;
 use super::subset::Subset;
+use crate::outbox::Lane;
 
 /// What a sender has learnt of a service, and goes by.
 #[derive(Debug, Default)]
@@ -23,12 +25,33 @@ pub(super) struct ServiceState {
     pub(super) offer_peers: Subset,
 }
 
-impl Sender {
+/// The state of each service.
+#[derive(Debug, Default)]
+pub(super) struct Services(pub(super) BTreeMap<Name, ServiceState>);
+
+impl Services {
     /// The state of a service; nothing is known of one that is new.
-    pub(super) fn service(&mut self, service: &Name) -> &mut ServiceState {
-        self.services.entry(service.clone()).or_default()
+    pub(super) fn get_mut(&mut self, service: &Name) -> &mut ServiceState {
+        self.0.entry(service.clone()).or_default()
     }
 
+    pub(super) fn estimates(&self, service: &Name) -> ServiceEstimates {
+        self.0.get(service).map(|state| state.estimates).unwrap_or_default()
+    }
+
+    /// Whether jobs of a lane go without asking first. Those that can go to one worker only have
+    /// nobody else to turn to, so they ask.
+    pub(super) fn guesses(&self, lane: &Lane) -> bool {
+        lane.instance.is_none() && self.estimates(&lane.service).is_short()
+    }
+
+    /// The instances of a service that its jobs go to and that speak the JSON dialect.
+    pub(super) fn json(&self, service: &Name) -> Arc<[InstanceKey]> {
+        self.0.get(service).map(|state| state.subset.json()).unwrap_or_default()
+    }
+}
+
+impl Sender {
     /// Keeps the cache of a service warm before the first job. `false` if so many others have jobs
     /// without an outcome that there is no room.
     pub fn follow(&mut self, now: Timestamp, service: &Name) -> bool {
@@ -52,6 +75,6 @@ impl Sender {
         }
         self.peers.unfollow(service);
         self.outbox.forget(service);
-        self.services.remove(service);
+        self.services.0.remove(service);
     }
 }

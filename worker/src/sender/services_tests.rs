@@ -101,13 +101,13 @@ fn nothing_is_kept_of_a_service_that_made_room() {
     sender.handle_submit(at(0), JobId(1), spec(b"1"));
     outputs(&mut sender, at(0));
     sender.learn(&name("resize"), |_| {});
-    assert!(sender.services.contains_key(&name("resize")));
+    assert!(sender.services.0.contains_key(&name("resize")));
     assert_eq!(sender.asks.len(&Lane::any(&name("resize"))), 1);
     sender.handle_cancel(at(1), JobId(1));
     sender.forget(at(1), &name("resize"));
     // A worker's last words are of no interest.
     sender.learn(&name("resize"), |_| {});
-    assert!(sender.services.is_empty() && sender.asks.len(&Lane::any(&name("resize"))) == 0);
+    assert!(sender.services.0.is_empty() && sender.asks.len(&Lane::any(&name("resize"))) == 0);
     assert_eq!(sender.peers().members(&name("resize")).count(), 0);
     // It is found again as if it were new.
     assert!(sender.follow(at(2), &name("resize")));

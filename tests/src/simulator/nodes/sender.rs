@@ -21,7 +21,7 @@ impl SenderNode {
         now: Timestamp,
         scenario: &Scenario,
         number: usize,
-        choice: Box<dyn Choice>,
+        choice: Option<Box<dyn Choice>>,
     ) -> Self {
         let config = OutboxConfig {
             attempts_max: scenario.tries,
