@@ -200,7 +200,7 @@ pub struct JobBatch {
     /// The jobs.
     #[serde(deserialize_with = "bounded_list")]
     pub jobs: Vec<JobHeader>,
-    /// What their handlers get.
+    /// What their handlers get: of each job its metadata, and its payload.
     #[serde(skip)]
     pub payloads: Payloads,
 }
@@ -223,8 +223,27 @@ pub struct JobHeader {
     pub waited_us: u64,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
+    /// Before which others it goes.
+    pub priority: Priority,
+    /// How long its metadata is, in bytes, which comes before its payload; 0: there is none.
+    pub metadata_bytes: u16,
     /// How long what its handler gets is, in bytes.
     pub payload_bytes: u32,
+}
+
+/// Before which other jobs a job goes: wherever jobs wait, those of a higher class are all done first,
+/// and those of the same take turns.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Priority {
+    /// When nothing else waits.
+    Low,
+    /// As most.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
 }
 
 /// What a worker answers.
@@ -319,6 +338,8 @@ pub struct OutcomeHeader {
     /// How long the attempt was there, in microseconds: the rest of what the sender waited for is
     /// the way.
     pub residence_us: u64,
+    /// How long of that it ran, in microseconds.
+    pub ran_us: u64,
     /// How long its result or error is, in bytes.
     pub payload_bytes: u32,
 }
@@ -329,7 +350,10 @@ pub enum Verdict {
     /// The handler returned the payload as its result.
     Done,
     /// The handler returned the payload as its error, or panicked.
-    Failed,
+    Failed {
+        /// A number that the handler gave it, such as the exit status of a program.
+        code: Option<i32>,
+    },
     /// No handler started it, so it can be tried elsewhere.
     Rejected(Reason),
     /// It was running when the worker's grace for draining ended.

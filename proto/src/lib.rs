@@ -9,6 +9,7 @@
 //! | [`control`] | messages between mapper and everybody |
 //! | [`jobs`] | messages between senders and workers |
 //! | [`codec`] | messages to frames and back |
+//! | [`metadata`] | what a sender says of a job beside its payload |
 //! | [`payload`] | the bytes of jobs and results, in frames beside their message |
 //! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
 //! | [`limits`] | every limit of the wire, with its reason |
@@ -26,6 +27,7 @@ pub mod jobs;
 pub mod json;
 pub mod limits;
 pub mod load;
+pub mod metadata;
 pub mod names;
 pub mod payload;
 pub mod rarely;

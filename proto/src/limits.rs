@@ -59,12 +59,22 @@ pub const fn is_large(bytes: usize) -> bool {
     bytes >= LARGE_BYTES
 }
 
-/// Most jobs, or outcomes, in one message. Beside its payload a job has at most some 60 bytes, and an
+/// Most jobs, or outcomes, in one message. Beside its payload a job has at most some 70 bytes, and an
 /// outcome, handed over to an instance of the longest name, 130: all of them fit into
 /// [`CONTROL_BYTES_MAX`].
 pub const BATCH_MAX: usize = 256;
 
-/// Most bytes of payloads in one message, unless it has only one. With more, the rest of a message
+/// Most names that a job's metadata has: a dozen for those that trace it, and a few of the user's own.
+pub const METADATA_ENTRIES_MAX: usize = 16;
+
+/// Longest name in a job's metadata, in bytes.
+pub const METADATA_NAME_BYTES_MAX: usize = 64;
+
+/// Most bytes that a job's metadata takes as it travels: each of a thousand jobs that wait may have as
+/// many, and what is larger is a payload.
+pub const METADATA_BYTES_MAX: usize = 1024;
+
+/// Most bytes of payloads and metadata in one message, unless it has only one. With more, the rest of a message
 /// costs next to nothing, and whatever comes behind it would wait.
 pub const BATCH_BYTES_MAX: usize = 32 * 1024;
 

@@ -1,4 +1,5 @@
-//! The bytes of jobs and results, beside the message that they belong to.
+//! The bytes of jobs and results, beside the message that they belong to; a job's metadata is one of
+//! them.
 //!
 //! In the message itself stands only how long each payload is. Small ones follow in its second
 //! frame, one behind the other; each large one is a frame of its own, so that nobody has to copy it.
@@ -97,7 +98,7 @@ pub trait Laden {
 impl Laden for ToWorker {
     fn sizes(&self) -> impl Iterator<Item = u32> + Clone {
         let jobs = if let ToWorker::Jobs(batch) = self { &batch.jobs[..] } else { &[] };
-        jobs.iter().map(|job| job.payload_bytes)
+        jobs.iter().flat_map(|job| [job.metadata_bytes.into(), job.payload_bytes])
     }
 
     fn payloads_mut(&mut self) -> Option<&mut Payloads> {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::control::ToMapper;
 use svcmap_proto::io::Clock;
-use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
+use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, Priority, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::payload::{self, Frame, Payloads};
 use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
@@ -170,6 +170,8 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             redirects_left: 0,
             waited_us: 0,
             detached: false,
+            priority: Priority::Normal,
+            metadata_bytes: 0,
             payload_bytes: payload::len(&payload),
         };
         let (received_outcomes, share, jobs) = (0, 0, vec![job]);

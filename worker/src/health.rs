@@ -166,7 +166,7 @@ impl Health {
                 self.learn(0.0);
                 return false;
             }
-            Ending::Failed => Trouble::Failed,
+            Ending::Failed { .. } => Trouble::Failed,
             Ending::NotStarted => Trouble::NotStarted,
         };
         self.learn(f64::from(ALL));

@@ -10,8 +10,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{AttemptId, Reason};
+use svcmap_proto::jobs::{AttemptId, Priority, Reason};
 use svcmap_proto::load::{Load, State};
+use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
@@ -52,6 +53,23 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// What its sender says of a job beside its payload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// When its sender stops waiting, if it does.
+    pub deadline: Option<Timestamp>,
+    /// How long it may run.
+    pub run_limit: Option<Duration>,
+    /// How often it may still be handed over.
+    pub redirects_left: u8,
+    /// Whether it is to be done even if its sender is gone: then it stays here.
+    pub detached: bool,
+    /// Before which others it goes.
+    pub priority: Priority,
+    /// What its handler is told besides.
+    pub metadata: Metadata,
+}
+
 /// A job that was admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -61,16 +79,10 @@ pub struct Task {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: Bytes,
-    /// When its sender stops waiting, if it does.
-    pub deadline: Option<Timestamp>,
-    /// How long it may run.
-    pub run_limit: Option<Duration>,
     /// When it came.
     pub arrived_at: Timestamp,
-    /// How often it may still be handed over.
-    pub redirects_left: u8,
-    /// Whether it is to be done even if its sender is gone.
-    pub detached: bool,
+    /// What its sender says of it.
+    pub terms: Terms,
 }
 
 /// A job as it comes.
@@ -80,14 +92,8 @@ pub struct Arrival {
     pub origin: Origin,
     /// What the handler gets.
     pub payload: Bytes,
-    /// When its sender stops waiting, if it does.
-    pub deadline: Option<Timestamp>,
-    /// How long it may run.
-    pub run_limit: Option<Duration>,
-    /// How often it may be handed over.
-    pub redirects_left: u8,
-    /// Whether it is to be done even if its sender is gone: then it stays here.
-    pub detached: bool,
+    /// What its sender says of it.
+    pub terms: Terms,
 }
 
 /// A job that a handler has finished.
@@ -99,8 +105,10 @@ pub struct Finished {
     pub deadline: Option<Timestamp>,
     /// How long it was here.
     pub here: Duration,
-    /// When its handler got it.
+    /// When its handler got it, and how long it ran.
     pub started_at: Timestamp,
+    /// See there.
+    pub ran: Duration,
     /// Whether its handler was told to stop, or saw itself that its time was over: how it ended says
     /// nothing of the handler.
     pub was_stopped: bool,
@@ -113,8 +121,11 @@ pub struct Finished {
 pub enum Ending {
     /// With a result.
     Done,
-    /// With an error or a panic.
-    Failed,
+    /// With an error or a panic, and a number that the handler gave it.
+    Failed {
+        /// See there.
+        code: Option<i32>,
+    },
     /// It could not even start on the job, which can be tried elsewhere.
     NotStarted,
 }
@@ -135,9 +146,6 @@ struct Running {
     id: TaskId,
     origin: Origin,
     bytes: usize,
-    deadline: Option<Timestamp>,
-    /// How long it may run.
-    run_limit: Option<Duration>,
     /// When it has run for as long as it may.
     limit_at: Option<Timestamp>,
     arrived_at: Timestamp,
@@ -145,15 +153,14 @@ struct Running {
     started_at: Timestamp,
     /// When its handler ended, as that says.
     ended_at: Option<Timestamp>,
-    redirects_left: u8,
-    detached: bool,
     was_stopped: bool,
+    terms: Terms,
 }
 
 impl Running {
     /// The next point in time at which it concerns somebody.
     fn ends_at(&self) -> Option<Timestamp> {
-        earliest(self.deadline, self.limit_at)
+        earliest(self.terms.deadline, self.limit_at)
     }
 }
 
@@ -211,8 +218,8 @@ impl Intake {
         arrival: Arrival,
         promised: Promised,
     ) -> Result<TaskId, Reason> {
-        let Arrival { origin, payload, deadline, run_limit, redirects_left, detached } = arrival;
-        if let Err(reason) = self.check(now, deadline, payload.len(), promised) {
+        let Arrival { origin, payload, mut terms } = arrival;
+        if let Err(reason) = self.check(now, terms.deadline, payload.len(), promised) {
             self.load.rejected += 1;
             return Err(reason);
         }
@@ -223,13 +230,12 @@ impl Intake {
         self.next_task += 1;
         self.bytes += payload.len();
         self.load.accepted += 1;
-        deadline.map(|deadline| self.deadlines.insert((deadline, id)));
-        // Handed back to a sender that is gone it would be lost.
-        let redirects_left = if detached { 0 } else { redirects_left };
-        let arrived_at = now;
-        let task =
-            Task { id, origin, payload, deadline, run_limit, arrived_at, redirects_left, detached };
-        self.queue.push_back(task);
+        terms.deadline.map(|deadline| self.deadlines.insert((deadline, id)));
+        if terms.detached {
+            // Handed back to a sender that is gone it would be lost.
+            terms.redirects_left = 0;
+        }
+        self.queue.push_back(Task { id, origin, payload, arrived_at: now, terms });
         Ok(id)
     }
 
@@ -259,7 +265,7 @@ impl Intake {
         let next = self.queue.front()?;
         let handed = self.running.len();
         let is_free = handed < self.config.concurrency as usize;
-        if !is_free && (next.run_limit.is_some() || handed >= self.handed_max(now)) {
+        if !is_free && (next.terms.run_limit.is_some() || handed >= self.handed_max(now)) {
             return None;
         }
         let task = self.queue.pop_front()?;
@@ -267,17 +273,14 @@ impl Intake {
             id: task.id,
             origin: task.origin,
             bytes: task.payload.len(),
-            deadline: task.deadline,
-            run_limit: task.run_limit,
-            limit_at: task.run_limit.map(|limit| now + limit),
+            limit_at: task.terms.run_limit.map(|limit| now + limit),
             arrived_at: task.arrived_at,
             started_at: now,
             ended_at: None,
-            redirects_left: task.redirects_left,
-            detached: task.detached,
             was_stopped: false,
+            terms: task.terms.clone(),
         };
-        self.forget_deadline(task.deadline, task.id);
+        self.forget_deadline(task.terms.deadline, task.id);
         running.ends_at().map(|at| self.deadlines.insert((at, task.id)));
         self.running.push_back(running);
         Some(task)
@@ -293,6 +296,7 @@ impl Intake {
         let running = self.take_running(id)?;
         self.bytes -= running.bytes;
         let was_stopped = running.was_stopped || running.ends_at().is_some_and(|at| at <= now);
+        let ran = running.ended_at.unwrap_or(now).since(running.started_at);
         match ending {
             Ending::Done => {
                 match running.origin {
@@ -301,23 +305,21 @@ impl Intake {
                 }
                 // How soon a job fails does not tell how long the next one takes, and one that was
                 // stopped would have taken longer.
-                let ended_at = running.ended_at.unwrap_or(now);
-                let service_time = ended_at.since(running.started_at);
-                let is_longer = || self.last_mean().is_none_or(|mean| service_time > mean);
+                let is_longer = || self.last_mean().is_none_or(|mean| ran > mean);
                 if !was_stopped || is_longer() {
-                    self.learn(service_time);
+                    self.learn(ran);
                     self.after_pause = false;
                 }
             }
-            Ending::Failed => self.load.failed += 1,
+            Ending::Failed { .. } => self.load.failed += 1,
             Ending::NotStarted => self.load.rejected += 1,
         }
         self.finished_at = Some(now);
         self.is_stuck = false;
-        let Running { origin, deadline, run_limit, limit_at, arrived_at, started_at, .. } = running;
-        let over_limit = run_limit.filter(|_| limit_at.is_some_and(|at| at <= now));
-        let here = now.since(arrived_at);
-        Some(Finished { origin, deadline, here, started_at, was_stopped, over_limit })
+        let Running { origin, limit_at, arrived_at, started_at, terms, .. } = running;
+        let over_limit = terms.run_limit.filter(|_| limit_at.is_some_and(|at| at <= now));
+        let (deadline, here) = (terms.deadline, now.since(arrived_at));
+        Some(Finished { origin, deadline, here, started_at, ran, was_stopped, over_limit })
     }
 
     /// Takes the first job that waits, from that place in the queue on, and can go to another
@@ -326,12 +328,12 @@ impl Intake {
         let free = (self.config.concurrency as usize).saturating_sub(self.running.len());
         let is_movable = |(place, task): &(usize, &Task)| {
             let size = task.payload.len();
-            task.redirects_left > 0 && size <= bytes as usize && *place >= free + from(size)
+            task.terms.redirects_left > 0 && size <= bytes as usize && *place >= free + from(size)
         };
         let (place, _) = self.queue.iter().enumerate().find(is_movable)?;
         let task = self.queue.remove(place)?;
         self.bytes -= task.payload.len();
-        self.forget_deadline(task.deadline, task.id);
+        self.forget_deadline(task.terms.deadline, task.id);
         Some(task)
     }
 
@@ -421,7 +423,7 @@ impl Intake {
     fn sort_for_drain(&mut self) {
         self.queue
             .make_contiguous()
-            .sort_by_key(|task| task.origin != Origin::Nobody && !task.detached);
+            .sort_by_key(|task| task.origin != Origin::Nobody && !task.terms.detached);
     }
 
     /// Gives up what is still here: jobs that waited, and jobs that run.
@@ -463,7 +465,7 @@ impl Intake {
     fn remove_queued(&mut self, index: usize) {
         if let Some(task) = self.queue.remove(index) {
             self.bytes -= task.payload.len();
-            self.forget_deadline(task.deadline, task.id);
+            self.forget_deadline(task.terms.deadline, task.id);
             self.load.rejected += 1;
         }
     }

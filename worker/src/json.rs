@@ -134,7 +134,7 @@ pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
 pub fn ended(style: Style, verdict: &Verdict, payload: &[u8], load: &Load) -> Vec<u8> {
     match verdict {
         Verdict::Done => done(style, payload),
-        Verdict::Failed => {
+        Verdict::Failed { .. } => {
             json::reply(&Reply::Failed { message: &String::from_utf8_lossy(payload) })
         }
         Verdict::Rejected(reason) => rejected(style, *reason, load),
@@ -257,7 +257,7 @@ mod tests {
             r#"{"status":"done","result_base64":"MTc="}"#
         );
         assert_eq!(
-            ended(Style::Outcome, &Verdict::Failed, b"no\xffway"),
+            ended(Style::Outcome, &Verdict::Failed { code: None }, b"no\xffway"),
             "{\"status\":\"failed\",\"message\":\"no\u{fffd}way\"}"
         );
         assert_eq!(

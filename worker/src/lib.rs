@@ -95,4 +95,6 @@ pub use outbox::JobId;
 pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
 pub use server::DrainReport;
 pub use statistics::{Statistics, Tally};
-pub use svcmap_proto::names::{Incarnation, InstanceKey, Name};
+pub use svcmap_proto::jobs::Priority;
+pub use svcmap_proto::metadata::{Metadata, MetadataError};
+pub use svcmap_proto::names::{Incarnation, InstanceKey, Name, SenderId};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    AttemptId, Claim, FromWorker, OutcomeBatch, OutcomeHeader, SenderHello, ToWorker,
+    AttemptId, Claim, FromWorker, OutcomeBatch, OutcomeHeader, Priority, SenderHello, ToWorker,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
@@ -54,6 +54,8 @@ pub struct Attempt {
     pub run_limit: Option<Duration>,
     /// How long what the handler gets is. The link has no use for the bytes.
     pub payload_bytes: usize,
+    /// The same of its metadata.
+    pub metadata_bytes: u16,
     /// On what it claims a slot.
     pub claim: Claim,
     /// Until when that can be claimed.
@@ -64,6 +66,15 @@ pub struct Attempt {
     pub submitted_at: Timestamp,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
+    /// Before which others it goes.
+    pub priority: Priority,
+}
+
+impl Attempt {
+    /// How much it takes in a message.
+    fn bytes(&self) -> usize {
+        self.payload_bytes + usize::from(self.metadata_bytes)
+    }
 }
 
 /// See the module.
@@ -344,12 +355,13 @@ impl Link {
                 self.handle_load(now, received_jobs, load);
                 grant.into_iter().for_each(|grant| self.handle_grant(now, grant));
             }
-            let OutcomeHeader { attempt, verdict, residence_us, .. } = outcome;
+            let OutcomeHeader { attempt, verdict, residence_us, ran_us, .. } = outcome;
             // One that was given up before has been told already.
             if let Some(sent_at) = self.window.settle(attempt) {
                 let journey =
                     now.since(sent_at).saturating_sub(Duration::from_micros(residence_us));
-                ended.push(Ended { attempt, verdict, payload, journey });
+                let ran = Duration::from_micros(ran_us);
+                ended.push(Ended { attempt, verdict, payload, ran, journey });
             }
         }
         if !ended.is_empty() {

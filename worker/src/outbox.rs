@@ -12,9 +12,11 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
+use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
+use crate::link::Ended;
 use crate::outcome::{Cause, Failure, Outcome, Refusal, Reply};
 pub use job::{Assigned, JobId, JobSpec, Lane, Next};
 pub use lanes::LaneId;
@@ -203,6 +205,11 @@ impl Outbox {
         self.job(id).map_or(&[], |job| &job.unable)
     }
 
+    /// The metadata and the payload of a job that has no outcome yet.
+    pub fn contents(&self, id: JobId) -> Option<(&Metadata, &Bytes)> {
+        self.job(id).map(|job| (&job.spec.metadata, &job.spec.payload))
+    }
+
     /// The payload of a job that has no outcome yet.
     pub fn payload(&self, id: JobId) -> Option<&Bytes> {
         self.job(id).map(|job| &job.spec.payload)
@@ -224,29 +231,29 @@ impl Outbox {
             submitted_at: job.submitted_at,
             redirects_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
+            metadata_bytes: job.spec.metadata.len(),
             detached: job.spec.detached,
+            priority: job.spec.priority,
         };
         self.set_timer(slot, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));
         Some(assigned)
     }
 
     /// An attempt ended at a worker.
-    pub fn handle_ended(
-        &mut self,
-        now: Timestamp,
-        attempt: AttemptId,
-        verdict: &Verdict,
-        by: &InstanceKey,
-        payload: Bytes,
-    ) {
+    pub fn handle_ended(&mut self, now: Timestamp, by: &InstanceKey, ended: Ended) {
+        let Ended { attempt, verdict, payload, ran, .. } = ended;
         let tries_max = self.tries_max;
         let Some((id, job)) = self.current(attempt) else { return };
-        let by = by.clone();
+        let (by, attempts) = (by.clone(), job.attempts);
+        let waited = now.since(job.submitted_at).saturating_sub(ran);
         match verdict {
-            Verdict::Done => self.settle(id, Outcome::Done(Reply { payload, by })),
-            Verdict::Failed => {
+            Verdict::Done => {
+                self.settle(id, Outcome::Done(Reply { payload, by, attempts, waited, ran }));
+            }
+            Verdict::Failed { code } => {
                 let error = String::from_utf8_lossy(&payload).into_owned();
-                self.settle(id, Outcome::Failed(Failure { error, by }));
+                let failure = Failure { error, code, by, attempts, waited, ran };
+                self.settle(id, Outcome::Failed(failure));
             }
             Verdict::Abandoned => self.handle_lost(now, attempt, Cause::Drain),
             Verdict::Accepted => self.settle(id, Outcome::Accepted),
@@ -260,7 +267,7 @@ impl Outbox {
                 job.vain_offers += 1;
                 self.wait_again(now, id);
             }
-            &Verdict::Rejected(reason) => {
+            Verdict::Rejected(reason) => {
                 job.rejected = Some(reason);
                 if reason == Reason::CannotStart {
                     job.unable.push(by.instance);

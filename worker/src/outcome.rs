@@ -62,6 +62,12 @@ pub struct Reply {
     pub payload: Bytes,
     /// Who ran the job.
     pub by: InstanceKey,
+    /// How often it was sent to a worker, this time included.
+    pub attempts: u32,
+    /// How long it was on its way and waited for its turn: all of its time but that in which it ran.
+    pub waited: Duration,
+    /// How long it ran, as its worker says; zero if that does not.
+    pub ran: Duration,
 }
 
 impl Reply {
@@ -87,8 +93,16 @@ impl Deref for Reply {
 pub struct Failure {
     /// What the handler said.
     pub error: String,
+    /// A number that it gave the error, such as the exit status of a program.
+    pub code: Option<i32>,
     /// Who ran the job.
     pub by: InstanceKey,
+    /// How often it was sent to a worker, this time included.
+    pub attempts: u32,
+    /// How long it was on its way and waited for its turn: all of its time but that in which it ran.
+    pub waited: Duration,
+    /// How long it ran, as its worker says; zero if that does not.
+    pub ran: Duration,
 }
 
 impl fmt::Display for Failure {

@@ -138,11 +138,19 @@ impl RepWorker {
             received_jobs: self.received_jobs,
             load: self.load,
             grant: None,
-            outcomes: vec![OutcomeHeader { attempt, verdict, residence_us: 0, payload_bytes }],
+            outcomes: vec![OutcomeHeader {
+                attempt,
+                verdict,
+                residence_us: 0,
+                ran_us: 0,
+                payload_bytes,
+            }],
             payloads,
         }))
     }
 }
+
+const NOT_DONE: Verdict = Verdict::Failed { code: None };
 
 /// What a reply means: the job was taken, or there was no room, or an error that is the payload.
 fn verdict(body: &[u8]) -> (Verdict, Vec<u8>) {
@@ -158,8 +166,8 @@ fn verdict(body: &[u8]) -> (Verdict, Vec<u8>) {
         Some(Reply { message: Some(message), .. }) if message == json::QUEUE_FULL => {
             (Verdict::Rejected(Reason::Full), Vec::new())
         }
-        Some(Reply { message: Some(message), .. }) => (Verdict::Failed, message.into_bytes()),
-        _ => (Verdict::Failed, b"its reply has neither `status` \"ok\" nor a `message`".to_vec()),
+        Some(Reply { message: Some(message), .. }) => (NOT_DONE, message.into_bytes()),
+        _ => (NOT_DONE, b"its reply has neither `status` \"ok\" nor a `message`".to_vec()),
     }
 }
 
@@ -196,10 +204,10 @@ mod tests {
         let mut worker = worker();
         let verdicts = [
             (r#"{"status":"ok","message":"job accepted"}"#, Verdict::Accepted, ""),
-            (r#"{"status":"error","message":"no such task"}"#, Verdict::Failed, "no such task"),
+            (r#"{"status":"error","message":"no such task"}"#, FAILED, "no such task"),
             (r#"{"status":"error","message":"queue full"}"#, Verdict::Rejected(Reason::Full), ""),
-            ("", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
-            ("hello", Verdict::Failed, "its reply has neither `status` \"ok\" nor a `message`"),
+            ("", FAILED, "its reply has neither `status` \"ok\" nor a `message`"),
+            ("hello", FAILED, "its reply has neither `status` \"ok\" nor a `message`"),
         ];
         for (number, (body, verdict, payload)) in (1..).zip(verdicts) {
             let attempt = give(&mut worker, number);

@@ -93,6 +93,8 @@ pub struct Ended {
     pub verdict: Verdict,
     /// How long it was here.
     pub here: Duration,
+    /// How long of that it ran.
+    pub ran: Duration,
     /// Result or error.
     pub payload: Bytes,
     /// Until when its sender may ask.
@@ -106,10 +108,17 @@ pub fn wanted_until(now: Timestamp, deadline: Option<Timestamp>) -> Timestamp {
 }
 
 impl Ended {
+    /// No handler started it, as what came is no job.
+    pub fn unreadable(wanted_until: Timestamp) -> Self {
+        let payload = Bytes::from_static(b"its metadata cannot be read");
+        let verdict = Verdict::Failed { code: None };
+        Self { verdict, payload, ..Self::rejected(Reason::Full, wanted_until) }
+    }
+
     /// No handler started it.
     pub fn rejected(reason: Reason, wanted_until: Timestamp) -> Self {
-        let (verdict, here, payload) = (Verdict::Rejected(reason), Duration::ZERO, Bytes::new());
-        Self { verdict, here, payload, wanted_until }
+        let (verdict, payload) = (Verdict::Rejected(reason), Bytes::new());
+        Self { verdict, here: Duration::ZERO, ran: Duration::ZERO, payload, wanted_until }
     }
 }
 
@@ -311,13 +320,13 @@ impl Senders {
     /// An attempt ended: its outcome is sent, and kept until the sender acknowledges it or nobody
     /// can want it any more.
     pub fn push(&mut self, id: SenderId, attempt: AttemptId, ended: Ended) {
-        let Ended { mut verdict, here, mut payload, wanted_until } = ended;
+        let Ended { mut verdict, here, ran, mut payload, wanted_until } = ended;
         let Some(sender) = self.senders.get_mut(&id) else { return };
         sender.here = sender.here.saturating_sub(1);
         if payload.len() > sender.payload_bytes_max {
             // Its libzmq would close the connection over it.
             let (bytes, limit) = (payload.len(), sender.payload_bytes_max);
-            verdict = Verdict::Failed;
+            verdict = Verdict::Failed { code: None };
             payload = format!("a result of {bytes} bytes, but the sender takes {limit}").into();
         }
         sender.last_number += 1;
@@ -331,6 +340,7 @@ impl Senders {
             attempt,
             verdict,
             residence_us: wire_us(here),
+            ran_us: wire_us(ran),
             payload,
             order: self.next_order,
             until: wanted_until + RETAIN_SLACK,

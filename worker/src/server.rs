@@ -340,9 +340,10 @@ impl Server {
                 Expired::RunLimit { origin, task, limit, deadline, here } => {
                     self.answers.push_back(ServerOutput::Cancel(task));
                     let payload = reached(limit);
-                    let (verdict, wanted_until) = (Verdict::Failed, wanted_until(now, deadline));
+                    let verdict = Verdict::Failed { code: None };
+                    let (ran, wanted_until) = (limit, wanted_until(now, deadline));
                     self.leave(origin);
-                    self.end(now, origin, Ended { verdict, payload, wanted_until, here });
+                    self.end(now, origin, Ended { verdict, payload, wanted_until, here, ran });
                 }
             }
         }
@@ -369,9 +370,10 @@ impl Server {
 
     /// These jobs were taken from the queue, and their senders may try them elsewhere.
     fn hand_back(&mut self, now: Timestamp, reason: Reason, tasks: VecDeque<Task>) {
-        for Task { origin, deadline, .. } in tasks {
+        for Task { origin, terms, .. } in tasks {
             self.leave(origin);
-            self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
+            let wanted_until = wanted_until(now, terms.deadline);
+            self.end(now, origin, Ended::rejected(reason, wanted_until));
         }
     }
 

@@ -67,7 +67,7 @@ impl Tally {
     pub(crate) fn count(&mut self, verdict: &Verdict) {
         match verdict {
             Verdict::Done => self.done += 1,
-            Verdict::Failed => self.failed += 1,
+            Verdict::Failed { .. } => self.failed += 1,
             Verdict::Abandoned => self.lost += 1,
             Verdict::Accepted => self.accepted += 1,
             Verdict::Rejected(Reason::Full) => {

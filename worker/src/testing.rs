@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
-use svcmap_proto::jobs::{AttemptId, Claim, JobBatch, JobHeader, SenderHello, ToWorker};
+use svcmap_proto::jobs::{
+    AttemptId, Claim, JobBatch, JobHeader, Priority, SenderHello, ToWorker, Verdict,
+};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name, SenderId};
 use svcmap_proto::payload::{self, Payloads};
 use svcmap_proto::time::Timestamp;
 
-use crate::intake::Origin;
+use crate::intake::{Ending, Origin};
 use crate::link::Attempt;
 
 /// The point so many milliseconds after the start of a test.
@@ -32,6 +34,12 @@ pub fn key() -> InstanceKey {
     InstanceKey { service: name("resize"), instance: name("a-1") }
 }
 
+/// How a handler ends that fails.
+pub const FAILING: Ending = Ending::Failed { code: None };
+
+/// How its job ends.
+pub const FAILED: Verdict = Verdict::Failed { code: None };
+
 pub fn attempt(job: u64) -> AttemptId {
     AttemptId { job, attempt: 1 }
 }
@@ -48,6 +56,8 @@ pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> At
         redirects_left: 0,
         submitted_at: Timestamp::default(),
         detached: false,
+        priority: Priority::Normal,
+        metadata_bytes: 0,
     }
 }
 
@@ -111,6 +121,8 @@ pub fn job(number: u64, attempt: AttemptId, deadline_ms: u32) -> Sent {
         redirects_left: 0,
         waited_us: 0,
         detached: false,
+        priority: Priority::Normal,
+        metadata_bytes: 0,
         payload_bytes: 0,
     };
     Sent { number, share: 0, received_outcomes: 0, job, payload: Bytes::new() }

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::jobs::{AttemptId, Claim, JobBatch, JobHeader};
+use crate::jobs::{AttemptId, Claim, JobBatch, JobHeader, Priority};
+
+/// Of every other job.
+const METADATA_BYTES: u16 = 5;
 
 const SMALL_MAX: usize = limits::LARGE_BYTES - 1;
 
@@ -14,15 +17,19 @@ fn job(number: usize, payload_bytes: u32) -> JobHeader {
         redirects_left: 3,
         waited_us: 0,
         detached: false,
+        priority: Priority::Normal,
+        metadata_bytes: if number.is_multiple_of(2) { 0 } else { METADATA_BYTES },
         payload_bytes,
     }
 }
 
 fn batch(sizes: &[usize]) -> ToWorker {
-    let sizes = sizes.iter().enumerate();
-    let payloads: Vec<Bytes> = sizes.clone().map(|(n, len)| vec![n as u8; *len].into()).collect();
+    let jobs = sizes.iter().enumerate().map(|(number, len)| job(number, *len as u32));
+    let jobs: Vec<_> = jobs.collect();
+    let sizes = jobs.iter().flat_map(|job| [job.metadata_bytes.into(), job.payload_bytes]);
+    let payloads: Vec<Bytes> =
+        sizes.enumerate().map(|(n, len)| vec![n as u8; len as usize].into()).collect();
     let payloads = Payloads::new(&payloads);
-    let jobs = sizes.map(|(number, len)| job(number, *len as u32)).collect();
     ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs, payloads })
 }
 
@@ -34,7 +41,7 @@ fn others(frames: &Frames) -> Vec<Bytes> {
 #[test]
 fn small_payloads_share_a_frame_and_large_ones_have_their_own() {
     let frames = encode(batch(&[3, limits::LARGE_BYTES, 0, SMALL_MAX, 9000]));
-    assert_eq!(frames.small.len(), 3 + SMALL_MAX);
+    assert_eq!(frames.small.len(), 3 + SMALL_MAX + 2 * usize::from(METADATA_BYTES));
     let large: Vec<_> = frames.large.iter().map(Bytes::len).collect();
     assert_eq!(large, [limits::LARGE_BYTES, 9000]);
 }
@@ -75,7 +82,8 @@ proptest! {
         let message = batch(&sizes);
         let frames = encode(message.clone());
         let bytes = others(&frames).iter().map(Bytes::len).sum::<usize>();
-        prop_assert_eq!(bytes, sizes.iter().sum::<usize>());
+        let metadata_bytes = sizes.len() / 2 * usize::from(METADATA_BYTES);
+        prop_assert_eq!(bytes, sizes.iter().sum::<usize>() + metadata_bytes);
         prop_assert_eq!(decode::<ToWorker>(&frames.message, others(&frames)), Ok(message));
     }
 

@@ -91,16 +91,7 @@ impl Pure {
     pub fn submit(&mut self, window: u64) {
         while self.submitted - self.done < window {
             self.submitted += 1;
-            let spec = JobSpec {
-                service: self.service.clone(),
-                instance: None,
-                payload: self.payload.clone(),
-                deadline: None,
-                hold: None,
-                run_limit: None,
-                idempotent: false,
-                detached: false,
-            };
+            let spec = JobSpec::new(self.service.clone(), self.payload.clone());
             self.sender.handle_submit(self.now, JobId(self.submitted), spec);
         }
     }

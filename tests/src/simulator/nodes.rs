@@ -134,14 +134,9 @@ pub fn welcome(scenario: &Scenario, epoch: Epoch) -> Welcome {
 /// A job without payload, which nobody gives up.
 pub fn job(scenario: &Scenario, payload: &Bytes) -> JobSpec {
     JobSpec {
-        service: service(),
-        instance: None,
-        payload: payload.clone(),
         deadline: Some(DEADLINE),
         hold: Some(scenario.held_for()),
-        run_limit: None,
-        idempotent: false,
-        detached: false,
+        ..JobSpec::new(service(), payload.clone())
     }
 }
 

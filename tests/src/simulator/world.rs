@@ -482,7 +482,7 @@ impl World {
         let service_time = self.ledger.start(self.now, attempt);
         let number = self.workers[worker].number();
         let (time, ending) = match self.failing_time(number) {
-            Some(time) => (time, Ending::Failed),
+            Some(time) => (time, Ending::Failed { code: None }),
             None => (service_time.div_f64(self.speeds[number]), Ending::Done),
         };
         let at = self.now + time + self.scenario.handling;

@@ -93,7 +93,7 @@ fn fail(health: &mut Health, now: Timestamp, jobs: u64, verdict: Verdict) -> u64
         if health.slots_max() == Some(0) {
             return job;
         }
-        health.handle_ended(now, Ending::Failed, b"no licence");
+        health.handle_ended(now, FAILING, b"no licence");
         if health.wants_verdict(now, false) {
             // Until somebody has looked, nothing goes on.
             assert_eq!(health.slots_max(), Some(0));
@@ -127,7 +127,7 @@ fn where_jobs_fail_everywhere_it_goes_on() {
 fn now_and_then_a_failure_is_nothing_to_ask_about() {
     let mut health = Health::new(1);
     for job in 0..1000 {
-        let ending = if job % 3 == 0 { Ending::Failed } else { Ending::Done };
+        let ending = if job % 3 == 0 { FAILING } else { Ending::Done };
         end(&mut health, ending, b"");
         assert!(!health.wants_verdict(at(job), false) && health.poll_timeout(false).is_none());
     }
@@ -147,7 +147,7 @@ fn a_job_is_let_through_after_a_time_that_doubles_and_one_that_is_done_ends_it()
         // One job, to see: others believe it to be ready, it offers nothing itself.
         assert_eq!((health.slots_max(), health.is_aside()), (Some(1), false));
         assert!(!health.is_trusted() && health.error().is_some());
-        end(&mut health, Ending::Failed, b"no licence");
+        end(&mut health, FAILING, b"no licence");
         assert!(health.handle_verdict(back_at, Apart));
         now = back_at;
     }
@@ -177,7 +177,7 @@ fn only_the_job_that_was_let_through_tells_whether_it_is_mended() {
     assert!(health.handle_timeout(since, 2));
     assert_eq!(health.slots_max(), Some(3));
     assert!(!health.handle_ended(at(0), Ending::Done, b""));
-    assert!(!health.handle_ended(at(0), Ending::Failed, b"of before"));
+    assert!(!health.handle_ended(at(0), FAILING, b"of before"));
     assert!(!health.wants_verdict(since, false));
     assert_eq!((health.slots_max(), health.error()), (Some(3), Some("no licence")));
     assert!(health.handle_ended(since, Ending::Done, b""));
@@ -199,7 +199,7 @@ fn several_jobs_that_fail_together_double_nothing() {
     fail(&mut health, at(0), 4, Apart);
     let pause = health.pause();
     for _ in 0..4 {
-        end(&mut health, Ending::Failed, b"no licence");
+        end(&mut health, FAILING, b"no licence");
         assert!(!health.handle_verdict(at(5), Apart));
     }
     assert_eq!(health.pause(), pause);
@@ -219,7 +219,7 @@ fn while_nobody_knows_the_pauses_are_short_at_first() {
     let mut health = Health::new(1);
     fail(&mut health, at(0), 4, Unknown);
     assert!(health.handle_timeout(at(100), 0));
-    end(&mut health, Ending::Failed, b"");
+    end(&mut health, FAILING, b"");
     health.handle_verdict(at(100), Alike);
     assert_eq!(health.slots_max(), None);
 }
@@ -243,7 +243,7 @@ fn whoever_is_aside_looks_at_the_peers_and_comes_back_when_they_are_gone() {
     for round in 1..=6 {
         let now = at(100_000 * round);
         health.handle_timeout(now, 0);
-        end(&mut health, Ending::Failed, b"");
+        end(&mut health, FAILING, b"");
         health.handle_verdict(now, Apart);
     }
     let now = at(600_000);

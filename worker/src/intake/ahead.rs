@@ -96,20 +96,9 @@ impl Intake {
                 unwanted.push(self.give_up(now, &running));
                 continue;
             }
-            let Running {
-                origin, deadline, run_limit, arrived_at, redirects_left, detached, ..
-            } = running;
-            deadline.map(|deadline| self.deadlines.insert((deadline, id)));
-            let task = Task {
-                id,
-                origin,
-                payload,
-                deadline,
-                run_limit,
-                arrived_at,
-                redirects_left,
-                detached,
-            };
+            let Running { origin, arrived_at, terms, .. } = running;
+            terms.deadline.map(|deadline| self.deadlines.insert((deadline, id)));
+            let task = Task { id, origin, payload, arrived_at, terms };
             self.queue.push_front(task);
         }
         if self.draining {
@@ -121,7 +110,7 @@ impl Intake {
     fn give_up(&mut self, now: Timestamp, running: &Running) -> (Origin, Reason) {
         self.bytes -= running.bytes;
         self.load.rejected += 1;
-        let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+        let is_late = running.terms.deadline.is_some_and(|deadline| deadline <= now);
         (running.origin, if is_late { Reason::Expired } else { Reason::Cancelled })
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::{Intake, Origin, Running, TaskId};
+use super::{Intake, Origin, TaskId};
 
 /// A job whose time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +42,17 @@ impl Intake {
             let place = self.place(id);
             if let Some(running) = place.and_then(|place| self.running.get_mut(place)) {
                 running.was_stopped = true;
-                let is_late = running.deadline.is_some_and(|deadline| deadline <= now);
+                let is_late = running.terms.deadline.is_some_and(|deadline| deadline <= now);
                 // Once its sender has stopped waiting, nobody is to be told of the other.
                 running.limit_at.take_if(|_| is_late);
-                let Running { origin, deadline, arrived_at, .. } = *running;
+                let (origin, deadline) = (running.origin, running.terms.deadline);
                 expired.push(if is_late {
                     Expired::Running(origin, id, place < Some(self.config.concurrency as usize))
                 } else {
                     running.limit_at = None;
-                    (running.origin, running.deadline) = (Origin::Overdue, None);
-                    let limit = running.run_limit.unwrap_or_default();
-                    let here = now.since(arrived_at);
+                    (running.origin, running.terms.deadline) = (Origin::Overdue, None);
+                    let limit = running.terms.run_limit.unwrap_or_default();
+                    let here = now.since(running.arrived_at);
                     Expired::RunLimit { origin, task: id, limit, deadline, here }
                 });
             } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {

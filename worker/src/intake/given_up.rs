@@ -23,7 +23,7 @@ impl Intake {
         self.queue = kept;
         for task in &taken {
             self.bytes -= task.payload.len();
-            self.forget_deadline(task.deadline, task.id);
+            self.forget_deadline(task.terms.deadline, task.id);
         }
         self.load.rejected += taken.len() as u64;
         taken
@@ -32,7 +32,7 @@ impl Intake {
     /// The jobs of that sender that run, but for those that are to be done even if it is gone.
     pub fn attached_of(&self, whose: SenderId) -> impl Iterator<Item = AttemptId> {
         self.running.iter().filter_map(move |running| match running.origin {
-            Origin::Sender { sender, attempt } if sender == whose && !running.detached => {
+            Origin::Sender { sender, attempt } if sender == whose && !running.terms.detached => {
                 Some(attempt)
             }
             _ => None,

@@ -8,9 +8,9 @@ fn origin(job: u64) -> Origin {
 }
 
 fn arrival(origin: Origin, deadline: Timestamp, payload: &[u8]) -> Arrival {
-    let (deadline, run_limit) = (Some(deadline), None);
     let payload = Bytes::copy_from_slice(payload);
-    Arrival { origin, payload, deadline, run_limit, redirects_left: 3, detached: false }
+    let terms = Terms { deadline: Some(deadline), redirects_left: 3, ..Terms::default() };
+    Arrival { origin, payload, terms }
 }
 
 fn config(concurrency: u32, queue: u32) -> IntakeConfig {
@@ -29,7 +29,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let ending = prop_oneof![Just(Ending::Done), Just(Ending::Failed), Just(Ending::NotStarted)];
+    let ending = prop_oneof![Just(Ending::Done), Just(FAILING), Just(Ending::NotStarted)];
     prop_oneof![
         8 => (0usize..60, 0u64..200)
             .prop_map(|(bytes, deadline_ms)| Step::Admit { bytes, deadline_ms }),
@@ -136,7 +136,7 @@ proptest! {
                         prop_assert_eq!(intake.handle_finished(now, id, ending), None);
                         *match ending {
                             Ending::Done => &mut model.done,
-                            Ending::Failed => &mut model.failed,
+                            Ending::Failed { .. } => &mut model.failed,
                             Ending::NotStarted => &mut model.rejected,
                         } += 1;
                     }
@@ -260,8 +260,8 @@ fn a_job_beyond_its_deadline_frees_its_slot_if_it_waited() {
 /// A job that may run for 50 ms and came with that deadline, started at 20.
 fn limited(deadline: Option<Timestamp>) -> (Intake, TaskId) {
     let mut intake = Intake::new(config(1, 1));
-    let run_limit = Some(ms(50));
-    let job = Arrival { deadline, run_limit, ..arrival(origin(1), at(0), b"") };
+    let mut job = arrival(origin(1), at(0), b"");
+    (job.terms.deadline, job.terms.run_limit) = (deadline, Some(ms(50)));
     intake.admit(at(0), job, Promised::default()).unwrap();
     let task = intake.start_next(at(20)).unwrap();
     (intake, task.id)
@@ -325,9 +325,9 @@ fn what_fails_or_was_not_started_teaches_no_service_time() {
         intake.handle_finished(at(to), task.id, ending);
         intake.load(at(to), Promised::default()).mean_service_us
     };
-    assert_eq!(run(0, 1, Ending::Failed), 0);
+    assert_eq!(run(0, 1, FAILING), 0);
     assert_eq!(run(10, 90, Ending::Done), 80_000);
-    assert_eq!(run(100, 101, Ending::Failed), 80_000);
+    assert_eq!(run(100, 101, FAILING), 80_000);
     assert_eq!(run(110, 110, Ending::NotStarted), 80_000);
 }
 
@@ -341,7 +341,7 @@ fn how_a_job_ends_that_was_told_to_stop_says_nothing_of_its_handler() {
     intake.expire(at(60));
     assert_eq!(intake.cancel(origin(2)), Cancelled::Running(tasks[1].id));
     let was_stopped = tasks.iter().map(|task| {
-        intake.handle_finished(at(70), task.id, Ending::Failed).map(|ended| ended.was_stopped)
+        intake.handle_finished(at(70), task.id, FAILING).map(|ended| ended.was_stopped)
     });
     assert_eq!(was_stopped.collect::<Vec<_>>(), [Some(true), Some(true), Some(false)]);
 }
@@ -363,7 +363,7 @@ fn a_handler_that_sees_itself_that_its_time_is_over_was_stopped() {
     intake.admit(at(0), arrival(origin(1), at(50), b""), Promised::default()).unwrap();
     let task = intake.start_next(at(0)).unwrap();
     // Nobody has looked at the deadline yet.
-    assert!(intake.handle_finished(at(50), task.id, Ending::Failed).unwrap().was_stopped);
+    assert!(intake.handle_finished(at(50), task.id, FAILING).unwrap().was_stopped);
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
     let task = intake.start_next(at(30)).unwrap();
     let load = intake.load(at(120), Promised::default());
     assert_eq!((load.oldest_queued_ms, load.since_finish_ms), (100, None));
-    intake.handle_finished(at(150), task.id, Ending::Failed);
+    intake.handle_finished(at(150), task.id, FAILING);
     assert_eq!(intake.load(at(151), Promised::default()).since_finish_ms, Some(1));
 }
 
@@ -455,8 +455,8 @@ fn what_was_handed_out_waits_here_again_once_a_job_takes_long_or_a_drain_begins(
 #[test]
 fn a_job_whose_time_to_run_is_limited_waits_until_a_handler_is_free() {
     let mut intake = quick();
-    let run_limit = Some(ms(50));
-    let job = Arrival { run_limit, ..arrival(origin(11), at(60_000), b"") };
+    let mut job = arrival(origin(11), at(60_000), b"");
+    job.terms.run_limit = Some(ms(50));
     intake.queue.clear();
     intake.admit(at(1), job.clone(), Promised::default()).unwrap();
     intake.admit(at(1), Arrival { origin: origin(12), ..job }, Promised::default()).unwrap();
@@ -482,12 +482,13 @@ fn a_limited_job_that_no_handler_has_begun_keeps_its_time() {
     let mut intake = quick();
     intake.queue.clear();
     let run_limit = Some(ms(50));
-    let job = Arrival { deadline: None, run_limit, ..arrival(origin(11), at(0), b"") };
+    let mut job = arrival(origin(11), at(0), b"");
+    (job.terms.deadline, job.terms.run_limit) = (None, run_limit);
     intake.admit(at(1), job, Promised::default()).unwrap();
     let task = intake.start_next(at(1)).unwrap();
     let back = [(task.id, task.payload)];
     assert_eq!(intake.handle_taken_back(at(20), back.into_iter()), []);
-    assert_eq!(intake.queued().next().map(|task| task.run_limit), Some(run_limit));
+    assert_eq!(intake.queued().next().map(|task| task.terms.run_limit), Some(run_limit));
     assert_eq!(intake.expire(at(60)), [], "its time has not begun");
     intake.start_next(at(70)).unwrap();
     assert_eq!(intake.poll_timeout(), Some(at(120)));
@@ -501,7 +502,7 @@ fn while_jobs_fail_here_nothing_waits_at_the_handlers() {
     assert!(intake.is_ahead() && intake.poll_stuck(at(1)));
     let back: Vec<_> = (2..=10).map(|id| (TaskId(id), Bytes::new())).collect();
     intake.handle_taken_back(at(1), back.into_iter());
-    intake.handle_finished(at(2), TaskId(1), Ending::Failed);
+    intake.handle_finished(at(2), TaskId(1), FAILING);
     assert!(intake.start_next(at(2)).is_some());
     assert!(intake.start_next(at(2)).is_none());
 }

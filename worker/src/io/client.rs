@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use svcmap_proto::codec::{self, ValueError};
+use svcmap_proto::jobs::Priority;
+use svcmap_proto::metadata::{Metadata, MetadataError};
 use svcmap_proto::names::NameError;
 
 use super::builder::ClientBuilder;
@@ -30,6 +32,9 @@ pub enum SubmitError {
         /// How large it may be.
         limit: usize,
     },
+    /// What is said of it beside its payload is not taken.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// So many jobs have no outcome yet that no more fit; only `try_submit` says so.
     #[error("too many jobs have no outcome yet")]
     OutboxFull,
@@ -107,6 +112,8 @@ impl Client {
             run_limit: config.run_limit,
             idempotent: false,
             detached: false,
+            priority: Priority::default(),
+            metadata: Vec::new(),
         }
     }
 
@@ -145,6 +152,8 @@ pub struct JobBuilder<'a> {
     run_limit: Option<Duration>,
     idempotent: bool,
     detached: bool,
+    priority: Priority,
+    metadata: Vec<(String, String)>,
 }
 
 impl<'a> JobBuilder<'a> {
@@ -186,6 +195,20 @@ impl<'a> JobBuilder<'a> {
         self
     }
 
+    /// Before which other jobs it goes: wherever jobs wait, here and at workers, those of a higher class
+    /// go first. Default: [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Says something of it beside its payload, which handlers and programs can read: where it comes
+    /// from, or how to trace it. Call it again for each further one: at most 16, and 1 KiB in all.
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.push((name.into(), value.into()));
+        self
+    }
+
     /// Only this instance will do.
     pub fn instance(mut self, instance: &'a str) -> Self {
         self.instance = Some(instance);
@@ -216,6 +239,8 @@ impl<'a> JobBuilder<'a> {
         if bytes > limit {
             return Err(SubmitError::TooLarge { bytes, limit });
         }
+        let entries = self.metadata.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let metadata = Metadata::new(entries)?;
         let spec = JobSpec {
             service,
             instance,
@@ -225,6 +250,8 @@ impl<'a> JobBuilder<'a> {
             run_limit: self.run_limit,
             idempotent: self.idempotent,
             detached: self.detached,
+            priority: self.priority,
+            metadata,
         };
         shared.submit(spec, wait).map_err(|error| match error {
             NoRoom::Full => SubmitError::OutboxFull,

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use svcmap_proto::codec::{self, ValueError};
 use svcmap_proto::io::{Clock, Waker};
-use svcmap_proto::names::InstanceKey;
+use svcmap_proto::jobs::Priority;
+use svcmap_proto::metadata::Metadata;
+use svcmap_proto::names::{InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
 
 use super::shared::lock;
-use crate::intake::{Ending, TaskId};
+use crate::intake::{Ending, Origin, TaskId, Terms};
 
 /// Longest error text that goes back to a sender, in bytes; the rest is cut.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
@@ -26,10 +28,13 @@ pub(super) type Handler = dyn Fn(&Job) -> Result<Vec<u8>, HandlerError> + Send +
 /// A job as its handler sees it.
 #[derive(Debug)]
 pub struct Job {
+    pub(super) id: TaskId,
+    pub(super) origin: Origin,
     pub(super) payload: Bytes,
     pub(super) key: Arc<InstanceKey>,
     pub(super) arrived_at: Timestamp,
-    pub(super) deadline: Option<Timestamp>,
+    /// Its deadline is here that or its run limit, whichever comes first.
+    pub(super) terms: Terms,
     /// The flag of the handler that runs it.
     pub(super) cancelled: Arc<AtomicBool>,
 }
@@ -53,6 +58,40 @@ impl Job {
         &self.key
     }
 
+    /// Its number at its sender; for one that came over the JSON dialect, its number here.
+    pub fn number(&self) -> u64 {
+        match self.origin {
+            Origin::Sender { attempt, .. } => attempt.job,
+            _ => self.id.0,
+        }
+    }
+
+    /// How often its sender has sent it to a worker, this time included.
+    pub fn attempt(&self) -> u32 {
+        match self.origin {
+            Origin::Sender { attempt, .. } => attempt.attempt,
+            _ => 1,
+        }
+    }
+
+    /// The random number of the process that sent it; `None` if it came over the JSON dialect.
+    pub fn sender(&self) -> Option<SenderId> {
+        match self.origin {
+            Origin::Sender { sender, .. } => Some(sender),
+            _ => None,
+        }
+    }
+
+    /// What its sender says of it beside its payload.
+    pub fn metadata(&self) -> &Metadata {
+        &self.terms.metadata
+    }
+
+    /// Before which other jobs it went.
+    pub fn priority(&self) -> Priority {
+        self.terms.priority
+    }
+
     /// Time since it came to this worker.
     pub fn age(&self) -> Duration {
         Clock.now().since(self.arrived_at)
@@ -61,7 +100,7 @@ impl Job {
     /// Time until its deadline or its run limit, whichever comes first; zero if that has passed,
     /// `None` if it has neither.
     pub fn time_left(&self) -> Option<Duration> {
-        self.deadline.map(|deadline| deadline.since(Clock.now()))
+        self.terms.deadline.map(|deadline| deadline.since(Clock.now()))
     }
 
     /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,
@@ -76,20 +115,28 @@ impl Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError {
     text: String,
+    code: Option<i32>,
     was_started: bool,
 }
 
 impl HandlerError {
     /// An error with this text.
     pub fn new(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), was_started: true }
+        Self { text: text.to_string(), code: None, was_started: true }
+    }
+
+    /// The same with a number for programs to go by, such as an exit status: its sender reads it in
+    /// [`Failure::code`](crate::Failure::code).
+    #[must_use]
+    pub fn with_code(self, code: i32) -> Self {
+        Self { code: Some(code), ..self }
     }
 
     /// What would run the job could not be started, and nothing of it has run: a program that is
     /// gone, a device that is busy. The job is tried at another instance, and this one's log and
     /// `svcmap status` show the text.
     pub fn cannot_start(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), was_started: false }
+        Self { text: text.to_string(), code: None, was_started: false }
     }
 }
 
@@ -102,9 +149,11 @@ impl<E: std::error::Error> From<E> for HandlerError {
 /// A job on its way to a handler.
 pub(super) struct Assignment {
     pub(super) id: TaskId,
+    pub(super) origin: Origin,
     pub(super) payload: Bytes,
     pub(super) arrived_at: Timestamp,
-    pub(super) deadline: Option<Timestamp>,
+    /// Its deadline is here that or its run limit, whichever comes first.
+    pub(super) terms: Terms,
 }
 
 /// What a handler made of a job, and when it began and ended it.
@@ -234,9 +283,9 @@ impl Bench {
     /// Runs one job after the other.
     fn serve(&self, place: Place, handler: &Handler, payload_bytes_max: usize) {
         while let Some(assignment) = self.next(&place) {
-            let Assignment { id, payload, arrived_at, deadline } = assignment;
+            let Assignment { id, origin, payload, arrived_at, terms } = assignment;
             let (key, cancelled) = (Arc::clone(&place.key), Arc::clone(&place.cancelled));
-            let job = Job { payload, key, arrived_at, deadline, cancelled };
+            let job = Job { id, origin, payload, key, arrived_at, terms, cancelled };
             let began_at = Clock.now();
             let (ending, payload) = run(handler, &job, payload_bytes_max);
             let ended_at = Clock.now();
@@ -276,12 +325,12 @@ fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Bytes
         Ok(result) => {
             let bytes = result.len();
             let error = format!("the result has {bytes} bytes, the limit is {payload_bytes_max}");
-            (Ending::Failed, error.into())
+            (Ending::Failed { code: None }, error.into())
         }
-        Err(HandlerError { text, was_started }) => {
+        Err(HandlerError { text, code, was_started }) => {
             let mut error = text.into_bytes();
             error.truncate(ERROR_BYTES_MAX);
-            (if was_started { Ending::Failed } else { Ending::NotStarted }, error.into())
+            (if was_started { Ending::Failed { code } } else { Ending::NotStarted }, error.into())
         }
     }
 }

@@ -60,10 +60,10 @@ impl Serving {
 
     /// A handler is to get this job, with the next [`Serving::hand_over`].
     pub(super) fn start(&mut self, task: Task) {
-        let Task { id, payload, arrived_at, .. } = task;
-        let limit_at = task.run_limit.map(|limit| Clock.now() + limit);
-        let deadline = earliest(task.deadline, limit_at);
-        self.starts.push(Assignment { id, payload, arrived_at, deadline });
+        let Task { id, origin, payload, arrived_at, mut terms } = task;
+        let limit_at = terms.run_limit.map(|limit| Clock.now() + limit);
+        terms.deadline = earliest(terms.deadline, limit_at);
+        self.starts.push(Assignment { id, origin, payload, arrived_at, terms });
     }
 
     /// Gives the handlers what is to start.

@@ -28,7 +28,7 @@ impl Link {
         let mut batch: Option<JobBatch> = None;
         let mut bytes_left = limits::BATCH_BYTES_MAX;
         while self.phase == Phase::Ready && self.window.len() < limits::OPEN_ATTEMPTS_MAX {
-            let size = self.pending.front().map_or(0, |attempt| attempt.payload_bytes);
+            let size = self.pending.front().map_or(0, Attempt::bytes);
             let jobs = batch.as_ref().map_or(0, |batch| batch.jobs.len());
             if jobs > 0 && (size > bytes_left || jobs == limits::BATCH_MAX) {
                 break;
@@ -66,8 +66,8 @@ impl Link {
         if !self.takes(attempt.payload_bytes) {
             // libzmq at the other end would close the connection over it.
             let verdict = Verdict::Rejected(Reason::TooLarge);
-            let (payload, journey) = Default::default();
-            let ended = Ended { attempt: id, verdict, payload, journey };
+            let (payload, ran, journey) = Default::default();
+            let ended = Ended { attempt: id, verdict, payload, ran, journey };
             self.outputs.push_back(LinkOutput::Ended(vec![ended]));
             return None;
         }
@@ -84,6 +84,8 @@ impl Link {
             redirects_left,
             waited_us: wire_us(self.now.since(submitted_at)),
             detached: attempt.detached,
+            priority: attempt.priority,
+            metadata_bytes: attempt.metadata_bytes,
             payload_bytes: u32::try_from(attempt.payload_bytes).unwrap_or(u32::MAX),
         }
     }

@@ -76,6 +76,8 @@ pub struct Ended {
     pub verdict: Verdict,
     /// Result or error.
     pub payload: Bytes,
+    /// How long it ran, as far as the worker tells.
+    pub ran: Duration,
     /// How long it was under way, there and back.
     pub journey: Duration,
 }

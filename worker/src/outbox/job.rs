@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::jobs::{AttemptId, Priority};
+use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
@@ -31,6 +32,28 @@ pub struct JobSpec {
     pub idempotent: bool,
     /// It is to be done even if its sender is gone: a worker that has it keeps it.
     pub detached: bool,
+    /// Before which others it goes.
+    pub priority: Priority,
+    /// What its handler is told besides.
+    pub metadata: Metadata,
+}
+
+impl JobSpec {
+    /// A job without limits.
+    pub fn new(service: Name, payload: Bytes) -> Self {
+        Self {
+            service,
+            instance: None,
+            payload,
+            deadline: None,
+            hold: None,
+            run_limit: None,
+            idempotent: false,
+            detached: false,
+            priority: Priority::default(),
+            metadata: Metadata::default(),
+        }
+    }
 }
 
 /// Jobs that wait for the same: any instance of a service, or one.
@@ -79,6 +102,10 @@ pub struct Assigned {
     pub redirects_left: u8,
     /// How long what the handler gets is.
     pub payload_bytes: usize,
+    /// How long its metadata is.
+    pub metadata_bytes: u16,
     /// Whether it is to be done even if its sender is gone.
     pub detached: bool,
+    /// Before which others it goes.
+    pub priority: Priority,
 }

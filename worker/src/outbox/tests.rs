@@ -14,15 +14,17 @@ const PATIENCE: Duration = ms(30_000);
 
 fn spec(deadline_ms: u64, hold_ms: u64, idempotent: bool) -> JobSpec {
     JobSpec {
-        service: name("resize"),
-        instance: None,
-        payload: vec![1].into(),
         deadline: Some(ms(deadline_ms)),
-        run_limit: None,
         hold: Some(ms(hold_ms)),
         idempotent,
-        detached: false,
+        ..JobSpec::new(name("resize"), vec![1].into())
     }
+}
+
+/// That attempt ended so, without a word.
+fn ended(attempt: AttemptId, verdict: Verdict) -> Ended {
+    let (payload, ran, journey) = Default::default();
+    Ended { attempt, verdict, payload, ran, journey }
 }
 
 fn lane() -> Lane {
@@ -68,7 +70,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let verdict = prop_oneof![
         Just(Verdict::Done),
-        Just(Verdict::Failed),
+        Just(FAILED),
         Just(Verdict::Abandoned),
         Just(Verdict::Rejected(Reason::Full)),
         Just(Verdict::Rejected(Reason::Cancelled)),
@@ -154,7 +156,7 @@ proptest! {
                             job.tries += u32::from(!matches!(verdict, Verdict::HandedOver(_)));
                             job.may_have_run |= *verdict == Verdict::Abandoned;
                         }
-                        outbox.handle_ended(now, attempt, verdict, &key(), Bytes::new());
+                        outbox.handle_ended(now, &key(), ended(attempt, verdict.clone()));
                     }
                 }
                 Step::NeverSeen(which) => {
@@ -348,9 +350,9 @@ fn a_rejected_job_goes_elsewhere_a_few_times() {
         let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
         assert_eq!(attempt, AttemptId { job: 1, attempt: tries });
         let rejected = Verdict::Rejected(Reason::Full);
-        outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
+        outbox.handle_ended(at(1), &key(), ended(attempt, rejected));
         // An answer to an attempt that is over means nothing.
-        outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Bytes::new());
+        outbox.handle_ended(at(1), &key(), ended(attempt, Verdict::Done));
     }
     let Some((_, Outcome::Refused(refusal))) = outbox.poll_settled() else { panic!("not refused") };
     assert_eq!((refusal.reason, refusal.attempts), (Reason::Full, TRIES_MAX));
@@ -363,11 +365,11 @@ fn whoever_drains_does_not_use_up_a_jobs_tries() {
     for _ in 0..3 * TRIES_MAX {
         let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
         let rejected = Verdict::Rejected(Reason::Draining);
-        outbox.handle_ended(at(1), attempt, &rejected, &key(), Bytes::new());
+        outbox.handle_ended(at(1), &key(), ended(attempt, rejected));
         assert_eq!(settled(&mut outbox), []);
     }
     let Assigned { attempt, .. } = assign(&mut outbox, 1).unwrap();
-    outbox.handle_ended(at(1), attempt, &Verdict::Done, &key(), Bytes::new());
+    outbox.handle_ended(at(1), &key(), ended(attempt, Verdict::Done));
     assert!(matches!(settled(&mut outbox)[..], [(JobId(1), Outcome::Done(_))]));
 }
 
@@ -411,7 +413,7 @@ fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
             outbox.handle_passed_on(attempt);
         }
         let full = Verdict::Rejected(Reason::Full);
-        outbox.handle_ended(at(1), attempt, &full, &key, Bytes::new());
+        outbox.handle_ended(at(1), &key, ended(attempt, full));
     };
     for _ in 0..3 {
         assert!(outbox.takes_offers(JobId(1)));

@@ -212,16 +212,7 @@ fn a_mapper_that_is_missed_is_missed_until_it_is_back() {
 
 /// Submits a job that nobody takes.
 fn submit(scene: &mut Scene, now: Timestamp) {
-    let spec = JobSpec {
-        service: name("nobody"),
-        instance: None,
-        payload: Bytes::new(),
-        deadline: None,
-        hold: None,
-        run_limit: None,
-        idempotent: false,
-        detached: false,
-    };
+    let spec = JobSpec::new(name("nobody"), Bytes::new());
     scene.process.sender().handle_submit(now, JobId(1), spec);
 }
 

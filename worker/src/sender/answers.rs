@@ -1,7 +1,7 @@
 //! What links have found out: outcomes, load, promises, and that they are of no use any more.
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
+use svcmap_proto::jobs::{JobBatch, Reason, ToWorker, Verdict};
 use svcmap_proto::load::State;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::payload::Payloads;
@@ -39,7 +39,10 @@ impl Sender {
                 } else if let ToWorker::Jobs(batch) = message {
                     // It is given one at a time.
                     let (jobs, mut payloads) = (batch.jobs.iter(), batch.payloads);
-                    let bodies = jobs.map(|job| payloads.take(job.payload_bytes));
+                    let bodies = jobs.map(|job| {
+                        payloads.take(job.metadata_bytes.into());
+                        payloads.take(job.payload_bytes)
+                    });
                     let request = |body| SenderOutput::Request { link: number, body };
                     self.outputs.extend(bodies.map(request));
                 }
@@ -103,7 +106,8 @@ impl Sender {
         let tally = self.statistics.peer(key);
         ended.iter().for_each(|ended| tally.count(&ended.verdict));
         if is_native {
-            let was_run = |ended: &&Ended| matches!(ended.verdict, Verdict::Done | Verdict::Failed);
+            let was_run =
+                |ended: &&Ended| matches!(ended.verdict, Verdict::Done | Verdict::Failed { .. });
             self.learn(&key.service, |estimates| {
                 ended
                     .iter()
@@ -112,12 +116,13 @@ impl Sender {
             });
             self.learn_crowd(now, key, &ended);
         }
-        for Ended { attempt, verdict, payload, .. } in ended {
+        for ended in ended {
+            let (attempt, verdict) = (ended.attempt, ended.verdict.clone());
             if let (true, &Verdict::Rejected(reason)) = (self.observe, &verdict) {
                 let rejected = Observation::Rejected { attempt, key: key.clone(), reason };
                 self.outputs.push_back(SenderOutput::Observed(rejected));
             }
-            self.outbox.handle_ended(now, attempt, &verdict, key, payload);
+            self.outbox.handle_ended(now, key, ended);
             if let Verdict::HandedOver(slot) = verdict {
                 self.take_slot(now, &key.service, Some(JobId(attempt.job)), &slot);
             }
@@ -149,7 +154,7 @@ impl Sender {
         let load = self.peers.member(key).map(|member| member.load);
         let is_busy = load.is_some_and(|load| concurrency_limit::is_crowded(&load));
         let is_crowded = |ended: &Ended| match ended.verdict {
-            Verdict::Done | Verdict::Failed => Some(is_busy),
+            Verdict::Done | Verdict::Failed { .. } => Some(is_busy),
             Verdict::Rejected(Reason::Full) => Some(true),
             _ => None,
         };
@@ -172,10 +177,15 @@ impl Sender {
     }
 }
 
-/// Adds the payloads to jobs that are about to be sent. `None` if one of these is not in the outbox.
+/// Adds metadata and payloads to jobs that are about to be sent. `None` if one of these is not in the
+/// outbox.
 fn add_payloads(outbox: &Outbox, batch: &mut JobBatch) -> Option<()> {
-    let payload = |job: &JobHeader| outbox.payload(JobId(job.attempt.job));
-    let payloads: Option<Vec<&Bytes>> = batch.jobs.iter().map(payload).collect();
-    batch.payloads = Payloads::new(payloads?);
+    let mut contents: Vec<&Bytes> = Vec::with_capacity(batch.jobs.len());
+    for job in &batch.jobs {
+        let (metadata, payload) = outbox.contents(JobId(job.attempt.job))?;
+        contents.extend((!metadata.is_empty()).then(|| metadata.encoded()));
+        contents.push(payload);
+    }
+    batch.payloads = Payloads::new(contents.iter().copied());
     Some(())
 }

@@ -123,7 +123,7 @@ impl Sender {
         let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(lane, number) else { return false };
         let Assigned { attempt, deadline, run_limit, submitted_at, redirects_left, .. } = assigned;
-        let (payload_bytes, detached) = (assigned.payload_bytes, assigned.detached);
+        let Assigned { payload_bytes, metadata_bytes, detached, priority, .. } = assigned;
         let redirects_left = if self.identity.takes_credits { redirects_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
@@ -135,11 +135,13 @@ impl Sender {
                 deadline,
                 run_limit,
                 payload_bytes,
+                metadata_bytes,
                 claim,
                 claimed_until,
                 redirects_left,
                 submitted_at,
                 detached,
+                priority,
             };
             state.link.assign(now, attempt);
         }

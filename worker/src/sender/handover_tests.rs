@@ -53,16 +53,8 @@ pub(super) fn new_sender(number: u128) -> Sender {
 }
 
 pub(super) fn spec(payload: &[u8]) -> JobSpec {
-    JobSpec {
-        service: service(),
-        instance: None,
-        payload: Bytes::copy_from_slice(payload),
-        deadline: Some(ms(60_000)),
-        run_limit: None,
-        hold: None,
-        idempotent: false,
-        detached: false,
-    }
+    let spec = JobSpec::new(service(), Bytes::copy_from_slice(payload));
+    JobSpec { deadline: Some(ms(60_000)), ..spec }
 }
 
 /// A worker, and what its handlers do.
@@ -405,7 +397,7 @@ impl Alone {
         verdict: Verdict,
         load: Load,
     ) {
-        let (residence_us, payload_bytes, payloads) = Default::default();
+        let (residence_us, ran_us, payload_bytes, payloads) = Default::default();
         let batch = OutcomeBatch {
             first_number: number,
             received_jobs: job.number,
@@ -415,6 +407,7 @@ impl Alone {
                 attempt: job.attempt,
                 verdict,
                 residence_us,
+                ran_us,
                 payload_bytes,
             }],
             payloads,

@@ -74,14 +74,9 @@ impl Scene {
 
     fn submit(&mut self, now: Timestamp, job: u64, payload: &[u8]) {
         let spec = JobSpec {
-            service: name("resize"),
-            instance: None,
-            payload: Bytes::copy_from_slice(payload),
             deadline: Some(ms(2000)),
-            run_limit: None,
             hold: Some(ms(500)),
-            idempotent: false,
-            detached: false,
+            ..JobSpec::new(name("resize"), Bytes::copy_from_slice(payload))
         };
         self.0.handle_submit(now, JobId(job), spec);
     }
@@ -370,14 +365,9 @@ fn one_that_a_job_is_meant_for_gets_it_however_many_there_are() {
     let mut scene = Scene::with(Policy::Svcmap.choice(), at(0), all);
     for number in 0..99 {
         let spec = JobSpec {
-            service: name("resize"),
             instance: Some(name(&format!("j-{number}"))),
-            payload: b"{}"[..].into(),
             deadline: Some(ms(2000)),
-            run_limit: None,
-            hold: None,
-            idempotent: false,
-            detached: false,
+            ..JobSpec::new(name("resize"), b"{}"[..].into())
         };
         scene.0.handle_submit(at(0), JobId(number), spec);
     }

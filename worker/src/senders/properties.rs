@@ -155,7 +155,8 @@ impl Model {
                 };
                 let (verdict, here, payload) =
                     (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
-                let ended = Ended { verdict, here, payload, wanted_until: deadline.max(now) };
+                let ended =
+                    Ended { verdict, here, ran: here, payload, wanted_until: deadline.max(now) };
                 prop_assert!(self.senders.senders.contains_key(&id(whose)), "it has a job here");
                 self.senders.push(id(whose), attempt, ended);
             }

@@ -16,6 +16,7 @@ pub(super) struct Retained {
     pub(super) attempt: AttemptId,
     pub(super) verdict: Verdict,
     pub(super) residence_us: u64,
+    pub(super) ran_us: u64,
     pub(super) payload: Bytes,
     /// Its place among all that is retained.
     pub(super) order: u64,
@@ -25,10 +26,9 @@ pub(super) struct Retained {
 
 impl Retained {
     fn header(&self) -> OutcomeHeader {
-        let (attempt, verdict, residence_us) =
-            (self.attempt, self.verdict.clone(), self.residence_us);
-        let payload_bytes = payload::len(&self.payload);
-        OutcomeHeader { attempt, verdict, residence_us, payload_bytes }
+        let &Self { attempt, residence_us, ran_us, .. } = self;
+        let (verdict, payload_bytes) = (self.verdict.clone(), payload::len(&self.payload));
+        OutcomeHeader { attempt, verdict, residence_us, ran_us, payload_bytes }
     }
 }
 

@@ -37,7 +37,7 @@ fn job(senders: &mut Senders, number: u32) {
 
 fn end(senders: &mut Senders, number: u32, bytes: usize) {
     let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
-    let ended = Ended { verdict, here, payload, wanted_until: at(9000) };
+    let ended = Ended { verdict, here, ran: here, payload, wanted_until: at(9000) };
     senders.push(id(number), attempt(1), ended);
 }
 

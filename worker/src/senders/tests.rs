@@ -16,7 +16,8 @@ fn greet(senders: &mut Senders, hello: &SenderHello) {
 
 fn end(senders: &mut Senders, job: u64, bytes: usize) {
     let (verdict, here, payload) = (Verdict::Done, Duration::ZERO, vec![0; bytes].into());
-    senders.push(SENDER, attempt(job), Ended { verdict, here, payload, wanted_until: at(9000) });
+    let ended = Ended { verdict, here, ran: here, payload, wanted_until: at(9000) };
+    senders.push(SENDER, attempt(job), ended);
 }
 
 #[test]

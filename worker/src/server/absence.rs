@@ -86,7 +86,7 @@ impl Server {
     fn drop_others(&mut self, now: Timestamp, whose: SenderId, open: &BTreeSet<AttemptId>) {
         let is_other = |task: &Task| match task.origin {
             Origin::Sender { sender, attempt } => {
-                sender == whose && !task.detached && !open.contains(&attempt)
+                sender == whose && !task.terms.detached && !open.contains(&attempt)
             }
             Origin::Client(_) | Origin::Nobody | Origin::Overdue => false,
         };
@@ -105,7 +105,7 @@ impl Server {
 /// When a job that waits is given up, unless its sender is heard before.
 fn given_up_at(senders: &Senders, task: &Task, expiry: Duration) -> Option<Timestamp> {
     match task.origin {
-        Origin::Sender { sender, .. } if !task.detached => {
+        Origin::Sender { sender, .. } if !task.terms.detached => {
             Some(senders.heard_at(sender).map_or(task.arrived_at, |at| at + expiry))
         }
         // A REQ socket that waits cannot say so.

@@ -48,7 +48,7 @@ impl Server {
     /// Takes a job, if there is room. One that comes while this instance is set aside was on its way:
     /// it goes elsewhere, if it can.
     pub(super) fn admit(&mut self, now: Timestamp, arrival: Arrival) -> Result<TaskId, Reason> {
-        if self.health.is_aside() && arrival.redirects_left > 0 && !self.is_draining() {
+        if self.health.is_aside() && arrival.terms.redirects_left > 0 && !self.is_draining() {
             self.intake.count_rejected();
             return Err(Reason::NoCredit);
         }
@@ -65,7 +65,7 @@ impl Server {
 
     /// Gives back what waits and can go elsewhere.
     pub(super) fn hand_back_movable(&mut self, now: Timestamp) {
-        let others = self.intake.take_queued(|task| task.redirects_left > 0);
+        let others = self.intake.take_queued(|task| task.terms.redirects_left > 0);
         self.hand_back(now, Reason::NoCredit, others);
     }
 

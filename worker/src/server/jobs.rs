@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use svcmap_proto::jobs::{Claim, Demand, JobBatch, JobHeader, Reason, Verdict};
+use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
-use crate::intake::{Arrival, Cancelled, Ending, Origin, TaskId};
+use crate::intake::{Arrival, Cancelled, Ending, Finished, Origin, TaskId, Terms};
 use crate::senders::{Ended, wanted_until};
 
 impl Server {
@@ -17,6 +18,7 @@ impl Server {
         let JobBatch { share, jobs, mut payloads, .. } = batch;
         let (mut demand, mut taken) = (None, 0);
         for (number, job) in jobs.into_iter().enumerate() {
+            let metadata = payloads.take(job.metadata_bytes.into());
             let payload = payloads.take(job.payload_bytes);
             if number < before {
                 continue;
@@ -25,7 +27,7 @@ impl Server {
             let JobHeader { waited_us, payload_bytes, .. } = job;
             let pinned = job.redirects_left == 0;
             demand = Some(Demand { share, waited_us, payload_bytes, pinned });
-            taken += u32::from(self.handle_job(now, sender, share, job, payload));
+            taken += u32::from(self.handle_job(now, sender, share, job, (metadata, payload)));
         }
         let Some(demand) = demand else { return };
         self.credits.handle_taken(sender, taken);
@@ -41,20 +43,26 @@ impl Server {
         sender: SenderId,
         share: u32,
         job: JobHeader,
-        payload: Bytes,
+        (metadata, payload): (Bytes, Bytes),
     ) -> bool {
-        let JobHeader { attempt, claim, redirects_left, detached, .. } = job;
+        let JobHeader { attempt, claim, redirects_left, detached, priority, .. } = job;
         let origin = Origin::Sender { sender, attempt };
+        let metadata = Metadata::decode(metadata);
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
         let deadline = job.deadline_ms.map(|ms| now + from_ms(ms));
         let run_limit = job.run_limit_ms.map(from_ms);
         let waited = Duration::from_micros(job.waited_us);
         self.credits.claim(now, sender, claim, payload.len(), waited);
-        let arrival = Arrival { origin, payload, deadline, run_limit, redirects_left, detached };
+        let Ok(metadata) = metadata else {
+            self.intake.count_rejected();
+            self.end(now, origin, Ended::unreadable(wanted_until(now, deadline)));
+            return false;
+        };
+        let terms = Terms { deadline, run_limit, redirects_left, detached, priority, metadata };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
         let is_movable = redirects_left > 0 || claim != Claim::Nothing || share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
-        let admitted = self.admit(now, arrival);
+        let admitted = self.admit(now, Arrival { origin, payload, terms });
         if let Err(reason) = admitted {
             self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
         }
@@ -115,19 +123,20 @@ impl Server {
         }
         let (verdict, payload) = match ending {
             Ending::Done => (Verdict::Done, payload),
-            Ending::Failed => (Verdict::Failed, payload),
+            Ending::Failed { code } => (Verdict::Failed { code }, payload),
             Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Bytes::new()),
         };
         // A handler that looks at its time itself may be a moment earlier than the intake.
         let payload = match (ending, finished.over_limit) {
-            (Ending::Failed, Some(limit)) => reached(limit),
+            (Ending::Failed { .. }, Some(limit)) => reached(limit),
             _ => payload,
         };
         if self.is_draining() && ending != Ending::NotStarted {
             self.drained.finished += 1;
         }
         let wanted_until = wanted_until(now, finished.deadline);
-        let ended = Ended { verdict, payload, wanted_until, here: finished.here };
+        let Finished { here, ran, .. } = finished;
+        let ended = Ended { verdict, payload, wanted_until, here, ran };
         self.leave(finished.origin);
         if let Origin::Sender { sender, .. } = finished.origin
             && self.ended.last() != Some(&sender)

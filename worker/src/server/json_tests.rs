@@ -75,7 +75,7 @@ fn a_client_that_waits_is_told_once_how_its_job_ended() {
     server.handle_timeout(at(50));
     let unknown = r#"{"status":"unknown","message":"no answer by the deadline"}"#.to_owned();
     assert_eq!(outputs(&mut server, at(50)).0, [(2, unknown)]);
-    server.handle_finished(at(60), started[1].id, Ending::Failed, b"late".to_vec());
+    server.handle_finished(at(60), started[1].id, FAILING, b"late".to_vec());
     assert_eq!(outputs(&mut server, at(60)).0, []);
 }
 
@@ -106,7 +106,7 @@ fn a_job_that_runs_for_as_long_as_it_may_has_failed_once() {
 fn a_handler_that_ends_itself_at_its_run_limit_has_reached_that() {
     let failed = r#"{"status":"failed","message":"reached its run limit of 50ms"}"#;
     let done = r#"{"status":"done","result":1}"#;
-    for (ending, told) in [(Ending::Failed, failed), (Ending::Done, done)] {
+    for (ending, told) in [(FAILING, failed), (Ending::Done, done)] {
         let mut server = server(1, 0);
         ask(&mut server, 1, &submit(r#"{"body":1,"run_limit_ms":50}"#)).unwrap();
         let (_, started) = outputs(&mut server, at(0));

@@ -1,5 +1,7 @@
 //! What a worker promises, and what it does with slots that its peers offer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, Verdict};
 use svcmap_proto::names::SenderId;
@@ -109,20 +111,12 @@ impl Server {
     }
 
     fn hand_over(&mut self, now: Timestamp, task: Task, slot: OfferedSlot) {
-        let Task { origin, deadline, arrived_at, .. } = task;
-        let here = now.since(arrived_at);
+        let Task { origin, arrived_at, terms, .. } = task;
+        let (here, ran, payload) = (now.since(arrived_at), Duration::ZERO, Bytes::new());
         let verdict = Verdict::HandedOver(slot);
+        let wanted_until = wanted_until(now, terms.deadline);
         self.leave(origin);
-        self.end(
-            now,
-            origin,
-            Ended {
-                verdict,
-                here,
-                payload: Bytes::new(),
-                wanted_until: wanted_until(now, deadline),
-            },
-        );
+        self.end(now, origin, Ended { verdict, here, ran, payload, wanted_until });
     }
 
     /// The next message about promises.

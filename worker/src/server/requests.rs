@@ -6,7 +6,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::Server;
 use crate::clients::Client;
-use crate::intake::{Arrival, Origin};
+use crate::intake::{Arrival, Origin, Terms};
 use crate::json;
 
 impl Server {
@@ -44,10 +44,11 @@ impl Server {
         let arrival = Arrival {
             origin,
             payload: Bytes::copy_from_slice(&request.payload),
-            deadline: request.deadline.map(|deadline| now + deadline),
-            run_limit: request.run_limit,
-            redirects_left: 0,
-            detached: false,
+            terms: Terms {
+                deadline: request.deadline.map(|deadline| now + deadline),
+                run_limit: request.run_limit,
+                ..Terms::default()
+            },
         };
         let body = match self.admit(now, arrival) {
             Ok(_) if waits => {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use svcmap_proto::jobs::AttemptId;
 use svcmap_proto::load::State;
+use svcmap_proto::payload::Payloads;
 
 use super::drain::FLUSH_LIMIT;
 use super::*;
@@ -458,7 +459,23 @@ fn a_result_that_its_sender_cannot_take_is_a_failure() {
     server.handle_finished(at(1), task.id, Ending::Done, vec![0; 11]);
     let last = answers(&mut server, at(1)).pop();
     let Some(FromWorker::Outcomes(batch)) = last else { panic!("{last:?}") };
-    assert_eq!(batch.outcomes[0].verdict, Verdict::Failed);
+    assert_eq!(batch.outcomes[0].verdict, FAILED);
+}
+
+#[test]
+fn a_job_whose_metadata_cannot_be_read_has_failed_and_those_beside_it_run() {
+    let (mut server, from) = server();
+    server.handle_message(at(0), from.clone(), ToWorker::Hello(hello(Vec::new(), 1)));
+    let mut batch = job(1, attempt(1), 1000).batch();
+    batch.jobs[0].metadata_bytes = 3;
+    batch.jobs.push(job(2, attempt(2), 1000).job);
+    batch.payloads = Payloads::new([&Bytes::from_static(b"lie")]);
+    server.handle_message(at(0), from, ToWorker::Jobs(batch));
+    let Some(ServerOutput::Start(task)) = server.poll_output(at(0)) else { panic!("no start") };
+    assert_eq!(attempt_of(task.origin), attempt(2));
+    let last = answers(&mut server, at(0)).pop();
+    let Some(FromWorker::Outcomes(batch)) = last else { panic!("{last:?}") };
+    assert_eq!((batch.outcomes[0].attempt, &batch.outcomes[0].verdict), (attempt(1), &FAILED));
 }
 
 #[test]

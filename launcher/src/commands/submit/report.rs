@@ -265,7 +265,8 @@ mod tests {
 
     fn done(payload: &[u8]) -> Record {
         let by = InstanceKey { service: "s".parse().unwrap(), instance: "i".parse().unwrap() };
-        let reply = Reply { payload: payload.to_vec().into(), by };
+        let (waited, ran) = (Duration::from_millis(1), Duration::from_millis(2));
+        let reply = Reply { payload: payload.to_vec().into(), by, attempts: 1, waited, ran };
         Record::new("f.txt".to_owned(), Outcome::Done(reply))
     }
 

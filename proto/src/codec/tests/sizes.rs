@@ -15,8 +15,8 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
     [
         error::<ToWorker>(list("2 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("2 1 1 2 3 {load}"), "0 0", "")),
-        error::<ToWorker>(list("2 1 1 0 0", "0 0 0 0 0 0 0 0 0", "")),
-        error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0", "")),
+        error::<ToWorker>(list("2 1 1 0 0", "0 0 0 0 0 0 0 0 1 0 0", "")),
+        error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0 0", "")),
         error::<ToMapper>(list("2 1 key life", "'tcp://h:1", &of_registration)),
         error::<FromMapper>(list("2 7", "'a", "0 0 0")),
         error::<Publication>(list("2 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),

@@ -10,8 +10,8 @@ use crate::testing::key;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn assignment(id: u64) -> Assignment {
-    let (payload, arrived_at, deadline) = (Bytes::new(), Clock.now(), None);
-    Assignment { id: TaskId(id), payload, arrived_at, deadline }
+    let (origin, payload, terms) = (Origin::Nobody, Bytes::new(), Terms::default());
+    Assignment { id: TaskId(id), origin, payload, arrived_at: Clock.now(), terms }
 }
 
 /// One handler that tells when it begins a job, and then waits until it may end.
@@ -38,9 +38,8 @@ impl Scene {
     }
 
     fn assign(&self, id: u64) {
-        let (arrived_at, deadline) = (Clock.now(), None);
         let payload = Bytes::copy_from_slice(&[id as u8]);
-        let assignment = Assignment { id: TaskId(id), payload, arrived_at, deadline };
+        let assignment = Assignment { payload, ..assignment(id) };
         self.pool.assign([assignment].into_iter());
     }
 

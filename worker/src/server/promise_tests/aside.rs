@@ -17,7 +17,7 @@ fn failed() -> (Scene, Seen) {
     assert_eq!(started.len(), 4);
     for task in started {
         assert!(!scene.server.wants_verdict(at(1)));
-        scene.server.handle_finished(at(1), task, Ending::Failed, b"no licence".to_vec());
+        scene.server.handle_finished(at(1), task, FAILING, b"no licence".to_vec());
     }
     assert!(scene.server.wants_verdict(at(1)));
     scene.server.handle_verdict(at(1), Fares::Apart);
@@ -29,7 +29,7 @@ fn failed() -> (Scene, Seen) {
 fn it_gives_back_what_waits_makes_its_promises_void_and_says_so() {
     let (mut scene, seen) = failed();
     let no_credit = |job| (1, job, Verdict::Rejected(Reason::NoCredit));
-    let ended: Vec<_> = (1..=4).map(|job| (1, job, Verdict::Failed)).collect();
+    let ended: Vec<_> = (1..=4).map(|job| (1, job, FAILED)).collect();
     assert_eq!(seen.ended, [&ended[..], &[no_credit(5), no_credit(6)]].concat());
     assert_eq!((seen.states, seen.granted), (vec![State::Failing; 2], vec![]));
     assert_eq!(
@@ -103,7 +103,7 @@ fn where_jobs_fail_everywhere_it_goes_on() {
     for job in 1..=100 {
         scene.job(at(job), 1, |_| {});
         let task = scene.see(at(job)).started[0];
-        scene.server.handle_finished(at(job), task, Ending::Failed, Vec::new());
+        scene.server.handle_finished(at(job), task, FAILING, Vec::new());
         if scene.server.wants_verdict(at(job)) {
             scene.server.handle_verdict(at(job), Fares::Alike);
         }
