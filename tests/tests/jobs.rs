@@ -7,7 +7,9 @@ use svcmap_worker::{HandlerError, Job, MetadataError, Outcome, Priority, SubmitE
 
 /// Says what it knows of its job.
 fn describe(job: &Job) -> Result<Vec<u8>, HandlerError> {
-    std::thread::sleep(Duration::from_millis(20));
+    while job.age() < Duration::from_millis(20) {
+        std::thread::yield_now();
+    }
     let metadata: Vec<_> =
         job.metadata().iter().map(|(name, value)| format!("{name}={value}")).collect();
     let (number, attempt, priority) = (job.number(), job.attempt(), job.priority());
