@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use svcmap_proto::io::Clock;
 use svcmap_tests::{PATIENCE, deployment};
 use svcmap_worker::{HandlerError, Job, MetadataError, Outcome, Priority, SubmitError, Worker};
 
 /// Says what it knows of its job.
 fn describe(job: &Job) -> Result<Vec<u8>, HandlerError> {
-    while job.age() < Duration::from_millis(20) {
+    let began_at = Clock.now();
+    while Clock.now().since(began_at) < Duration::from_millis(20) {
         std::thread::yield_now();
     }
     let metadata: Vec<_> =
