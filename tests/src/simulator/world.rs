@@ -16,8 +16,8 @@ use bytes::Bytes;
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
 use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::pure::{Ending, Origin, Task, TaskId};
-use svcmap_worker::{JobId, Policy};
+use svcmap_worker::pure::{Ending, JobSpec, Origin, Task, TaskId};
+use svcmap_worker::{JobId, Policy, Priority};
 
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
@@ -26,7 +26,7 @@ use super::nodes::{
 };
 use super::policies::{Rule, Truth};
 use super::queue::Queue;
-use super::scenario::{Feed, Scenario};
+use super::scenario::{Feed, Scenario, is_high};
 use super::workload::Workload;
 use faults::{Fault, Stop};
 use processes::Wakes;
@@ -471,7 +471,9 @@ impl World {
     }
 
     fn hand_over(&mut self, sender: usize, number: u64) {
-        let spec = nodes::job(&self.scenario, &self.payload);
+        let is_high = is_high(self.scenario.high_every, number);
+        let priority = if is_high { Priority::High } else { Priority::Normal };
+        let spec = JobSpec { priority, ..nodes::job(&self.scenario, &self.payload) };
         self.senders[sender].submit(self.now, JobId(number), spec);
     }
 
