@@ -132,9 +132,9 @@ pub fn welcome(scenario: &Scenario, epoch: Epoch) -> Welcome {
 }
 
 /// A job without payload, which nobody gives up.
-pub fn job(scenario: &Scenario, payload: &Bytes) -> JobSpec {
+pub fn job(scenario: &Scenario, service: &Name, payload: &Bytes) -> JobSpec {
     JobSpec {
-        service: service(),
+        service: service.clone(),
         instance: None,
         payload: payload.clone(),
         deadline: Some(DEADLINE),
