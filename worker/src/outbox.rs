@@ -347,6 +347,9 @@ impl Outbox {
     /// Plans when the jobs are looked at that have begun to wait and still do: whoever drives this does
     /// it once it has given to workers what it can.
     pub fn plan(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
         let mut fresh = std::mem::take(&mut self.fresh);
         for (at, id, slot) in fresh.drain(..) {
             // Another one may lie there by now.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use svcmap_proto::control::{Publication, SnapshotPart};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name};
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::config::SERVICES_FOLLOWED_MAX;
 pub use service::Member;
@@ -70,6 +70,8 @@ pub struct Peers {
     silent: BTreeSet<usize>,
     beat: Duration,
     expiry: Duration,
+    /// The next deadline, as of the last change.
+    due_at: Option<Timestamp>,
     random: fastrand::Rng,
     outputs: VecDeque<PeersOutput>,
 }
@@ -84,6 +86,7 @@ impl Peers {
             silent: BTreeSet::new(),
             beat: Duration::from_secs(1),
             expiry: Duration::from_secs(3),
+            due_at: None,
             random: fastrand::Rng::with_seed(seed),
             outputs: VecDeque::new(),
         }
@@ -104,6 +107,7 @@ impl Peers {
             self.outputs.push_back(PeersOutput::Sync { mapper, service: service.clone() });
         }
         self.services.insert(service.clone(), Service::new(now, views));
+        self.plan();
         true
     }
 
@@ -128,6 +132,7 @@ impl Peers {
     pub fn unfollow(&mut self, service: &Name) {
         if self.services.remove(service).is_some() {
             self.outputs.push_back(PeersOutput::Unsubscribe(service.clone()));
+            self.plan();
         }
     }
 
@@ -148,6 +153,7 @@ impl Peers {
             }
             self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
         }
+        self.plan();
     }
 
     /// A pulse came on PUB: what that mapper publishes arrives here.
@@ -162,6 +168,7 @@ impl Peers {
         self.heard.remove(&mapper);
         let views = self.services.values_mut().filter_map(|service| service.views.get_mut(mapper));
         views.for_each(View::handle_silence);
+        self.plan();
     }
 
     /// Something came on PUB for that service.
@@ -182,6 +189,7 @@ impl Peers {
             Publication::Changes(part) => view.handle_changes(now, part, members, &mut self.random),
         });
         self.apply(now, mapper, service, update);
+        self.plan();
     }
 
     /// A snapshot came that was asked for.
@@ -196,6 +204,7 @@ impl Peers {
         known.told_at = Some(now);
         let update = known.views.get_mut(mapper).and_then(|view| view.handle_asked_snapshot(part));
         self.apply(now, mapper, service, update);
+        self.plan();
     }
 
     /// An instance said so itself. Returns whether that was news.
@@ -270,14 +279,25 @@ impl Peers {
 
     /// When [`Peers::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let views = self.services.values().flat_map(|service| &service.views);
-        let poll = views.filter_map(|view| view.poll_timeout(self.beat)).min();
-        let doubt = self.services.values().filter_map(|service| service.doubt_at).min();
-        svcmap_proto::time::earliest(poll, doubt)
+        self.due_at
+    }
+
+    /// Something has changed, and with it perhaps the next deadline.
+    fn plan(&mut self) {
+        self.due_at = None;
+        for service in self.services.values() {
+            self.due_at = earliest(self.due_at, service.doubt_at);
+            for view in &service.views {
+                self.due_at = earliest(self.due_at, view.poll_timeout(self.beat));
+            }
+        }
     }
 
     /// Asks mappers whose publications do not come, and drops who is unlisted and silent.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.due_at.is_none_or(|at| at > now) {
+            return;
+        }
         for (name, service) in &mut self.services {
             for (mapper, view) in service.views.iter_mut().enumerate() {
                 if view.handle_timeout(now, self.beat) {
@@ -291,6 +311,7 @@ impl Peers {
                 service.drop_doubtful(now, self.expiry);
             }
         }
+        self.plan();
     }
 
     /// A member, if it is that life of it.

@@ -386,8 +386,7 @@ impl Sender {
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.peers.handle_timeout(now);
-        let services = self.links.handle_timeout(now);
-        services.iter().for_each(|service| self.outbox.touch(service));
+        self.links.handle_timeout(now, |service| self.outbox.touch(service));
         while let Some(lane) = self.asks.poll_due(now) {
             self.ask_another(now, &lane);
         }

@@ -218,14 +218,15 @@ impl Service {
         if changes.len() * WALK < self.members.len() {
             return changes.iter().collect();
         }
-        let mut members = self.members.iter_mut().peekable();
+        let mut members = self.members.iter_mut();
+        let mut next = members.next();
         let mut is_taken = |change: &Change| {
-            while let Some((name, member)) = members.peek_mut() {
+            while let Some((name, member)) = &mut next {
                 match (*name).cmp(change.instance()) {
-                    Ordering::Less => members.next(),
+                    Ordering::Less => next = members.next(),
                     Ordering::Equal => return member.handle_change(now, change),
                     Ordering::Greater => return false,
-                };
+                }
             }
             false
         };
