@@ -318,6 +318,19 @@ mod tests {
     }
 
     #[test]
+    fn names_are_ordered_as_their_texts() {
+        let texts = ["a", "a.", "aaaaaaaa", "aaaaaaaa1", "aaaaaaaa2", "aaaaaaab", "b"];
+        let names = texts.map(|text| text.parse::<Name>().unwrap());
+        for (one, name) in texts.iter().zip(&names) {
+            for (another, other) in texts.iter().zip(&names) {
+                assert_eq!(name.cmp(other), one.cmp(another), "{one} {another}");
+                assert_eq!(name == other, one == another);
+            }
+        }
+        assert_eq!(names[4], "aaaaaaaa2".parse().unwrap());
+    }
+
+    #[test]
     fn endpoints_are_tcp_with_host_and_port() {
         for good in [
             "tcp://127.0.0.1:5555",

@@ -132,6 +132,12 @@ impl Outbox {
         self.lanes.push(lane, slot, false);
     }
 
+    /// Whether something has happened since the last [`Outbox::plan`]: a lane is to be looked at, or a
+    /// job came or was settled.
+    pub fn has_news(&self) -> bool {
+        self.lanes.are_dirty() || !self.fresh.is_empty() || !self.settled.is_empty()
+    }
+
     /// The next lane whose first job may have found room; each is returned once. Jobs come first that
     /// can go to one instance only: others take what they leave.
     pub fn next_dirty(&mut self) -> Option<LaneId> {

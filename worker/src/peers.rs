@@ -7,7 +7,7 @@
 mod service;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart};
@@ -59,15 +59,21 @@ pub enum Knowledge {
     Complete,
 }
 
+/// What is known of a mapper.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapper {
+    epoch: Option<Epoch>,
+    /// Something came from it on PUB.
+    is_heard: bool,
+    /// Nothing did, and it was said.
+    is_silent: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Peers {
     services: BTreeMap<Name, Service>,
-    epochs: Vec<Option<Epoch>>,
-    /// Mappers of which something came on PUB.
-    heard: BTreeSet<usize>,
-    /// Mappers of which nothing did, and it was said.
-    silent: BTreeSet<usize>,
+    mappers: Vec<Mapper>,
     beat: Duration,
     expiry: Duration,
     /// The next deadline, as of the last change.
@@ -81,9 +87,7 @@ impl Peers {
     pub fn new(mappers: usize, seed: u64) -> Self {
         Self {
             services: BTreeMap::new(),
-            epochs: vec![None; mappers],
-            heard: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            mappers: vec![Mapper::default(); mappers],
             beat: Duration::from_secs(1),
             expiry: Duration::from_secs(3),
             due_at: None,
@@ -102,8 +106,9 @@ impl Peers {
             return false;
         }
         self.outputs.push_back(PeersOutput::Subscribe(service.clone()));
-        let views = self.epochs.iter().map(|epoch| View::new(now, *epoch)).collect();
-        for (mapper, _) in self.epochs.iter().enumerate().filter(|(_, epoch)| epoch.is_some()) {
+        let views = self.mappers.iter().map(|mapper| View::new(now, mapper.epoch)).collect();
+        let known = self.mappers.iter().enumerate().filter(|(_, mapper)| mapper.epoch.is_some());
+        for (mapper, _) in known {
             self.outputs.push_back(PeersOutput::Sync { mapper, service: service.clone() });
         }
         self.services.insert(service.clone(), Service::new(now, views));
@@ -145,8 +150,8 @@ impl Peers {
         (beat, expiry): (Duration, Duration),
     ) {
         (self.beat, self.expiry) = (beat, expiry);
-        let Some(known) = self.epochs.get_mut(mapper) else { return };
-        let same = known.replace(epoch) == Some(epoch);
+        let Some(known) = self.mappers.get_mut(mapper) else { return };
+        let same = known.epoch.replace(epoch) == Some(epoch);
         for (name, service) in &mut self.services {
             if !same && let Some(view) = service.views.get_mut(mapper) {
                 *view = View::new(now, Some(epoch));
@@ -158,53 +163,48 @@ impl Peers {
 
     /// A pulse came on PUB: what that mapper publishes arrives here.
     pub fn handle_pulse(&mut self, mapper: usize) {
-        self.heard.insert(mapper);
-        self.silent.remove(&mapper);
+        if let Some(mapper) = self.mappers.get_mut(mapper) {
+            (mapper.is_heard, mapper.is_silent) = (true, false);
+        }
     }
 
     /// Pulses of that mapper, which is there, have ceased to come: it is asked each beat until
     /// something comes on PUB again.
     pub fn handle_silence(&mut self, mapper: usize) {
-        self.heard.remove(&mapper);
+        if let Some(mapper) = self.mappers.get_mut(mapper) {
+            mapper.is_heard = false;
+        }
         let views = self.services.values_mut().filter_map(|service| service.views.get_mut(mapper));
         views.for_each(View::handle_silence);
         self.plan();
     }
 
-    /// Something came on PUB for that service.
+    /// Something came on PUB for that service. Returns whether that changed who serves it, or whether
+    /// that is known.
     pub fn handle_publication(
         &mut self,
         now: Timestamp,
         mapper: usize,
         service: &Name,
         publication: &Publication,
-    ) {
+    ) -> bool {
         self.handle_pulse(mapper);
-        let Some(known) = self.services.get_mut(service) else { return };
-        known.told_at = Some(now);
-        let members = known.members.len();
-        let update = known.views.get_mut(mapper).and_then(|view| match publication {
+        self.learn(now, mapper, service, |view, members, random| match publication {
             Publication::Pulse { .. } => None,
             Publication::Snapshot(part) => view.handle_published_snapshot(now, part),
-            Publication::Changes(part) => view.handle_changes(now, part, members, &mut self.random),
-        });
-        self.apply(now, mapper, service, update);
-        self.plan();
+            Publication::Changes(part) => view.handle_changes(now, part, members, random),
+        })
     }
 
-    /// A snapshot came that was asked for.
+    /// A snapshot came that was asked for. Returns the same.
     pub fn handle_snapshot(
         &mut self,
         now: Timestamp,
         mapper: usize,
         service: &Name,
         part: &SnapshotPart,
-    ) {
-        let Some(known) = self.services.get_mut(service) else { return };
-        known.told_at = Some(now);
-        let update = known.views.get_mut(mapper).and_then(|view| view.handle_asked_snapshot(part));
-        self.apply(now, mapper, service, update);
-        self.plan();
+    ) -> bool {
+        self.learn(now, mapper, service, |view, _, _| view.handle_asked_snapshot(part))
     }
 
     /// An instance said so itself. Returns whether that was news.
@@ -229,11 +229,7 @@ impl Peers {
 
     /// What is known of a service.
     pub fn knowledge(&self, service: &Name) -> Knowledge {
-        match self.services.get(service) {
-            Some(service) if service.views.iter().any(View::is_conclusive) => Knowledge::Complete,
-            Some(service) if service.views.iter().any(View::has_told) => Knowledge::Warming,
-            _ => Knowledge::None,
-        }
+        self.services.get(service).map_or(Knowledge::None, Service::knowledge)
     }
 
     /// When a mapper last told anything of a service; `None` if none has yet.
@@ -272,6 +268,11 @@ impl Peers {
         self.services.get(service).map_or(0, |service| service.membership)
     }
 
+    /// Whether there is something to do.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<PeersOutput> {
         self.outputs.pop_front()
@@ -299,9 +300,10 @@ impl Peers {
             return;
         }
         for (name, service) in &mut self.services {
-            for (mapper, view) in service.views.iter_mut().enumerate() {
+            let views = service.views.iter_mut().zip(&mut self.mappers).enumerate();
+            for (mapper, (view, known)) in views {
                 if view.handle_timeout(now, self.beat) {
-                    if !self.heard.contains(&mapper) && self.silent.insert(mapper) {
+                    if !known.is_heard && !std::mem::replace(&mut known.is_silent, true) {
                         self.outputs.push_back(PeersOutput::Silent { mapper });
                     }
                     self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
@@ -320,14 +322,28 @@ impl Peers {
         (member.life == incarnation).then_some(member)
     }
 
-    fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update<'_>>) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        let Some(update) = update else { return };
-        let ended = service.apply(now, mapper, update, self.expiry);
-        for (instance, incarnation) in ended {
-            let key = InstanceKey { service: name.clone(), instance };
-            self.outputs.push_back(PeersOutput::Ended { key, incarnation });
+    /// A mapper has told something of a service: what, it is for its view to say.
+    fn learn<'a>(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        name: &Name,
+        take: impl FnOnce(&mut View, usize, &mut fastrand::Rng) -> Option<Update<'a>>,
+    ) -> bool {
+        let Some(service) = self.services.get_mut(name) else { return false };
+        let before = (service.knowledge(), service.membership);
+        service.told_at = Some(now);
+        let members = service.members.len();
+        let view = service.views.get_mut(mapper);
+        if let Some(update) = view.and_then(|view| take(view, members, &mut self.random)) {
+            for (instance, incarnation) in service.apply(now, mapper, update, self.expiry) {
+                let key = InstanceKey { service: name.clone(), instance };
+                self.outputs.push_back(PeersOutput::Ended { key, incarnation });
+            }
         }
+        let has_changed = (service.knowledge(), service.membership) != before;
+        self.plan();
+        has_changed
     }
 }
 

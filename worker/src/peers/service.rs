@@ -9,6 +9,7 @@ use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, Name};
 use svcmap_proto::time::Timestamp;
 
+use super::Knowledge;
 use super::view::{Update, View};
 
 /// How long who was removed is remembered, so that a late message does not bring it back.
@@ -133,6 +134,17 @@ impl Service {
         let (has_unlisted, doubt_at, told_at) = (false, None, None);
         let wanted_at = now;
         Self { views, told_at, members, wanted_at, removed, membership: 0, has_unlisted, doubt_at }
+    }
+
+    /// What is known of it.
+    pub(super) fn knowledge(&self) -> Knowledge {
+        if self.views.iter().any(View::is_conclusive) {
+            Knowledge::Complete
+        } else if self.views.iter().any(View::has_told) {
+            Knowledge::Warming
+        } else {
+            Knowledge::None
+        }
     }
 
     /// A mapper told something. Returns the lives that are over by that.

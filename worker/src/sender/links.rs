@@ -184,6 +184,11 @@ impl Links {
         })
     }
 
+    /// Whether a link may want something done.
+    pub(super) fn are_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// What a link wants done next, and its number; ask until there is nothing.
     pub(super) fn poll_output(&mut self) -> Option<(u64, LinkOutput)> {
         while let Some(&number) = self.touched.last() {
