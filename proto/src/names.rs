@@ -33,11 +33,10 @@ pub struct Name {
 impl Ord for Name {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.start.cmp(&other.start).then_with(|| match self.is_in_start() {
-            true => Ordering::Equal,
-            false if Arc::ptr_eq(&self.text, &other.text) => Ordering::Equal,
-            false => self.text.cmp(&other.text),
-        })
+        match self.start.cmp(&other.start) {
+            Ordering::Equal if !self.is_in_start() => self.cmp_text(other),
+            order => order,
+        }
     }
 }
 
@@ -74,6 +73,15 @@ impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    // Out of line: what is left is small enough to become part of every search.
+    #[inline(never)]
+    fn cmp_text(&self, other: &Self) -> Ordering {
+        match Arc::ptr_eq(&self.text, &other.text) {
+            true => Ordering::Equal,
+            false => self.text.cmp(&other.text),
+        }
     }
 
     /// Whether its first letters are all that there are.
