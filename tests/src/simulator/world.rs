@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
-use svcmap_proto::names::Epoch;
+use svcmap_proto::names::{Epoch, Name};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::pure::{Ending, JobSpec, Origin, Task, TaskId};
 use svcmap_worker::{JobId, Policy, Priority};
@@ -135,6 +135,7 @@ pub struct World {
     lives_of_mapper: u64,
     truth: Arc<Truth>,
     effects: Vec<Effect>,
+    service: Name,
     payload: Bytes,
     events: u64,
     trace: Option<Vec<u8>>,
@@ -167,6 +168,7 @@ impl World {
             lives_of_mapper: 0,
             truth,
             effects: Vec::new(),
+            service: service(),
             payload: Bytes::new(),
             events: 0,
             trace: None,
@@ -462,7 +464,7 @@ impl World {
     fn submit(&mut self, sender: usize, number: u64) -> Option<Node> {
         if self.scenario.feed == Feed::Query {
             self.asking[sender].push_back(number);
-            let message = Message::ToMapper(ToMapper::Sync { service: service() });
+            let message = Message::ToMapper(ToMapper::Sync { service: self.service.clone() });
             self.send(Node::Sender(sender), Node::Mapper, Box::new(message));
             return None;
         }
@@ -473,7 +475,7 @@ impl World {
     fn hand_over(&mut self, sender: usize, number: u64) {
         let is_high = is_high(self.scenario.high_every, number);
         let priority = if is_high { Priority::High } else { Priority::Normal };
-        let spec = JobSpec { priority, ..nodes::job(&self.scenario, &self.payload) };
+        let spec = JobSpec { priority, ..nodes::job(&self.scenario, &self.service, &self.payload) };
         self.senders[sender].submit(self.now, JobId(number), spec);
     }
 
