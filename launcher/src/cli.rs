@@ -172,15 +172,20 @@ pub struct StatusArgs {
 
 /// `svcmap worker`.
 #[derive(Clone, Debug, Args)]
-#[command(group = clap::ArgGroup::new("handler").required(true).args(["exec", "builtin"]))]
+#[command(group = clap::ArgGroup::new("handler").required(true).args(["exec", "exec_loop", "builtin"]))]
 #[command(after_help = "\
 Examples:
   svcmap worker --service sum --exec sha256sum
   svcmap worker --service resize --exec 'convert - -resize 50% -' --concurrency 4
+  svcmap worker --service shout --exec-loop 'python3 shout.py' --concurrency 2
   svcmap worker --service nap --builtin sleep      (svcmap submit nap --data 50ms)
 
+A program of --exec-loop writes {\"ready\":true} and a line end to stdout when it can take jobs. Each
+job is a line of JSON with its \"bytes\" on stdin, and then so many bytes; so is each answer, with
+\"bytes\" or with \"error\" and \"code\". docs/programs.md has one that is complete.
+
 SIGINT, SIGTERM or SIGHUP drains it within the grace, a second SIGINT or SIGTERM ends it at once.
-Programs end with their job and with the worker, and so does all that they started.")]
+Programs end with their job or with the worker, and so does all that they started.")]
 pub struct WorkerArgs {
     /// What it serves
     #[arg(long, value_name = "NAME")]
@@ -196,6 +201,10 @@ pub struct WorkerArgs {
     /// Quotes work as in a shell, but no shell runs
     #[arg(long, value_name = "CMD")]
     pub exec: Option<String>,
+    /// Keep this program running, one for each job that runs at once, and give it one job after
+    /// another: no job waits for its start. It is started again when it dies
+    #[arg(long, value_name = "CMD")]
+    pub exec_loop: Option<String>,
     /// Serve without a program, for trying out
     #[arg(long, value_name = "KIND")]
     pub builtin: Option<Builtin>,

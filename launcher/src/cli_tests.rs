@@ -66,6 +66,9 @@ fn a_worker_needs_exactly_one_handler() {
     assert_eq!(worker("--builtin spin").unwrap().builtin, Some(Builtin::Spin));
     assert!(worker("").is_err());
     assert!(worker("--builtin echo --exec cat").is_err());
+    assert_eq!(worker("--exec-loop 'a b'").unwrap().exec_loop.as_deref(), Some("a b"));
+    assert!(worker("--exec-loop a --exec b").is_err());
+    assert!(worker("--exec-loop a --builtin echo").is_err());
     assert!(worker("--builtin echo --concurrency 0").is_err());
 }
 

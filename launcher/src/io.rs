@@ -174,6 +174,11 @@ impl StopSignals {
         self.signals.forever().next()
     }
 
+    /// Whether the first signal has come, without waiting for it.
+    pub fn has_come(&mut self) -> bool {
+        self.signals.pending().next().is_some()
+    }
+
     /// Does this at the first signal, on a thread of its own.
     ///
     /// # Errors

@@ -1,13 +1,16 @@
 //! What a program starts ends with its job, however it tries to get away.
 
+mod programs;
+
 use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use programs::{parse, run_with, runner};
 use rustix::process::{Pid, Signal, kill_process};
-use svcmap::exec::{ExecError, Program, Runner};
+use svcmap::exec::{ExecError, Runner};
 use svcmap::io::pause_until;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
@@ -80,17 +83,16 @@ fn becomes_true(mut condition: impl FnMut() -> bool) -> bool {
 
 fn sh(script: &str, kill_after_ms: u64) -> Runner {
     let command = shlex::try_join(["sh", "-c", script]).unwrap();
-    let program = Program::parse(&command).unwrap().started_by(env!("CARGO_BIN_EXE_svcmap"));
-    Runner::new(program.killed_after(Duration::from_millis(kill_after_ms)))
+    runner(parse(&command).unwrap().killed_after(Duration::from_millis(kill_after_ms)))
 }
 
 fn run(runner: &Runner) -> Result<Vec<u8>, ExecError> {
-    runner.run(b"", LIMIT_BYTES, within(20_000), &|| false)
+    run_with(runner, b"", LIMIT_BYTES, within(20_000), &|| false)
 }
 
 /// Runs it until naps are seen, and then cancels it.
 fn run_until_napping(runner: &Runner, nap: &Nap) -> Result<Vec<u8>, ExecError> {
-    runner.run(b"", LIMIT_BYTES, within(20_000), &|| !nap.running().is_empty())
+    run_with(runner, b"", LIMIT_BYTES, within(20_000), &|| !nap.running().is_empty())
 }
 
 #[test]
@@ -122,8 +124,8 @@ fn nothing_outlives_a_job_that_is_cancelled() {
 fn a_program_in_a_group_of_its_own_ends_at_the_deadline() {
     let nap = Nap::new();
     let command = format!("timeout 9801 {}", nap.command());
-    let program = Program::parse(&command).unwrap().started_by(env!("CARGO_BIN_EXE_svcmap"));
-    let ended = Runner::new(program).run(b"", LIMIT_BYTES, within(300), &|| false);
+    let runner = runner(parse(&command).unwrap());
+    let ended = run_with(&runner, b"", LIMIT_BYTES, within(300), &|| false);
     assert!(matches!(ended, Err(ExecError::Deadline)), "{ended:?}");
     assert_eq!(nap.running(), [0; 0]);
 }
@@ -136,7 +138,8 @@ fn a_program_is_asked_first_and_its_answer_awaited() {
     let script = format!(
         "trap 'sleep .1; echo bye >{said}; exit 0' TERM; : >{shown}; while :; do sleep .01; done"
     );
-    let ended = sh(&script, 10_000).run(b"", LIMIT_BYTES, within(20_000), &|| ready.exists());
+    let ended =
+        run_with(&sh(&script, 10_000), b"", LIMIT_BYTES, within(20_000), &|| ready.exists());
     assert!(matches!(ended, Err(ExecError::Cancelled)), "{ended:?}");
     assert_eq!(std::fs::read_to_string(file).unwrap(), "bye\n");
 }
@@ -147,7 +150,7 @@ fn a_program_that_does_not_listen_is_killed_in_time() {
     let (ready, cancelled_at) = (directory.path().join("ready"), Cell::new(None));
     // It also writes more than a pipe holds, which must not keep it.
     let script = format!("trap '' TERM; : >{}; while :; do echo noise; done", ready.display());
-    let ended = sh(&script, 300).run(b"", usize::MAX, within(20_000), &|| {
+    let ended = run_with(&sh(&script, 300), b"", usize::MAX, within(20_000), &|| {
         let is_ready = ready.exists();
         if is_ready && cancelled_at.get().is_none() {
             cancelled_at.set(Some(Clock.now()));
@@ -166,13 +169,13 @@ fn ends_and_deadlines_may_cross() {
     let mut cut = 0;
     for number in 0..150 {
         let deadline = Clock.now() + Duration::from_micros(1500 + 30 * number);
-        match runner.run(b"", LIMIT_BYTES, deadline, &|| false) {
+        match run_with(&runner, b"", LIMIT_BYTES, deadline, &|| false) {
             Ok(result) => assert_eq!(result, b"ok\n"),
             Err(ExecError::Deadline) => cut += 1,
             Err(error) => panic!("{error}"),
         }
         if number % 3 == 0 {
-            let next = runner.run(b"x", LIMIT_BYTES, within(20_000), &|| false);
+            let next = run_with(&runner, b"x", LIMIT_BYTES, within(20_000), &|| false);
             assert_eq!(next.unwrap(), b"ok\n");
         }
     }
@@ -187,7 +190,7 @@ fn a_job_ends_only_what_is_its_own() {
     std::thread::scope(|scope| {
         let (runner, flag) = (&runner, &is_over);
         let long = scope.spawn(move || {
-            runner.run(b"x", LIMIT_BYTES, within(20_000), &|| flag.load(Ordering::Relaxed))
+            run_with(runner, b"x", LIMIT_BYTES, within(20_000), &|| flag.load(Ordering::Relaxed))
         });
         assert!(becomes_true(|| nap.running().len() == 1));
         for _ in 0..20 {
@@ -205,7 +208,7 @@ fn orphans_do_not_gather_while_a_job_runs() {
     // Each `(true &)` leaves an orphan, which is a zombie until somebody collects it.
     let script = "i=0; while [ $i -lt 200 ]; do (true &); i=$((i+1)); done; sleep .1; \
                   cat /proc/[0-9]*/stat 2>/dev/null | grep -c \"(true) Z $PPID \"";
-    let left = sh(script, 100).run(b"", LIMIT_BYTES, within(20_000), &|| false);
+    let left = run_with(&sh(script, 100), b"", LIMIT_BYTES, within(20_000), &|| false);
     // grep found nothing, so it failed.
     match left {
         Err(ExecError::Ended { status, .. }) => assert_eq!(status.code(), Some(1)),
@@ -227,7 +230,7 @@ fn a_keeper_that_is_killed_is_replaced() {
         let script = format!("if [ \"$(cat)\" ]; then {} & wait; fi; echo ok", nap.command());
         let runner = sh(&script, 0);
         let is_signalled = Cell::new(false);
-        let ended = runner.run(b"x", LIMIT_BYTES, within(20_000), &|| {
+        let ended = run_with(&runner, b"x", LIMIT_BYTES, within(20_000), &|| {
             let Some(&napping) = nap.running().first() else { return false };
             if !is_signalled.replace(true) {
                 let keeper = Pid::from_raw(parent_of(parent_of(napping))).unwrap();
@@ -247,33 +250,31 @@ fn a_keeper_that_is_killed_is_replaced() {
 fn what_cannot_be_started_was_not_begun_and_harms_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("program");
-    let program = Program::parse(file.to_str().unwrap()).unwrap();
-    let runner = Runner::new(program.started_by(env!("CARGO_BIN_EXE_svcmap")));
+    let absent = runner(parse(file.to_str().unwrap()).unwrap());
     for _ in 0..2 {
-        let error = run(&runner).unwrap_err();
+        let error = run(&absent).unwrap_err();
         assert!(matches!(error, ExecError::Start(_)), "{error}");
         assert!(error.to_string().contains("program: No such file"), "{error}");
     }
     std::fs::copy("/bin/true", &file).unwrap();
-    assert!(becomes_true(|| run(&runner).is_ok()));
+    assert!(becomes_true(|| run(&absent).is_ok()));
     let script = directory.path().join("script");
     std::fs::write(&script, "echo $1").unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let script = Program::parse(&format!("{} hi", script.display())).unwrap();
-    let runner = Runner::new(script.started_by(env!("CARGO_BIN_EXE_svcmap")));
-    assert_eq!(run(&runner).unwrap(), b"hi\n", "a script without an interpreter");
+    let script = runner(parse(&format!("{} hi", script.display())).unwrap());
+    assert_eq!(run(&script).unwrap(), b"hi\n", "a script without an interpreter");
     // Nobody can be a keeper either.
-    let nobody = Program::parse("true").unwrap().started_by("/nowhere/svcmap");
-    assert!(matches!(run(&Runner::new(nobody)), Err(ExecError::Start(_))));
-    let no_keeper = Program::parse("true").unwrap().started_by("/bin/false");
-    assert!(matches!(run(&Runner::new(no_keeper)), Err(ExecError::Start(_))));
+    let nobody = runner(parse("true").unwrap().started_by("/nowhere/svcmap"));
+    assert!(matches!(run(&nobody), Err(ExecError::Start(_))));
+    let no_keeper = runner(parse("true").unwrap().started_by("/bin/false"));
+    assert!(matches!(run(&no_keeper), Err(ExecError::Start(_))));
 }
 
 #[test]
 fn programs_get_the_limits_and_signals_of_others() {
-    let program = Program::parse("sh -c 'ulimit -Sn; grep SigIgn /proc/self/status'").unwrap();
-    let program = program.started_by(env!("CARGO_BIN_EXE_svcmap")).with_open_files(Some(321));
-    let said = String::from_utf8(run(&Runner::new(program)).unwrap()).unwrap();
+    let program = parse("sh -c 'ulimit -Sn; grep SigIgn /proc/self/status'").unwrap();
+    let program = runner(program.with_open_files(Some(321)));
+    let said = String::from_utf8(run(&program).unwrap()).unwrap();
     let (files, ignored) = said.split_once("\nSigIgn:").unwrap();
     assert_eq!(files, "321");
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();

@@ -1,20 +1,19 @@
 //! Real programs, run for a job.
 
+mod programs;
+
 use std::cell::Cell;
 use std::time::Duration;
 
-use svcmap::exec::{ExecError, Program, Runner};
+use programs::{parse, run_with, runner};
+use svcmap::exec::{ExecError, Runner};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 
 const LIMIT_BYTES: usize = 1024 * 1024;
 
-fn program(command: &str) -> Program {
-    Program::parse(command).unwrap().started_by(env!("CARGO_BIN_EXE_svcmap"))
-}
-
-fn runner(command: &str) -> Runner {
-    Runner::new(program(command))
+fn running(command: &str) -> Runner {
+    runner(parse(command).unwrap())
 }
 
 fn within(ms: u64) -> Timestamp {
@@ -22,7 +21,7 @@ fn within(ms: u64) -> Timestamp {
 }
 
 fn result(command: &str, payload: &[u8]) -> Result<Vec<u8>, ExecError> {
-    runner(command).run(payload, LIMIT_BYTES, within(20_000), &|| false)
+    run_with(&running(command), payload, LIMIT_BYTES, within(30_000), &|| false)
 }
 
 fn error(command: &str) -> String {
@@ -90,7 +89,7 @@ fn cancelling_ends_it_soon() {
         asked.set(asked.get() + 1);
         asked.get() > 3
     };
-    let ended = runner("sleep 60").run(b"", LIMIT_BYTES, within(30_000), &is_cancelled);
+    let ended = run_with(&running("sleep 60"), b"", LIMIT_BYTES, within(30_000), &is_cancelled);
     assert!(matches!(ended, Err(ExecError::Cancelled)));
     assert!(Clock.now().since(start) < Duration::from_secs(5));
 }
@@ -99,7 +98,7 @@ fn cancelling_ends_it_soon() {
 fn endless_results_are_cut_off() {
     let ended = result("yes", b"");
     assert!(matches!(ended, Err(ExecError::ResultTooLarge { limit_bytes: LIMIT_BYTES })));
-    let four = |command: &str| runner(command).run(b"", 4, within(20_000), &|| false);
+    let four = |command: &str| run_with(&running(command), b"", 4, within(20_000), &|| false);
     assert_eq!(four("printf 1234").unwrap(), b"1234");
     assert!(four("printf 12345").is_err());
 }
@@ -110,4 +109,39 @@ fn a_grandchild_that_holds_stdout_does_not_hold_up_the_job() {
     assert_eq!(result("sh -c 'sleep 60 & echo ok'", b"").unwrap(), b"ok\n");
     assert_eq!(result("sh -c 'setsid sleep 2 & sleep 0.1; echo ok'", b"").unwrap(), b"ok\n");
     assert!(Clock.now().since(start) < Duration::from_secs(10));
+}
+
+#[test]
+fn a_program_finds_its_job_in_its_environment() {
+    let told = |name: &str| {
+        let value = result(&format!("printenv {name}"), b"").unwrap_or_default();
+        String::from_utf8(value).unwrap().trim_end().to_owned()
+    };
+    for (name, value) in [
+        ("SVCMAP_SERVICE", "sum"),
+        ("SVCMAP_INSTANCE", "a"),
+        ("SVCMAP_JOB", "17"),
+        ("SVCMAP_ATTEMPT", "2"),
+        ("SVCMAP_INPUT", "a b.jpg"),
+        ("SVCMAP_METADATA", r#"{"input":"a b.jpg"}"#),
+    ] {
+        assert_eq!(told(name), value, "{name}");
+    }
+    let left: f64 = told("SVCMAP_SECONDS_LEFT").parse().unwrap();
+    assert!(left > 0.0 && left <= 30.0, "{left}");
+    // A script without an interpreter is started in another way.
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("script");
+    std::fs::write(&script, "echo $SVCMAP_JOB").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).unwrap();
+    assert_eq!(result(&script.display().to_string(), b"").unwrap(), b"17\n");
+}
+
+#[test]
+fn failures_carry_a_number_as_in_a_shell() {
+    let code = |command: &str| result(command, b"").unwrap_err().code();
+    assert_eq!(code("sh -c 'exit 3'"), Some(3));
+    assert_eq!(code("sh -c 'kill -9 $$'"), Some(137));
+    assert_eq!(code("/nowhere/program"), None);
 }

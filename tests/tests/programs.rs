@@ -207,6 +207,13 @@ fn programs_get_the_limit_of_files_of_who_started_the_worker() {
 }
 
 #[test]
+fn programs_are_told_of_no_job_of_who_started_the_worker() {
+    let job = ["env", "SVCMAP_INPUT=old", "SVCMAP_JOB=old"];
+    let program = "sh -c 'echo ${SVCMAP_INPUT-none} $SVCMAP_JOB'";
+    assert_eq!(said(&job, &[], program), "none 1\n");
+}
+
+#[test]
 fn a_hangup_drains_and_nohup_is_respected() {
     let deployment = deployment();
     let mut worker = Worker::start(&deployment, &[], &["--builtin", "echo"]);

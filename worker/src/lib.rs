@@ -88,7 +88,7 @@ mod testing;
 pub use choice::{Policy, PolicyError};
 pub use io::{
     Client, ClientBuilder, DrainError, HandlerError, Job, JobBuilder, Notice, StartError,
-    SubmitError, Ticket, Worker, WorkerBuilder,
+    SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
 };
 pub use observation::Observation;
 pub use outbox::JobId;

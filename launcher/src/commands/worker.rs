@@ -1,5 +1,7 @@
 //! `svcmap worker`: one instance of a service, whose handler is a program or built in.
 
+mod programs;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +11,14 @@ use slog::{Logger, error, info, warn};
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_worker::config::IntakeConfig;
-use svcmap_worker::{HandlerError, Job, Notice, StartError, Worker, WorkerBuilder};
+use svcmap_worker::{
+    HandlerError, Job, Notice, StartError, Worker, WorkerBuilder, default_instance,
+};
 
+use self::programs::Programs;
 use super::soak;
 use crate::cli::{Builtin, WorkerArgs};
 use crate::errors::{Error, Failure, print_first_line};
-use crate::exec::{ExecError, Program, Runner};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
 use crate::processes::io::collect_orphans;
@@ -29,9 +33,21 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     }
     let mut signals = StopSignals::catch().map_err(Failure::failed)?;
     collect_orphans().map_err(Failure::failed)?;
-    let runner = runner(args, raise_open_files_limit())?.map(Arc::new);
+    let key = InstanceKey {
+        service: args.service.clone(),
+        instance: args.instance.clone().unwrap_or_else(default_instance),
+    };
+    // Before anybody hears of it: a program that does not work is said at once, and no job waits for
+    // one that starts slowly.
+    let programs = Programs::start(args, &key, raise_open_files_limit(), log)?.map(Arc::new);
+    if let Some(programs) = &programs
+        && !programs.wait_ready(|| signals.has_come())?
+    {
+        programs.finish(Clock.now() + args.grace);
+        return Ok(ExitCode::SUCCESS);
+    }
     let replaced = Arc::new(AtomicBool::new(false));
-    let builder = builder(args)?.logger(log.clone()).notify({
+    let builder = builder(args, &key)?.logger(log.clone()).notify({
         // It goes with the worker's thread, however that ends: nothing is served then.
         let (replaced, stop) = (Arc::clone(&replaced), WhenDropped(signals.stopper()));
         move |notice| {
@@ -41,8 +57,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
             }
         }
     });
-    let worker = start(args, builder, runner.clone())?;
-    let key = worker.key().clone();
+    let worker = start(args, builder, programs.clone())?;
     info!(log, "worker started"; "instance" => %key, "endpoint" => %worker.endpoint());
     print_first_line(serving_line(&key, worker.endpoint()));
     let grace_ms = args.grace.as_millis();
@@ -53,9 +68,10 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         }
         None => error!(log, "the worker's thread has ended: see above"),
     }
+    let grace_ends_at = Clock.now() + args.grace;
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
     // What still runs was cancelled: programs have a little time for that.
-    runner.iter().for_each(|runner| runner.finish());
+    programs.iter().for_each(|programs| programs.finish(grace_ends_at));
     info!(log, "worker drained"; "finished" => report.finished,
         "handed_back" => report.handed_back, "abandoned" => report.abandoned,
         "dropped" => report.dropped);
@@ -90,18 +106,16 @@ pub fn serving_line(key: &InstanceKey, endpoint: &Endpoint) -> String {
     format!("serving {key} on {endpoint}")
 }
 
-fn builder(args: &WorkerArgs) -> Result<WorkerBuilder, Failure> {
+fn builder(args: &WorkerArgs, key: &InstanceKey) -> Result<WorkerBuilder, Failure> {
     let intake = IntakeConfig {
         concurrency: args.concurrency.get(),
         queue: args.queue,
         ..IntakeConfig::default().with_payload_bytes_max(args.payload_max)
     };
-    let mut builder = Worker::builder(args.service.as_str())
+    let mut builder = Worker::builder(key.service.as_str())
+        .instance(key.instance.as_str())
         .mappers(args.mapper.endpoints()?.iter().map(Endpoint::as_str))
         .intake(intake);
-    if let Some(instance) = &args.instance {
-        builder = builder.instance(instance.as_str());
-    }
     if let Some(bind) = &args.bind {
         builder = builder.bind(bind.as_str());
     }
@@ -114,29 +128,18 @@ fn builder(args: &WorkerArgs) -> Result<WorkerBuilder, Failure> {
     Ok(builder)
 }
 
-/// What runs the program of `--exec`, with the limit of open files that this process was given.
-fn runner(args: &WorkerArgs, open_files: Option<u64>) -> Result<Option<Runner>, Failure> {
-    let Some(command) = &args.exec else { return Ok(None) };
-    let program = Program::parse(command)?;
-    program.find(std::env::var_os("PATH").as_deref())?;
-    Ok(Some(Runner::new(program.killed_after(args.kill_after).with_open_files(open_files))))
-}
-
 fn start(
     args: &WorkerArgs,
     builder: WorkerBuilder,
-    runner: Option<Arc<Runner>>,
+    programs: Option<Arc<Programs>>,
 ) -> Result<Worker, Failure> {
-    let started = match (runner, args.builtin) {
-        (Some(runner), _) => {
-            let result_bytes_max = args.payload_max;
-            builder.start(move |job: &Job| run_program(&runner, job, result_bytes_max))
-        }
+    let started = match (programs, args.builtin) {
+        (Some(programs), _) => builder.start(move |job: &Job| programs.run(job)),
         (None, Some(Builtin::Echo)) => builder.start(|job: &Job| Ok(job.payload().to_vec())),
         (None, Some(Builtin::Sleep)) => builder.start(|job: &Job| take_time(job, pause_until)),
         (None, Some(Builtin::Spin)) => builder.start(|job: &Job| take_time(job, spin_until)),
         (None, Some(Builtin::Timed)) => builder.start(soak::serve),
-        (None, None) => return Err(Failure::usage("give --exec or --builtin")),
+        (None, None) => return Err(Failure::usage("give --exec, --exec-loop or --builtin")),
     };
     started.map_err(cannot_start)
 }
@@ -151,22 +154,6 @@ fn cannot_start(error: StartError) -> Failure {
         StartError::System(_) => Failure::failed(&error).fix("ulimit -n 65536"),
         _ => Failure::usage(&error).fix("svcmap worker --help"),
     }
-}
-
-fn run_program(
-    runner: &Runner,
-    job: &Job,
-    result_bytes_max: usize,
-) -> Result<Vec<u8>, HandlerError> {
-    let deadline = Clock.now() + job.time_left().unwrap_or(Duration::MAX);
-    let is_cancelled = || job.is_cancelled();
-    let result = runner.run(job.payload(), result_bytes_max, deadline, &is_cancelled);
-    result.map_err(|error| match error {
-        ExecError::Start(_) => HandlerError::cannot_start(error),
-        // The worker cancels what runs at its deadline, and may be the first to notice.
-        ExecError::Cancelled if is_over(job) => ExecError::Deadline.into(),
-        error => error.into(),
-    })
 }
 
 /// Whether a job has reached its deadline or its run limit.

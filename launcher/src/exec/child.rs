@@ -24,7 +24,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 
-use super::words::{END, Orders, Report, START};
+use super::words::{END, Environment, Orders, Report, START, read_environment};
 use crate::io::{has_ended, pid, poll, set_open_files_limit};
 use crate::processes::io::{KILLED_WITHIN, LOOK_AGAIN, sees_descendants, signal_descendants};
 
@@ -85,8 +85,8 @@ impl Keeper {
 
     fn serve(mut self) -> std::io::Result<()> {
         self.say(Report::Ready)?;
-        while let Some(stdio) = self.next_job()? {
-            let mut running = match self.start(stdio) {
+        while let Some((stdio, environment)) = self.next_job()? {
+            let mut running = match self.start(stdio, environment) {
                 Ok(program) => Running { program, status: None, is_visible: sees_descendants() },
                 Err(error) => {
                     self.say(Report::NotStarted(error.raw_os_error().unwrap_or_default()))?;
@@ -115,8 +115,8 @@ impl Keeper {
         self.worker.write_all(&report.encode())
     }
 
-    /// The files of the next program; `None` when the worker is gone.
-    fn next_job(&mut self) -> std::io::Result<Option<Stdio>> {
+    /// The files and the environment of the next program; `None` when the worker is gone.
+    fn next_job(&mut self) -> std::io::Result<Option<(Stdio, Environment)>> {
         loop {
             let mut word = [0];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
@@ -138,22 +138,27 @@ impl Keeper {
                     _ => None,
                 });
                 let files: Vec<OwnedFd> = files.flatten().collect();
+                drop(along);
+                let environment = read_environment(&mut self.worker)?;
                 return Stdio::try_from(files)
-                    .map(Some)
+                    .map(|stdio| Some((stdio, environment)))
                     .map_err(|_| std::io::ErrorKind::InvalidData.into());
             }
         }
     }
 
-    /// The one place where it is known that a program cannot be started.
-    fn start(&self, stdio: Stdio) -> std::io::Result<Child> {
+    /// The one place where it is known that a program cannot be started. From then on the files are
+    /// the program's alone.
+    fn start(&self, stdio: Stdio, environment: Environment) -> std::io::Result<Child> {
         let Some((program, rest)) = self.orders.argv.split_first() else {
             return Err(std::io::ErrorKind::InvalidInput.into());
         };
-        match spawn(Command::new(program).args(rest), &stdio) {
+        let mut command = Command::new(program);
+        match spawn(command.args(rest).envs(environment.clone()), &stdio) {
             // A script that names no interpreter, as every shell starts it.
             Err(error) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
-                spawn(Command::new("/bin/sh").arg(program).args(rest), &stdio)
+                let mut shell = Command::new("/bin/sh");
+                spawn(shell.arg(program).args(rest).envs(environment), &stdio)
             }
             started => started,
         }

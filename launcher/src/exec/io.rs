@@ -1,9 +1,18 @@
-//! Runs the program: one thread, three pipes and the word of the keeper in one poll.
+//! Runs the program once for each job: one thread, three pipes and the word of the keeper in one poll.
 
 mod keeper;
+mod life;
+mod log;
+mod minder;
+mod pipes;
+mod residents;
+mod watch;
+
+pub use self::log::StderrLog;
+pub use self::residents::Residents;
 
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -15,26 +24,26 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 
 use self::keeper::Keeper;
-use super::words::Report;
-use super::{ExecError, Program, Tail};
+use self::pipes::{CHUNK_BYTES, LAST_READS_MAX, Pipes, read_now};
+use super::environment;
+use super::stderr::Tail;
+use super::words::{Environment, Report};
+use super::{ExecError, Program, Task};
 use crate::io::{LOOK_INTERVAL, poll};
 use crate::processes::io::KILLED_WITHIN;
 
-/// Bytes of one read or write: what a pipe holds by default.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-/// Reads after the program's end that a pipe is still worth: 16 chunks are the largest pipe that an
-/// unprivileged process can make.
-const LAST_READS_MAX: usize = 16;
-
 /// How much longer than it should a keeper may take to end a program: then it is ended itself.
 const KEEPER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long after SIGKILL a program has ended, in the worst case together with its keeper.
+pub(super) const ENDED_WITHIN: Duration = KILLED_WITHIN.saturating_add(KEEPER_PATIENCE);
 
 /// Runs a program for one job after another, in as many threads as call it. Dropping it ends
 /// whatever still runs.
 #[derive(Debug)]
 pub struct Runner {
     program: Program,
+    stderr: StderrLog,
     state: Mutex<State>,
     one_ended: Condvar,
 }
@@ -47,9 +56,9 @@ struct State {
 }
 
 impl Runner {
-    /// Runs that program.
-    pub fn new(program: Program) -> Self {
-        Self { program, state: Mutex::default(), one_ended: Condvar::new() }
+    /// Runs that program, and logs what it writes to stderr.
+    pub fn new(program: Program, stderr: StderrLog) -> Self {
+        Self { program, stderr, state: Mutex::default(), one_ended: Condvar::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -58,30 +67,24 @@ impl Runner {
 
     /// Runs the program for one job and returns what it wrote to stdout.
     ///
-    /// A program that does not read its payload is no error. `is_cancelled` is asked every 50 ms.
+    /// A program that does not read its payload is no error.
     ///
     /// # Errors
     /// See [`ExecError`]. Whatever the error, nothing that the program started runs any more.
-    pub fn run(
-        &self,
-        payload: &[u8],
-        result_bytes_max: usize,
-        deadline: Timestamp,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Vec<u8>, ExecError> {
+    pub fn run(&self, task: &Task<'_>, result_bytes_max: usize) -> Result<Vec<u8>, ExecError> {
         let _counted = Counted::new(self);
         let (stdio, mut job) = Job::new(result_bytes_max).map_err(ExecError::Start)?;
-        let mut keeper = self.keeper_of(&stdio).map_err(ExecError::Start)?;
+        let environment = environment::of_job(task, Clock.now());
+        let mut keeper = self.keeper_of(&stdio, &environment).map_err(ExecError::Start)?;
         drop(stdio);
-        let result = job.follow(payload, &mut keeper, deadline, is_cancelled);
-        let result = result.map_err(|error| self.named(error));
+        let result = job.follow(task, &mut keeper).map_err(|error| self.named(error));
         if !keeper.is_idle() {
-            let limit = self.program.kill_after + KILLED_WITHIN + KEEPER_PATIENCE;
-            job.end(&mut keeper, Clock.now() + limit);
+            job.end(&mut keeper, Clock.now() + self.program.end_limit());
         }
         if keeper.is_idle() {
             self.state().idle.push(keeper);
         }
+        self.stderr.write(Some(task.number), result.is_err(), &job.tail);
         result
     }
 
@@ -97,28 +100,33 @@ impl Runner {
     }
 
     /// A keeper that was handed a job with these files.
-    fn keeper_of(&self, stdio: &[OwnedFd; 3]) -> std::io::Result<Keeper> {
+    fn keeper_of(
+        &self,
+        stdio: &[OwnedFd; 3],
+        environment: &Environment,
+    ) -> std::io::Result<Keeper> {
         loop {
             let Some(mut keeper) = self.state().idle.pop() else { break };
             // One that somebody has killed takes nothing.
-            if keeper.start(stdio).is_ok() {
+            if keeper.start(stdio, environment).is_ok() {
                 return Ok(keeper);
             }
         }
         let mut keeper = Keeper::new(&self.program)?;
-        keeper.start(stdio)?;
+        keeper.start(stdio, environment)?;
         Ok(keeper)
     }
 
     /// Waits until no program runs, no longer than ending one may take, and then ends all keepers.
     /// To be called when every job was cancelled.
     pub fn finish(&self) {
-        let limit = self.program.kill_after + KEEPER_PATIENCE + KILLED_WITHIN;
+        let limit = self.program.end_limit();
         let waited = self.one_ended.wait_timeout_while(self.state(), limit, |s| s.running > 0);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         let idle = std::mem::take(&mut state.idle);
         drop(state);
         idle.iter().for_each(Keeper::dismiss);
+        self.stderr.finish();
     }
 }
 
@@ -150,45 +158,32 @@ struct Job {
 }
 
 impl Job {
-    /// Three pipes: the program's ends, and ours.
+    /// The program's ends of the pipes, and a job that has ours.
     fn new(result_bytes_max: usize) -> std::io::Result<([OwnedFd; 3], Self)> {
-        let (stdin, payload) = std::io::pipe()?;
-        let (result, stdout) = std::io::pipe()?;
-        let (words, stderr) = std::io::pipe()?;
-        for pipe in [payload.as_fd(), result.as_fd(), words.as_fd()] {
-            rustix::io::ioctl_fionbio(pipe, true)?;
-        }
+        let (theirs, Pipes { stdin, stdout, stderr }) = Pipes::open()?;
         let job = Self {
-            stdin: Some(payload),
-            stdout: Some(result),
-            stderr: Some(words),
+            stdin: Some(stdin),
+            stdout: Some(stdout),
+            stderr: Some(stderr),
             result: Vec::new(),
             result_bytes_max,
             tail: Tail::default(),
         };
-        Ok(([stdin.into(), stdout.into(), stderr.into()], job))
+        Ok((theirs, job))
     }
 
     /// Until the program and all that it started has ended, or has to be ended.
-    fn follow(
-        &mut self,
-        mut unsent: &[u8],
-        keeper: &mut Keeper,
-        deadline: Timestamp,
-        is_cancelled: &dyn Fn() -> bool,
-    ) -> Result<Vec<u8>, ExecError> {
+    fn follow(&mut self, task: &Task<'_>, keeper: &mut Keeper) -> Result<Vec<u8>, ExecError> {
         let mut buffer = vec![0; CHUNK_BYTES];
+        let mut unsent = task.payload;
         loop {
             let now = Clock.now();
-            if now >= deadline {
-                return Err(ExecError::Deadline);
-            }
-            if is_cancelled() {
-                return Err(ExecError::Cancelled);
-            }
+            task.check(now)?;
             self.write(&mut unsent).map_err(ExecError::Pipe)?;
             self.read(&mut buffer, 1)?;
-            if !self.wait(keeper, deadline.min(now + LOOK_INTERVAL)).map_err(ExecError::Pipe)? {
+            let look_at = now + LOOK_INTERVAL;
+            let until = task.deadline.map_or(look_at, |deadline| deadline.min(look_at));
+            if !self.wait(keeper, until).map_err(ExecError::Pipe)? {
                 continue;
             }
             match keeper.report()? {
@@ -279,18 +274,11 @@ impl Job {
 /// Reads what is there, 0 for nothing; at its end the pipe is closed.
 fn read_some(pipe: &mut Option<impl Read>, buffer: &mut [u8]) -> std::io::Result<usize> {
     let Some(open) = pipe else { return Ok(0) };
-    loop {
-        match open.read(buffer) {
-            Ok(0) => {
-                *pipe = None;
-                return Ok(0);
-            }
-            Ok(count) => return Ok(count),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    let count = read_now(open, buffer)?;
+    if count == Some(0) {
+        *pipe = None;
     }
+    Ok(count.unwrap_or(0))
 }
 
 /// Whether that is a file.

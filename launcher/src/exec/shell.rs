@@ -37,12 +37,12 @@ pub fn first_operator(command: &str) -> Option<String> {
     None
 }
 
-/// What to write for the same command in a shell.
-pub fn in_shell(command: &str) -> String {
+/// What to write for the same command in a shell, behind that flag.
+pub fn in_shell(flag: &str, command: &str) -> String {
     if command.contains(['"', '\\', '\'', '\n']) {
-        format!("--exec {}", quoted(command))
+        format!("{flag} {}", quoted(command))
     } else {
-        format!("--exec 'sh -c \"{command}\"'")
+        format!("{flag} 'sh -c \"{command}\"'")
     }
 }
 
@@ -103,9 +103,9 @@ mod tests {
 
     #[test]
     fn the_remedy_runs_the_same_command() {
-        assert_eq!(in_shell("a | b"), r#"--exec 'sh -c "a | b"'"#);
+        assert_eq!(in_shell("--exec", "a | b"), r#"--exec 'sh -c "a | b"'"#);
         for command in ["a | b", r#"a "b" | c"#, "a 'b' | c", r"a \| b | c"] {
-            let typed = shlex::split(&in_shell(command)).unwrap();
+            let typed = shlex::split(&in_shell("--exec", command)).unwrap();
             let argv = shlex::split(&typed[1]).unwrap();
             assert_eq!(
                 (argv.as_slice(), typed.len()),

@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use svcmap_proto::codec;
 
-/// The worker: run the program once, with the three files that come along.
+/// The worker: run the program once, with the three files that come along. Its [`Environment`]
+/// follows.
 pub const START: u8 = b's';
 
 /// The worker: the job is over, end the program.
@@ -14,6 +16,12 @@ pub const END: u8 = b'e';
 
 /// Largest orders, in bytes: more than a system passes to a program.
 const ORDERS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest environment of a job, in bytes: some five times what there can be.
+const ENVIRONMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// What a program finds in its environment beyond what the worker's own has: names and values.
+pub type Environment = Vec<(String, String)>;
 
 /// What a keeper is told first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,23 +37,41 @@ pub struct Orders {
 impl Orders {
     /// Writes them.
     pub fn write(&self, to: &mut impl Write) -> std::io::Result<()> {
-        let bytes = codec::encode_value(self).map_err(std::io::Error::other)?;
-        let length = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
-        to.write_all(&[&length.to_le_bytes(), bytes.as_slice()].concat())
+        to.write_all(&with_length(self)?)
     }
 
     /// Reads them.
     pub fn read(from: &mut impl Read) -> std::io::Result<Self> {
-        let mut length = [0; 4];
-        from.read_exact(&mut length)?;
-        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-        if length > ORDERS_BYTES_MAX {
-            return Err(std::io::Error::other("no orders"));
-        }
-        let mut bytes = vec![0; length];
-        from.read_exact(&mut bytes)?;
-        codec::decode_value(&bytes).map_err(std::io::Error::other)
+        read(from, ORDERS_BYTES_MAX)
     }
+}
+
+/// The word that starts a program, and what comes with it.
+pub fn start(environment: &Environment) -> std::io::Result<Vec<u8>> {
+    Ok([&[START], with_length(environment)?.as_slice()].concat())
+}
+
+/// Reads what comes with [`START`].
+pub fn read_environment(from: &mut impl Read) -> std::io::Result<Environment> {
+    read(from, ENVIRONMENT_BYTES_MAX)
+}
+
+fn with_length(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let bytes = codec::encode_value(value).map_err(std::io::Error::other)?;
+    let length = u32::try_from(bytes.len()).map_err(std::io::Error::other)?;
+    Ok([&length.to_le_bytes(), bytes.as_slice()].concat())
+}
+
+fn read<T: DeserializeOwned>(from: &mut impl Read, bytes_max: usize) -> std::io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if length > bytes_max {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes)?;
+    codec::decode_value(&bytes).map_err(std::io::Error::other)
 }
 
 /// What a keeper says.
@@ -105,5 +131,11 @@ mod tests {
         orders.write(&mut bytes).unwrap();
         assert_eq!(Orders::read(&mut bytes.as_slice()).unwrap(), orders);
         assert!(Orders::read(&mut [0xff; 8].as_slice()).is_err());
+        let environment = vec![("SVCMAP_JOB".to_owned(), "17".to_owned())];
+        let word = start(&environment).unwrap();
+        assert_eq!(word[0], START);
+        assert_eq!(read_environment(&mut &word[1..]).unwrap(), environment);
+        let endless = u32::try_from(ENVIRONMENT_BYTES_MAX + 1).unwrap().to_le_bytes();
+        assert!(read_environment(&mut endless.as_slice()).is_err());
     }
 }

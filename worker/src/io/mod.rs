@@ -18,5 +18,6 @@ pub use builder::{ClientBuilder, WorkerBuilder};
 pub use client::{Client, JobBuilder, SubmitError};
 pub use notice::{Notice, StartError};
 pub use pool::{HandlerError, Job};
+pub use sockets::default_instance;
 pub use ticket::Ticket;
 pub use worker::{DrainError, Worker};

@@ -109,7 +109,7 @@ pub(super) fn publish_endpoint(mapper: &Endpoint, publish: &Endpoint) -> Endpoin
 }
 
 /// Host name, process id and a random part: unique, and an operator can tell where it runs.
-pub(super) fn default_instance() -> Name {
+pub fn default_instance() -> Name {
     let host = io::node_name();
     let host: String = host
         .chars()

@@ -12,7 +12,8 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use svcmap_proto::io::Clock;
 
 use super::KEEPER_PATIENCE;
-use crate::exec::words::{END, Orders, Report, START};
+use crate::exec::environment::{OF_JOB, of_instance};
+use crate::exec::words::{END, Environment, Orders, Report, start};
 use crate::exec::{ExecError, Program};
 use crate::io::{LOOK_INTERVAL, exit_fd, has_ended, poll};
 use crate::processes::io as processes;
@@ -32,6 +33,8 @@ impl Keeper {
         let (socket, theirs) = UnixStream::pair()?;
         let mut command = Command::new(&program.starter);
         command.arg("exec-child").stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        OF_JOB.iter().for_each(|name| _ = command.env_remove(name));
+        command.envs(of_instance(&program.key));
         let process = processes::spawn(&mut command)?;
         // The other end of the socket is now the keeper's alone, and ends with it.
         drop(command);
@@ -41,16 +44,22 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Hands it a job: the program's stdin, stdout and stderr.
+    /// Hands it the program's stdin, stdout and stderr, and what is to be added to its environment.
     ///
     /// # Errors
     /// If it does not live. Then it has not started anything.
-    pub(super) fn start(&mut self, stdio: &[OwnedFd; 3]) -> std::io::Result<()> {
+    pub(super) fn start(
+        &mut self,
+        stdio: &[OwnedFd; 3],
+        environment: &Environment,
+    ) -> std::io::Result<()> {
+        let word = start(environment)?;
         let files = [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut along = SendAncillaryBuffer::new(&mut space);
         along.push(SendAncillaryMessage::ScmRights(&files));
-        sendmsg(&self.socket, &[IoSlice::new(&[START])], &mut along, SendFlags::empty())?;
+        let sent = sendmsg(&self.socket, &[IoSlice::new(&word)], &mut along, SendFlags::empty())?;
+        self.socket.write_all(&word[sent..])?;
         self.is_idle = false;
         Ok(())
     }
@@ -59,6 +68,11 @@ impl Keeper {
     /// will say so.
     pub(super) fn end_job(&mut self) {
         let _ = self.socket.write_all(&[END]);
+    }
+
+    /// Another way to tell it the same, and to dismiss it.
+    pub(super) fn ender(&self) -> std::io::Result<Ender> {
+        self.socket.try_clone().map(Ender)
     }
 
     /// What it says; to be asked when there is something.
@@ -104,6 +118,22 @@ impl Keeper {
             }
         }
         true
+    }
+}
+
+/// Ends a keeper's program, from another thread.
+#[derive(Debug)]
+pub(super) struct Ender(UnixStream);
+
+impl Ender {
+    /// See [`Keeper::end_job`].
+    pub(super) fn end(&self) {
+        let _ = (&self.0).write_all(&[END]);
+    }
+
+    /// See [`Keeper::dismiss`].
+    pub(super) fn dismiss(&self) {
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
