@@ -24,6 +24,9 @@ const BATCH: &str = "Batches";
     .args(["data", "files", "lines", "files_from"]))]
 #[command(group = clap::ArgGroup::new("list").args(["lines", "files_from"]))]
 #[command(group = clap::ArgGroup::new("resumes").args(["resume", "resume_failed"]))]
+#[command(override_usage = "\
+svcmap submit [OPTIONS] <SERVICE> <FILE>...
+       svcmap submit [OPTIONS] <SERVICE> <--data <TEXT>|--lines <FILE>|--files-from <FILE>>")]
 #[command(after_help = "\
 Examples:
   svcmap submit echo --data hello
@@ -37,9 +40,9 @@ Examples:
 
 Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
 75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
-130, 143 or 129 after SIGINT (Ctrl-C), SIGTERM or SIGHUP: the first takes back what was not begun and
-gives what runs the --grace, a second SIGINT or SIGTERM ends all at once. A closed stdout does as the
-first signal does; it is no failure by itself, what went wrong until then is.
+130, 143 or 129 after SIGINT (Ctrl-C), SIGTERM or SIGHUP: the first takes back what was not begun
+and gives what runs the --grace, a second SIGINT or SIGTERM ends all at once. A closed stdout does
+as the first signal does; it is no failure by itself, what went wrong until then is.
 On a terminal, control characters in results are shown and not obeyed.")]
 pub struct SubmitArgs {
     /// The service
