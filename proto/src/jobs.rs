@@ -108,12 +108,15 @@ pub enum ToWorker {
 pub struct Demand {
     /// Credits that are wanted here: this worker's share of the jobs that wait. 0: none any more.
     pub share: u32,
-    /// For how long the oldest of them has waited, in microseconds.
+    /// For how long the oldest of them, or of those of the highest priority, has waited, in
+    /// microseconds.
     pub waited_us: u64,
     /// Size of the oldest one's payload, in bytes.
     pub payload_bytes: u32,
     /// Whether the oldest can go to no other instance: it may as well wait here as at its sender.
     pub pinned: bool,
+    /// Its priority: the highest of those that wait.
+    pub priority: Priority,
 }
 
 /// On what an attempt claims a slot.
@@ -204,6 +207,8 @@ pub struct JobBatch {
     /// Credits that the sender wants for jobs that wait on, as [`Demand::share`], and those beside
     /// that it has and does not use: what counts is how many it has after these. 0: none are wanted.
     pub share: u32,
+    /// The priority of those that wait on, as [`Demand::priority`].
+    pub share_priority: Priority,
     /// The jobs.
     #[serde(deserialize_with = "bounded_list")]
     pub jobs: Vec<JobHeader>,

@@ -31,6 +31,10 @@ pub struct Load {
     pub state: State,
     /// Jobs waiting for a handler.
     pub queued: u32,
+    /// Of these, those of high priority, and those of low.
+    pub queued_high: u32,
+    /// See there.
+    pub queued_low: u32,
     /// Jobs that a handler works on.
     pub running: u32,
     /// Slots promised to senders that have not sent yet.

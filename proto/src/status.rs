@@ -65,6 +65,10 @@ pub struct ServiceRow {
     pub full: usize,
     /// Jobs waiting.
     pub queued: u64,
+    /// Of these, those of high priority.
+    pub queued_high: u64,
+    /// And those of low priority.
+    pub queued_low: u64,
     /// Jobs running.
     pub running: u64,
     /// Slots promised to senders.
@@ -110,6 +114,10 @@ pub struct InstanceRow {
     pub dialect: Dialect,
     /// Jobs waiting.
     pub queued: u32,
+    /// Of these, those of high priority.
+    pub queued_high: u32,
+    /// And those of low priority.
+    pub queued_low: u32,
     /// Jobs running.
     pub running: u32,
     /// Slots promised to senders.
@@ -288,6 +296,8 @@ impl ServiceRow {
             row.ready += usize::from(instance.state.is_ready());
             row.full += usize::from(instance.state == Shown::Full);
             row.queued += u64::from(instance.queued);
+            row.queued_high += u64::from(instance.queued_high);
+            row.queued_low += u64::from(instance.queued_low);
             row.running += u64::from(instance.running);
             row.promised += u64::from(instance.promised);
             row.slots += u64::from(instance.slots);
@@ -343,6 +353,8 @@ impl InstanceRow {
             state,
             dialect: if load.share.is_some() { Dialect::Json } else { Dialect::Native },
             queued: load.queued,
+            queued_high: load.queued_high,
+            queued_low: load.queued_low,
             running: load.running,
             promised: load.promised,
             slots: load.slots,

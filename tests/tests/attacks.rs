@@ -176,7 +176,9 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
         };
         let (received_outcomes, share, jobs) = (0, 0, vec![job]);
         let payloads = Payloads::new([&payload]);
-        let batch = JobBatch { first_number: number, received_outcomes, share, jobs, payloads };
+        let (first_number, share_priority) = (number, Priority::Normal);
+        let batch =
+            JobBatch { first_number, received_outcomes, share, share_priority, jobs, payloads };
         let frames = payload::encode(ToWorker::Jobs(batch));
         if peer.send(&frames.iter().map(Frame::bytes).collect::<Vec<_>>()).is_err() {
             break;

@@ -136,7 +136,8 @@ fn any_number_of_senders_shuts_out_no_newcomer() {
 fn greedy(target: &Target) -> zmq::Socket {
     let socket = target.connect();
     target.greet(&socket);
-    let demand = Demand { share: u32::MAX, waited_us: u64::MAX, payload_bytes: 0, pinned: true };
+    let (share, waited_us) = (u32::MAX, u64::MAX);
+    let demand = Demand { share, waited_us, pinned: true, ..Demand::default() };
     tell(&socket, &ToWorker::Ask(demand));
     assert!(matches!(answer(&socket), FromWorker::Welcome { .. }));
     assert!(matches!(answer(&socket), FromWorker::Grant { .. }));

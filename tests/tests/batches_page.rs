@@ -48,7 +48,7 @@ fn without_times(text: &str) -> String {
         let after = &number[end..];
         let is_word = |text: &str| !text.starts_with(|char: char| char.is_ascii_alphanumeric());
         let ends = |unit: &&str| after.strip_prefix(*unit).is_some_and(is_word);
-        let is_time = after.starts_with("/s") || UNITS.iter().any(|unit| ends(&unit));
+        let is_time = after.starts_with("/s") || UNITS.iter().any(|unit| ends(unit));
         plain += if is_time { "#" } else { &number[..end] };
         rest = match UNITS.iter().find(|unit| is_time && ends(unit)) {
             Some(unit) => &after[unit.len()..],

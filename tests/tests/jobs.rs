@@ -1,17 +1,24 @@
 //! What a job carries beside its payload, and what its outcome tells beside the result.
 
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use svcmap_proto::io::Clock;
-use svcmap_tests::{PATIENCE, deployment};
-use svcmap_worker::{HandlerError, Job, MetadataError, Outcome, Priority, SubmitError, Worker};
+use svcmap_tests::{Count, PATIENCE, deployment};
+use svcmap_worker::{
+    Client, HandlerError, Job, MetadataError, Outcome, Priority, SubmitError, Worker,
+};
+
+fn last_for(time: Duration) {
+    let began_at = Clock.now();
+    while Clock.now().since(began_at) < time {
+        std::thread::yield_now();
+    }
+}
 
 /// Says what it knows of its job.
 fn describe(job: &Job) -> Result<Vec<u8>, HandlerError> {
-    let began_at = Clock.now();
-    while Clock.now().since(began_at) < Duration::from_millis(20) {
-        std::thread::yield_now();
-    }
+    last_for(Duration::from_millis(20));
     let metadata: Vec<_> =
         job.metadata().iter().map(|(name, value)| format!("{name}={value}")).collect();
     let (number, attempt, priority) = (job.number(), job.attempt(), job.priority());
@@ -59,4 +66,52 @@ fn metadata_that_is_not_taken_is_refused_before_it_is_sent() {
     };
     assert_eq!(submit("a name", ""), MetadataError::Name("a name".to_owned()));
     assert_eq!(submit("name", &"x".repeat(2000)), MetadataError::TooLarge);
+}
+
+/// Does one job after the other and notes in which order. The first tells that it runs, and ends once it
+/// may.
+fn notes(order: &Arc<Mutex<Vec<String>>>, gate: &Arc<Barrier>, job: &Job) {
+    match job.payload() {
+        b"first" => (0..2).for_each(|_| drop(gate.wait())),
+        _ => last_for(Duration::from_millis(5)),
+    }
+    order.lock().unwrap().push(String::from_utf8_lossy(job.payload()).into_owned());
+}
+
+#[test]
+fn jobs_of_a_higher_priority_go_first_whoever_sends_them() {
+    let deployment = deployment();
+    let (order, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Barrier::new(2)));
+    let (ordered, gated) = (Arc::clone(&order), Arc::clone(&gate));
+    let worker = Worker::builder("note").mapper(deployment.mapper().as_str()).start(move |job| {
+        notes(&ordered, &gated, job);
+        Ok(Vec::new())
+    });
+    let _worker = worker.unwrap();
+    let (one, other) = (deployment.client().unwrap(), deployment.client().unwrap());
+    let submit = |client: &Client, name: &'static str, priority| {
+        client.job("note", name).priority(priority).submit().unwrap()
+    };
+    // Both have a connection.
+    for client in [&one, &other] {
+        let ticket = submit(client, "before", Priority::Normal);
+        assert!(matches!(ticket.wait_timeout(PATIENCE), Ok(Outcome::Done(_))));
+    }
+    order.lock().unwrap().clear();
+    let mut tickets = vec![submit(&one, "first", Priority::Normal)];
+    gate.wait();
+    let jobs = |count, name| std::iter::repeat_n(name, count);
+    tickets.extend(jobs(5, "low").map(|name| submit(&one, name, Priority::Low)));
+    tickets.extend(jobs(10, "normal").map(|name| submit(&one, name, Priority::Normal)));
+    tickets.extend(jobs(5, "high").map(|name| submit(&other, name, Priority::High)));
+    // They have taken all of that into account, and told the worker.
+    assert_eq!((one.statistics().submitted, other.statistics().submitted), (17, 6));
+    gate.wait();
+    assert_eq!(Count::of(tickets).done, 21);
+    let order = order.lock().unwrap();
+    let last = |name: &str| order.iter().rposition(|other| other == name).unwrap();
+    assert_eq!(order[0], "first");
+    // What was already there when the others came, or was promised to them, stays where it is.
+    assert!(last("high") <= 5 + 3, "{order:?}");
+    assert!(last("normal") <= 5 + 10 + 3, "{order:?}");
 }

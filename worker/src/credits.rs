@@ -17,7 +17,8 @@
 //! many is to use them soon: so one that asks for everything, and then stands still, holds up nobody for
 //! long.
 //!
-//! Whoever has the fewest jobs and unused credits here comes first. A credit lapses by this worker's
+//! Whoever waits with a job of the highest priority comes first, and of several who has the fewest jobs
+//! and unused credits here. A credit lapses by this worker's
 //! clock, later than by that of its sender, who therefore never claims one in vain unless its
 //! process stood still in between.
 
@@ -194,6 +195,7 @@ impl Credits {
             account.since = since;
             account.bytes = demand.payload_bytes;
             account.pinned = demand.pinned;
+            account.priority = demand.priority;
         });
     }
 
@@ -258,8 +260,8 @@ impl Credits {
         self.slots_max = slots_max.unwrap_or(self.slots);
     }
 
-    /// Promises slots to those who wait for them, fewest jobs and unused credits here first, then
-    /// longest waiting: as long as the queue, once they have come, stays short, unless a job can go
+    /// Promises slots to those who wait for them, highest priority first, then fewest jobs and unused
+    /// credits here, then longest waiting: as long as the queue, once they have come, stays short, unless a job can go
     /// nowhere else. If all slots are promised, standing credits are called back.
     pub fn grant(&mut self, now: Timestamp, here: Occupancy) {
         self.unused.age(now);

@@ -5,6 +5,7 @@
 mod ahead;
 mod deadlines;
 mod given_up;
+mod queue;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 use crate::config::IntakeConfig;
 use crate::slots::{Capacity, Occupancy, Promised};
 pub use deadlines::Expired;
+use queue::Queue;
 
 /// After such a pause nobody knows how long the next jobs take: the work may be another.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -168,7 +170,7 @@ impl Running {
 #[derive(Debug)]
 pub struct Intake {
     config: IntakeConfig,
-    queue: VecDeque<Task>,
+    queue: Queue,
     /// What the handlers have, in the order in which they begin it.
     running: VecDeque<Running>,
     /// Deadlines of all jobs here that nobody has acted on yet.
@@ -194,7 +196,7 @@ impl Intake {
             Load { slots: config.slots(), concurrency: config.concurrency, ..Load::default() };
         Self {
             config,
-            queue: VecDeque::new(),
+            queue: Queue::default(),
             running: VecDeque::new(),
             deadlines: BTreeSet::new(),
             bytes: 0,
@@ -235,7 +237,7 @@ impl Intake {
             // Handed back to a sender that is gone it would be lost.
             terms.redirects_left = 0;
         }
-        self.queue.push_back(Task { id, origin, payload, arrived_at: now, terms });
+        self.queue.push(Task { id, origin, payload, arrived_at: now, terms });
         Ok(id)
     }
 
@@ -262,13 +264,13 @@ impl Intake {
     /// The next job for the handlers, if one waits that they are to have now. A job whose time to run is
     /// limited has to wait for a free one: its time begins here.
     pub fn start_next(&mut self, now: Timestamp) -> Option<Task> {
-        let next = self.queue.front()?;
+        let next = self.queue.first()?;
         let handed = self.running.len();
         let is_free = handed < self.config.concurrency as usize;
         if !is_free && (next.terms.run_limit.is_some() || handed >= self.handed_max(now)) {
             return None;
         }
-        let task = self.queue.pop_front()?;
+        let task = self.queue.take_first()?;
         let running = Running {
             id: task.id,
             origin: task.origin,
@@ -415,27 +417,22 @@ impl Intake {
 
     /// Takes a job back that waits. Whether it did.
     pub fn take_back(&mut self, origin: Origin) -> bool {
-        let index = self.queue.iter().position(|task| task.origin == origin);
-        index.inspect(|&index| self.remove_queued(index)).is_some()
+        let index = self.queue.position(|task| task.origin == origin);
+        index.and_then(|index| self.remove_queued(index)).is_some()
     }
 
     /// From now on nothing is admitted. Jobs that nobody would send again come first.
     pub fn drain(&mut self) {
         self.draining = true;
-        self.sort_for_drain();
-    }
-
-    fn sort_for_drain(&mut self) {
-        self.queue
-            .make_contiguous()
-            .sort_by_key(|task| task.origin != Origin::Nobody && !task.terms.detached);
+        self.queue.sort_for_drain();
     }
 
     /// Gives up what is still here: jobs that waited, and jobs that run.
     pub fn abandon(&mut self) -> (Vec<Origin>, Vec<(TaskId, Origin)>) {
         self.deadlines.clear();
         self.bytes = 0;
-        let queued: Vec<_> = self.queue.drain(..).map(|task| task.origin).collect();
+        let queued: Vec<_> = self.queue.iter().map(|task| task.origin).collect();
+        self.queue = Queue::default();
         self.load.rejected += queued.len() as u64;
         let running = std::mem::take(&mut self.running);
         (queued, running.into_iter().map(|running| (running.id, running.origin)).collect())
@@ -460,19 +457,27 @@ impl Intake {
         let (running, ahead) = self.handed();
         self.load.queued = count(self.queue.len() + ahead);
         self.load.running = count(running);
+        let ahead_of_class = |class| {
+            let ahead = self.running.iter().skip(running);
+            count(ahead.filter(|running| running.terms.priority == class).count())
+        };
+        self.load.queued_high =
+            self.queue.of_class(Priority::High) + ahead_of_class(Priority::High);
+        self.load.queued_low = self.queue.of_class(Priority::Low) + ahead_of_class(Priority::Low);
         let ahead = self.running.get(running).map(|ahead| ahead.arrived_at);
-        let oldest = ahead.or_else(|| self.queue.front().map(|task| task.arrived_at));
+        let oldest = ahead.or_else(|| self.queue.oldest());
         self.load.oldest_queued_ms = oldest.map_or(0, |at| wire_ms(now.since(at)));
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
         self.load
     }
 
-    fn remove_queued(&mut self, index: usize) {
-        if let Some(task) = self.queue.remove(index) {
-            self.bytes -= task.payload.len();
-            self.forget_deadline(task.terms.deadline, task.id);
-            self.load.rejected += 1;
-        }
+    /// Returns whose it was.
+    fn remove_queued(&mut self, place: usize) -> Option<Origin> {
+        let task = self.queue.remove(place)?;
+        self.bytes -= task.payload.len();
+        self.forget_deadline(task.terms.deadline, task.id);
+        self.load.rejected += 1;
+        Some(task.origin)
     }
 
     fn learn(&mut self, service_time: Duration) {

@@ -90,7 +90,7 @@ pub struct Link {
     pending: VecDeque<Attempt>,
     /// Credits that are wanted for other jobs once these are sent, those included that are there and
     /// not used.
-    share: u32,
+    share: (u32, Priority),
     /// When something last happened here.
     now: Timestamp,
     window: Window,
@@ -127,7 +127,7 @@ impl Link {
             phase: Phase::Connecting(now),
             connections: 0,
             pending: VecDeque::new(),
-            share: 0,
+            share: Default::default(),
             now,
             window: Window::default(),
             promises: Promises::default(),
@@ -205,8 +205,8 @@ impl Link {
 
     /// So many credits are wanted for other jobs than those that are about to be sent, those included
     /// that are there and not used.
-    pub fn set_share(&mut self, share: u32) {
-        self.share = share;
+    pub fn set_share(&mut self, share: u32, priority: Priority) {
+        self.share = (share, priority);
     }
 
     /// Takes back an attempt that was not sent. `false` if it was.

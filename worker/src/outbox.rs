@@ -127,11 +127,11 @@ impl Outbox {
             served_at: now,
             timer: None,
         };
-        let look_at = job.first_look_at(now);
+        let (look_at, priority) = (job.first_look_at(now), job.spec.priority);
         let slot = self.jobs.insert(job);
         self.fresh.push((look_at, id, slot));
         self.slots.insert(id, slot);
-        self.lanes.push(lane, slot, false);
+        self.lanes.push(lane, slot, priority, false);
     }
 
     /// The next lane whose first job may have found room; each is returned once. Jobs come first that
@@ -160,13 +160,14 @@ impl Outbox {
         self.lanes.depth(service) > 0
     }
 
-    /// The job that has waited longest in a lane.
+    /// The job of a lane that goes next: of the highest class that waits who has waited longest.
     pub fn next(&self, lane: LaneId) -> Option<Next> {
         let job = self.jobs.get(self.lanes.waiting(lane).next()?)?;
         Some(Next {
             id: job.id,
             payload_bytes: job.spec.payload.len(),
             submitted_at: job.submitted_at,
+            priority: job.spec.priority,
             is_urgent: job.is_urgent(),
             met_unable: !job.unable.is_empty(),
         })
@@ -174,7 +175,7 @@ impl Outbox {
 
     /// How many jobs wait in a lane.
     pub fn depth(&self, lane: LaneId) -> usize {
-        self.lanes.waiting(lane).len()
+        self.lanes.len(lane)
     }
 
     /// How many of them are to be held.
@@ -389,16 +390,16 @@ impl Outbox {
         (is_away && job.attempts == attempt.attempt).then_some((id, job))
     }
 
-    /// Back to the head of its lane: it has waited longest.
+    /// Back to the head of its class: it has waited longest.
     fn wait_again(&mut self, now: Timestamp, id: JobId) {
         let Some(&slot) = self.slots.get(&id) else { return };
         let Some(job) = self.jobs.get_mut(slot) else { return };
         let Some(lane) = self.lanes.lane(job.service, job.spec.instance.as_ref()) else { return };
         (job.place, job.served_at) = (Place::Waiting(lane), now);
         // A hold that has passed meanwhile still allows one more look for room.
-        let timer = job.first_look_at(now);
+        let (timer, priority) = (job.first_look_at(now), job.spec.priority);
         self.lanes.count_under_way(job.service, -1);
-        self.lanes.push(lane, slot, true);
+        self.lanes.push(lane, slot, priority, true);
         // Others may go as well.
         self.lanes.touch(job.service);
         self.set_timer(slot, Some(timer));

@@ -89,7 +89,7 @@ impl Sent {
     /// Those of a message.
     pub fn all(message: ToWorker) -> Vec<Self> {
         let ToWorker::Jobs(batch) = message else { return Vec::new() };
-        let JobBatch { first_number, received_outcomes, share, jobs, mut payloads } = batch;
+        let JobBatch { first_number, received_outcomes, share, jobs, mut payloads, .. } = batch;
         let sent = |(number, job): (u64, JobHeader)| {
             let payload = payloads.take(job.payload_bytes);
             Self { number, share, received_outcomes, job, payload }
@@ -102,7 +102,9 @@ impl Sent {
         let Self { number: first_number, share, received_outcomes, mut job, payload } = self;
         let payloads = Payloads::new([&payload]);
         job.payload_bytes = payload::len(&payload);
-        JobBatch { first_number, received_outcomes, share, jobs: vec![job], payloads }
+        let share_priority = Priority::default();
+        let jobs = vec![job];
+        JobBatch { first_number, received_outcomes, share, share_priority, jobs, payloads }
     }
 
     /// The same.

@@ -49,6 +49,7 @@ fn view(mappers: Vec<MapperAnswer>, instances: &[(&str, &str, Load, u32)]) -> Vi
 fn shop() -> View {
     let draining = Load { state: State::Draining, ..load(2, 1, 11) };
     let resize = Load { done: 310, mean_service_us: 38_400, ..load(4, 7, 11) };
+    let resize = Load { queued_high: 2, queued_low: 1, ..resize };
     let two = vec![mapper(5555, COMPLETE), mapper(5557, COMPLETE)];
     view(
         two,
@@ -142,7 +143,7 @@ fn the_instances_of_a_service() {
         text,
         "\
 resize · 2 mappers agree · 2 of 2 instances ready
-8 running · 14 queued · 0 promised · 22 slots · 620 done · 0 failed · 0 rejected
+8 running · 14 queued (4 high, 2 low) · 0 promised · 22 slots · 620 done · 0 failed · 0 rejected
 ! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
 
 INSTANCE  STATE   RUN  QUEUED  PROMISED  SLOTS  LOAD   AGE  ENDPOINT
@@ -244,6 +245,8 @@ fn json_has_both_lists_and_the_names_of_the_columns() {
         ("pid", 4003.into()),
         ("state", "full".into()),
         ("queued", 7.into()),
+        ("queued_high", 2.into()),
+        ("queued_low", 1.into()),
         ("running", 4.into()),
         ("slots", 11.into()),
         ("load", 1.0.into()),

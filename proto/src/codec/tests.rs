@@ -46,7 +46,7 @@ impl Filling {
         #[rustfmt::skip]
         let load = Load {
             sequence: f.number(), state: if f.full { State::Draining } else { State::Ready },
-            queued: f.small(), running: f.small(), promised: f.small(), slots: f.small(),
+            queued: f.small(), queued_high: f.small(), queued_low: f.small(), running: f.small(), promised: f.small(), slots: f.small(),
             concurrency: f.small(), mean_service_us: f.number(), accepted: f.number(),
             done: f.number(), failed: f.number(), rejected: f.number(),
             turned_away: f.number(), oldest_queued_ms: f.small(), since_finish_ms: f.full.then(|| f.small()),
@@ -139,19 +139,20 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     }), "02 00 01 02 03 04 key life 05 06 01 01 07 08 09 01"),
     (|f| ToWorker::Jobs(JobBatch {
         first_number: f.number(), received_outcomes: f.number(), share: f.small(),
-        jobs: f.list(|f| JobHeader {
+        share_priority: Priority::Low, jobs: f.list(|f| JobHeader {
             attempt: f.attempt(), deadline_ms: Some(f.small()), run_limit_ms: Some(f.small()),
             claim: Claim::Credit, redirects_left: f.byte(), waited_us: f.number(), detached: f.full,
             priority: Priority::High, metadata_bytes: 0, payload_bytes: 0,
         }),
         payloads: Payloads::default(),
-    }), "02 01 01 02 03 01 04 05 01 06 01 07 01 08 09 01 02 00 00"),
+    }), "02 01 01 02 03 00 01 04 05 01 06 01 07 01 08 09 01 02 00 00"),
     (|f| ToWorker::Cancel { attempt: f.attempt() }, "02 02 01 02"),
     (|f| ToWorker::Ping { received_outcomes: f.number() }, "02 03 01"),
     (|f| ToWorker::Received { outcomes: f.number() }, "02 04 01"),
     (|f| ToWorker::Ask(Demand {
         share: f.small(), waited_us: f.number(), payload_bytes: f.small(), pinned: f.full,
-    }), "02 05 01 02 03 01"),
+        priority: Priority::High,
+    }), "02 05 01 02 03 01 02"),
     (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "02 06 02 01"),
     (|f| ToWorker::Offer(f.slot()), "02 07 slot 01 02 03"),
     (|_| ToWorker::Goodbye, "02 08"),
@@ -253,9 +254,9 @@ fn bytes(golden: &str) -> Vec<u8> {
         (_, Some(text)) => [&[text.len() as u8], text.as_bytes()].concat(),
         ("key", _) => bytes("'resize 'a-1"),
         ("life", _) => bytes("b4 24"),
-        ("load", _) => {
-            bytes("01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 01 0e 01 00 00 00 00 00 00 e0 3f 0f")
-        }
+        ("load", _) => bytes(
+            "01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 10 01 00 00 00 00 00 00 e0 3f 11",
+        ),
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         ("slot", _) => bytes("'a-1 life"),
         (hex, _) => vec![u8::from_str_radix(hex, 16).unwrap()],

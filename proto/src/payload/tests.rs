@@ -30,7 +30,15 @@ fn batch(sizes: &[usize]) -> ToWorker {
     let payloads: Vec<Bytes> =
         sizes.enumerate().map(|(n, len)| vec![n as u8; len as usize].into()).collect();
     let payloads = Payloads::new(&payloads);
-    ToWorker::Jobs(JobBatch { first_number: 1, received_outcomes: 0, share: 0, jobs, payloads })
+    let (share, share_priority) = Default::default();
+    ToWorker::Jobs(JobBatch {
+        first_number: 1,
+        received_outcomes: 0,
+        share,
+        share_priority,
+        jobs,
+        payloads,
+    })
 }
 
 /// All frames but the message's own.

@@ -1,8 +1,10 @@
 //! What a worker knows of each sender that has jobs or unused credits here or waits for some, and in
 //! which order they get theirs.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use svcmap_proto::jobs::Priority;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
@@ -23,17 +25,20 @@ pub(super) struct Account {
     pub(super) bytes: u32,
     /// Whether that job can go nowhere else.
     pub(super) pinned: bool,
+    /// Its priority.
+    pub(super) priority: Priority,
     /// Jobs of it that are here.
     pub(super) jobs: u32,
 }
 
 impl Account {
-    /// Its place among those who wait: fewest jobs and unused credits here, then longest waiting. Who has
-    /// just got one waits anew, however long its next job has waited: else those with many jobs would
+    /// Its place among those who wait: highest priority, then fewest jobs and unused credits here, then
+    /// longest waiting. Who has just got one waits anew, however long its next job has waited: else those with many jobs would
     /// come before everybody who came later.
     fn place(&self, sender: SenderId) -> Option<Place> {
         let here = self.jobs + self.unused();
-        (self.wanted > 0).then_some((here, self.since.max(self.granted_at), sender))
+        let since = self.since.max(self.granted_at);
+        (self.wanted > 0).then_some((Reverse(self.priority), here, since, sender))
     }
 
     /// How many unused credits it has.
@@ -46,7 +51,7 @@ impl Account {
     }
 }
 
-type Place = (u32, Timestamp, SenderId);
+type Place = (Reverse<Priority>, u32, Timestamp, SenderId);
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -66,7 +71,7 @@ impl Accounts {
 
     /// Who gets the next credit, and what is known of whom.
     pub(super) fn first(&self) -> Option<(SenderId, &Account)> {
-        let (_, _, sender) = self.waiting.first()?;
+        let (.., sender) = self.waiting.first()?;
         Some((*sender, self.by_sender.get(sender)?))
     }
 

@@ -1,3 +1,5 @@
+use svcmap_proto::jobs::Priority;
+
 use super::*;
 use crate::testing::*;
 
@@ -80,6 +82,23 @@ fn who_has_fewest_jobs_and_unused_credits_comes_first_and_then_who_waits_longest
     }
     let order: Vec<_> = (0..6).flat_map(|_| next(&mut credits)).collect();
     assert_eq!(order, [D, C, B, C, A]);
+}
+
+#[test]
+fn who_waits_with_a_job_of_a_higher_priority_comes_before_all_others() {
+    let mut credits = credits(1, 20);
+    (0..5).for_each(|_| credits.handle_taken(C, 1));
+    for (sender, share, priority) in
+        [(A, 2, Priority::Low), (B, 2, Priority::Normal), (C, 2, Priority::High)]
+    {
+        credits.handle_demand(at(1), sender, Demand { priority, ..want(share) });
+    }
+    let mut order = next(&mut credits);
+    // Its next job is one of low priority.
+    let low = Demand { priority: Priority::Low, ..want(1) };
+    credits.handle_demand(at(2), C, low);
+    order.extend((0..5).flat_map(|_| next(&mut credits)));
+    assert_eq!(order, [C, B, B, A, A, C]);
 }
 
 #[test]

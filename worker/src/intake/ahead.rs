@@ -102,7 +102,7 @@ impl Intake {
             self.queue.push_front(task);
         }
         if self.draining {
-            self.sort_for_drain();
+            self.queue.sort_for_drain();
         }
         unwanted
     }

@@ -55,9 +55,8 @@ impl Intake {
                     let here = now.since(running.arrived_at);
                     Expired::RunLimit { origin, task: id, limit, deadline, here }
                 });
-            } else if let Some(index) = self.queue.iter().position(|task| task.id == id) {
-                expired.push(Expired::Waiting(self.queue[index].origin));
-                self.remove_queued(index);
+            } else if let Some(place) = self.queue.position(|task| task.id == id) {
+                expired.extend(self.remove_queued(place).map(Expired::Waiting));
             }
         }
         expired

@@ -15,12 +15,7 @@ impl Intake {
 
     /// Takes those of them out that `is_given_up` names.
     pub fn take_queued(&mut self, is_given_up: impl Fn(&Task) -> bool) -> VecDeque<Task> {
-        if !self.queue.iter().any(&is_given_up) {
-            return VecDeque::new();
-        }
-        let queue = std::mem::take(&mut self.queue);
-        let (taken, kept): (VecDeque<_>, _) = queue.into_iter().partition(is_given_up);
-        self.queue = kept;
+        let taken = self.queue.take(is_given_up);
         for task in &taken {
             self.bytes -= task.payload.len();
             self.forget_deadline(task.terms.deadline, task.id);
@@ -42,7 +37,7 @@ impl Intake {
     /// Nobody is to hear of what that sender has here: numbers begin anew if it comes back. Returns
     /// what it was known as.
     pub fn disown(&mut self, whose: SenderId) -> Vec<Origin> {
-        let queued = self.queue.iter_mut().map(|task| &mut task.origin);
+        let queued = self.queue.origins_mut();
         let running = self.running.iter_mut().map(|running| &mut running.origin);
         let is_of =
             |origin: &Origin| matches!(origin, Origin::Sender { sender, .. } if *sender == whose);

@@ -73,8 +73,10 @@ proptest! {
     fn it_does_what_a_naive_model_does_and_never_exceeds_its_slots(
         concurrency in 1u32..4,
         queue in 0u32..5,
+        classes in 1u64..4,
         steps in prop::collection::vec(step(), 1..120),
     ) {
+        let priority = |job: u64| [Priority::Normal, Priority::High, Priority::Low][(job % classes) as usize];
         let config = IntakeConfig {
             payload_bytes_max: 50,
             jobs_bytes_max: 150,
@@ -100,11 +102,15 @@ proptest! {
                         None
                     };
                     let payload = vec![1; bytes];
-                    let arrival = arrival(origin(job), deadline, &payload);
+                    let mut arrival = arrival(origin(job), deadline, &payload);
+                    arrival.terms.priority = priority(job);
                     let got = intake.admit(now, arrival, Promised::default());
                     prop_assert_eq!(got.err(), wanted);
                     if wanted.is_none() {
-                        model.queue.push((job, bytes, deadline));
+                        let lower = |(queued, ..): &(u64, _, _)| priority(*queued) < priority(job);
+                        let place = model.queue.iter().position(lower);
+                        let place = place.unwrap_or(model.queue.len());
+                        model.queue.insert(place, (job, bytes, deadline));
                         model.accepted += 1;
                     } else {
                         model.rejected += 1;
@@ -122,7 +128,7 @@ proptest! {
                         prop_assert!(mean < ms(1) && !model.draining, "{mean:?}");
                     }
                     if let Some(task) = started {
-                        // The one that came first.
+                        // The one that came first of the highest class.
                         let (first, bytes, deadline) = model.queue.remove(0);
                         prop_assert_eq!(task.origin, origin(first));
                         model.running.push((first, task.id, bytes, deadline));
@@ -193,7 +199,11 @@ proptest! {
                         model.rejected += unwanted.len() as u64;
                         let back = ahead.iter().filter(|(job, ..)| !is_unwanted(*job));
                         let back = back.map(|&(job, _, bytes, deadline)| (job, bytes, deadline));
-                        model.queue.splice(..0, back);
+                        for back in back.rev() {
+                            let equal = |(queued, ..): &(u64, _, _)| priority(*queued) <= priority(back.0);
+                            let place = model.queue.iter().position(equal);
+                            model.queue.insert(place.unwrap_or(model.queue.len()), back);
+                        }
                     }
                 }
                 Step::Drain => {
@@ -457,7 +467,7 @@ fn a_job_whose_time_to_run_is_limited_waits_until_a_handler_is_free() {
     let mut intake = quick();
     let mut job = arrival(origin(11), at(60_000), b"");
     job.terms.run_limit = Some(ms(50));
-    intake.queue.clear();
+    intake.queue = Queue::default();
     intake.admit(at(1), job.clone(), Promised::default()).unwrap();
     intake.admit(at(1), Arrival { origin: origin(12), ..job }, Promised::default()).unwrap();
     assert!(intake.start_next(at(1)).is_some());
@@ -480,7 +490,7 @@ fn what_nobody_wants_any_more_does_not_wait_again() {
 #[test]
 fn a_limited_job_that_no_handler_has_begun_keeps_its_time() {
     let mut intake = quick();
-    intake.queue.clear();
+    intake.queue = Queue::default();
     let run_limit = Some(ms(50));
     let mut job = arrival(origin(11), at(0), b"");
     (job.terms.deadline, job.terms.run_limit) = (None, run_limit);

@@ -1,7 +1,7 @@
 //! What is about to be sent goes together: one message for all jobs that there are. Whoever sends it adds
 //! their payloads.
 
-use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
+use svcmap_proto::jobs::{JobBatch, JobHeader, Priority, Reason, ToWorker, Verdict};
 use svcmap_proto::limits;
 use svcmap_proto::payload::Payloads;
 use svcmap_proto::time::{wire_ms, wire_us};
@@ -42,6 +42,7 @@ impl Link {
                 first_number: number,
                 received_outcomes: self.receipts.acknowledge(),
                 share: 0,
+                share_priority: Priority::default(),
                 jobs: Vec::with_capacity(limits::BATCH_MAX.min(1 + self.pending.len())),
                 payloads: Payloads::default(),
             });
@@ -49,10 +50,10 @@ impl Link {
         }
         let mut batch = batch?;
         if self.pending.is_empty() {
-            batch.share = std::mem::take(&mut self.share);
+            (batch.share, batch.share_priority) = std::mem::take(&mut self.share);
         }
         let last = batch.first_number + batch.jobs.len() as u64 - 1;
-        self.told_share(batch.share, last);
+        self.told_share(batch.share, batch.share_priority, last);
         Some(batch)
     }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId, OfferedSlot, ToWorker};
+use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId, OfferedSlot, Priority, ToWorker};
 use svcmap_proto::time::Timestamp;
 
 use super::{Link, LinkOutput, Phase};
@@ -82,9 +82,15 @@ impl Link {
         }
     }
 
+    /// Whether it was asked for credits, and none of that priority or a higher one.
+    pub fn is_asked_below(&self, priority: Priority) -> bool {
+        self.promises.are_asked_for() && self.promises.demand.priority < priority
+    }
+
     /// The job of that number tells the worker how many credits are wanted.
-    pub(super) fn told_share(&mut self, share: u32, number: u64) {
+    pub(super) fn told_share(&mut self, share: u32, priority: Priority, number: u64) {
         let before = std::mem::replace(&mut self.promises.demand.share, share);
+        self.promises.demand.priority = priority;
         if share > 0 {
             self.promises.told_in = None;
         } else if before > 0 {

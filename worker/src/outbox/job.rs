@@ -81,6 +81,8 @@ pub struct Next {
     pub payload_bytes: usize,
     /// When it was submitted.
     pub submitted_at: Timestamp,
+    /// Before which others it goes.
+    pub priority: Priority,
     /// Whether it is to be refused rather than held.
     pub is_urgent: bool,
     /// Whether an instance could not start it.

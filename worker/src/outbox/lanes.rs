@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use slab::Slab;
+use svcmap_proto::jobs::Priority;
 use svcmap_proto::names::Name;
 
 use super::Lane;
@@ -23,9 +24,40 @@ pub(super) type Slot = usize;
 struct Queue {
     lane: Lane,
     service: ServiceId,
-    waiting: VecDeque<Slot>,
+    waiting: Waiting,
     /// It is in one of the lists of those that are to be looked at.
     is_dirty: bool,
+}
+
+/// The jobs of a lane that wait, by class.
+#[derive(Debug, Default)]
+struct Waiting([VecDeque<Slot>; 3]);
+
+impl Waiting {
+    fn class(&mut self, priority: Priority) -> &mut VecDeque<Slot> {
+        &mut self.0[priority as usize]
+    }
+
+    /// The higher classes first, and of each who has waited longest.
+    fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.0.iter().rev().flatten().copied()
+    }
+
+    fn len(&self) -> usize {
+        self.0.iter().map(VecDeque::len).sum()
+    }
+
+    fn take_first(&mut self) -> Option<Slot> {
+        self.0.iter_mut().rev().find_map(VecDeque::pop_front)
+    }
+
+    /// Returns whether it was there.
+    fn remove(&mut self, slot: Slot) -> bool {
+        self.0.iter_mut().any(|class| {
+            let place = class.iter().position(|waiting| *waiting == slot);
+            place.and_then(|place| class.remove(place)).is_some()
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +112,7 @@ impl Lanes {
     }
 
     fn add(&mut self, lane: Lane, service: ServiceId) -> LaneId {
-        let (waiting, is_dirty) = (VecDeque::new(), false);
+        let (waiting, is_dirty) = (Waiting::default(), false);
         LaneId(self.queues.insert(Queue { lane, service, waiting, is_dirty }))
     }
 
@@ -98,18 +130,22 @@ impl Lanes {
         }
     }
 
-    /// The jobs that wait in a lane, longest first.
-    pub(super) fn waiting(&self, lane: LaneId) -> impl ExactSizeIterator<Item = Slot> {
-        static NONE: VecDeque<Slot> = VecDeque::new();
-        self.queue(lane).map_or(&NONE, |queue| &queue.waiting).iter().copied()
+    /// The jobs that wait in a lane, in the order in which they go.
+    pub(super) fn waiting(&self, lane: LaneId) -> impl Iterator<Item = Slot> {
+        self.queue(lane).into_iter().flat_map(|queue| queue.waiting.iter())
     }
 
-    /// A job waits in a lane, behind all others or before them.
-    pub(super) fn push(&mut self, lane: LaneId, slot: Slot, is_first: bool) {
+    /// How many these are.
+    pub(super) fn len(&self, lane: LaneId) -> usize {
+        self.queue(lane).map_or(0, |queue| queue.waiting.len())
+    }
+
+    /// A job waits in a lane, behind all others of its class or before them.
+    pub(super) fn push(&mut self, lane: LaneId, slot: Slot, priority: Priority, is_first: bool) {
         let Some(queue) = self.queue_mut(lane) else { return };
         match is_first {
-            true => queue.waiting.push_front(slot),
-            false => queue.waiting.push_back(slot),
+            true => queue.waiting.class(priority).push_front(slot),
+            false => queue.waiting.class(priority).push_back(slot),
         }
         let service = queue.service;
         self.change(service, |service| service.waiting += 1);
@@ -118,7 +154,7 @@ impl Lanes {
 
     /// The first job of a lane waits no longer.
     pub(super) fn pop(&mut self, lane: LaneId) -> Option<Slot> {
-        let slot = self.queue_mut(lane)?.waiting.pop_front()?;
+        let slot = self.queue_mut(lane)?.waiting.take_first()?;
         self.handle_taken(lane);
         Some(slot)
     }
@@ -126,15 +162,14 @@ impl Lanes {
     /// That job of a lane waits no longer.
     pub(super) fn remove(&mut self, lane: LaneId, slot: Slot) {
         let Some(queue) = self.queue_mut(lane) else { return };
-        let place = queue.waiting.iter().position(|waiting| *waiting == slot);
-        if place.and_then(|place| queue.waiting.remove(place)).is_some() {
+        if queue.waiting.remove(slot) {
             self.handle_taken(lane);
         }
     }
 
     fn handle_taken(&mut self, lane: LaneId) {
         let Some(queue) = self.queue(lane) else { return };
-        let (service, is_over) = (queue.service, queue.waiting.is_empty());
+        let (service, is_over) = (queue.service, queue.waiting.len() == 0);
         let pinned = queue.lane.instance.clone().filter(|_| is_over);
         self.change(service, |service| {
             service.waiting -= 1;
@@ -186,7 +221,7 @@ impl Lanes {
         let any = known.any;
         let pinned: Vec<_> = known.pinned.values().copied().collect();
         pinned.into_iter().for_each(|lane| self.touch_lane(lane));
-        if self.queue(any).is_some_and(|queue| !queue.waiting.is_empty()) {
+        if self.queue(any).is_some_and(|queue| queue.waiting.len() > 0) {
             self.touch_lane(any);
         }
     }
@@ -218,7 +253,7 @@ impl Lanes {
 
     /// The lanes in which jobs wait.
     pub(super) fn with_waiting(&self) -> impl Iterator<Item = (&Lane, LaneId)> {
-        let queues = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty());
+        let queues = self.queues.iter().filter(|(_, queue)| queue.waiting.len() > 0);
         queues.map(|(id, queue)| (&queue.lane, LaneId(id)))
     }
 

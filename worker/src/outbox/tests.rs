@@ -5,6 +5,8 @@ use svcmap_proto::jobs::{OfferId, OfferedSlot};
 use svcmap_proto::names::Incarnation;
 
 use super::waiting::{LOOK_INTERVAL, NEWS_LIMIT};
+use svcmap_proto::jobs::Priority;
+
 use super::*;
 use crate::testing::*;
 
@@ -238,6 +240,22 @@ fn a_job_waits_for_room_as_long_as_it_is_held() {
     outbox.handle_timeout(at(300), full, |_, _| false);
     let refusal = Refusal { reason: Reason::Full, attempts: 0, waited: ms(300) };
     assert_eq!(settled(&mut outbox), [(JobId(1), Outcome::Refused(refusal))]);
+}
+
+#[test]
+fn jobs_of_a_higher_priority_go_first_and_one_that_comes_back_goes_before_its_equals() {
+    let mut outbox = Outbox::new(TRIES_MAX, PATIENCE);
+    let classes = [Priority::Low, Priority::Normal, Priority::High, Priority::Normal];
+    for (id, priority) in (1..).map(JobId).zip(classes) {
+        outbox.submit(at(0), id, JobSpec { priority, ..spec(10_000, 5000, false) });
+    }
+    assert_eq!(waiting(&outbox), [3, 2, 4, 1].map(JobId));
+    assert_eq!(assign(&mut outbox, 1).unwrap().priority, Priority::High);
+    let normal = assign(&mut outbox, 1).unwrap();
+    assert_eq!(normal.attempt.job, 2);
+    outbox.submit(at(0), JobId(5), spec(10_000, 5000, false));
+    outbox.handle_ended(at(1), &key(), ended(normal.attempt, Verdict::Rejected(Reason::Full)));
+    assert_eq!(waiting(&outbox), [2, 4, 5, 1].map(JobId));
 }
 
 /// When a job without a deadline is refused and why, if that is known of its lane all the time; `None`

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use svcmap_proto::jobs::{Claim, Demand, OfferedSlot};
+use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Priority};
 use svcmap_proto::load::{State, better_of_two};
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
@@ -46,6 +46,7 @@ impl Sender {
             }
             return;
         }
+        self.ask_for_more_urgent(now, lane, waiting);
         let guesses = self.services.guesses(lane);
         let most = if guesses { 1 } else { waiting.min(instances.len()) };
         // As long as something is under way, its outcome tells when more can go.
@@ -57,6 +58,19 @@ impl Sender {
             }
         }
         self.wait(now, lane);
+    }
+
+    /// A job of a higher priority waits than those that credits were asked for: they are asked for it.
+    fn ask_for_more_urgent(&mut self, now: Timestamp, lane: &Lane, waiting: usize) {
+        let Some(Next { priority, .. }) = self.next(lane) else { return };
+        if priority == Priority::Low {
+            return;
+        }
+        for number in self.asks.links(lane) {
+            if self.links.get(number).is_some_and(|s| s.link.is_asked_below(priority)) {
+                self.ask_for_share(now, lane, number, waiting);
+            }
+        }
     }
 
     /// Where jobs are long, a handler stands still for the whole time in which a credit that was asked for
@@ -167,6 +181,7 @@ impl Sender {
             waited_us: svcmap_proto::time::wire_us(now.since(since)),
             payload_bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             pinned: self.asks.is_pinned(&lane.service, number),
+            priority: oldest.map(|oldest| oldest.priority).unwrap_or_default(),
         };
         if let Some(state) = self.links.get_mut(number) {
             state.link.ask(now, demand);
@@ -177,12 +192,13 @@ impl Sender {
     /// those included that are there.
     pub(super) fn tell_shares(&mut self, now: Timestamp, lane: &Lane) {
         let mut given = std::mem::take(&mut self.given);
+        let priority = self.next(lane).map(|next| next.priority).unwrap_or_default();
         // Of each worker's only the last one counts.
         while let Some((number, bytes)) = given.pop() {
             given.retain(|(other, _)| *other != number);
             let share = self.share_after(now, lane, number, bytes);
             if let Some(state) = self.links.get_mut(number) {
-                state.link.set_share(share);
+                state.link.set_share(share, priority);
             }
         }
         self.given = given;

@@ -12,6 +12,8 @@ const EMPTY: Load = Load {
     sequence: 9,
     state: State::Ready,
     queued: 0,
+    queued_high: 0,
+    queued_low: 0,
     running: 0,
     promised: 0,
     slots: 0,

@@ -15,7 +15,7 @@ use crate::senders::{Ended, wanted_until};
 impl Server {
     pub(super) fn handle_jobs(&mut self, now: Timestamp, sender: SenderId, batch: JobBatch) {
         let before = self.senders.handle_jobs(sender, &batch);
-        let JobBatch { share, jobs, mut payloads, .. } = batch;
+        let JobBatch { share, share_priority: priority, jobs, mut payloads, .. } = batch;
         let (mut demand, mut taken) = (None, 0);
         for (number, job) in jobs.into_iter().enumerate() {
             let metadata = payloads.take(job.metadata_bytes.into());
@@ -26,7 +26,7 @@ impl Server {
             // The next ones will be as large as the last of these, and have waited for as long.
             let JobHeader { waited_us, payload_bytes, .. } = job;
             let pinned = job.redirects_left == 0;
-            demand = Some(Demand { share, waited_us, payload_bytes, pinned });
+            demand = Some(Demand { share, waited_us, payload_bytes, pinned, priority });
             taken += u32::from(self.handle_job(now, sender, share, job, (metadata, payload)));
         }
         let Some(demand) = demand else { return };

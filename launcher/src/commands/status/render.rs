@@ -104,13 +104,14 @@ const INSTANCES: [Column; 11] = [
 pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let Some(total) = report.service(service) else { return String::new() };
     let mut text = format!(
-        "{service} · {} · {} of {} ready\n{} running · {} queued · {} promised · {} slots · \
+        "{service} · {} · {} of {} ready\n{} running · {} queued{} · {} promised · {} slots · \
          {} done · {} failed · {} rejected{}\n",
         mappers(report),
         total.ready,
         count(total.instances, "instance"),
         total.running,
         total.queued,
+        classes(total),
         total.promised,
         total.slots,
         total.done,
@@ -129,6 +130,14 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         "\nnext: svcmap submit {service} --data TEXT · svcmap status {service} --json"
     );
     text
+}
+
+/// Worth a word only where not all are alike.
+fn classes(total: &ServiceRow) -> String {
+    match (total.queued_high, total.queued_low) {
+        (0, 0) => String::new(),
+        (high, low) => format!(" ({high} high, {low} low)"),
+    }
 }
 
 /// Worth a word only where it happens.

@@ -120,6 +120,8 @@ impl<'a> Batch<'a> {
             self.handle_timeout(Clock.now());
             self.flush();
         }
+        // What came of the end itself.
+        self.flush();
     }
 
     fn next_event(&self) -> Event {
@@ -242,16 +244,14 @@ impl<'a> Batch<'a> {
 
     /// Deals with outcomes that have their turn, and with what follows from that.
     fn flush(&mut self) {
-        let first = self.under_way.first_key_value().map(|(number, _)| *number);
-        let oldest = self.stalled.iter().map(|(job, _)| job.number).chain(first).min();
-        while let Err(error) = self.sink.flush(oldest) {
+        while let Err(error) = self.sink.flush(self.oldest()) {
             self.stop(match error {
                 Error::OutputClosed => Why::OutputClosed,
                 Error::Failure(failure) => Why::Failure(failure),
             });
         }
         let enough = self.args.stop_after.map_or(u64::MAX, |count| count.get());
-        if self.stop.is_none() && self.sink.report.not_done() >= enough {
+        if self.stop.is_none() && self.sink.not_done() >= enough {
             self.stop(Why::Enough);
         }
         if self.inputs.is_none() && self.stop.is_none() && self.sink.progress.count().is_none() {
@@ -259,6 +259,12 @@ impl<'a> Batch<'a> {
             let left = self.under_way.len() + self.stalled.len() + waiting;
             self.sink.progress.set_count(self.sink.report.len() + left);
         }
+    }
+
+    /// The first job without an outcome.
+    fn oldest(&self) -> Option<u64> {
+        let first = self.under_way.first_key_value().map(|(number, _)| *number);
+        self.stalled.iter().map(|(job, _)| job.number).chain(first).min()
     }
 
     fn handle_signal(&mut self, signal: i32) {
@@ -317,7 +323,8 @@ impl<'a> Batch<'a> {
         let is_late = self.args.deadline.is_some_and(|limit| now >= self.began_at + limit);
         if is_list && is_late && self.inputs.take().is_some() {
             self.sink.report.add_exit(Exit::Refused);
-            print_note("the deadline came before the end of the list: the rest was not sent");
+            let note = "the deadline came before the end of the list: the rest was not sent";
+            self.sink.progress.suspend(|| print_note(note));
         }
     }
 

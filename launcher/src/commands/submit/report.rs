@@ -69,12 +69,6 @@ impl Report {
         self.counts.get(&word).copied().unwrap_or(0)
     }
 
-    /// Jobs that are not done, for another reason than that all of them were to end.
-    pub fn not_done(&self) -> u64 {
-        let all: u64 = self.counts.values().sum();
-        all - self.count(Word::Done) - self.count(Word::Accepted) - self.interrupted
-    }
-
     /// Adds what counts beside the jobs.
     pub fn add_exit(&mut self, exit: Exit) {
         self.exits.insert(exit);

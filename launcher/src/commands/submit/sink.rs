@@ -9,7 +9,7 @@ use serde_json::value::to_raw_value;
 use super::complaints::Complaints;
 use super::joblog::Joblog;
 use super::output::{Output, write_whole};
-use super::record::{Ending, Form, Record, Trouble};
+use super::record::{Ending, Form, Record, Trouble, Word};
 use super::report::Report;
 use crate::cli::{SubmitArgs, is_stdin};
 use crate::errors::{self, Error, Failure, print_out_bytes};
@@ -49,6 +49,7 @@ pub struct Sink<'a> {
     /// What has its outcome, and not its turn.
     waiting: BTreeMap<u64, Ended>,
     waiting_bytes: usize,
+    not_done: u64,
     /// Nobody reads stdout any more.
     is_muted: bool,
 }
@@ -65,6 +66,7 @@ impl<'a> Sink<'a> {
             printed: printed(args),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            not_done: 0,
             is_muted: false,
         }
     }
@@ -72,6 +74,11 @@ impl<'a> Sink<'a> {
     /// How much waits for its turn, in jobs and bytes.
     pub fn waiting(&self) -> (usize, usize) {
         (self.waiting.len(), self.waiting_bytes)
+    }
+
+    /// Jobs that are not done, for another reason than that all of them were to end.
+    pub fn not_done(&self) -> u64 {
+        self.not_done
     }
 
     /// Whether stdout is written to, and nobody reads it.
@@ -82,6 +89,8 @@ impl<'a> Sink<'a> {
     /// A job has its outcome.
     pub fn add(&mut self, ended: Ended) {
         self.waiting_bytes += ended.record.result().map_or(0, <[u8]>::len);
+        let is_done = matches!(ended.record.word(), Word::Done | Word::Accepted);
+        self.not_done += u64::from(!is_done && !ended.record.is_interrupted);
         self.waiting.insert(ended.record.number, ended);
     }
 
@@ -141,6 +150,7 @@ impl<'a> Sink<'a> {
         let Err(error) = write_whole(output, result) else { return Ok(()) };
         let trouble = Trouble::with(&output.path, format!("its result cannot be written: {error}"));
         record.ending = Ending::NotKept(trouble.clone());
+        self.not_done += 1;
         match error.kind() {
             // The next one would fare no better.
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem => {

@@ -10,12 +10,12 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
     let list = |before: &str, item: &str, after: &str| {
         [bytes(before), encode(&n).split_off(1), bytes(item).repeat(n), bytes(after)].concat()
     };
-    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
+    let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
     let (of_registration, of_entry) = (format!("0 0 {load} 0"), format!("0 0 {load} 0 0"));
     [
         error::<ToWorker>(list("2 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("2 1 1 2 3 {load}"), "0 0", "")),
-        error::<ToWorker>(list("2 1 1 0 0", "0 0 0 0 0 0 0 0 1 0 0", "")),
+        error::<ToWorker>(list("2 1 1 0 0 0", "0 0 0 0 0 0 0 0 1 0 0", "")),
         error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0 0", "")),
         error::<ToMapper>(list("2 1 key life", "'tcp://h:1", &of_registration)),
         error::<FromMapper>(list("2 7", "'a", "0 0 0")),

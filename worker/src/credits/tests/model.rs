@@ -141,7 +141,7 @@ impl Model {
         let (now, here) = (self.now, self.here());
         match step {
             Step::Demand { sender: whose, share, bytes, pinned } => {
-                let demand = Demand { share, waited_us: 0, payload_bytes: bytes, pinned };
+                let demand = Demand { share, payload_bytes: bytes, pinned, ..Demand::default() };
                 self.credits.handle_demand(now, sender(whose), demand);
                 self.peers[whose].wanted = share.min(self.most_wanted(whose, bytes as usize));
             }

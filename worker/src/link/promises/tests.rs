@@ -123,7 +123,7 @@ fn with_its_connection_a_credit_is_lost_and_what_was_asked_for_is_forgotten() {
     assert_eq!(sent(&mut link), [ToWorker::Ask(want(5))]);
     // It owes an outcome, or the link would be closed.
     link.assign(at(0), on_credit(1, 0));
-    link.set_share(3);
+    link.set_share(3, Priority::Normal);
     sent(&mut link);
     link.handle_unwritable(at(1));
     assert!(!link.has_credits());
@@ -214,7 +214,7 @@ fn what_was_granted_before_a_job_told_that_no_more_is_wanted_is_on_its_way() {
     let mut link = ready();
     let job = |link: &mut Link, number, share| {
         link.assign(at(0), on_credit(number, 0));
-        link.set_share(share);
+        link.set_share(share, Priority::Normal);
         sent(link);
     };
     link.ask(at(0), want(5));
