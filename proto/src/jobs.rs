@@ -37,6 +37,7 @@
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -256,6 +257,34 @@ pub enum Priority {
     Normal,
     /// Before all others.
     High,
+}
+
+/// Not the name of a priority.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is no priority: low, normal or high", .0.escape_debug().take(80).collect::<String>())]
+pub struct PriorityError(String);
+
+impl FromStr for Priority {
+    type Err = PriorityError;
+
+    fn from_str(name: &str) -> Result<Self, PriorityError> {
+        match name {
+            "low" => Ok(Self::Low),
+            "normal" => Ok(Self::Normal),
+            "high" => Ok(Self::High),
+            _ => Err(PriorityError(name.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        })
+    }
 }
 
 /// What a worker answers.

@@ -3,10 +3,11 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
 
@@ -19,15 +20,45 @@ use crate::limits;
 /// assert!("resize".parse::<Name>().is_ok());
 /// assert!("re/size".parse::<Name>().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
-pub struct Name(Arc<str>);
+#[derive(Clone)]
+pub struct Name {
+    /// Its first letters as a number: what comes first is less. Zeros follow a short one.
+    start: u64,
+    text: Arc<str>,
+}
 
-// Most names that are compared are clones of one another, which their address tells. Equality of
-// an `Arc` looks there by itself.
+// Names are compared all the time. The first letters tell most of them apart without a look at the
+// text, and all that are short; of the others many are clones of one another, which their address
+// tells.
 impl Ord for Name {
     #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+        match self.start.cmp(&other.start) {
+            Ordering::Equal if !self.is_in_start() => self.cmp_text(other),
+            order => order,
+        }
+    }
+}
+
+impl PartialEq for Name {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Name {}
+
+// As its text, for which it can stand in a map.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
     }
 }
 
@@ -41,7 +72,22 @@ impl PartialOrd for Name {
 impl Name {
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    // Out of line: what is left is small enough to become part of every search.
+    #[inline(never)]
+    fn cmp_text(&self, other: &Self) -> Ordering {
+        match Arc::ptr_eq(&self.text, &other.text) {
+            true => Ordering::Equal,
+            false => self.text.cmp(&other.text),
+        }
+    }
+
+    /// Whether its first letters are all that there are.
+    #[inline]
+    fn is_in_start(&self) -> bool {
+        self.start.trailing_zeros() >= u8::BITS
     }
 }
 
@@ -60,7 +106,9 @@ impl FromStr for Name {
         if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.bytes().all(allowed) {
             return Err(NameError { name: name.escape_debug().take(80).collect() });
         }
-        Ok(Self(name.into()))
+        let mut start = [0; size_of::<u64>()];
+        start.iter_mut().zip(name.bytes()).for_each(|(start, byte)| *start = byte);
+        Ok(Self { start: u64::from_be_bytes(start), text: name.into() })
     }
 }
 
@@ -73,19 +121,19 @@ impl<'de> Deserialize<'de> for Name {
 
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 
@@ -275,6 +323,19 @@ mod tests {
         for bad in ["", "a/b", "a b", "ä", "a\0", &"x".repeat(65)] {
             assert!(bad.parse::<Name>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_are_ordered_as_their_texts() {
+        let texts = ["a", "a.", "aaaaaaaa", "aaaaaaaa1", "aaaaaaaa2", "aaaaaaab", "b"];
+        let names = texts.map(|text| text.parse::<Name>().unwrap());
+        for (one, name) in texts.iter().zip(&names) {
+            for (another, other) in texts.iter().zip(&names) {
+                assert_eq!(name.cmp(other), one.cmp(another), "{one} {another}");
+                assert_eq!(name == other, one == another);
+            }
+        }
+        assert_eq!(names[4], "aaaaaaaa2".parse().unwrap());
     }
 
     #[test]

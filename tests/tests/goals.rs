@@ -46,3 +46,8 @@ fn when_things_go_wrong() {
 fn when_jobs_fail_at_some_workers() {
     all_met(&goals::failing());
 }
+
+#[test]
+fn for_jobs_of_normal_priority_where_one_in_ten_is_of_high() {
+    all_met(&goals::priorities(150_000));
+}

@@ -386,8 +386,8 @@ impl Credits {
     /// nothing else happens.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let reserved = self.reservations.values().min().copied();
-        let change = self.unused.next_change(self.expected_within);
-        let change = change.filter(|_| self.accounts.wanted() > 0);
+        let is_wanted = self.accounts.wanted() > 0;
+        let change = is_wanted.then(|| self.unused.next_change(self.expected_within)).flatten();
         let unused = earliest(self.unused.next_expiry(), self.unused.next_unreturned());
         earliest(earliest(unused, reserved), change)
     }

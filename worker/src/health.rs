@@ -257,8 +257,7 @@ impl Health {
 
     /// Tells the others of it.
     pub fn tell(&self, load: &mut Load) {
-        // At most a thousand.
-        load.failing = self.share.round() as u16;
+        load.failing = self.share();
         if self.is_aside() && load.state == State::Ready {
             load.state = State::Failing;
         }
@@ -291,7 +290,13 @@ impl Health {
     }
 
     fn is_bad(&self) -> bool {
-        self.share.round() >= f64::from(FAR)
+        u32::from(self.share()) >= FAR
+    }
+
+    /// Its share of failures, as others are told it.
+    fn share(&self) -> u16 {
+        // At most a thousand. `f64::round` is a call where the processor need not know how.
+        (self.share + 0.5) as u16
     }
 }
 

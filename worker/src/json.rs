@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
-use svcmap_proto::jobs::{Reason, Verdict};
+use svcmap_proto::jobs::{Priority, Reason, Verdict};
 use svcmap_proto::json::{self, Command, JsonError, RawValue, Whole};
 use svcmap_proto::load::Load;
+use svcmap_proto::metadata::Metadata;
 
 use crate::outcome::Cause;
 
@@ -25,6 +27,10 @@ pub struct Request<'a> {
     pub deadline: Option<Duration>,
     /// How long it may run.
     pub run_limit: Option<Duration>,
+    /// Before which others it goes.
+    pub priority: Priority,
+    /// What its sender says of it besides.
+    pub metadata: Metadata,
     /// How the sender wants to be answered.
     pub style: Style,
 }
@@ -56,6 +62,8 @@ struct Submit<'a> {
     body_base64: Option<String>,
     deadline_ms: Option<Whole>,
     run_limit_ms: Option<Whole>,
+    priority: Option<Cow<'a, str>>,
+    metadata: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
     wait: Option<bool>,
 }
 
@@ -73,38 +81,59 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, JsonError> {
     let command = Command::read(text)?;
     if command.name().as_deref() != Some("SUBMIT") {
         let payload = text.trim_ascii().as_bytes().into();
-        let style = Style::Original;
-        return Ok(Request { payload, deadline: None, run_limit: None, style });
+        return Ok(Request {
+            payload,
+            deadline: None,
+            run_limit: None,
+            priority: Priority::default(),
+            metadata: Metadata::default(),
+            style: Style::Original,
+        });
     }
     let submit: Submit = command.payload()?;
+    let wrong =
+        |what: &str, error: &dyn Display| JsonError::new(format_args!("payload: {what}: {error}"));
     let is_binary = submit.body_base64.is_some();
     // Some write `null` for what they do not say.
     let body = submit.body.filter(|body| !(is_binary && body.get() == "null"));
     let payload = match (body, submit.body_base64) {
         (Some(body), None) => body.get().as_bytes().into(),
-        (None, Some(text)) => BASE64
-            .decode(text)
-            .map_err(|error| JsonError::new(format_args!("payload: body_base64: {error}")))?
-            .into(),
+        (None, Some(text)) => {
+            BASE64.decode(text).map_err(|error| wrong("body_base64", &error))?.into()
+        }
         _ => return Err(JsonError::new("payload: one of `body` and `body_base64` is needed")),
     };
     let from_ms = |ms: Whole| Duration::from_millis(ms.0.into());
     let (deadline, run_limit) = (submit.deadline_ms.map(from_ms), submit.run_limit_ms.map(from_ms));
+    let priority = submit.priority.map(|name| name.parse()).transpose();
+    let priority = priority.map_err(|error| wrong("priority", &error))?.unwrap_or_default();
+    let metadata = submit.metadata.unwrap_or_default();
+    let metadata = Metadata::new(metadata.iter().map(|(name, value)| (&**name, &**value)));
+    let metadata = metadata.map_err(|error| wrong("metadata", &error))?;
     let style = match submit.wait {
         Some(false) => Style::Acceptance,
         _ if is_binary => Style::OutcomeBase64,
         _ => Style::Outcome,
     };
-    Ok(Request { payload, deadline, run_limit, style })
+    Ok(Request { payload, deadline, run_limit, priority, metadata, style })
 }
 
 #[derive(Serialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum Reply<'a> {
     Done(DoneReply<'a>),
-    Failed { message: &'a str },
-    Refused { reason: String, load: f64 },
-    Unknown { message: String },
+    Failed {
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+    },
+    Refused {
+        reason: String,
+        load: f64,
+    },
+    Unknown {
+        message: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -134,8 +163,9 @@ pub fn rejected(style: Style, reason: Reason, load: &Load) -> Vec<u8> {
 pub fn ended(style: Style, verdict: &Verdict, payload: &[u8], load: &Load) -> Vec<u8> {
     match verdict {
         Verdict::Done => done(style, payload),
-        Verdict::Failed { .. } => {
-            json::reply(&Reply::Failed { message: &String::from_utf8_lossy(payload) })
+        &Verdict::Failed { code } => {
+            let message = String::from_utf8_lossy(payload);
+            json::reply(&Reply::Failed { message: &message, code })
         }
         Verdict::Rejected(reason) => rejected(style, *reason, load),
         Verdict::Abandoned => unknown(Cause::Drain),
@@ -186,7 +216,8 @@ mod tests {
     fn submit_says_what_it_wants() {
         let read = |payload: &str| {
             let body = format!(r#"{{"command":"SUBMIT","payload":{payload}}}"#);
-            let Request { payload, deadline, run_limit, style } = read(body.as_bytes()).unwrap();
+            let Request { payload, deadline, run_limit, style, .. } =
+                read(body.as_bytes()).unwrap();
             (payload.into_owned(), (deadline, run_limit), style)
         };
         let (as_written, ms) = (b"[1, 2.50]".to_vec(), Duration::from_millis);
@@ -204,6 +235,17 @@ mod tests {
             let payload = format!(r#"{{"body": 1, "deadline_ms": {five}, "wait": null}}"#);
             assert_eq!(read(&payload).1, (Some(ms(5000)), None));
         }
+    }
+
+    #[test]
+    fn submit_says_more_of_a_job() {
+        let body = r#"{"command":"SUBMIT","payload":{"body":1,"priority":"high","metadata":{"b":"ü","a":""}}}"#;
+        let request = read(body.as_bytes()).unwrap();
+        assert_eq!(request.priority, Priority::High);
+        assert!(request.metadata.iter().eq([("a", ""), ("b", "ü")]));
+        let body = r#"{"command":"SUBMIT","payload":{"body":1,"priority":null,"metadata":null}}"#;
+        let request = read(body.as_bytes()).unwrap();
+        assert_eq!((request.priority, request.metadata), Default::default());
     }
 
     #[test]
@@ -226,6 +268,12 @@ mod tests {
         assert!(with(r#"{"body":1,"deadline_ms":0.5}"#).contains("0.5"));
         assert!(with(r#"{"body":1,"deadline_ms":"5"}"#).contains("a whole number"));
         assert!(with(r#"{"body":1,"body":2}"#).contains("duplicate field `body`"));
+        assert_eq!(
+            with(r#"{"body":1,"priority":"urgent"}"#),
+            "payload: priority: `urgent` is no priority: low, normal or high"
+        );
+        assert!(with(r#"{"body":1,"metadata":{"a b":""}}"#).contains("`a b` is no name"));
+        assert!(with(r#"{"body":1,"metadata":{"a":1}}"#).contains("expected a string"));
         assert!(with(r#"{"body":1,"wait":"no"}"#).contains("expected a boolean"));
         assert!(refused(r#"{"command":"SUBMIT","command":"x"}"#).contains("duplicate field"));
     }
@@ -259,6 +307,10 @@ mod tests {
         assert_eq!(
             ended(Style::Outcome, &Verdict::Failed { code: None }, b"no\xffway"),
             "{\"status\":\"failed\",\"message\":\"no\u{fffd}way\"}"
+        );
+        assert_eq!(
+            ended(Style::Outcome, &Verdict::Failed { code: Some(3) }, b"no"),
+            r#"{"status":"failed","message":"no","code":3}"#
         );
         assert_eq!(
             ended(Style::Outcome, &Verdict::Abandoned, b""),

@@ -134,6 +134,12 @@ impl Outbox {
         self.lanes.push(lane, slot, priority, false);
     }
 
+    /// Whether something has happened since the last [`Outbox::plan`]: a lane is to be looked at, or a
+    /// job came or was settled.
+    pub fn has_news(&self) -> bool {
+        self.lanes.are_dirty() || !self.fresh.is_empty() || !self.settled.is_empty()
+    }
+
     /// The next lane whose first job may have found room; each is returned once. Jobs come first that
     /// can go to one instance only: others take what they leave.
     pub fn next_dirty(&mut self) -> Option<LaneId> {
@@ -355,6 +361,9 @@ impl Outbox {
     /// Plans when the jobs are looked at that have begun to wait and still do: whoever drives this does
     /// it once it has given to workers what it can.
     pub fn plan(&mut self) {
+        if self.fresh.is_empty() {
+            return;
+        }
         let mut fresh = std::mem::take(&mut self.fresh);
         for (at, id, slot) in fresh.drain(..) {
             // Another one may lie there by now.

@@ -33,7 +33,7 @@ impl Outcome {
     pub fn done(self) -> Result<Reply, NotDone> {
         match self {
             Outcome::Done(reply) => Ok(reply),
-            other => Err(NotDone(other)),
+            other => Err(NotDone(Box::new(other))),
         }
     }
 }
@@ -53,7 +53,7 @@ impl fmt::Display for Outcome {
 /// An outcome that is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NotDone(pub Outcome);
+pub struct NotDone(pub Box<Outcome>);
 
 /// A result, and who computed it. Reads as its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,13 +7,13 @@
 mod service;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name};
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::config::SERVICES_FOLLOWED_MAX;
 pub use service::Member;
@@ -59,17 +59,25 @@ pub enum Knowledge {
     Complete,
 }
 
+/// What is known of a mapper.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapper {
+    epoch: Option<Epoch>,
+    /// Something came from it on PUB.
+    is_heard: bool,
+    /// Nothing did, and it was said.
+    is_silent: bool,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Peers {
     services: BTreeMap<Name, Service>,
-    epochs: Vec<Option<Epoch>>,
-    /// Mappers of which something came on PUB.
-    heard: BTreeSet<usize>,
-    /// Mappers of which nothing did, and it was said.
-    silent: BTreeSet<usize>,
+    mappers: Vec<Mapper>,
     beat: Duration,
     expiry: Duration,
+    /// The next deadline, as of the last change.
+    due_at: Option<Timestamp>,
     random: fastrand::Rng,
     outputs: VecDeque<PeersOutput>,
 }
@@ -79,11 +87,10 @@ impl Peers {
     pub fn new(mappers: usize, seed: u64) -> Self {
         Self {
             services: BTreeMap::new(),
-            epochs: vec![None; mappers],
-            heard: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            mappers: vec![Mapper::default(); mappers],
             beat: Duration::from_secs(1),
             expiry: Duration::from_secs(3),
+            due_at: None,
             random: fastrand::Rng::with_seed(seed),
             outputs: VecDeque::new(),
         }
@@ -99,11 +106,13 @@ impl Peers {
             return false;
         }
         self.outputs.push_back(PeersOutput::Subscribe(service.clone()));
-        let views = self.epochs.iter().map(|epoch| View::new(now, *epoch)).collect();
-        for (mapper, _) in self.epochs.iter().enumerate().filter(|(_, epoch)| epoch.is_some()) {
+        let views = self.mappers.iter().map(|mapper| View::new(now, mapper.epoch)).collect();
+        let known = self.mappers.iter().enumerate().filter(|(_, mapper)| mapper.epoch.is_some());
+        for (mapper, _) in known {
             self.outputs.push_back(PeersOutput::Sync { mapper, service: service.clone() });
         }
         self.services.insert(service.clone(), Service::new(now, views));
+        self.plan();
         true
     }
 
@@ -128,6 +137,7 @@ impl Peers {
     pub fn unfollow(&mut self, service: &Name) {
         if self.services.remove(service).is_some() {
             self.outputs.push_back(PeersOutput::Unsubscribe(service.clone()));
+            self.plan();
         }
     }
 
@@ -140,62 +150,61 @@ impl Peers {
         (beat, expiry): (Duration, Duration),
     ) {
         (self.beat, self.expiry) = (beat, expiry);
-        let Some(known) = self.epochs.get_mut(mapper) else { return };
-        let same = known.replace(epoch) == Some(epoch);
+        let Some(known) = self.mappers.get_mut(mapper) else { return };
+        let same = known.epoch.replace(epoch) == Some(epoch);
         for (name, service) in &mut self.services {
             if !same && let Some(view) = service.views.get_mut(mapper) {
                 *view = View::new(now, Some(epoch));
             }
             self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
         }
+        self.plan();
     }
 
     /// A pulse came on PUB: what that mapper publishes arrives here.
     pub fn handle_pulse(&mut self, mapper: usize) {
-        self.heard.insert(mapper);
-        self.silent.remove(&mapper);
+        if let Some(mapper) = self.mappers.get_mut(mapper) {
+            (mapper.is_heard, mapper.is_silent) = (true, false);
+        }
     }
 
     /// Pulses of that mapper, which is there, have ceased to come: it is asked each beat until
     /// something comes on PUB again.
     pub fn handle_silence(&mut self, mapper: usize) {
-        self.heard.remove(&mapper);
+        if let Some(mapper) = self.mappers.get_mut(mapper) {
+            mapper.is_heard = false;
+        }
         let views = self.services.values_mut().filter_map(|service| service.views.get_mut(mapper));
         views.for_each(View::handle_silence);
+        self.plan();
     }
 
-    /// Something came on PUB for that service.
+    /// Something came on PUB for that service. Returns whether that changed who serves it, or whether
+    /// that is known.
     pub fn handle_publication(
         &mut self,
         now: Timestamp,
         mapper: usize,
         service: &Name,
         publication: &Publication,
-    ) {
+    ) -> bool {
         self.handle_pulse(mapper);
-        let Some(known) = self.services.get_mut(service) else { return };
-        known.told_at = Some(now);
-        let members = known.members.len();
-        let update = known.views.get_mut(mapper).and_then(|view| match publication {
+        self.learn(now, mapper, service, |view, members, random| match publication {
             Publication::Pulse { .. } => None,
             Publication::Snapshot(part) => view.handle_published_snapshot(now, part),
-            Publication::Changes(part) => view.handle_changes(now, part, members, &mut self.random),
-        });
-        self.apply(now, mapper, service, update);
+            Publication::Changes(part) => view.handle_changes(now, part, members, random),
+        })
     }
 
-    /// A snapshot came that was asked for.
+    /// A snapshot came that was asked for. Returns the same.
     pub fn handle_snapshot(
         &mut self,
         now: Timestamp,
         mapper: usize,
         service: &Name,
         part: &SnapshotPart,
-    ) {
-        let Some(known) = self.services.get_mut(service) else { return };
-        known.told_at = Some(now);
-        let update = known.views.get_mut(mapper).and_then(|view| view.handle_asked_snapshot(part));
-        self.apply(now, mapper, service, update);
+    ) -> bool {
+        self.learn(now, mapper, service, |view, _, _| view.handle_asked_snapshot(part))
     }
 
     /// An instance said so itself. Returns whether that was news.
@@ -220,11 +229,7 @@ impl Peers {
 
     /// What is known of a service.
     pub fn knowledge(&self, service: &Name) -> Knowledge {
-        match self.services.get(service) {
-            Some(service) if service.views.iter().any(View::is_conclusive) => Knowledge::Complete,
-            Some(service) if service.views.iter().any(View::has_told) => Knowledge::Warming,
-            _ => Knowledge::None,
-        }
+        self.services.get(service).map_or(Knowledge::None, Service::knowledge)
     }
 
     /// When a mapper last told anything of a service; `None` if none has yet.
@@ -263,6 +268,11 @@ impl Peers {
         self.services.get(service).map_or(0, |service| service.membership)
     }
 
+    /// Whether there is something to do.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<PeersOutput> {
         self.outputs.pop_front()
@@ -270,18 +280,32 @@ impl Peers {
 
     /// When [`Peers::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
+        debug_assert_eq!(self.due_at, self.deadline(), "whatever changes it plans anew");
+        self.due_at
+    }
+
+    /// Something has changed, and with it perhaps the next deadline.
+    fn plan(&mut self) {
+        self.due_at = self.deadline();
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
         let views = self.services.values().flat_map(|service| &service.views);
         let poll = views.filter_map(|view| view.poll_timeout(self.beat)).min();
         let doubt = self.services.values().filter_map(|service| service.doubt_at).min();
-        svcmap_proto::time::earliest(poll, doubt)
+        earliest(poll, doubt)
     }
 
     /// Asks mappers whose publications do not come, and drops who is unlisted and silent.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        if self.due_at.is_none_or(|at| at > now) {
+            return;
+        }
         for (name, service) in &mut self.services {
-            for (mapper, view) in service.views.iter_mut().enumerate() {
+            let views = service.views.iter_mut().zip(&mut self.mappers).enumerate();
+            for (mapper, (view, known)) in views {
                 if view.handle_timeout(now, self.beat) {
-                    if !self.heard.contains(&mapper) && self.silent.insert(mapper) {
+                    if !known.is_heard && !std::mem::replace(&mut known.is_silent, true) {
                         self.outputs.push_back(PeersOutput::Silent { mapper });
                     }
                     self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
@@ -291,6 +315,7 @@ impl Peers {
                 service.drop_doubtful(now, self.expiry);
             }
         }
+        self.plan();
     }
 
     /// A member, if it is that life of it.
@@ -299,14 +324,28 @@ impl Peers {
         (member.life == incarnation).then_some(member)
     }
 
-    fn apply(&mut self, now: Timestamp, mapper: usize, name: &Name, update: Option<Update<'_>>) {
-        let Some(service) = self.services.get_mut(name) else { return };
-        let Some(update) = update else { return };
-        let ended = service.apply(now, mapper, update, self.expiry);
-        for (instance, incarnation) in ended {
-            let key = InstanceKey { service: name.clone(), instance };
-            self.outputs.push_back(PeersOutput::Ended { key, incarnation });
+    /// A mapper has told something of a service: what, it is for its view to say.
+    fn learn<'a>(
+        &mut self,
+        now: Timestamp,
+        mapper: usize,
+        name: &Name,
+        take: impl FnOnce(&mut View, usize, &mut fastrand::Rng) -> Option<Update<'a>>,
+    ) -> bool {
+        let Some(service) = self.services.get_mut(name) else { return false };
+        let before = (service.knowledge(), service.membership);
+        service.told_at = Some(now);
+        let members = service.members.len();
+        let view = service.views.get_mut(mapper);
+        if let Some(update) = view.and_then(|view| take(view, members, &mut self.random)) {
+            for (instance, incarnation) in service.apply(now, mapper, update, self.expiry) {
+                let key = InstanceKey { service: name.clone(), instance };
+                self.outputs.push_back(PeersOutput::Ended { key, incarnation });
+            }
         }
+        let has_changed = (service.knowledge(), service.membership) != before;
+        self.plan();
+        has_changed
     }
 }
 

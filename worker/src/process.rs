@@ -286,8 +286,9 @@ impl Process {
             server.handle_timeout(now);
         }
         self.sender.handle_timeout(now);
-        let event = self.mappers.handle_timeout(now);
-        self.outputs.extend(event.map(ProcessOutput::Event));
+        if let Some(event) = self.mappers.handle_timeout(now) {
+            self.outputs.push_back(ProcessOutput::Event(event));
+        }
     }
 }
 

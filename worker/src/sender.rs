@@ -32,7 +32,7 @@ use crate::link::{Identity, Link, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::outcome::Outcome;
-use crate::peers::{Knowledge, Peers, PeersOutput};
+use crate::peers::{Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
@@ -284,9 +284,8 @@ impl Sender {
         service: &Name,
         publication: &Publication,
     ) {
-        let known = self.known(service);
-        self.peers.handle_publication(now, mapper, service, publication);
-        self.learn_members(now, service, known);
+        let is_news = self.peers.handle_publication(now, mapper, service, publication);
+        self.learn_members(now, service, is_news);
     }
 
     /// A mapper answered with a snapshot.
@@ -297,26 +296,20 @@ impl Sender {
         service: &Name,
         part: &SnapshotPart,
     ) {
-        let known = self.known(service);
-        self.peers.handle_snapshot(now, mapper, service, part);
-        self.learn_members(now, service, known);
+        let is_news = self.peers.handle_snapshot(now, mapper, service, part);
+        self.learn_members(now, service, is_news);
     }
 
-    /// A mapper has told of a service of which so much was known.
-    fn learn_members(&mut self, now: Timestamp, service: &Name, known: (Knowledge, u64)) {
+    /// A mapper has told of a service: of its load, or also news of who serves it.
+    fn learn_members(&mut self, now: Timestamp, service: &Name, is_news: bool) {
         self.outbox.touch(service);
-        if self.known(service) != known {
+        if is_news {
             let peers = &self.peers;
             let is_served =
                 |lane: &Lane| standing::is_served(peers, &lane.service, lane.instance.as_ref());
             self.outbox.look(now, service, is_served);
             self.links.leave_former_addresses(peers, service);
         }
-    }
-
-    /// Whether it is known who serves a service, and a number that changes with that.
-    fn known(&self, service: &Name) -> (Knowledge, u64) {
-        (self.peers.knowledge(service), self.peers.membership(service))
     }
 
     /// The connection of a link is there.
@@ -402,8 +395,7 @@ impl Sender {
     /// Acts on every deadline that has passed.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.peers.handle_timeout(now);
-        let services = self.links.handle_timeout(now);
-        services.iter().for_each(|service| self.outbox.touch(service));
+        self.links.handle_timeout(now, |service| self.outbox.touch(service));
         while let Some(lane) = self.asks.poll_due(now) {
             self.ask_another(now, &lane);
         }
@@ -430,6 +422,12 @@ impl Sender {
 
     /// Lets everything that is known take its effect, until nothing changes any more.
     fn advance(&mut self, now: Timestamp) {
+        if self.peers.has_output() || self.links.are_touched() || self.outbox.has_news() {
+            self.take_effect(now);
+        }
+    }
+
+    fn take_effect(&mut self, now: Timestamp) {
         loop {
             self.drain_peers(now);
             while let Some((number, output)) = self.links.poll_output() {

@@ -114,6 +114,8 @@ pub struct Session {
     answers: Hearing,
     pulses: Hearing,
     refusals: Backoff,
+    /// The next deadline, as of the last change.
+    due_at: Option<Timestamp>,
     random: fastrand::Rng,
     outputs: VecDeque<SessionOutput>,
 }
@@ -122,7 +124,7 @@ impl Session {
     /// A conversation that begins when the mapper that was dialled `now` is there, for a process that
     /// serves under `key`, or only sends. `seed` is a random number.
     pub fn new(now: Timestamp, key: Option<InstanceKey>, seed: u64) -> Self {
-        Self {
+        let mut session = Self {
             key,
             registration: None,
             phase: Phase::Away,
@@ -139,9 +141,12 @@ impl Session {
             answers: Hearing::new(now),
             pulses: Hearing::new(now),
             refusals: Backoff::default(),
+            due_at: None,
             random: fastrand::Rng::with_seed(seed),
             outputs: VecDeque::new(),
-        }
+        };
+        session.plan();
+        session
     }
 
     /// Whether the mapper has answered on the current connection.
@@ -166,6 +171,7 @@ impl Session {
     pub fn handle_connected(&mut self, now: Timestamp) {
         if self.phase == Phase::Away {
             self.greet(now);
+            self.plan();
         }
     }
 
@@ -174,6 +180,7 @@ impl Session {
         if self.phase != Phase::Ended {
             self.phase = Phase::Away;
             self.answers.expect(now);
+            self.plan();
         }
     }
 
@@ -192,6 +199,7 @@ impl Session {
         if self.phase == Phase::Welcomed || (is_told && is_news) {
             self.send_registration(now);
         }
+        self.plan();
     }
 
     /// The mapper said something; what the snapshots and lists say is not the session's business.
@@ -232,6 +240,7 @@ impl Session {
             }
             FromMapper::Snapshot { .. } | FromMapper::Services { .. } => {}
         }
+        self.plan();
     }
 
     fn handle_welcome(&mut self, now: Timestamp, welcome: Welcome) {
@@ -263,11 +272,18 @@ impl Session {
             let spread = (SPREAD_PER_INSTANCE * known).min(2 * self.beat);
             self.phase = Phase::Due(now + spread.mul_f64(random.clamp(0.0, 1.0)));
         }
+        self.plan();
     }
 
     /// This is the instance's load now: it is reported when the rules say so.
     pub fn handle_load(&mut self, now: Timestamp, load: &Load) {
+        // With these alone no report comes sooner.
+        let Load { sequence, oldest_queued_ms, since_finish_ms, .. } = *load;
+        let is_alike = *load == Load { sequence, oldest_queued_ms, since_finish_ms, ..self.load };
         self.load = *load;
+        if !is_alike {
+            self.plan();
+        }
         self.handle_timeout(now);
     }
 
@@ -295,10 +311,21 @@ impl Session {
             self.outputs.push_back(SessionOutput::Send(ToMapper::Leave { key, incarnation }));
         }
         self.phase = Phase::Ended;
+        self.plan();
     }
 
     /// When [`Session::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
+        debug_assert_eq!(self.due_at, self.deadline(), "whatever changes it plans anew");
+        self.due_at
+    }
+
+    /// Something has changed, and with it perhaps the next deadline.
+    fn plan(&mut self) {
+        self.due_at = self.deadline();
+    }
+
+    fn deadline(&self) -> Option<Timestamp> {
         earliest(self.phase_timeout(), self.silence_timeout())
     }
 
@@ -315,16 +342,19 @@ impl Session {
 
     /// Acts on what is due.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        self.handle_silence(now);
-        if self.phase_timeout().is_none_or(|at| at > now) {
+        if self.due_at.is_none_or(|at| at > now) {
             return;
         }
-        match self.phase {
-            Phase::Away | Phase::Welcomed | Phase::Ended => {}
-            Phase::Due(_) | Phase::Refused(_) | Phase::Greeting(_) => self.greet(now),
-            Phase::Registering(_) => self.send_registration(now),
-            Phase::Registered => self.report(now),
+        self.handle_silence(now);
+        if self.phase_timeout().is_some_and(|at| at <= now) {
+            match self.phase {
+                Phase::Away | Phase::Welcomed | Phase::Ended => {}
+                Phase::Due(_) | Phase::Refused(_) | Phase::Greeting(_) => self.greet(now),
+                Phase::Registering(_) => self.send_registration(now),
+                Phase::Registered => self.report(now),
+            }
         }
+        self.plan();
     }
 
     /// What to do next; ask until there is nothing.

@@ -1,6 +1,7 @@
 //! The command of the simulator: single scenarios, the gates that theory sets, the sweep behind
 //! `docs/stale-caches.md`, and the soak beside it.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -94,6 +95,9 @@ struct RunArgs {
     /// Senders send much and little by turns
     #[arg(long)]
     on_off: bool,
+    /// One of so many jobs is of high priority; what is shown is the others
+    #[arg(long)]
+    high_every: Option<NonZeroU64>,
     /// Jobs that run at once at each worker
     #[arg(long, default_value = "1")]
     concurrency: u32,
@@ -244,6 +248,7 @@ fn run(args: &RunArgs) -> Result<(), String> {
         heavy_share: args.heavy_share,
         idle_half: args.idle_half,
         on_off: args.on_off,
+        high_every: args.high_every.map(NonZeroU64::get),
         queue: args.queue,
         queues: args.queues.clone(),
         utilisation: args.utilisation,
@@ -276,7 +281,13 @@ fn run(args: &RunArgs) -> Result<(), String> {
     let seconds = Clock.now().since(started_at).as_secs_f64();
     let report = &findings.report;
     say(&format!("{}\n{}", render::heading(report), render::text(report, &[])));
-    let Findings { done_first, done_others, damage, .. } = findings;
+    let Findings { done_first, done_others, mean_wait, mean_wait_high, damage, .. } = findings;
+    if args.high_every.is_some() {
+        say(&format!(
+            "wait      {mean_wait_high:.3} service times in the mean for jobs of high priority, \
+             {mean_wait:.3} for the others"
+        ));
+    }
     if args.heavy_share.is_some() {
         say(&format!(
             "done      {done_first:.4} of the first sender's jobs, {done_others:.4} of the others'"

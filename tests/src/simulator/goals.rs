@@ -62,15 +62,36 @@ pub fn all(jobs: u64) -> Vec<Goal> {
     goals.extend(short(jobs));
     goals.extend(faults(jobs));
     goals.extend(failing());
+    goals.extend(priorities(jobs));
     goals
 }
 
 /// The base point at several loads.
 pub fn base(jobs: u64) -> Vec<Goal> {
-    let at = |utilisation| pair(loaded(&start(), utilisation), jobs);
+    base_at(&start(), jobs)
+}
+
+/// The same for jobs of normal priority where one in ten is of high priority, and what those gain.
+pub fn priorities(jobs: u64) -> Vec<Goal> {
+    let mixed = Scenario { high_every: Some(10), ..start() };
+    let mut goals = base_at(&mixed, jobs);
+    let [nine, over] = [0.9, 1.2].map(|utilisation| {
+        let Findings { mean_wait, mean_wait_high, .. } =
+            run(loaded(&mixed, utilisation).with_jobs(jobs));
+        mean_wait_high / mean_wait
+    });
+    goals.extend([
+        Goal::at_most("wait of high / normal priority, utilisation .9", &[nine], 0.7, 0.25),
+        Goal::at_most("wait of high / normal priority, utilisation 1.2", &[over], 0.25, 0.1),
+    ]);
+    goals
+}
+
+fn base_at(start: &Scenario, jobs: u64) -> Vec<Goal> {
+    let at = |utilisation| pair(loaded(start, utilisation), jobs);
     let [half, seven, nine, busy, over] = [0.5, 0.7, 0.9, 0.95, 1.2].map(at);
     let all = [&half, &seven, &nine, &busy, &over];
-    let no_credits = start().with_rule(Rule::Shipped(Policy::NoCredits));
+    let no_credits = start.clone().with_rule(Rule::Shipped(Policy::NoCredits));
     vec![
         Goal::at_most("FAR with credits", &all.map(Pair::far), 0.0, 0.0),
         Goal::at_most(

@@ -12,7 +12,7 @@ use svcmap_worker::{Cause, JobId, Observation, Outcome};
 
 use super::nodes::worker_number;
 use super::policies::Truth;
-use super::scenario::Scenario;
+use super::scenario::{Scenario, is_high};
 
 /// A job under way.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,10 @@ struct Job {
     was_full: bool,
     /// When its user took it back.
     cancelled_at: Option<Timestamp>,
-    /// Whether it came within the time that is measured.
+    /// Whether it came within the time that is measured, and is one of those that are.
     counts: bool,
+    /// Whether it came within that time and is of high priority.
+    is_high: bool,
 }
 
 /// A job that nobody waits for any more.
@@ -72,6 +74,10 @@ pub struct Findings {
     pub mean_wait: f64,
     /// Mean time from submission to result, in mean service times.
     pub mean_response: f64,
+    /// Mean wait of jobs of high priority, in mean service times, where there are any.
+    pub mean_wait_high: f64,
+    /// Those of them that were done.
+    pub done_high: u64,
     /// Share of jobs that were lost: rejected for good, or refused.
     pub loss: f64,
     /// Events that were simulated.
@@ -103,6 +109,10 @@ pub struct Ledger {
     measurement: Measurement,
     /// Jobs of the first sender, and those of them that were done.
     first: (u64, u64),
+    high_every: Option<u64>,
+    /// Jobs of high priority that were started, and how long they waited together.
+    high: (u64, Duration),
+    done_high: u64,
     messages: u64,
 }
 
@@ -118,9 +128,12 @@ impl Ledger {
             damage: Damage::default(),
             beat: scenario.beat,
             delay: scenario.delay,
+            high_every: scenario.high_every,
             truth: Arc::clone(truth),
             measurement: Measurement::new(measured_at, length, scenario.workers, interval),
             first: (0, 0),
+            high: (0, Duration::ZERO),
+            done_high: 0,
             messages: 0,
         }
     }
@@ -137,7 +150,10 @@ impl Ledger {
 
     /// A job comes, and will take so long at a worker of speed 1. Returns its number.
     pub fn submit(&mut self, now: Timestamp, stream: usize, service_time: Duration) -> u64 {
-        let counts = self.measurement.counts(now);
+        let number = self.first_job + self.jobs.len() as u64;
+        let is_within = self.measurement.counts(now);
+        let is_high = is_within && is_high(self.high_every, number);
+        let counts = is_within && !is_high;
         if counts {
             self.measurement.submit();
             self.first.0 += u64::from(stream == 0);
@@ -154,9 +170,10 @@ impl Ledger {
             was_full,
             cancelled_at: None,
             counts,
+            is_high,
         };
         self.jobs.push_back(Some(job));
-        self.first_job + self.jobs.len() as u64 - 1
+        number
     }
 
     /// A handler starts a job. Returns how long it takes.
@@ -175,6 +192,10 @@ impl Ledger {
         self.damage.jobs_for_nobody += u64::from(late);
         if job.counts {
             self.measurement.start(now.since(job.due_at).saturating_sub(self.delay));
+        }
+        if job.is_high {
+            self.high.0 += 1;
+            self.high.1 += now.since(job.due_at);
         }
         job.service_time
     }
@@ -226,6 +247,7 @@ impl Ledger {
             _ => {}
         }
         self.forget(1);
+        self.done_high += u64::from(job.is_high && matches!(outcome, Outcome::Done(_)));
         if !job.counts {
             return;
         }
@@ -279,7 +301,8 @@ impl Ledger {
     pub fn findings(&mut self, scenario: &Scenario, events: u64) -> Findings {
         let total = scenario.warm_up + scenario.duration;
         let share = scenario.duration.as_secs_f64() / total.as_secs_f64();
-        // Those of the warm-up are as many for each job.
+        // Those of the warm-up, and of jobs of high priority, are as many for each job.
+        let share = share * scenario.high_every.map_or(1.0, |every| 1.0 - 1.0 / every as f64);
         let messages = (self.messages + self.truth.messages()) as f64 * share;
         self.measurement.transfer(messages as u64, 0);
         self.measurement.set_overheads(scenario.way(), scenario.handling);
@@ -291,6 +314,8 @@ impl Ledger {
         Findings {
             mean_wait: wait / mean,
             mean_response: response / mean,
+            mean_wait_high: self.high.1.as_secs_f64() / self.high.0.max(1) as f64 / mean,
+            done_high: self.done_high,
             loss: 1.0 - share(report.outcomes.done, report.submitted),
             done_first: share(done, submitted),
             done_others: share(report.outcomes.done - done, report.submitted - submitted),

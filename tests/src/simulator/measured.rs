@@ -28,9 +28,10 @@ impl Pair {
         far(&self.svcmap)
     }
 
-    /// Jobs done, as a ratio.
+    /// Jobs done, of whatever priority, as a ratio.
     pub(super) fn goodput(&self) -> f64 {
-        let done = |findings: &Findings| findings.report.outcomes.done as f64;
+        let done =
+            |findings: &Findings| (findings.report.outcomes.done + findings.done_high) as f64;
         done(&self.svcmap) / done(&self.oracle)
     }
 

@@ -132,11 +132,11 @@ pub fn welcome(scenario: &Scenario, epoch: Epoch) -> Welcome {
 }
 
 /// A job without payload, which nobody gives up.
-pub fn job(scenario: &Scenario, payload: &Bytes) -> JobSpec {
+pub fn job(scenario: &Scenario, service: &Name, payload: &Bytes) -> JobSpec {
     JobSpec {
         deadline: Some(DEADLINE),
         hold: Some(scenario.held_for()),
-        ..JobSpec::new(service(), payload.clone())
+        ..JobSpec::new(service.clone(), payload.clone())
     }
 }
 

@@ -129,6 +129,8 @@ pub struct Scenario {
     /// Each sender is on and off by turns, for ten service times in the mean. While it is on it sends
     /// [`ON_TO_OFF`] times as much as while it is off.
     pub on_off: bool,
+    /// One of so many jobs is of high priority. What is measured is the others.
+    pub high_every: Option<u64>,
     /// Jobs that come all at once.
     pub burst: Option<Burst>,
     /// Workers that start late.
@@ -179,6 +181,11 @@ pub struct Scenario {
     pub seed: u64,
 }
 
+/// Whether the job of that number is of high priority, if one of so many is.
+pub fn is_high(high_every: Option<u64>, job: u64) -> bool {
+    high_every.is_some_and(|every| job.is_multiple_of(every))
+}
+
 impl Default for Scenario {
     /// The base point: 16 workers of 11 slots, 32 senders, exponential jobs of 10 ms, utilisation
     /// 0.9, load published every 10 ms, a way of a quarter of a millisecond.
@@ -190,6 +197,7 @@ impl Default for Scenario {
             heavy_share: None,
             idle_half: false,
             on_off: false,
+            high_every: None,
             burst: None,
             late: None,
             concurrency: 1,

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
-use svcmap_proto::names::Epoch;
+use svcmap_proto::names::{Epoch, Name};
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::pure::{Ending, Origin, Task, TaskId};
-use svcmap_worker::{JobId, Policy};
+use svcmap_worker::pure::{Ending, JobSpec, Origin, Task, TaskId};
+use svcmap_worker::{JobId, Policy, Priority};
 
 use super::ledger::{Findings, Ledger};
 use super::network::Network;
@@ -26,7 +26,7 @@ use super::nodes::{
 };
 use super::policies::{Rule, Truth};
 use super::queue::Queue;
-use super::scenario::{Feed, Scenario};
+use super::scenario::{Feed, Scenario, is_high};
 use super::workload::Workload;
 use faults::{Fault, Stop};
 use processes::Wakes;
@@ -135,6 +135,7 @@ pub struct World {
     lives_of_mapper: u64,
     truth: Arc<Truth>,
     effects: Vec<Effect>,
+    service: Name,
     payload: Bytes,
     events: u64,
     trace: Option<Vec<u8>>,
@@ -167,6 +168,7 @@ impl World {
             lives_of_mapper: 0,
             truth,
             effects: Vec::new(),
+            service: service(),
             payload: Bytes::new(),
             events: 0,
             trace: None,
@@ -462,7 +464,7 @@ impl World {
     fn submit(&mut self, sender: usize, number: u64) -> Option<Node> {
         if self.scenario.feed == Feed::Query {
             self.asking[sender].push_back(number);
-            let message = Message::ToMapper(ToMapper::Sync { service: service() });
+            let message = Message::ToMapper(ToMapper::Sync { service: self.service.clone() });
             self.send(Node::Sender(sender), Node::Mapper, Box::new(message));
             return None;
         }
@@ -471,7 +473,9 @@ impl World {
     }
 
     fn hand_over(&mut self, sender: usize, number: u64) {
-        let spec = nodes::job(&self.scenario, &self.payload);
+        let is_high = is_high(self.scenario.high_every, number);
+        let priority = if is_high { Priority::High } else { Priority::Normal };
+        let spec = JobSpec { priority, ..nodes::job(&self.scenario, &self.service, &self.payload) };
         self.senders[sender].submit(self.now, JobId(number), spec);
     }
 

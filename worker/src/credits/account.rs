@@ -132,6 +132,7 @@ impl Accounts {
     pub(super) fn change(&mut self, sender: SenderId, change: impl FnOnce(&mut Account)) {
         let account = self.by_sender.entry(sender).or_default();
         let (place, wanted) = (account.place(sender), account.wanted);
+        let had_untold = !account.untold.is_empty();
         change(account);
         let (new_place, new_wanted) = (account.place(sender), account.wanted);
         let (has_untold, is_empty) = (!account.untold.is_empty(), account.is_empty());
@@ -140,9 +141,10 @@ impl Accounts {
             new_place.map(|place| self.waiting.insert(place));
         }
         self.wanted = self.wanted - wanted + new_wanted;
-        match has_untold {
-            true => self.untold.insert(sender),
-            false => self.untold.remove(&sender),
+        match (had_untold, has_untold) {
+            (false, true) => self.untold.insert(sender),
+            (true, false) => self.untold.remove(&sender),
+            _ => false,
         };
         if is_empty {
             self.by_sender.remove(&sender);

@@ -237,6 +237,11 @@ impl Lanes {
         }
     }
 
+    /// Whether one is to be looked at.
+    pub(super) fn are_dirty(&self) -> bool {
+        !self.dirty_pinned.is_empty() || !self.dirty.is_empty()
+    }
+
     /// The next lane that is to be looked at, each once: first those of jobs that can go to one instance
     /// only. Others take what they leave.
     pub(super) fn next_dirty(&mut self) -> Option<LaneId> {

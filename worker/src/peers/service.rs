@@ -9,6 +9,7 @@ use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, Name};
 use svcmap_proto::time::Timestamp;
 
+use super::Knowledge;
 use super::view::{Update, View};
 
 /// How long who was removed is remembered, so that a late message does not bring it back.
@@ -135,6 +136,17 @@ impl Service {
         Self { views, told_at, members, wanted_at, removed, membership: 0, has_unlisted, doubt_at }
     }
 
+    /// What is known of it.
+    pub(super) fn knowledge(&self) -> Knowledge {
+        if self.views.iter().any(View::is_conclusive) {
+            Knowledge::Complete
+        } else if self.views.iter().any(View::has_told) {
+            Knowledge::Warming
+        } else {
+            Knowledge::None
+        }
+    }
+
     /// A mapper told something. Returns the lives that are over by that.
     pub(super) fn apply(
         &mut self,
@@ -218,14 +230,15 @@ impl Service {
         if changes.len() * WALK < self.members.len() {
             return changes.iter().collect();
         }
-        let mut members = self.members.iter_mut().peekable();
+        let mut members = self.members.iter_mut();
+        let mut next = members.next();
         let mut is_taken = |change: &Change| {
-            while let Some((name, member)) = members.peek_mut() {
+            while let Some((name, member)) = &mut next {
                 match (*name).cmp(change.instance()) {
-                    Ordering::Less => members.next(),
+                    Ordering::Less => next = members.next(),
                     Ordering::Equal => return member.handle_change(now, change),
                     Ordering::Greater => return false,
-                };
+                }
             }
             false
         };

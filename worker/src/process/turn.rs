@@ -24,7 +24,7 @@ impl Process {
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self, now: Timestamp) -> Option<ProcessOutput> {
         loop {
-            let output = self.outputs.pop_front().or_else(|| self.poll_stage(now));
+            let output = self.poll_stage(now);
             if output.is_some() {
                 self.is_quiet = false;
                 return output;
@@ -37,6 +37,9 @@ impl Process {
     }
 
     fn poll_stage(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        if !self.outputs.is_empty() {
+            return self.outputs.pop_front();
+        }
         match self.stage {
             Stage::Idle => None,
             Stage::Server => self.poll_server(now),

@@ -184,6 +184,11 @@ impl Links {
         })
     }
 
+    /// Whether a link may want something done.
+    pub(super) fn are_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// What a link wants done next, and its number; ask until there is nothing.
     pub(super) fn poll_output(&mut self) -> Option<(u64, LinkOutput)> {
         while let Some(&number) = self.touched.last() {
@@ -343,20 +348,22 @@ impl Links {
         earliest(first, touched.filter_map(LinkState::poll_timeout).min())
     }
 
-    /// Acts on every deadline that has passed. Returns the services of workers that may be tried
-    /// again from now on.
-    pub(super) fn handle_timeout(&mut self, now: Timestamp) -> BTreeSet<Name> {
+    /// Acts on every deadline that has passed. Tells the services of workers that may be tried again
+    /// from now on.
+    pub(super) fn handle_timeout(&mut self, now: Timestamp, mut tell: impl FnMut(&Name)) {
+        let is_due = self.by_deadline.first().is_some_and(|(at, _)| *at <= now);
+        if !is_due && self.touched.is_empty() {
+            return;
+        }
         let due = self.by_deadline.range(..=(now, u64::MAX)).map(|(_, number)| *number);
         let due: Vec<u64> = due.chain(self.touched.iter().copied()).collect();
-        let mut services = BTreeSet::new();
         for number in due {
             if let Some(state) = self.get_mut(number)
                 && state.handle_timeout(now)
             {
-                services.insert(state.link.key().service.clone());
+                tell(&state.link.key().service);
             }
         }
-        services
     }
 
     /// Forgets closed links to lives that are over.

@@ -47,6 +47,8 @@ impl Server {
             terms: Terms {
                 deadline: request.deadline.map(|deadline| now + deadline),
                 run_limit: request.run_limit,
+                priority: request.priority,
+                metadata: request.metadata.clone(),
                 ..Terms::default()
             },
         };

@@ -82,6 +82,7 @@ impl Session {
     pub fn handle_suspension(&mut self, now: Timestamp, gap: Duration) {
         self.answers.handle_suspension(now, gap);
         self.pulses.handle_suspension(now, gap);
+        self.plan();
     }
 
     /// When [`Session::handle_silence`] is due.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use svcmap_proto::control::Welcome;
+use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::JobId;
 use svcmap_worker::pure::{Process, ProcessOutput, SenderOutput, ServerOutput};
@@ -13,6 +14,7 @@ use super::{Effect, Line, Message, Node, service};
 /// See the module.
 pub struct Carrier {
     pub(super) process: Process,
+    service: Name,
     /// The newest connection of each link.
     wires: BTreeMap<u64, Wire>,
 }
@@ -28,7 +30,7 @@ struct Wire {
 impl Carrier {
     /// Without connections.
     pub fn new(process: Process) -> Self {
-        Self { process, wires: BTreeMap::new() }
+        Self { process, service: service(), wires: BTreeMap::new() }
     }
 
     /// The connection to the mapper is there, or gone.
@@ -51,7 +53,7 @@ impl Carrier {
                 self.process.handle_mapper_message(now, now.as_micros(), 0, message);
             }
             Message::Publication(publication) => {
-                self.process.handle_publication(now, 0, Some(&service()), &publication);
+                self.process.handle_publication(now, 0, Some(&self.service), &publication);
             }
             Message::Connected(line) if self.is_open(line) => {
                 self.process.sender().handle_link_writable(now, line.link);
