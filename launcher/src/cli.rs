@@ -1,10 +1,10 @@
 //! What may stand on the command line. Help texts are written here and nowhere else.
 
 mod soak;
+mod submit;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
+pub use self::submit::{SubmitArgs, is_stdin};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
@@ -47,7 +48,7 @@ impl Cli {
     pub fn json(&self) -> bool {
         match &self.command {
             Command::Status(args) => args.json,
-            Command::Submit(args) => args.json,
+            Command::Submit(args) => args.is_json(),
             _ => false,
         }
     }
@@ -249,67 +250,6 @@ pub enum Builtin {
     Timed,
 }
 
-/// `svcmap submit`.
-#[derive(Clone, Debug, Args)]
-#[command(group = clap::ArgGroup::new("payload").required(true).args(["data", "files"]))]
-#[command(after_help = "\
-Examples:
-  svcmap submit echo --data hello
-  svcmap submit sum *.jpg
-  tar c . | svcmap submit sum -
-  svcmap submit nap --data 50ms --count 1000
-
-Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
-75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
-A closed stdout is no failure by itself; what went wrong until then is.
-On a terminal, control characters in results are shown and not obeyed.")]
-pub struct SubmitArgs {
-    /// The service
-    pub service: Name,
-    /// One job for each file, and one line `FILE: result` for each; - sends stdin and prints its
-    /// result untouched
-    #[arg(value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// Send this text and print the result untouched
-    #[arg(long, value_name = "TEXT")]
-    pub data: Option<String>,
-    /// Which mappers know the workers.
-    #[command(flatten)]
-    pub mapper: MapperOption,
-    /// Send each job so many times; then each result ends its line
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub count: NonZeroU32,
-    /// Limit a job's wait for a worker with room, until it is sent there; 0 refuses at once
-    /// [default: as long as somebody serves the service]
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
-    pub hold: Option<Duration>,
-    /// Limit how long a job runs, from its start to its end: its worker ends it then [default: none]
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
-    pub run_limit: Option<Duration>,
-    /// Limit all of it, from now on: by then each job has its outcome [default: none]
-    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
-    pub deadline: Option<Duration>,
-    /// Jobs may run twice: try again elsewhere when a worker dies
-    #[arg(long)]
-    pub idempotent: bool,
-    /// Send to this instance only
-    #[arg(long, value_name = "NAME")]
-    pub instance: Option<Name>,
-    /// Print one JSON object with outcomes[] and totals
-    #[arg(long)]
-    pub json: bool,
-    /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's
-    #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
-    pub payload_max: usize,
-}
-
-impl SubmitArgs {
-    /// Whether the one payload is stdin, whose result is printed untouched.
-    pub fn is_stdin(&self) -> bool {
-        matches!(self.files.as_slice(), [file] if file.as_os_str() == "-")
-    }
-}
-
 /// Parses a command line, or says on stdout or stderr why there is nothing to run: then returns
 /// what to exit with (0 for help and version, 64 otherwise).
 ///
@@ -326,7 +266,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
         let _ = error.print();
         return Err(ExitCode::SUCCESS);
     }
-    let json = args.iter().any(|arg| arg == "--json");
+    let json = args.iter().any(|arg| arg == "--json" || arg == "--json-lines");
     // What clap quotes goes to the terminal as it is; some of it may be names of files.
     let is_printable = args.iter().all(|arg| text::is_printable(&arg.to_string_lossy()));
     if json || !is_printable {

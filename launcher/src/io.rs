@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use rustix::event::{PollFd, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -150,15 +150,14 @@ impl StopSignals {
     /// If the system does not let them be caught.
     pub fn catch() -> std::io::Result<Self> {
         let armed = Arc::new(AtomicBool::new(false));
-        let mut signals = vec![SIGINT, SIGTERM];
-        for &signal in &signals {
+        for signal in [SIGINT, SIGTERM] {
             // In this order: the first signal finds the flag unset, and then sets it.
             flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
             flag::register(signal, armed.clone())?;
         }
-        if !is_hangup_ignored() {
+        let signals = stop_signals();
+        if signals.contains(&SIGHUP) {
             flag::register(SIGHUP, armed)?;
-            signals.push(SIGHUP);
         }
         Ok(Self { signals: Signals::new(signals)? })
     }
@@ -192,6 +191,43 @@ impl StopSignals {
         };
         thread.spawn(on_signal).map(drop)
     }
+}
+
+/// Tells of each SIGINT, SIGTERM and SIGHUP, on a thread of its own, for a process that ends at the
+/// second by itself. One that does not, as it waits for somebody who reads no more, is ended some time
+/// after a SIGINT or SIGTERM that is not the first signal.
+///
+/// # Errors
+/// If the system does not let them be caught, or gives no thread.
+pub fn on_stop_signals(
+    patience: Duration,
+    tell: impl Fn(i32) + Send + 'static,
+) -> std::io::Result<()> {
+    let mut signals = Signals::new(stop_signals())?;
+    let thread = std::thread::Builder::new().name("signals".into());
+    let told = move || {
+        for (count, signal) in signals.forever().enumerate() {
+            tell(signal);
+            if count > 0 && signal != SIGHUP {
+                pause_until(Clock.now() + patience);
+                signal_hook::low_level::exit(signal_status(signal));
+            }
+        }
+    };
+    thread.spawn(told).map(drop)
+}
+
+/// What asks a process to end.
+fn stop_signals() -> Vec<i32> {
+    let hangup = (!is_hangup_ignored()).then_some(SIGHUP);
+    [SIGINT, SIGTERM].into_iter().chain(hangup).collect()
+}
+
+/// Whether stdout is a pipe that nobody reads any more.
+pub fn is_stdout_closed() -> bool {
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut fds, Timestamp::default()).is_ok() && fds[0].revents().contains(PollFlags::ERR)
 }
 
 /// Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Where the

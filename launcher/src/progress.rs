@@ -22,7 +22,8 @@ const COUNT_MIN: usize = 3;
 
 /// See the module.
 pub struct Progress {
-    count: usize,
+    /// How many there are to come, if that is known.
+    count: Option<usize>,
     noun: &'static str,
     bar: Option<ProgressBar>,
     /// Whether the bar is on the screen: one that is not drawn yet is not to be drawn again.
@@ -31,18 +32,32 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// So many of these are to come. Nothing is shown yet.
-    pub fn new(count: usize, noun: &'static str) -> Self {
+    /// So many of these are to come, if that is known. Nothing is shown yet.
+    pub fn new(count: Option<usize>, noun: &'static str) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = terminal.then(|| bar(count, noun));
         let first = if terminal { FIRST } else { LINE_INTERVAL };
         Self { count, noun, bar, is_drawn: Cell::new(false), next: Cell::new(Clock.now() + first) }
     }
 
+    /// How many there are to come, if that is known.
+    pub fn count(&self) -> Option<usize> {
+        self.count
+    }
+
+    /// It has turned out how many there are.
+    pub fn set_count(&mut self, count: usize) {
+        self.count = Some(count);
+        if let Some(bar) = &self.bar {
+            bar.set_length(count as u64);
+            bar.set_style(style(self.count, self.noun));
+        }
+    }
+
     /// So many are over.
     pub fn show(&self, done: usize) {
         let now = Clock.now();
-        if self.count < COUNT_MIN || now < self.next.get() {
+        if self.count.is_some_and(|count| count < COUNT_MIN) || now < self.next.get() {
             return;
         }
         match &self.bar {
@@ -53,7 +68,8 @@ impl Progress {
             None => {
                 self.next.set(now + LINE_INTERVAL);
                 // A closed stderr only means that nobody looks.
-                let line = format!("{done} of {} {}\n", self.count, self.noun);
+                let of = self.count.map(|count| format!(" of {count}")).unwrap_or_default();
+                let line = format!("{done}{of} {}\n", self.noun);
                 let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
             }
         }
@@ -75,9 +91,15 @@ impl Progress {
     }
 }
 
-fn bar(count: usize, noun: &str) -> ProgressBar {
-    let template = format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{per_sec}}, {{eta}} left");
-    let style = ProgressStyle::with_template(&template);
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(count as u64).with_style(style)
+fn bar(count: Option<usize>, noun: &str) -> ProgressBar {
+    let bar = count.map_or_else(ProgressBar::no_length, |count| ProgressBar::new(count as u64));
+    bar.with_style(style(count, noun))
+}
+
+fn style(count: Option<usize>, noun: &str) -> ProgressStyle {
+    let template = match count {
+        Some(_) => format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{per_sec}}, {{eta}} left"),
+        None => format!("{{spinner}} {{pos}} {noun}, {{per_sec}}, {{elapsed}}"),
+    };
+    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

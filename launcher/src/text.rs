@@ -1,6 +1,7 @@
 //! Values as people read them: text from elsewhere, times, figures.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// Text from elsewhere, as it may be shown on a terminal: what would command the terminal (control
@@ -23,6 +24,11 @@ pub fn printable_bytes(bytes: &[u8]) -> String {
         }
     }
     shown
+}
+
+/// A path as one line.
+pub fn printable_path(path: &Path) -> String {
+    printable_bytes(path.as_os_str().as_encoded_bytes()).replace('\n', "\\n")
 }
 
 /// The same as one line.

@@ -22,6 +22,7 @@
 //! | `Hello` | repeated each second until WELCOME |
 //! | `Jobs`, `Outcomes` (hand-overs, too) | numbered: WELCOME and HELLO tell what is missing |
 //! | `Cancel` | each HELLO repeats it while the attempt is open |
+//! | `TakeBack` | the attempt runs in its turn |
 //! | `Ping` | repeated each beat, and after the expiry the worker is given up |
 //! | `Received` | every job, PING and HELLO says the same; the worker forgets an outcome 2 s after its deadline in any case |
 //! | `Ask` | repeated with HELLO, and others are asked; a worker that is silent meanwhile is pinged |
@@ -95,6 +96,12 @@ pub enum ToWorker {
     /// The sender ends, or has no use for this connection any more. What it has here and is not
     /// detached is dropped: jobs, outcomes, promises. The worker forgets it. Not answered.
     Goodbye,
+    /// The sender would rather not have that attempt done: if no handler has begun it, it is dropped.
+    /// Its outcome comes all the same.
+    TakeBack {
+        /// Which one.
+        attempt: AttemptId,
+    },
 }
 
 /// Jobs that wait at a sender, as far as it asks this worker for credits.

@@ -3,6 +3,7 @@
 //! Nothing here sleeps for a fixed time: conditions are awaited, with a limit.
 
 pub mod attack;
+pub mod batch;
 pub mod bench;
 pub mod chaos;
 pub mod netns;

@@ -403,8 +403,7 @@ impl Intake {
 
     /// Takes a job back, if its sender still can.
     pub fn cancel(&mut self, origin: Origin) -> Cancelled {
-        if let Some(index) = self.queue.position(|task| task.origin == origin) {
-            self.remove_queued(index);
+        if self.take_back(origin) {
             return Cancelled::Removed;
         }
         match self.running.iter_mut().find(|running| running.origin == origin) {
@@ -414,6 +413,12 @@ impl Intake {
             }
             None => Cancelled::NotFound,
         }
+    }
+
+    /// Takes a job back that waits. Whether it did.
+    pub fn take_back(&mut self, origin: Origin) -> bool {
+        let index = self.queue.position(|task| task.origin == origin);
+        index.and_then(|index| self.remove_queued(index)).is_some()
     }
 
     /// From now on nothing is admitted. Jobs that nobody would send again come first.

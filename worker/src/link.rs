@@ -225,6 +225,13 @@ impl Link {
         }
     }
 
+    /// Tells the worker that an attempt is not to be begun any more.
+    pub fn take_back(&mut self, attempt: AttemptId) {
+        if matches!(self.phase, Phase::Ready | Phase::Greeting(_)) {
+            self.say(ToWorker::TakeBack { attempt });
+        }
+    }
+
     /// The socket has a connection.
     pub fn handle_writable(&mut self, now: Timestamp) {
         if matches!(self.phase, Phase::Connecting(_) | Phase::Away) {

@@ -102,6 +102,7 @@ impl RepWorker {
                 (member && !late).then_some(FromWorker::Pong { received_jobs, load })
             }
             ToWorker::Cancel { .. }
+            | ToWorker::TakeBack { .. }
             | ToWorker::Received { .. }
             | ToWorker::Ask(_)
             | ToWorker::Return(_)

@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
-use svcmap_proto::jobs::{FromWorker, OfferId, Reason, ToWorker};
+use svcmap_proto::jobs::{AttemptId, FromWorker, OfferId, Reason, ToWorker};
 use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
 use crate::config::OutboxConfig;
-use crate::link::{Identity, Timing};
+use crate::link::{Identity, Link, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::outcome::Outcome;
@@ -237,12 +237,22 @@ impl Sender {
 
     /// The user takes a job back.
     pub fn handle_cancel(&mut self, now: Timestamp, id: JobId) {
+        self.withdraw(now, id, Link::cancel);
+    }
+
+    /// The user takes a job back, unless a handler has begun it.
+    pub fn handle_take_back(&mut self, now: Timestamp, id: JobId) {
+        self.withdraw(now, id, Link::take_back);
+    }
+
+    /// Takes a job back here, or tells its worker.
+    fn withdraw(&mut self, now: Timestamp, id: JobId, tell: impl Fn(&mut Link, AttemptId)) {
         let Some((attempt, link)) = self.outbox.cancel(now, id) else { return };
         if let Some(state) = self.links.get_mut(link) {
             if state.link.withdraw(attempt) {
                 self.outbox.refuse(now, id, Reason::Cancelled);
             } else {
-                state.link.cancel(attempt);
+                tell(&mut state.link, attempt);
             }
         }
     }

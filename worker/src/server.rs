@@ -175,6 +175,9 @@ impl Server {
             ToWorker::Cancel { attempt } => {
                 self.handle_cancel(now, Origin::Sender { sender, attempt });
             }
+            ToWorker::TakeBack { attempt } => {
+                self.handle_take_back(now, Origin::Sender { sender, attempt });
+            }
             ToWorker::Goodbye => self.handle_goodbye(now, sender),
             ToWorker::Received { outcomes } => self.senders.acknowledge(sender, outcomes),
             ToWorker::Ping { received_outcomes } => {

@@ -213,7 +213,7 @@ fn records_file(folder: &Path, sender: u32) -> PathBuf {
 fn wait(args: &SoakArgs, measured_at: Timestamp, watch: &mut Watch) {
     pause_until(measured_at);
     watch.start();
-    let progress = Progress::new(args.load.seconds as usize, "seconds");
+    let progress = Progress::new(Some(args.load.seconds as usize), "seconds");
     for second in 1..=args.load.seconds {
         pause_until(measured_at + Duration::from_secs(second.into()));
         progress.show(second as usize);

@@ -1,49 +1,65 @@
-//! `svcmap submit`: sends jobs and prints what came back, in the order in which they were given.
+//! `svcmap submit`: sends jobs, and prints or keeps what came back.
+//!
+//! `reader` turns `input`s into jobs, `batch` sends them and awaits their outcomes, and `sink` puts each
+//! `record` where it belongs: `output` files, the `joblog`, stdout, the `report`.
 
+mod batch;
 mod complaints;
 mod input;
+mod joblog;
+mod output;
+mod reader;
+mod record;
 mod report;
+mod sink;
+mod stop;
 
-use std::collections::VecDeque;
+pub use output::Template;
+
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use slog::{Logger, warn};
+use crossbeam_channel::{Receiver, unbounded};
+use slog::Logger;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::Endpoint;
 use svcmap_proto::time::Timestamp;
+use svcmap_worker::Client;
 use svcmap_worker::config::OutboxConfig;
-use svcmap_worker::{Client, JobBuilder, Outcome, SubmitError, Ticket};
 
 use super::status;
 use crate::cli::SubmitArgs;
 use crate::control::{ControlError, PATIENCE};
-use crate::errors::{self, Error, Failure, print_out_bytes};
-use crate::io::{raise_open_files_limit, stdout_columns};
-use crate::progress::{self, Progress};
-use complaints::Complaints;
-use input::{Input, InputError, Source};
-use report::{Form, Record, Report};
+use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
+use crate::io::{on_stop_signals, raise_open_files_limit};
+use batch::Batch;
+use input::Inputs;
+use joblog::{Again, Joblog, Past};
+use output::Outputs;
+use reader::Reader;
+use sink::Sink;
+use stop::Why;
 
-/// Jobs that are under way at once: more than most deployments have slots, and few enough that
-/// results of the largest size fit into memory.
-const UNDER_WAY_MAX: usize = 512;
-
-/// How long a mapper may take to say who serves the service, before the log says that none does.
+/// How long a mapper may take to say who serves the service, before jobs are sent all the same.
 const MAPPER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long all may take to end after a second signal.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Errors that a summary tells, the commonest first.
+const KINDS_SHOWN: usize = 3;
 
 /// Sends the jobs and prints their results.
 ///
 /// # Errors
-/// If nobody serves the service, or stdout cannot be written.
+/// If nobody serves the service, or something cannot be read or written that all depends on.
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let began_at = Clock.now();
     let mappers = args.mapper.endpoints()?;
-    if args.files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
-        let failure = Failure::usage("stdin, `-`, is named twice, and can be read once");
-        return Err(failure.fix("--count sends the same several times").into());
-    }
-    expect_service(args, &mappers, log)?;
+    check(args)?;
+    let inputs = Inputs::open(args)?;
+    let (joblog, past) = open_joblog(args)?;
     raise_open_files_limit();
     let client = Client::builder()
         .mappers(mappers.iter().map(Endpoint::as_str))
@@ -51,35 +67,81 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
         .logger(log.clone())
         .start()
         .map_err(Failure::failed)?;
-    let jobs = args.files.len().max(1).saturating_mul(args.count.get() as usize);
-    let mut submission = Submission {
-        args,
-        client: &client,
-        mappers: &mappers,
-        under_way: VecDeque::new(),
-        report: Report::default(),
-        complaints: Complaints::default(),
-        progress: Progress::new(jobs, "jobs"),
-        on_terminal: stdout_columns().is_some(),
-        began_at,
+    client.follow(args.service.as_str()).map_err(Failure::failed)?;
+    expect_service(args, &mappers, began_at)?;
+    let signals = signals()?;
+    let count = inputs.known_count().map(|count| count.saturating_mul(args.count.get() as usize));
+    let sink = Sink::new(args, joblog, count);
+    let outputs =
+        args.output.clone().map(|template| Outputs::new(template, args.overwrite, past.began_at()));
+    let (count, payload_bytes_max) = (args.count.get(), args.payload_max);
+    let reader = Reader { inputs, count, payload_bytes_max, past, outputs };
+    let inputs = reader.start().map_err(Failure::failed)?;
+    let mut batch = Batch::new(args, client, inputs, signals, sink, began_at);
+    batch.run();
+    finish(args, batch, &mappers, began_at)
+}
+
+/// What clap cannot say.
+fn check(args: &SubmitArgs) -> Result<(), Failure> {
+    if args.reads_stdin_twice() {
+        return Err(Failure::usage("stdin, `-`, is named twice, and can be read once")
+            .fix("--count sends the same several times"));
+    }
+    let names_files = !args.files.is_empty() || args.files_from.is_some();
+    if let Some(template) = &args.output
+        && !names_files
+        && !template.is_for_all()
+    {
+        return Err(Failure::usage("--output: of jobs that are no files only {number} is known")
+            .fix("--output 'out/{number}'"));
+    }
+    Ok(())
+}
+
+fn open_joblog(args: &SubmitArgs) -> Result<(Option<Joblog>, Past), Failure> {
+    let again = match (args.resume, args.resume_failed) {
+        (true, _) => Again::Interrupted { idempotent: args.idempotent },
+        (_, true) => Again::Undone,
+        _ => Again::Never,
     };
-    match submission.run() {
-        // Whoever read the results has seen enough; what went wrong until now counts all the same.
-        Err(Error::OutputClosed) => Ok(submission.exit_now()),
-        result => result,
+    match &args.joblog {
+        Some(path) => {
+            let (joblog, past) = Joblog::open(path, &args.service, again)?;
+            Ok((Some(joblog), past))
+        }
+        None => Ok((None, Past::none())),
     }
 }
 
+fn signals() -> Result<Receiver<i32>, Failure> {
+    let (tell, signals) = unbounded();
+    let told = on_stop_signals(LAST_WORDS, move |signal| {
+        // Nobody listens at the very end.
+        let _ = tell.send(signal);
+    });
+    told.map_err(Failure::failed)?;
+    Ok(signals)
+}
+
 /// Whether anybody serves it is worth a question of its own: the answer names what was meant. Who was
-/// there until lately may come back, and so may a mapper: that is worth some patience, which the jobs
-/// have.
-fn expect_service(args: &SubmitArgs, mappers: &[Endpoint], log: &Logger) -> Result<(), Failure> {
-    let limit = args.deadline.map_or(MAPPER_LIMIT, |deadline| deadline.min(MAPPER_LIMIT));
+/// there until lately may come back, and so may a mapper: that is worth some patience, if the jobs have
+/// it.
+fn expect_service(
+    args: &SubmitArgs,
+    mappers: &[Endpoint],
+    began_at: Timestamp,
+) -> Result<(), Failure> {
+    // What would be left of a short deadline is of no use to a job.
+    let short = args.deadline.filter(|deadline| *deadline <= 2 * MAPPER_LIMIT);
+    let limit = short.unwrap_or(MAPPER_LIMIT);
     let report = match status::find(mappers, &args.service, args.instance.as_ref(), limit) {
         Ok(report) => report,
         Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
-            warn!(log, "{error}, so jobs wait: is one running?");
-            return Ok(());
+            let waited = Clock.now().since(began_at);
+            let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| limit <= waited);
+            let has_time = !is_over(args.hold) && !is_over(args.deadline);
+            return if has_time { Ok(()) } else { Err(error.into()) };
         }
         Err(error) => return Err(error.into()),
     };
@@ -100,188 +162,71 @@ fn expect_service(args: &SubmitArgs, mappers: &[Endpoint], log: &Logger) -> Resu
     }
 }
 
-/// A job under way, or one that never got so far.
-enum Pending {
-    Ticket(String, Ticket),
-    Failure(String, String),
-}
-
-struct Submission<'a> {
-    args: &'a SubmitArgs,
-    client: &'a Client,
-    mappers: &'a [Endpoint],
-    under_way: VecDeque<Pending>,
-    report: Report,
-    complaints: Complaints,
-    progress: Progress,
-    on_terminal: bool,
+/// What is said at the end, and the exit code.
+fn finish(
+    args: &SubmitArgs,
+    batch: Batch<'_>,
+    mappers: &[Endpoint],
     began_at: Timestamp,
-}
-
-impl Submission<'_> {
-    fn run(&mut self) -> Result<ExitCode, Error> {
-        for source in Source::all(self.args) {
-            // Once for all its jobs: what stdin holds comes but once.
-            let input = source.read(self.args.payload_max);
-            for _ in 0..self.args.count.get() {
-                self.submit(source.label(), &input)?;
-            }
-        }
-        self.finish()
+) -> Result<ExitCode, Error> {
+    let Batch { mut sink, stop, .. } = batch;
+    sink.progress.finish();
+    let took = Clock.now().since(began_at);
+    let printed = match args.json {
+        true => print_out_bytes(sink.report.take_json().as_bytes()),
+        false => Ok(()),
+    };
+    let why = stop.map(|stop| stop.why);
+    if !args.is_json() {
+        say_what_became(args, &sink, why.as_ref(), took);
     }
-
-    fn submit(&mut self, label: String, input: &Result<Input, InputError>) -> Result<(), Error> {
-        let pending = match input {
-            Ok(Input(payload)) => match self.job(payload.clone()).submit() {
-                Ok(ticket) => Pending::Ticket(label, ticket),
-                Err(error) => Pending::Failure(label, explain(&error)),
-            },
-            Err(error) => Pending::Failure(label, error.to_string()),
-        };
-        self.under_way.push_back(pending);
-        let wait =
-            if self.under_way.len() >= UNDER_WAY_MAX { Duration::MAX } else { Duration::ZERO };
-        self.print_ready(wait)
-    }
-
-    fn job(&self, payload: Vec<u8>) -> JobBuilder<'_> {
-        let args = self.args;
-        let mut job = self.client.job(args.service.as_str(), payload);
-        if let Some(hold) = args.hold {
-            job = job.hold(hold);
-        }
-        if let Some(run_limit) = args.run_limit {
-            job = job.run_limit(run_limit);
-        }
-        if let Some(deadline) = args.deadline {
-            // For all of it: who has to wait for others to end has less left.
-            job = job.deadline(deadline.saturating_sub(Clock.now().since(self.began_at)));
-        }
-        if args.idempotent {
-            job = job.idempotent();
-        }
-        if let Some(instance) = &args.instance {
-            job = job.instance(instance.as_str());
-        }
-        job
-    }
-
-    /// Prints the outcomes at the head of the line; for the first it waits so long.
-    fn print_ready(&mut self, mut wait: Duration) -> Result<(), Error> {
-        while let Some(pending) = self.under_way.pop_front() {
-            let record = match pending {
-                Pending::Failure(label, error) => Record::not_sent(label, error),
-                Pending::Ticket(label, ticket) => match self.outcome(ticket, wait) {
-                    Ok(outcome) => Record::new(label, outcome),
-                    Err(ticket) => {
-                        self.under_way.push_front(Pending::Ticket(label, ticket));
-                        return Ok(());
-                    }
-                },
-            };
-            wait = Duration::ZERO;
-            self.print(record)?;
-        }
-        Ok(())
-    }
-
-    /// Waits for an outcome, and meanwhile shows how far it is.
-    fn outcome(&self, ticket: Ticket, wait: Duration) -> Result<Outcome, Ticket> {
-        let mut ticket = ticket;
-        let mut left = wait;
-        loop {
-            let step = left.min(progress::INTERVAL);
-            ticket = match ticket.wait_timeout(step) {
-                Ok(outcome) => return Ok(outcome),
-                Err(ticket) => ticket,
-            };
-            self.progress.show(self.report.len());
-            if left <= step {
-                return Err(ticket);
-            }
-            left -= step;
-        }
-    }
-
-    fn print(&mut self, record: Record) -> Result<(), Error> {
-        self.complain(&record);
-        let line = if self.args.json { None } else { record.line(self.form()) };
-        self.report.add(record, self.args.json);
-        if let Some(line) = line {
-            self.progress.suspend(|| print_out_bytes(&line))?;
-        }
-        self.progress.show(self.report.len());
-        Ok(())
-    }
-
-    /// Tells people what went wrong, if that is anything new.
-    fn complain(&mut self, record: &Record) {
-        if self.args.json {
-            return;
-        }
-        let failure = record.failure(&self.args.service, self.report.found_anybody());
-        let complaint = failure.and_then(|failure| self.complaints.add(record.kind(), failure));
-        if let Some(failure) = complaint {
-            self.progress.suspend(|| errors::print(&failure, false));
-        }
-    }
-
-    fn form(&self) -> Form {
-        Form {
-            with_label: !(self.args.files.is_empty() || self.args.is_stdin()),
-            one_of_many: self.args.count.get() > 1,
-            on_terminal: self.on_terminal,
-        }
-    }
-
-    /// The exit code by what is known now; no result is printed any more.
-    fn exit_now(&mut self) -> ExitCode {
-        for pending in std::mem::take(&mut self.under_way) {
-            let record = match pending {
-                Pending::Failure(label, error) => Record::not_sent(label, error),
-                Pending::Ticket(label, ticket) => match ticket.wait_timeout(Duration::ZERO) {
-                    Ok(outcome) => Record::new(label, outcome),
-                    Err(_) => continue,
-                },
-            };
-            self.complain(&record);
-            self.report.add(record, false);
-        }
-        self.report.exit()
-    }
-
-    fn finish(&mut self) -> Result<ExitCode, Error> {
-        while !self.under_way.is_empty() {
-            self.print_ready(Duration::MAX)?;
-        }
-        self.progress.finish();
-        self.complaints.repeated().for_each(|note| errors::print_note(&note));
-        if self.args.json {
-            print_out_bytes(self.report.to_json().as_bytes())?;
-        } else if let Some(note) = self.report.note() {
-            errors::print_note(&note);
-        }
-        if self.report.found_nobody() {
-            // The mapper was too young to tell before; now it may know what was meant.
-            let known = status::ask(self.mappers, Some(&self.args.service), PATIENCE);
-            let known = known.map_err(Failure::from)?;
-            let service = &self.args.service;
-            if known.service(service).is_some_and(|row| row.instances > 0) {
-                let message = format!("nobody served `{service}` until a moment ago");
-                return Err(Failure::unavailable(message).fix("the same again").into());
-            }
-            return Err(status::unknown_service(service, &known).into());
-        }
-        Ok(self.report.exit())
+    let exit = match why {
+        Some(Why::Signal(signal)) => Ok(ExitCode::from(signal_status(signal) as u8)),
+        Some(Why::Failure(failure)) => Err(failure.into()),
+        Some(Why::Enough) => Ok(Exit::Failed.into()),
+        Some(Why::OutputClosed) => Ok(sink.report.exit()),
+        None if sink.report.found_nobody() => Err(nobody(args, &sink, mappers, took).into()),
+        None => Ok(sink.report.exit()),
+    };
+    match printed {
+        // Whoever would read the results has seen enough; what went wrong counts all the same.
+        Ok(()) | Err(Error::OutputClosed) => exit,
+        Err(error) => Err(error),
     }
 }
 
-/// A job that was not taken, in words that say what to do.
-fn explain(error: &SubmitError) -> String {
-    match error {
-        SubmitError::TooLarge { limit, .. } => {
-            format!("{error}; nothing was sent ({limit} bytes: see --payload-max)")
-        }
-        error => error.to_string(),
+/// What people want to know of many jobs at their end, and of those that did not go well.
+fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: Duration) {
+    let report = &sink.report;
+    report.note().iter().for_each(|note| print_note(note));
+    // Who closes stdout has seen enough.
+    let is_wrong = match why {
+        None | Some(Why::OutputClosed) => !report.is_content(),
+        Some(Why::Signal(_) | Why::Enough | Why::Failure(_)) => true,
+    };
+    let is_watched = why.is_none() && std::io::stderr().is_terminal();
+    if report.len() > 1 && (is_wrong || is_watched) {
+        print_note(&report.summary(took, &sink.complaints.commonest(KINDS_SHOWN)));
     }
+    if is_wrong && args.joblog.is_some() && matches!(why, Some(Why::Signal(_) | Why::Enough)) {
+        print_note("to go on: the same with --resume");
+    }
+}
+
+/// Why no job met anybody.
+fn nobody(args: &SubmitArgs, sink: &Sink<'_>, mappers: &[Endpoint], took: Duration) -> Failure {
+    if sink.report.found_no_mapper() {
+        return ControlError::NoMapper { mappers: mappers.to_vec(), tried: took }.into();
+    }
+    // The mapper was too young to tell before; now it may know what was meant.
+    let known = match status::ask(mappers, Some(&args.service), PATIENCE) {
+        Ok(known) => known,
+        Err(error) => return error.into(),
+    };
+    let service = &args.service;
+    if known.service(service).is_some_and(|row| row.instances > 0) {
+        let message = format!("nobody served `{service}` until a moment ago");
+        return Failure::unavailable(message).fix("the same again");
+    }
+    status::unknown_service(service, &known)
 }

@@ -156,6 +156,7 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
     (|f| ToWorker::Return(Claim::Offer(OfferId(f.number()))), "02 06 02 01"),
     (|f| ToWorker::Offer(f.slot()), "02 07 slot 01 02 03"),
     (|_| ToWorker::Goodbye, "02 08"),
+    (|f| ToWorker::TakeBack { attempt: f.attempt() }, "02 09 01 02"),
 ];
 
 #[rustfmt::skip]

@@ -359,6 +359,7 @@ impl State {
                     self.process.sender().handle_submit(now, id, spec);
                 }
                 Command::Cancel(id) => self.process.sender().handle_cancel(now, id),
+                Command::TakeBack(id) => self.process.sender().handle_take_back(now, id),
                 Command::Follow(service) => {
                     if !self.process.sender().follow(now, &service) {
                         warn!(self.report.log, "a service is not followed: jobs wait for as many \

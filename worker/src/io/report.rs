@@ -93,7 +93,7 @@ impl Report {
 
     /// Jobs wait, and nobody says for whom.
     pub(super) fn handle_unheard(&self, service: &Name) {
-        warn!(self.log, "no mapper answers, so jobs wait: is one running?";
+        warn!(self.log, "no mapper has told who serves it, so jobs wait";
             "service" => %service, "mappers" => self.endpoints(","));
     }
 

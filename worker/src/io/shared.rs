@@ -24,6 +24,8 @@ pub(super) enum Command {
     Submit(JobSpec, Completer),
     /// Take this job back.
     Cancel(JobId),
+    /// Take this job back, unless a handler has begun it.
+    TakeBack(JobId),
     /// Keep the cache of this service warm.
     Follow(Name),
     /// Answer with what was counted.

@@ -151,6 +151,12 @@ impl Ticket {
     pub fn cancel(&self) {
         self.shared.command(Command::Cancel(self.id));
     }
+
+    /// Takes the job back, unless a handler has begun it: that goes on, and its outcome comes. What
+    /// was taken back is refused as cancelled, and neither is tried again.
+    pub fn take_back(&self) {
+        self.shared.command(Command::TakeBack(self.id));
+    }
 }
 
 impl Future for Ticket {

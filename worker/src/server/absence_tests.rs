@@ -198,3 +198,18 @@ fn whoever_said_goodbye_may_come_back() {
     assert_eq!(scene.told, [(attempt(5), Verdict::Done)]);
     assert!(!scene.server.senders.has_jobs(SENDER));
 }
+
+#[test]
+fn what_is_taken_back_is_not_begun_and_what_runs_goes_on() {
+    let mut scene = Scene::new();
+    for number in [1, 2, 4] {
+        scene.say(at(10), ToWorker::TakeBack { attempt: attempt(number) });
+    }
+    assert_eq!(scene.queued(), [attempt(3)]);
+    assert_eq!(scene.cancelled, []);
+    let cancelled = Verdict::Rejected(Reason::Cancelled);
+    assert_eq!(scene.told, [2, 4].map(|number| (attempt(number), cancelled.clone())));
+    // It is taken back as well when it is too late for that.
+    scene.say(at(11), ToWorker::Cancel { attempt: attempt(1) });
+    assert_eq!(scene.cancelled, [scene.running.unwrap()]);
+}

@@ -77,6 +77,13 @@ impl Server {
         }
     }
 
+    /// A job that waits is not to be begun any more.
+    pub(super) fn handle_take_back(&mut self, now: Timestamp, origin: Origin) {
+        if self.intake.take_back(origin) {
+            self.end_queued(now, origin, Reason::Cancelled);
+        }
+    }
+
     /// A handler began and ended a job at these times, which is of interest before
     /// [`Server::handle_finished`].
     pub fn handle_ran(&mut self, task: TaskId, began_at: Timestamp, ended_at: Timestamp) {

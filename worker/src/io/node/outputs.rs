@@ -148,7 +148,11 @@ impl State {
             SenderOutput::Subscribe(service) => self.mappers.follow(&service, event_loop),
             SenderOutput::Unsubscribe(service) => self.mappers.unfollow(&service, event_loop),
             SenderOutput::Silent { mapper } => self.report.handle_silent(mapper),
-            SenderOutput::Unheard(service) => self.report.handle_unheard(&service),
+            // That no mapper answers at all is said once for all services.
+            SenderOutput::Unheard(service) if self.process.mapper_counts().0 > 0 => {
+                self.report.handle_unheard(&service);
+            }
+            SenderOutput::Unheard(_) => {}
             SenderOutput::Unserved(service) => self.report.handle_unserved(&service),
             SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
                 trouble::warn(&self.report.log, &key, endpoint, failures, trouble);
