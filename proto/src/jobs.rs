@@ -36,8 +36,9 @@
 //!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
+mod priority;
+
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +46,7 @@ use crate::codec::bounded_list;
 use crate::load::Load;
 use crate::names::{Incarnation, InstanceKey, Name, SenderId};
 use crate::payload::Payloads;
+pub use priority::{Priority, PriorityError};
 
 /// One try of a job at one worker. Unique for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -242,49 +244,6 @@ pub struct JobHeader {
     pub metadata_bytes: u16,
     /// How long what its handler gets is, in bytes.
     pub payload_bytes: u32,
-}
-
-/// Before which other jobs a job goes: wherever jobs wait, those of a higher class are all done first,
-/// and those of the same take turns.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-pub enum Priority {
-    /// When nothing else waits.
-    Low,
-    /// As most.
-    #[default]
-    Normal,
-    /// Before all others.
-    High,
-}
-
-/// Not the name of a priority.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no priority: low, normal or high", .0.escape_debug().take(80).collect::<String>())]
-pub struct PriorityError(String);
-
-impl FromStr for Priority {
-    type Err = PriorityError;
-
-    fn from_str(name: &str) -> Result<Self, PriorityError> {
-        match name {
-            "low" => Ok(Self::Low),
-            "normal" => Ok(Self::Normal),
-            "high" => Ok(Self::High),
-            _ => Err(PriorityError(name.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Priority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-        })
-    }
 }
 
 /// What a worker answers.

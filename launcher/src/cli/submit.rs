@@ -4,7 +4,7 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use svcmap_proto::names::Name;
 use svcmap_worker::Priority;
 
@@ -114,9 +114,8 @@ pub struct SubmitArgs {
     pub idempotent: bool,
 
     /// Before which other jobs these go, wherever jobs wait: low, normal or high
-    #[arg(long, value_name = "CLASS", default_value = "normal", hide_possible_values = true)]
-    #[arg(help_heading = BATCH)]
-    pub priority: Class,
+    #[arg(long, value_name = "CLASS", default_value = "normal", help_heading = BATCH)]
+    pub priority: Priority,
     /// Write down what became of each job, one JSON line each: when it comes, or before its result is
     /// printed in its turn
     #[arg(long, value_name = "FILE", help_heading = BATCH)]
@@ -138,27 +137,6 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]
     #[arg(help_heading = BATCH)]
     pub grace: Duration,
-}
-
-/// Before which other jobs a job goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Class {
-    /// When nothing else waits.
-    Low,
-    /// As most.
-    Normal,
-    /// Before all others.
-    High,
-}
-
-impl From<Class> for Priority {
-    fn from(class: Class) -> Self {
-        match class {
-            Class::Low => Priority::Low,
-            Class::Normal => Priority::Normal,
-            Class::High => Priority::High,
-        }
-    }
 }
 
 impl SubmitArgs {

@@ -178,7 +178,7 @@ impl<'a> Batch<'a> {
     fn builder<'b>(&'b self, client: &'b Client, job: &Job) -> JobBuilder<'b> {
         let args = self.args;
         let builder = client.job(args.service.as_str(), job.payload.clone());
-        let mut builder = builder.priority(args.priority.into());
+        let mut builder = builder.priority(args.priority);
         if let Some(hold) = args.hold {
             builder = builder.hold(hold);
         }
