@@ -14,12 +14,14 @@
 //! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
 //! | [`limits`] | every limit of the wire, with its reason |
 //! | [`status`] | what is known of all services, as people and scripts are told |
+//! | [`backoff`] | pauses between tries |
 //! | [`refusals`] | counts of what was refused |
 //! | [`time`] | points in time, as pure types see them |
 //! | [`io`] | sockets, signals, clock: the event loop |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod backoff;
 pub mod codec;
 pub mod control;
 pub mod io;

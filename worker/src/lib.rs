@@ -57,7 +57,6 @@
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod backoff;
 mod choice;
 mod clients;
 pub mod config;

@@ -18,10 +18,10 @@ use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use crate::backoff::Backoff;
 use liveness::Hearing;
 pub use observed::Observed;
 pub use outage::{Outage, OutageOutput};
+use svcmap_proto::backoff::Backoff;
 
 /// Reports of a load that crossed a level keep at least this distance: a burst is one report.
 const CROSSING_INTERVAL: Duration = Duration::from_millis(5);

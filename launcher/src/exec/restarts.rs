@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
+use svcmap_proto::backoff;
+
 /// The pause after the second death in a row; each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
-
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The longest pause that a job waits for, rather than being tried elsewhere.
 const WORTH_WAITING: Duration = Duration::from_secs(1);
@@ -30,10 +29,9 @@ impl Restarts {
     /// It died by itself, after it had been ready or before. How long to wait before it is started
     /// again; a random part of up to a quarter is left out, as others may have died at the same moment.
     pub fn died(&mut self, was_ready: bool, random: &mut fastrand::Rng) -> Duration {
-        let doubled = PAUSE_FIRST.saturating_mul(1 << self.deaths.saturating_sub(1).min(20));
-        let pause = match self.deaths {
-            0 => Duration::ZERO,
-            _ => doubled.min(PAUSE_MAX).mul_f64(1.0 - random.f64() / 4.0),
+        let pause = match self.deaths.checked_sub(1) {
+            None => Duration::ZERO,
+            Some(pauses) => backoff::pause(PAUSE_FIRST, pauses, random),
         };
         self.deaths = self.deaths.saturating_add(1);
         self.is_near = was_ready && pause <= WORTH_WAITING;

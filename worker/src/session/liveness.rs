@@ -11,7 +11,7 @@ use std::time::Duration;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::{Phase, Session, SessionOutput};
-use crate::backoff::Backoff;
+use svcmap_proto::backoff::Backoff;
 
 /// Shorter than this no silence means anything, whatever the mapper dictates: a busy machine lets
 /// a process wait as long.

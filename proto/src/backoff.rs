@@ -16,9 +16,9 @@ impl Backoff {
     /// A try failed: how long to wait before the next one, if that is `first` after the first. A
     /// random part of up to a quarter is left out.
     pub fn pause(&mut self, first: Duration, random: &mut fastrand::Rng) -> Duration {
-        let doubled = first.saturating_mul(1 << self.tries.min(20));
+        let pause = pause(first, self.tries, random);
         self.tries = self.tries.saturating_add(1);
-        doubled.min(PAUSE_MAX.max(first)).mul_f64(1.0 - random.f64() / 4.0)
+        pause
     }
 
     /// Whether the failure is worth a line in a log: the first, the second, the fourth, and so on.
@@ -32,10 +32,20 @@ impl Backoff {
     }
 }
 
+/// A pause after that many others, if it is `first` after none. A random part of up to a quarter is left
+/// out.
+pub fn pause(first: Duration, others: u32, random: &mut fastrand::Rng) -> Duration {
+    let doubled = first.saturating_mul(1 << others.min(20));
+    doubled.min(PAUSE_MAX.max(first)).mul_f64(1.0 - random.f64() / 4.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
 
     #[test]
     fn pauses_double_up_to_a_limit_and_differ() {
