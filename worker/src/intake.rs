@@ -6,14 +6,13 @@ mod ahead;
 mod deadlines;
 mod given_up;
 mod queue;
+mod task;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, Priority, Reason};
 use svcmap_proto::load::{Load, State};
-use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
@@ -21,6 +20,7 @@ use crate::config::IntakeConfig;
 use crate::slots::{Capacity, Occupancy, Promised};
 pub use deadlines::Expired;
 use queue::Queue;
+pub use task::{Arrival, Cancelled, Ending, Finished, Origin, RequestId, Task, TaskId, Terms};
 
 /// After such a pause nobody knows how long the next jobs take: the work may be another.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -28,120 +28,6 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// Weight of the newest service time in the moving average: an eighth, as in TCP's estimate of the
 /// round trip (RFC 6298).
 const MEAN_SHIFT: u32 = 3;
-
-/// Names a job inside one worker. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub u64);
-
-/// Whose job it is: what the outcome is addressed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// A sender's.
-    Sender {
-        /// Who sent it.
-        sender: SenderId,
-        /// Under which attempt.
-        attempt: AttemptId,
-    },
-    /// That of a client of the JSON dialect, which waits for the outcome.
-    Client(RequestId),
-    /// That of a client of the JSON dialect, which knows that it was taken and expects no more.
-    Nobody,
-    /// Whose it was has been told that its time to run is over, which its handler ignores.
-    Overdue,
-}
-
-/// Names the request of a client that waits. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RequestId(pub u64);
-
-/// What its sender says of a job beside its payload.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// When its sender stops waiting, if it does.
-    pub deadline: Option<Timestamp>,
-    /// How long it may run.
-    pub run_limit: Option<Duration>,
-    /// How often it may still be handed over.
-    pub redirects_left: u8,
-    /// Whether it is to be done even if its sender is gone: then it stays here.
-    pub detached: bool,
-    /// Before which others it goes.
-    pub priority: Priority,
-    /// What its handler is told besides.
-    pub metadata: Metadata,
-}
-
-/// A job that was admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    /// Its name here.
-    pub id: TaskId,
-    /// Whose it is.
-    pub origin: Origin,
-    /// What the handler gets.
-    pub payload: Bytes,
-    /// When it came.
-    pub arrived_at: Timestamp,
-    /// What its sender says of it.
-    pub terms: Terms,
-}
-
-/// A job as it comes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arrival {
-    /// Whose it is.
-    pub origin: Origin,
-    /// What the handler gets.
-    pub payload: Bytes,
-    /// What its sender says of it.
-    pub terms: Terms,
-}
-
-/// A job that a handler has finished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// Whose it was.
-    pub origin: Origin,
-    /// When its sender stops waiting, if it does.
-    pub deadline: Option<Timestamp>,
-    /// How long it was here.
-    pub here: Duration,
-    /// When its handler got it, and how long it ran.
-    pub started_at: Timestamp,
-    /// See there.
-    pub ran: Duration,
-    /// Whether its handler was told to stop, or saw itself that its time was over: how it ended says
-    /// nothing of the handler.
-    pub was_stopped: bool,
-    /// For how long it was to run at most, if it ran for longer.
-    pub over_limit: Option<Duration>,
-}
-
-/// How a handler ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a result.
-    Done,
-    /// With an error or a panic, and a number that the handler gave it.
-    Failed {
-        /// See there.
-        code: Option<i32>,
-    },
-    /// It could not even start on the job, which can be tried elsewhere.
-    NotStarted,
-}
-
-/// What became of a request to cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    /// It waited, and was taken from the queue.
-    Removed,
-    /// A handler has it: tell the handler.
-    Running(TaskId),
-    /// It is not here.
-    NotFound,
-}
 
 #[derive(Debug)]
 struct Running {
@@ -457,13 +343,13 @@ impl Intake {
         let (running, ahead) = self.handed();
         self.load.queued = count(self.queue.len() + ahead);
         self.load.running = count(running);
-        let ahead_of_class = |class| {
-            let ahead = self.running.iter().skip(running);
-            count(ahead.filter(|running| running.terms.priority == class).count())
-        };
-        self.load.queued_high =
-            self.queue.of_class(Priority::High) + ahead_of_class(Priority::High);
-        self.load.queued_low = self.queue.of_class(Priority::Low) + ahead_of_class(Priority::Low);
+        let (mut high, mut low) = (0, 0);
+        for ahead in self.running.iter().skip(running) {
+            high += u32::from(ahead.terms.priority == Priority::High);
+            low += u32::from(ahead.terms.priority == Priority::Low);
+        }
+        self.load.queued_high = self.queue.of_class(Priority::High) + high;
+        self.load.queued_low = self.queue.of_class(Priority::Low) + low;
         let ahead = self.running.get(running).map(|ahead| ahead.arrived_at);
         let oldest = ahead.or_else(|| self.queue.oldest());
         self.load.oldest_queued_ms = oldest.map_or(0, |at| wire_ms(now.since(at)));

@@ -10,6 +10,7 @@ mod credit;
 mod dispatch;
 mod estimates;
 mod links;
+mod output;
 mod placement;
 mod services;
 mod siblings;
@@ -20,10 +21,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
-use svcmap_proto::jobs::{AttemptId, FromWorker, OfferId, Reason, ToWorker};
-use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name, SenderId};
+use svcmap_proto::jobs::{AttemptId, FromWorker, Reason};
+use svcmap_proto::names::{HostId, Name, SenderId};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
@@ -31,92 +31,16 @@ use crate::config::OutboxConfig;
 use crate::link::{Identity, Link, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
-use crate::outcome::Outcome;
 use crate::peers::{Peers, PeersOutput};
 use crate::rep::RepWorker;
 use crate::statistics::Statistics;
 use asks::Asks;
 use links::Links;
+pub use output::SenderOutput;
 use placement::{ByChoice, ByPromise, Placement};
 use services::Services;
 use standing::TROUBLE_FIRST;
 pub use standing::Trouble;
-
-/// What the sender wants done.
-#[derive(Debug)]
-pub enum SenderOutput {
-    /// Make a connection for this link.
-    Connect {
-        /// Its number.
-        link: u64,
-        /// Where to.
-        endpoint: Endpoint,
-    },
-    /// Close the connection of this link.
-    Disconnect {
-        /// Its number.
-        link: u64,
-    },
-    /// Send this; if it cannot be sent, the link finds out.
-    Send {
-        /// Over which link.
-        link: u64,
-        /// What.
-        message: ToWorker,
-    },
-    /// Send this job to a worker of the JSON dialect; if it cannot be sent, say so:
-    /// [`Sender::handle_unsent`].
-    Request {
-        /// Over which link.
-        link: u64,
-        /// The job.
-        body: Bytes,
-    },
-    /// Subscribe to this service at every mapper.
-    Subscribe(Name),
-    /// That is of no use any more.
-    Unsubscribe(Name),
-    /// Ask that mapper for a snapshot of the service.
-    Sync {
-        /// Which mapper.
-        mapper: usize,
-        /// Of what.
-        service: Name,
-    },
-    /// Nothing comes on PUB from that mapper: worth a warning.
-    Silent {
-        /// Which mapper.
-        mapper: usize,
-    },
-    /// Jobs for this service wait, as no mapper has told who serves it: worth a warning.
-    Unheard(Name),
-    /// Jobs for this service wait, as nobody serves it any more: worth a warning.
-    Unserved(Name),
-    /// A worker cannot be reached: worth a warning. Told seldomer and seldomer.
-    Unreachable {
-        /// Which worker.
-        key: InstanceKey,
-        /// At which address.
-        endpoint: Endpoint,
-        /// How often in a row.
-        failures: u32,
-        /// What is wrong, as far as is known here.
-        trouble: Trouble,
-    },
-    /// Those who measure want to know this; only after [`Sender::observe`].
-    Observed(Observation),
-    /// A peer has no use for a slot that was offered to it: [`Server::handle_no_taker`].
-    ///
-    /// [`Server::handle_no_taker`]: crate::server::Server::handle_no_taker
-    Declined(OfferId),
-    /// A job has its outcome.
-    Settled {
-        /// Which job.
-        job: JobId,
-        /// How it ended.
-        outcome: Outcome,
-    },
-}
 
 /// See the module.
 pub struct Sender {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::*;
+use bytes::Bytes;
 
 fn origin(job: u64) -> Origin {
     Origin::Sender { sender: SENDER, attempt: attempt(job) }

@@ -6,6 +6,7 @@ use svcmap_proto::load::{Load, State};
 use super::handover_tests::{Alone, entry, publish, slot, spec};
 use super::*;
 use crate::testing::*;
+use svcmap_proto::jobs::ToWorker;
 
 fn submit(alone: &mut Alone, now: Timestamp, jobs: std::ops::Range<u64>) {
     jobs.for_each(|job| alone.sender.handle_submit(now, JobId(job), spec(b"1")));

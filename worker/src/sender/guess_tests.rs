@@ -5,7 +5,9 @@ use svcmap_proto::load::Load;
 
 use super::handover_tests::{Alone, entry, new_sender, publish, spec};
 use super::*;
+use crate::outcome::Outcome;
 use crate::testing::*;
+use svcmap_proto::jobs::ToWorker;
 
 /// Of a worker of four slots that takes a millisecond for a job, with so many here.
 fn load(jobs: u32) -> Load {

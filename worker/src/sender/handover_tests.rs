@@ -11,9 +11,13 @@ use super::*;
 use crate::choice::Policy;
 use crate::config::IntakeConfig;
 use crate::intake::{Ending, TaskId};
+use crate::outcome::Outcome;
 use crate::senders::Connection;
 use crate::server::{Server, ServerOutput};
 use crate::testing::*;
+use bytes::Bytes;
+use svcmap_proto::jobs::OfferId;
+use svcmap_proto::jobs::ToWorker;
 
 const LIFE: Incarnation = Incarnation(5);
 

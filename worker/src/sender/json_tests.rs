@@ -7,7 +7,10 @@ use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 use super::*;
 use crate::choice::{Policy, PowerOfTwo, Random};
 use crate::outcome::Cause;
+use crate::outcome::Outcome;
 use crate::testing::*;
+use bytes::Bytes;
+use svcmap_proto::jobs::ToWorker;
 
 /// A worker as a mapper lists it: of the JSON dialect with a share, else native and idle.
 fn entry(instance: &str, sequence: u64, share: Option<f64>) -> Entry {

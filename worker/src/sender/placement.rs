@@ -29,7 +29,7 @@ const LOOKS: usize = 8;
 /// A way to decide where jobs go.
 pub(super) trait Placement: Send {
     /// Jobs of a lane are to be placed, one after the other, at these instances.
-    fn begin(&mut self, situation: &Situation<'_>, lane: &Lane, instances: &[InstanceKey]);
+    fn begin(&mut self, _situation: &Situation<'_>, _lane: &Lane, _instances: &[InstanceKey]) {}
 
     /// Where the lane's first job goes; `None`: nowhere now.
     fn place<'a>(

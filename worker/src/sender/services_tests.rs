@@ -6,8 +6,10 @@ use super::handover_tests::{entry, new_sender, publish, spec};
 use super::*;
 use crate::config::SERVICES_FOLLOWED_MAX;
 use crate::outbox::Lane;
+use crate::outcome::Outcome;
 use crate::outcome::Refusal;
 use crate::testing::*;
+use svcmap_proto::jobs::OfferId;
 
 fn submit(sender: &mut Sender, now: Timestamp, job: u64, service: &str) {
     let spec = JobSpec { service: name(service), ..spec(b"1") };

@@ -6,6 +6,7 @@ use svcmap_proto::load::{Load, State};
 use super::handover_tests::{Alone, entry, publish, spec};
 use super::*;
 use crate::testing::*;
+use svcmap_proto::jobs::ToWorker;
 
 const FREE: Load = Load { slots: 4, concurrency: 1, ..EMPTY };
 const EMPTY: Load = Load {

@@ -6,7 +6,9 @@ use svcmap_proto::names::Epoch;
 use super::handover_tests::{entry, publish, spec};
 use super::*;
 use crate::choice::Policy;
+use crate::outcome::Outcome;
 use crate::testing::*;
+use svcmap_proto::jobs::ToWorker;
 
 /// A sender, and what it said until now.
 struct Scene {

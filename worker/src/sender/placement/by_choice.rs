@@ -11,15 +11,13 @@ use svcmap_proto::time::Timestamp;
 use super::super::links::Links;
 use super::{Placed, Placement, Situation, Unplaced};
 use crate::choice::{Candidate, Candidates, Choice};
-use crate::outbox::{JobId, Lane};
+use crate::outbox::JobId;
 use crate::peers::Peers;
 
 /// See the module.
 pub(in crate::sender) struct ByChoice(pub(in crate::sender) Box<dyn Choice>);
 
 impl Placement for ByChoice {
-    fn begin(&mut self, _situation: &Situation<'_>, _lane: &Lane, _instances: &[InstanceKey]) {}
-
     fn place<'a>(
         &mut self,
         situation: &mut Situation<'_>,
