@@ -151,6 +151,17 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueEr
     postcard::to_stdvec(value).map_err(ValueError)
 }
 
+/// The same after a prefix.
+///
+/// # Errors
+/// If the value's `Serialize` fails.
+pub fn encode_value_after<T: Serialize + ?Sized>(
+    prefix: &[u8],
+    value: &T,
+) -> Result<Vec<u8>, ValueError> {
+    postcard::to_extend(value, prefix.to_vec()).map_err(ValueError)
+}
+
 /// The value in a payload that [`encode_value`] made. Every byte of it must be used.
 ///
 /// A list of something that takes no bytes, such as `Vec<()>`, is as long as the payload says, be

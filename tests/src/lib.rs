@@ -19,6 +19,7 @@ pub use svcmap::deployment::{Deployment, MAPPER, PATIENCE};
 use svcmap::supervisor::Supervisor;
 use svcmap_proto::codec;
 use svcmap_proto::io::Clock;
+use svcmap_proto::status::InstanceRow;
 use svcmap_worker::{Outcome, Ticket};
 
 /// The executable under test.
@@ -47,6 +48,12 @@ pub fn deployment_by(executable: impl Into<PathBuf>) -> Deployment {
 /// A mapper and workers `w-1`, `w-2`, … of one service, all registered.
 pub fn deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deployment {
     with_workers(deployment(), service, workers, flags)
+}
+
+/// Waits until the first instance is as wanted.
+pub fn wait_for(deployment: &Deployment, what: &str, wanted: impl Fn(&InstanceRow) -> bool) {
+    let is_it = |report: &Report| report.instances.first().is_some_and(&wanted);
+    deployment.wait_for(what, is_it).expect(what);
 }
 
 /// That deployment and such workers.

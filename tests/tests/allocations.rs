@@ -27,9 +27,9 @@ fn a_job_allocates_no_more_than_it_did() {
     let address = mapper.endpoint().as_str();
     let echo = |job: &Job| -> Result<Vec<u8>, HandlerError> { Ok(job.payload().to_vec()) };
     let worker = Worker::builder("echo").mapper(address).queue(4000);
-    let worker = worker.bind(any).start(echo).expect("a worker starts");
+    let worker = worker.bind(any).serve(echo).expect("a worker starts");
     assert!(worker.wait_registered(Duration::from_secs(10)));
-    let client = Client::connect([address]).expect("a client starts");
+    let client = Client::connect(address).expect("a client starts");
     let mut jobs = Jobs::new(client, "echo", vec![7; 64]);
     // Connections and buffers are made before it counts.
     run(&mut jobs, JOBS / 4);

@@ -68,9 +68,9 @@ fn a_program_that_fails_at_once_gets_few_jobs() {
 fn a_handler_that_panics_gets_few_jobs() {
     let deployment = three_good();
     let bad = Worker::builder("work")
-        .mapper(deployment.mapper().as_str())
+        .mapper(deployment.mapper())
         .instance("bad")
-        .start(|_: &Job| -> Result<Vec<u8>, HandlerError> { panic!("no model") })
+        .serve(|_: &Job| -> Result<Vec<u8>, HandlerError> { panic!("no model") })
         .unwrap();
     deployment.wait_ready(&[("work", 4)]).unwrap();
     let client = deployment.client().unwrap();

@@ -33,8 +33,7 @@ fn describe(job: &Job) -> Result<Vec<u8>, HandlerError> {
 #[test]
 fn what_is_said_of_a_job_reaches_its_handler_and_its_times_come_back() {
     let deployment = deployment();
-    let worker =
-        Worker::builder("describe").mapper(deployment.mapper().as_str()).start(describe).unwrap();
+    let worker = Worker::builder("describe").mapper(deployment.mapper()).serve(describe).unwrap();
     let client = deployment.client().unwrap();
     let submit = |payload: &'static str| {
         let job = client.job("describe", payload).priority(Priority::High);
@@ -86,9 +85,8 @@ fn jobs_of_a_higher_priority_go_first_whoever_sends_them() {
     let deployment = deployment();
     let (order, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Barrier::new(2)));
     let (ordered, gated) = (Arc::clone(&order), Arc::clone(&gate));
-    let worker = Worker::builder("note").mapper(deployment.mapper().as_str()).start(move |job| {
+    let worker = Worker::builder("note").mapper(deployment.mapper()).serve(move |job: &Job| {
         notes(&ordered, &gated, job);
-        Ok(Vec::new())
     });
     let _worker = worker.unwrap();
     let (one, other) = (deployment.client().unwrap(), deployment.client().unwrap());

@@ -82,8 +82,8 @@ fn who_waits_is_told_when_the_worker_stops() {
     let deployment = deployment();
     let (started, has_started) = std::sync::mpsc::channel();
     let worker = Worker::builder("nap")
-        .mapper(deployment.mapper().as_str())
-        .start(move |_: &Job| -> Result<Vec<u8>, HandlerError> {
+        .mapper(deployment.mapper())
+        .serve(move |_: &Job| -> Result<Vec<u8>, HandlerError> {
             started.send(()).unwrap();
             loop {
                 std::thread::park();
@@ -95,7 +95,7 @@ fn who_waits_is_told_when_the_worker_stops() {
     req.send(r#"{"command": "SUBMIT", "payload": {"body": 1}}"#);
     has_started.recv_timeout(PATIENCE).unwrap();
     drop(worker);
-    let unknown = json!({"status": "unknown", "message": "the worker ended before it answered"});
+    let unknown = json!({"status": "unknown", "message": "the worker stopped while it ran"});
     assert_eq!(req.reply(), unknown);
 }
 

@@ -34,8 +34,8 @@ fn a_mapper_that_stands_still_holds_nobody_up() {
     let (first, second) = (deployment(), deployment());
     let both = [first.mapper().as_str(), second.mapper().as_str()];
     let start = || {
-        let worker = Worker::builder("echo").mappers(both).queue(100);
-        worker.start(|job: &Job| Ok(job.payload().to_vec())).unwrap()
+        let worker = Worker::builder("echo").mapper(both).queue(100);
+        worker.serve(Job::payload_bytes).unwrap()
     };
     let workers = [start(), start()];
     for deployment in [&first, &second] {
@@ -192,7 +192,7 @@ fn a_worker_that_was_refused_is_listed_when_there_is_room() {
     let worker = Worker::builder("echo")
         .mapper(&mapper)
         .notify(move |notice| notices.send(notice).unwrap_or(()))
-        .start(|_: &Job| Ok(Vec::new()))
+        .serve(|_: &Job| ())
         .unwrap();
     assert_eq!(full_mapper(&socket, 2), 2);
     assert!(worker.wait_registered(PATIENCE));

@@ -41,7 +41,7 @@ impl Scene {
     fn new() -> Option<Self> {
         let network = Network::new(3)?;
         let (running, mapper) = start_mapper(&network.hosts[0]);
-        let client = network.hosts[2].run(|| Client::connect([mapper.as_str()]).unwrap());
+        let client = network.hosts[2].run(|| Client::connect(&mapper).unwrap());
         let mut scene = Self { client, _processes: vec![running], mapper, network };
         scene.start_worker("a");
         scene.finish_jobs(1);

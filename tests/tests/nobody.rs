@@ -8,12 +8,11 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use svcmap::commands::status::Report;
 use svcmap::deployment::Deployment;
 use svcmap::supervisor::Supervisor;
 use svcmap_proto::io::Clock;
-use svcmap_proto::status::{InstanceRow, Shown};
-use svcmap_tests::{Count, PATIENCE, deployment, executable};
+use svcmap_proto::status::Shown;
+use svcmap_tests::{Count, PATIENCE, deployment, executable, wait_for};
 use svcmap_worker::config::IntakeConfig;
 use svcmap_worker::{Client, DrainReport, HandlerError, Job, Outcome, Ticket, Worker};
 
@@ -58,11 +57,6 @@ impl Drop for Sender {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn wait_for(deployment: &Deployment, what: &str, wanted: impl Fn(&InstanceRow) -> bool) {
-    let is_it = |report: &Report| report.instances.first().is_some_and(&wanted);
-    deployment.wait_for(what, is_it).expect(what);
 }
 
 #[test]
@@ -146,8 +140,7 @@ fn handlers_of_a_worker_that_is_dropped_are_told() {
         saw.send(if job.is_cancelled() { "cancelled" } else { "not told" }).unwrap();
         Ok(Vec::new())
     };
-    let worker =
-        Worker::builder("watch").mapper(deployment.mapper().as_str()).start(handler).unwrap();
+    let worker = Worker::builder("watch").mapper(deployment.mapper()).serve(handler).unwrap();
     let client = deployment.client().unwrap();
     let _ticket = client.submit("watch", Vec::new()).unwrap();
     assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), "began");
@@ -175,9 +168,9 @@ impl Held {
         };
         let worker = Worker::builder("nap")
             .instance("held")
-            .mapper(deployment.mapper().as_str())
+            .mapper(deployment.mapper())
             .intake(IntakeConfig { concurrency: 1, queue: 9, ..IntakeConfig::default() })
-            .start(handler)
+            .serve(handler)
             .unwrap();
         assert!(worker.wait_registered(PATIENCE));
         Self { worker, started, release }

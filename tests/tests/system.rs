@@ -271,15 +271,15 @@ fn garbage_on_both_routers_disturbs_nobody() {
 fn a_handler_that_panics_fails_its_job_and_nothing_else() {
     let deployment = deployment();
     let worker = Worker::builder("fragile")
-        .mapper(deployment.mapper().as_str())
-        .start(|job: &Job| match job.payload() {
+        .mapper(deployment.mapper())
+        .serve(|job: &Job| match job.payload() {
             b"panic" => panic!("on purpose"),
             b"error" => Err(HandlerError::new("no such model")),
             payload => Ok(payload.to_vec()),
         })
         .unwrap();
     assert!(worker.wait_registered(PATIENCE));
-    let client = Client::connect([deployment.mapper().as_str()]).unwrap();
+    let client = Client::connect(deployment.mapper()).unwrap();
     let outcome = |payload: &[u8]| client.job("fragile", payload.to_vec()).submit().unwrap().wait();
     let error = |payload: &[u8]| match outcome(payload) {
         Outcome::Failed(failure) => failure.error,

@@ -109,7 +109,7 @@ fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
         svcmap_mapper::Mapper::builder().bind(mapper.as_str()).publish("tcp://127.0.0.1:0");
     let mapper = mapper.start().unwrap();
     let worker = Worker::builder("echo").mapper(mapper.endpoint().as_str());
-    let _worker = worker.start(|job: &svcmap_worker::Job| Ok(job.payload().to_vec())).unwrap();
+    let _worker = worker.serve(svcmap_worker::Job::payload_bytes).unwrap();
     // Whoever is still to be read could be written to no more.
     let said: Vec<_> = log.map(Result::unwrap).collect();
     let output = submit.wait_with_output().unwrap();
@@ -118,7 +118,7 @@ fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
 
 #[test]
 fn without_a_mapper_a_short_hold_is_refused_as_no_mapper() {
-    let client = Client::builder().mappers(["tcp://127.0.0.1:9"]).start().unwrap();
+    let client = Client::builder().mapper("tcp://127.0.0.1:9").start().unwrap();
     let outcome = client.job("echo", Vec::new()).hold(Duration::ZERO).submit().unwrap().wait();
     let Outcome::Refused(refusal) = outcome else { panic!("{outcome}") };
     assert_eq!(refusal.reason, Reason::NoMapper);

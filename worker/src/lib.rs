@@ -5,7 +5,7 @@
 //! other workers; handlers run on a pool beside it and never block it.
 //!
 //! ```no_run
-//! use svcmap_worker::{HandlerError, Job, Outcome, Worker};
+//! use svcmap_worker::{Job, Outcome, Worker};
 //! # fn resize(image: &[u8]) -> Result<Vec<u8>, std::io::Error> { Ok(image.to_vec()) }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,11 +14,11 @@
 //!     .mapper("tcp://10.0.0.5:5555")
 //!     .concurrency(4)
 //!     .queue(60)
-//!     .start(|job: &Job| -> Result<Vec<u8>, HandlerError> { Ok(resize(job.payload())?) })?;
+//!     .serve(|job: &Job| resize(job.payload()))?;
 //!
 //! // send
 //! let client = worker.client();
-//! let ticket = client.submit("thumbnail", b"an image".to_vec())?;
+//! let ticket = client.submit("thumbnail", b"an image")?;
 //! match ticket.wait() {
 //!     Outcome::Done(reply) => println!("{} bytes", reply.len()),
 //!     other => println!("{other}"),
@@ -28,6 +28,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Handlers have [four shapes](WorkerBuilder::serve), and payloads are bytes, or values as JSON or
+//! postcard ([`value`]).
 //!
 //! Every ticket gets exactly one [`Outcome`]. A job waits as long as somebody serves its service,
 //! unless it has limits: a [`hold`](JobBuilder::hold), a [`run_limit`](JobBuilder::run_limit), a
@@ -52,11 +55,14 @@
 //! | `json` | what clients of the JSON dialect say, and what they are told |
 //! | `observation` | a sender's decisions one by one, for those who measure |
 //! | `outcome` | how a job ends |
+//! | `answer`, `payload`, [`value`] | what a handler returns, and what can be sent |
 //! | `statistics` | what a sender counts |
 //! | [`config`] | settings, their defaults and limits |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod addresses;
+mod answer;
 mod choice;
 mod clients;
 pub mod config;
@@ -70,6 +76,7 @@ mod link;
 mod observation;
 mod outbox;
 mod outcome;
+mod payload;
 mod peers;
 mod process;
 #[doc(hidden)]
@@ -83,17 +90,22 @@ mod slots;
 mod statistics;
 #[cfg(test)]
 mod testing;
+pub mod value;
 
+pub use addresses::IntoAddresses;
+pub use answer::{HandlerError, IntoAnswer};
 pub use choice::{Policy, PolicyError};
 pub use io::{
-    Client, ClientBuilder, DrainError, HandlerError, Job, JobBuilder, Notice, StartError,
-    SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
+    Cancelled, Client, ClientBuilder, DrainError, Job, JobBuilder, NotTaken, Notice, Responder,
+    StartError, SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
 };
 pub use observation::Observation;
 pub use outbox::JobId;
 pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
+pub use payload::IntoPayload;
 pub use server::DrainReport;
 pub use statistics::{Statistics, Tally};
 pub use svcmap_proto::jobs::Priority;
 pub use svcmap_proto::metadata::{Metadata, MetadataError};
 pub use svcmap_proto::names::{Incarnation, InstanceKey, Name, SenderId};
+pub use value::ValueError;

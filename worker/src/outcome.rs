@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use svcmap_proto::codec::{self, ValueError};
 pub use svcmap_proto::jobs::Reason;
 use svcmap_proto::names::InstanceKey;
+
+use crate::value::{self, ValueError};
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +72,20 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The value that the handler returned as a typed one.
+    /// The value whose JSON the handler returned.
     ///
     /// # Errors
-    /// If the payload holds no such value.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ValueError> {
-        codec::decode_value(&self.payload)
+    /// If the payload is no JSON, or no such value.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ValueError> {
+        value::from_json(&self.payload)
+    }
+
+    /// The value that the handler returned as postcard: see [`value::from_postcard`].
+    ///
+    /// # Errors
+    /// If the payload is no postcard, or no such value.
+    pub fn postcard<T: DeserializeOwned>(&self) -> Result<T, ValueError> {
+        value::from_postcard(&self.payload)
     }
 }
 

@@ -118,7 +118,7 @@ pub fn serve(job: &Job) -> Result<Vec<u8>, HandlerError> {
         started_us: started_at.as_micros(),
         finished_us: Clock.now().as_micros(),
     };
-    Ok(codec::encode_value(&served)?)
+    codec::encode_value(&served).map_err(HandlerError::new)
 }
 
 /// What a worker is called.

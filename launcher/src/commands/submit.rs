@@ -62,7 +62,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let (joblog, past) = open_joblog(args)?;
     raise_open_files_limit();
     let client = Client::builder()
-        .mappers(mappers.iter().map(Endpoint::as_str))
+        .mapper(&mappers)
         .outbox(OutboxConfig::default().with_payload_bytes_max(args.payload_max))
         .logger(log.clone())
         .start()

@@ -114,7 +114,7 @@ fn builder(args: &WorkerArgs, key: &InstanceKey) -> Result<WorkerBuilder, Failur
     };
     let mut builder = Worker::builder(key.service.as_str())
         .instance(key.instance.as_str())
-        .mappers(args.mapper.endpoints()?.iter().map(Endpoint::as_str))
+        .mapper(args.mapper.endpoints()?)
         .intake(intake);
     if let Some(bind) = &args.bind {
         builder = builder.bind(bind.as_str());
@@ -134,11 +134,11 @@ fn start(
     programs: Option<Arc<Programs>>,
 ) -> Result<Worker, Failure> {
     let started = match (programs, args.builtin) {
-        (Some(programs), _) => builder.start(move |job: &Job| programs.run(job)),
-        (None, Some(Builtin::Echo)) => builder.start(|job: &Job| Ok(job.payload().to_vec())),
-        (None, Some(Builtin::Sleep)) => builder.start(|job: &Job| take_time(job, pause_until)),
-        (None, Some(Builtin::Spin)) => builder.start(|job: &Job| take_time(job, spin_until)),
-        (None, Some(Builtin::Timed)) => builder.start(soak::serve),
+        (Some(programs), _) => builder.serve(move |job: &Job| programs.run(job)),
+        (None, Some(Builtin::Echo)) => builder.serve(Job::payload_bytes),
+        (None, Some(Builtin::Sleep)) => builder.serve(|job: &Job| take_time(job, pause_until)),
+        (None, Some(Builtin::Spin)) => builder.serve(|job: &Job| take_time(job, spin_until)),
+        (None, Some(Builtin::Timed)) => builder.serve(soak::serve),
         (None, None) => return Err(Failure::usage("give --exec, --exec-loop or --builtin")),
     };
     started.map_err(cannot_start)
@@ -201,7 +201,7 @@ mod tests {
             let _guard = &guard;
             panic!("the thread ends here, for a test");
         });
-        let worker = worker.start(|_: &Job| Ok(Vec::new())).unwrap();
+        let worker = worker.serve(|_: &Job| ()).unwrap();
         stopped.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(worker.drain(Duration::ZERO).is_err());
     }

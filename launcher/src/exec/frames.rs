@@ -139,7 +139,7 @@ impl Default for Incoming {
 }
 
 impl Incoming {
-    /// Where more is to be read to; never empty after [`Incoming::line`] asked for more.
+    /// Where more is to be read to; never empty after a line asked for more.
     pub fn room(&mut self) -> &mut [u8] {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);

@@ -112,7 +112,7 @@ pub fn send(args: &SendArgs) -> Result<ExitCode, Box<dyn Error>> {
         Observation::Settled(job) => observed.write(Event::Settled { job: name(job.0) }),
         Observation::Rejected { .. } => {}
     };
-    let client = Client::builder().mappers(&args.own.mapper).observe(observe).start()?;
+    let client = Client::builder().mapper(&args.own.mapper).observe(observe).start()?;
     client.follow(SERVICE)?;
     let random = Rng::with_seed(args.seed);
     let (tickets, cancels) = (BTreeMap::new(), BTreeSet::new());
@@ -180,7 +180,7 @@ impl Submitter<'_> {
         builder = if spec.detached { builder.detached() } else { builder };
         // Before it can run.
         self.journal.write(Event::Submit { job: job.clone(), spec });
-        let ticket = builder.try_submit()?;
+        let ticket = builder.try_submit().map_err(|untaken| untaken.error)?;
         assert_eq!(ticket.job().0, number, "jobs are numbered in their order");
         self.next += 1;
         self.tickets.insert(number, (job, ticket));

@@ -70,12 +70,12 @@ impl FromStr for Request {
 pub fn serve(args: &ServeArgs) -> Result<ExitCode, Box<dyn Error>> {
     let mut signals = StopSignals::catch()?;
     let journal = args.own.begin()?;
-    let mut builder = Worker::builder(SERVICE).instance(&args.own.who).mappers(&args.own.mapper);
+    let mut builder = Worker::builder(SERVICE).instance(&args.own.who).mapper(&args.own.mapper);
     if let Some(incarnation) = args.own.supervised.incarnation {
         builder = builder.incarnation(incarnation);
     }
     let worker =
-        builder.concurrency(2).queue(QUEUE).start(move |job: &Job| handle(&journal, job))?;
+        builder.concurrency(2).queue(QUEUE).serve(move |job: &Job| handle(&journal, job))?;
     signals.wait();
     worker.drain(GRACE)?;
     Ok(ExitCode::SUCCESS)

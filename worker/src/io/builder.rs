@@ -1,21 +1,28 @@
 //! Settings of workers and clients, and how they start.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use slog::{Logger, o, warn};
 use svcmap_proto::io::{self, Clock, EventLoop};
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
 
 use super::client::Client;
+use super::handler::{self, Handler};
+use super::job::{Home, Job};
 use super::mappers::Mappers;
 use super::node::Node;
 use super::notice::{Notice, Notify, Observer, StartError};
-use super::pool::{HandlerError, Job};
 use super::report::Report;
+use super::responder::Responder;
 use super::serving::Serving;
 use super::shared::Shared;
 use super::sockets;
 use super::worker::{Thread, Worker};
+use crate::addresses::IntoAddresses;
+use crate::answer::IntoAnswer;
 use crate::config::{ConfigError, IntakeConfig, MAPPERS_MAX, OutboxConfig};
 use crate::observation::Observation;
 use crate::process::{Instance, Process};
@@ -59,6 +66,7 @@ impl Common {
     fn start(
         self,
         mut event_loop: EventLoop,
+        shared: Arc<Shared>,
         mappers: Vec<Endpoint>,
         serving: Option<(Instance, Serving)>,
     ) -> Result<Arc<Thread>, StartError> {
@@ -77,7 +85,6 @@ impl Common {
             warn!(self.logger, "this process may be taken for one on another machine";
                 "why" => doubt);
         }
-        let shared = Arc::new(Shared::new(event_loop.waker(), self.outbox));
         let (instance, serving) = serving.unzip();
         let (count, seed) = (mappers.len(), fastrand::u64(..));
         let report = Report::new(&mappers, self.logger.clone(), self.notify);
@@ -109,18 +116,10 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// A mapper to ask; call it again for each further one. Default `tcp://127.0.0.1:5555`.
-    pub fn mapper(self, endpoint: impl AsRef<str>) -> Self {
-        self.mappers([endpoint])
-    }
-
-    /// Mappers to ask.
-    pub fn mappers<I>(mut self, endpoints: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        self.common.mappers.extend(endpoints.into_iter().map(|e| e.as_ref().to_owned()));
+    /// The mapper to ask, or several; it can be called again for further ones. Default
+    /// `tcp://127.0.0.1:5555`.
+    pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
+        self.common.mappers.extend(addresses.into_addresses());
         self
     }
 
@@ -155,7 +154,9 @@ impl ClientBuilder {
     pub fn start(self) -> Result<Client, StartError> {
         self.common.outbox.validate()?;
         let mappers = self.common.mappers()?;
-        let thread = self.common.start(EventLoop::new(&[])?, mappers, None)?;
+        let event_loop = EventLoop::new(&[])?;
+        let shared = Arc::new(Shared::new(event_loop.waker(), self.common.outbox.clone()));
+        let thread = self.common.start(event_loop, shared, mappers, None)?;
         Ok(Client { shared: Arc::clone(&thread.shared), _thread: Some(thread) })
     }
 }
@@ -187,19 +188,10 @@ impl Worker {
 }
 
 impl WorkerBuilder {
-    /// A mapper to register with; call it again for each further one. Default
+    /// The mapper to register with, or several; it can be called again for further ones. Default
     /// `tcp://127.0.0.1:5555`.
-    pub fn mapper(self, endpoint: impl AsRef<str>) -> Self {
-        self.mappers([endpoint])
-    }
-
-    /// Mappers to register with.
-    pub fn mappers<I>(mut self, endpoints: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        self.common.mappers.extend(endpoints.into_iter().map(|e| e.as_ref().to_owned()));
+    pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
+        self.common.mappers.extend(addresses.into_addresses());
         self
     }
 
@@ -272,14 +264,88 @@ impl WorkerBuilder {
         self
     }
 
-    /// Binds, starts the threads, and registers in the background: mappers may come later.
+    /// Serves: binds, starts the threads, and registers in the background, as mappers may come later.
+    /// The handler is called once for each job, from as many threads as jobs may run at once. It returns
+    /// what [`IntoAnswer`] takes: a payload, or a `Result` with one.
     ///
     /// # Errors
     /// See [`StartError`]. A mapper that is not there is none.
-    pub fn start<H>(self, handler: H) -> Result<Worker, StartError>
+    pub fn serve<A: IntoAnswer>(
+        self,
+        handler: impl Fn(&Job) -> A + Send + Sync + 'static,
+    ) -> Result<Worker, StartError> {
+        self.start(handler::plain(handler))
+    }
+
+    /// The same with values: a payload that is not the JSON of a `Request` fails its job, and the
+    /// result is JSON.
+    ///
+    /// # Errors
+    /// See [`WorkerBuilder::serve`].
+    pub fn serve_json<Request, Response, E>(
+        self,
+        handler: impl Fn(Request) -> Result<Response, E> + Send + Sync + 'static,
+    ) -> Result<Worker, StartError>
     where
-        H: Fn(&Job) -> Result<Vec<u8>, HandlerError> + Send + Sync + 'static,
+        Request: DeserializeOwned,
+        Response: Serialize,
+        E: fmt::Display + 'static,
     {
+        self.start(handler::json(handler))
+    }
+
+    /// The same with a state for each thread, such as a connection or a model, which need be neither
+    /// `Send` nor `Sync`. It is made when its thread starts, and again after a panic. Where making it
+    /// panics, jobs are tried elsewhere.
+    ///
+    /// # Errors
+    /// See [`WorkerBuilder::serve`].
+    pub fn serve_with<S: 'static, A: IntoAnswer>(
+        self,
+        state: impl Fn() -> S + Send + Sync + 'static,
+        handler: impl Fn(&mut S, &Job) -> A + Send + Sync + 'static,
+    ) -> Result<Worker, StartError> {
+        self.start(handler::with_state(state, handler))
+    }
+
+    /// The same without a thread for each job: the handler begins a job and returns, and the
+    /// [`Responder`] answers it from any thread or task of any runtime. As many jobs run at once
+    /// as [`concurrency`](Self::concurrency) says; the handler is called from one thread, and is not to
+    /// block it.
+    ///
+    /// ```no_run
+    /// use svcmap_worker::{HandlerError, Job, Responder, Worker};
+    ///
+    /// async fn fetch(job: &Job) -> Result<String, HandlerError> {
+    ///     let url: String = job.json()?;
+    ///     tokio::select! {
+    ///         () = job.cancelled() => Err("cancelled".into()),
+    ///         () = tokio::time::sleep(std::time::Duration::from_secs(1)) => Ok(url),
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let tasks = runtime.handle().clone();
+    /// let worker = Worker::builder("fetch").concurrency(1000).serve_later(
+    ///     move |job: Job, responder: Responder| {
+    ///         tasks.spawn(async move { responder.respond(fetch(&job).await) });
+    ///     },
+    /// )?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`WorkerBuilder::serve`].
+    pub fn serve_later(
+        self,
+        handler: impl Fn(Job, Responder) + Send + Sync + 'static,
+    ) -> Result<Worker, StartError> {
+        self.start(Handler::Later(Box::new(handler)))
+    }
+
+    fn start(self, handler: Handler) -> Result<Worker, StartError> {
         self.intake.validate()?;
         self.common.outbox.validate()?;
         let mappers = self.common.mappers()?;
@@ -311,8 +377,10 @@ impl WorkerBuilder {
             config: self.intake,
         };
         let waker = event_loop.waker();
-        let serving = Serving::new(&instance, listener, Arc::new(handler), &waker)?;
-        let thread = self.common.start(event_loop, mappers, Some((instance, serving)))?;
+        let shared = Arc::new(Shared::new(waker.clone(), self.common.outbox.clone()));
+        let home = Home { key: key.clone(), shared: Arc::clone(&shared) };
+        let serving = Serving::new(&instance.config, listener, handler, home, waker)?;
+        let thread = self.common.start(event_loop, shared, mappers, Some((instance, serving)))?;
         Ok(Worker { key, endpoint, thread })
     }
 }

@@ -1,12 +1,17 @@
 //! The outside of a worker: its thread, its sockets, its handlers, and the handles that users hold.
 
 mod builder;
+mod cancellation;
 mod client;
+mod handler;
+mod job;
+mod job_builder;
 mod mappers;
 mod node;
 mod notice;
 mod pool;
 mod report;
+mod responder;
 mod serving;
 mod shared;
 mod sockets;
@@ -15,9 +20,12 @@ mod trouble;
 mod worker;
 
 pub use builder::{ClientBuilder, WorkerBuilder};
-pub use client::{Client, JobBuilder, SubmitError};
+pub use cancellation::Cancelled;
+pub use client::{Client, SubmitError};
+pub use job::Job;
+pub use job_builder::{JobBuilder, NotTaken};
 pub use notice::{Notice, StartError};
-pub use pool::{HandlerError, Job};
+pub use responder::Responder;
 pub use sockets::default_instance;
 pub use ticket::Ticket;
 pub use worker::{DrainError, Worker};

@@ -1,150 +1,22 @@
-//! The handler threads, and what a handler sees.
+//! The handler threads: how a job gets to one, and what it made of it back.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use svcmap_proto::codec::{self, ValueError};
 use svcmap_proto::io::{Clock, Waker};
-use svcmap_proto::jobs::Priority;
-use svcmap_proto::metadata::Metadata;
-use svcmap_proto::names::{InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
 
+use super::cancellation::Cancellation;
+use super::handler::{Handler, Run, caught};
+use super::job::{Home, Job};
+use super::responder::Responder;
 use super::shared::lock;
+use crate::answer::HandlerError;
 use crate::intake::{Ending, Origin, TaskId, Terms};
 
 /// Longest error text that goes back to a sender, in bytes; the rest is cut.
 const ERROR_BYTES_MAX: usize = 8 * 1024;
-
-/// What user code is called as: once for each job, from `concurrency` threads.
-pub(super) type Handler = dyn Fn(&Job) -> Result<Vec<u8>, HandlerError> + Send + Sync;
-
-/// A job as its handler sees it.
-#[derive(Debug)]
-pub struct Job {
-    pub(super) id: TaskId,
-    pub(super) origin: Origin,
-    pub(super) payload: Bytes,
-    pub(super) key: Arc<InstanceKey>,
-    pub(super) arrived_at: Timestamp,
-    /// Its deadline is here that or its run limit, whichever comes first.
-    pub(super) terms: Terms,
-    /// The flag of the handler that runs it.
-    pub(super) cancelled: Arc<AtomicBool>,
-}
-
-impl Job {
-    /// What the sender sent.
-    pub fn payload(&self) -> &[u8] {
-        &self.payload
-    }
-
-    /// The value that the sender submitted as a typed one.
-    ///
-    /// # Errors
-    /// If the payload holds no such value.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, ValueError> {
-        codec::decode_value(&self.payload)
-    }
-
-    /// The instance that runs it.
-    pub fn instance(&self) -> &InstanceKey {
-        &self.key
-    }
-
-    /// Its number at its sender; for one that came over the JSON dialect, its number here.
-    pub fn number(&self) -> u64 {
-        match self.origin {
-            Origin::Sender { attempt, .. } => attempt.job,
-            _ => self.id.0,
-        }
-    }
-
-    /// How often its sender has sent it to a worker, this time included.
-    pub fn attempt(&self) -> u32 {
-        match self.origin {
-            Origin::Sender { attempt, .. } => attempt.attempt,
-            _ => 1,
-        }
-    }
-
-    /// The random number of the process that sent it; `None` if it came over the JSON dialect.
-    pub fn sender(&self) -> Option<SenderId> {
-        match self.origin {
-            Origin::Sender { sender, .. } => Some(sender),
-            _ => None,
-        }
-    }
-
-    /// What its sender says of it beside its payload.
-    pub fn metadata(&self) -> &Metadata {
-        &self.terms.metadata
-    }
-
-    /// Before which other jobs it went.
-    pub fn priority(&self) -> Priority {
-        self.terms.priority
-    }
-
-    /// Time since it came to this worker.
-    pub fn age(&self) -> Duration {
-        Clock.now().since(self.arrived_at)
-    }
-
-    /// Time until its deadline or its run limit, whichever comes first; zero if that has passed,
-    /// `None` if it has neither.
-    pub fn time_left(&self) -> Option<Duration> {
-        self.terms.deadline.map(|deadline| deadline.since(Clock.now()))
-    }
-
-    /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,
-    /// its sender has ended in order or has given it up, the grace of a drain is over, or its worker was
-    /// dropped. A long-running handler looks here from time to time and returns early.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-}
-
-/// A handler's error, as its sender will read it. Made from any error by `?`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandlerError {
-    text: String,
-    code: Option<i32>,
-    was_started: bool,
-}
-
-impl HandlerError {
-    /// An error with this text.
-    pub fn new(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), code: None, was_started: true }
-    }
-
-    /// The same with a number for programs to go by, such as an exit status: its sender reads it in
-    /// [`Failure::code`](crate::Failure::code).
-    #[must_use]
-    pub fn with_code(self, code: i32) -> Self {
-        Self { code: Some(code), ..self }
-    }
-
-    /// What would run the job could not be started, and nothing of it has run: a program that is
-    /// gone, a device that is busy. The job is tried at another instance, and this one's log and
-    /// `svcmap status` show the text.
-    pub fn cannot_start(text: impl fmt::Display) -> Self {
-        Self { text: text.to_string(), code: None, was_started: false }
-    }
-}
-
-impl<E: std::error::Error> From<E> for HandlerError {
-    fn from(error: E) -> Self {
-        Self::new(error)
-    }
-}
 
 /// A job on its way to a handler.
 pub(super) struct Assignment {
@@ -168,51 +40,69 @@ pub(super) struct Completion {
 /// The handler threads. They end when this is dropped and what they run is done.
 pub(super) struct Pool {
     bench: Arc<Bench>,
-    /// For each handler, whether anybody waits for what it does.
-    cancelled: Vec<Arc<AtomicBool>>,
 }
 
 /// Where the handlers find their work, and put what they have made of it.
-struct Bench {
+pub(super) struct Bench {
     work: Mutex<Work>,
     has_work: Condvar,
     done: Mutex<Vec<Completion>>,
     waker: Waker,
+    home: Arc<Home>,
+    payload_bytes_max: usize,
 }
 
-#[derive(Default)]
 struct Work {
     /// What no handler has begun.
     queue: VecDeque<Assignment>,
-    /// What each handler runs.
-    running: Vec<Option<TaskId>>,
+    /// What runs, in as many places as may run at once.
+    places: Vec<Place>,
+    /// Those where nothing does.
+    free: Vec<usize>,
     /// Handlers that sleep, and those of them that were woken and have not noticed yet.
     asleep: u32,
     woken: u32,
     is_over: bool,
 }
 
+/// Where one job runs.
+#[derive(Default)]
+struct Place {
+    job: Option<TaskId>,
+    cancellation: Arc<Cancellation>,
+}
+
+/// A job that runs, for who ends it.
+pub(super) struct Begun {
+    pub(super) place: usize,
+    id: TaskId,
+    at: Timestamp,
+}
+
 impl Pool {
-    /// Starts so many threads of that instance.
+    /// Starts the threads for so many jobs at once.
     pub(super) fn start(
         concurrency: u32,
-        handler: &Arc<Handler>,
-        key: &Arc<InstanceKey>,
+        handler: Handler,
+        home: Home,
         payload_bytes_max: usize,
         waker: Waker,
     ) -> std::io::Result<Self> {
-        let running = vec![None; concurrency as usize];
-        let (work, has_work) = (Mutex::new(Work { running, ..Work::default() }), Condvar::new());
-        let bench = Arc::new(Bench { work, has_work, done: Mutex::default(), waker });
-        let cancelled: Vec<_> = (0..concurrency).map(|_| Arc::<AtomicBool>::default()).collect();
-        let pool = Self { bench, cancelled };
-        for (number, cancelled) in pool.cancelled.iter().enumerate() {
-            let (bench, handler) = (Arc::clone(&pool.bench), Arc::clone(handler));
-            let (key, cancelled) = (Arc::clone(key), Arc::clone(cancelled));
-            let thread = std::thread::Builder::new().name(format!("svcmap-job-{}", number + 1));
-            thread.spawn(move || {
-                let place = Place { number, key, cancelled };
-                bench.serve(place, &*handler, payload_bytes_max);
+        let places = (0..concurrency).map(|_| Place::default()).collect();
+        let (queue, free) = (VecDeque::new(), (0..concurrency as usize).rev().collect());
+        let work = Work { queue, places, free, asleep: 0, woken: 0, is_over: false };
+        let (work, has_work, done) = (Mutex::new(work), Condvar::new(), Mutex::default());
+        let home = Arc::new(home);
+        let bench = Arc::new(Bench { work, has_work, done, waker, home, payload_bytes_max });
+        let pool = Self { bench };
+        let handler = Arc::new(handler);
+        let threads = if matches!(*handler, Handler::Now(_)) { concurrency } else { 1 };
+        for number in 1..=threads {
+            let (bench, handler) = (Arc::clone(&pool.bench), Arc::clone(&handler));
+            let thread = std::thread::Builder::new().name(format!("svcmap-job-{number}"));
+            thread.spawn(move || match &*handler {
+                Handler::Now(make) => bench.serve(&mut *make()),
+                Handler::Later(begin) => bench.begin_all(begin),
             })?;
         }
         Ok(pool)
@@ -238,13 +128,13 @@ impl Pool {
     /// Takes back that job. `false` if a handler has begun it: that is told then.
     pub(super) fn cancel(&self, id: TaskId) -> bool {
         let mut work = lock(&self.bench.work);
-        let place = work.queue.iter().position(|assignment| assignment.id == id);
-        if place.and_then(|place| work.queue.remove(place)).is_some() {
+        let waiting = work.queue.iter().position(|assignment| assignment.id == id);
+        if waiting.and_then(|waiting| work.queue.remove(waiting)).is_some() {
             return true;
         }
-        // Under the lock, as the next job of that handler is not meant.
-        if let Some(number) = work.running.iter().position(|running| *running == Some(id)) {
-            self.cancelled[number].store(true, Ordering::Relaxed);
+        // Under the lock, as the next job of that place is not meant.
+        if let Some(place) = work.places.iter().find(|place| place.job == Some(id)) {
+            place.cancellation.set();
         }
         false
     }
@@ -266,45 +156,50 @@ impl Drop for Pool {
         work.is_over = true;
         work.queue.clear();
         // What still runs is of use to nobody.
-        self.cancelled.iter().for_each(|cancelled| cancelled.store(true, Ordering::Relaxed));
+        work.places.iter().for_each(|place| place.cancellation.set());
         drop(work);
         self.bench.has_work.notify_all();
     }
 }
 
-/// Where one handler sits.
-struct Place {
-    number: usize,
-    key: Arc<InstanceKey>,
-    cancelled: Arc<AtomicBool>,
-}
-
 impl Bench {
-    /// Runs one job after the other.
-    fn serve(&self, place: Place, handler: &Handler, payload_bytes_max: usize) {
-        while let Some(assignment) = self.next(&place) {
-            let Assignment { id, origin, payload, arrived_at, terms } = assignment;
-            let (key, cancelled) = (Arc::clone(&place.key), Arc::clone(&place.cancelled));
-            let job = Job { id, origin, payload, key, arrived_at, terms, cancelled };
-            let began_at = Clock.now();
-            let (ending, payload) = run(handler, &job, payload_bytes_max);
-            let ended_at = Clock.now();
-            lock(&self.done).push(Completion { id, began_at, ended_at, ending, payload });
-            self.waker.wake();
+    /// Does one job after the other.
+    fn serve(&self, handler: &mut Run) {
+        let mut ended = None;
+        while let Some((begun, job)) = self.next(ended.take()) {
+            let answer = caught(|| handler(&job)).unwrap_or_else(|why| {
+                Err(HandlerError::new(format!("the handler panicked: {why}")))
+            });
+            ended = Some(begun.place);
+            self.complete(begun, answer);
         }
     }
 
-    fn next(&self, place: &Place) -> Option<Assignment> {
+    /// Begins one job after the other.
+    fn begin_all(self: &Arc<Self>, begin: &(impl Fn(Job, Responder) + ?Sized)) {
+        while let Some((begun, job)) = self.next(None) {
+            let responder = Responder::new(Arc::clone(self), begun);
+            // Whatever became of the responder has answered.
+            let _ = caught(|| begin(job, responder));
+        }
+    }
+
+    /// Waits for a job and for a place where it may run; the job in that place has ended.
+    fn next(&self, ended: Option<usize>) -> Option<(Begun, Job)> {
         let mut work = lock(&self.work);
-        work.running[place.number] = None;
+        if let Some(place) = ended {
+            work.release(place);
+        }
         loop {
             if work.is_over {
                 return None;
             }
-            if let Some(assignment) = work.queue.pop_front() {
-                work.running[place.number] = Some(assignment.id);
-                place.cancelled.store(false, Ordering::Relaxed);
-                return Some(assignment);
+            if let Some((place, assignment, cancellation)) = work.begin() {
+                drop(work);
+                let Assignment { id, origin, payload, arrived_at, terms } = assignment;
+                let home = Arc::clone(&self.home);
+                let job = Job { id, origin, payload, arrived_at, terms, cancellation, home };
+                return Some((Begun { place, id, at: Clock.now() }, job));
             }
             work.asleep += 1;
             work = self.has_work.wait(work).unwrap_or_else(PoisonError::into_inner);
@@ -312,16 +207,56 @@ impl Bench {
             work.woken = work.woken.saturating_sub(1);
         }
     }
+
+    /// This is what became of a job.
+    pub(super) fn complete(&self, begun: Begun, answer: Result<Bytes, HandlerError>) {
+        let (id, began_at, ended_at) = (begun.id, begun.at, Clock.now());
+        let (ending, payload) = ended(answer, self.payload_bytes_max);
+        lock(&self.done).push(Completion { id, began_at, ended_at, ending, payload });
+        self.waker.wake();
+    }
+
+    /// Another job may run in that place: somebody else looks for one.
+    pub(super) fn release(&self, place: usize) {
+        let mut work = lock(&self.work);
+        work.release(place);
+        let is_wanted = !work.queue.is_empty() && work.asleep > work.woken;
+        work.woken += u32::from(is_wanted);
+        drop(work);
+        if is_wanted {
+            self.has_work.notify_one();
+        }
+    }
 }
 
-fn run(handler: &Handler, job: &Job, payload_bytes_max: usize) -> (Ending, Bytes) {
-    let result = catch_unwind(AssertUnwindSafe(|| handler(job))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        Err(HandlerError::new(format!("the handler panicked: {}", text.unwrap_or("no message"))))
-    });
-    match result {
-        Ok(result) if result.len() <= payload_bytes_max => (Ending::Done, result.into()),
+impl Work {
+    /// The first job that waits gets a place, if there is one of each.
+    fn begin(&mut self) -> Option<(usize, Assignment, Arc<Cancellation>)> {
+        let number = self.free.pop()?;
+        let Some(assignment) = self.queue.pop_front() else {
+            self.free.push(number);
+            return None;
+        };
+        let place = &mut self.places[number];
+        place.job = Some(assignment.id);
+        if Arc::strong_count(&place.cancellation) > 1 {
+            // Somebody keeps the job before.
+            place.cancellation = Arc::default();
+        }
+        place.cancellation.reset();
+        Some((number, assignment, Arc::clone(&place.cancellation)))
+    }
+
+    fn release(&mut self, number: usize) {
+        self.places[number].job = None;
+        self.free.push(number);
+    }
+}
+
+/// How a job with this answer ended, and what goes to its sender.
+fn ended(answer: Result<Bytes, HandlerError>, payload_bytes_max: usize) -> (Ending, Bytes) {
+    match answer {
+        Ok(result) if result.len() <= payload_bytes_max => (Ending::Done, result),
         Ok(result) => {
             let bytes = result.len();
             let error = format!("the result has {bytes} bytes, the limit is {payload_bytes_max}");

@@ -1,18 +1,18 @@
 //! The serving half at the outside: the listener and the handler pool.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use svcmap_proto::io::{Clock, EventLoop, SendError, Waker};
 use svcmap_proto::json::Envelope;
 use svcmap_proto::payload::Frame;
 use svcmap_proto::time::earliest;
 
+use super::handler::Handler;
+use super::job::Home;
 use super::notice::StartError;
-use super::pool::{Assignment, Completion, Handler, Pool};
+use super::pool::{Assignment, Completion, Pool};
 use super::sockets::Listener;
+use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
-use crate::process::Instance;
 
 /// How often in a turn of the loop finished jobs are looked for beside its start: senders wait to be
 /// heard.
@@ -29,14 +29,14 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) fn new(
-        instance: &Instance,
+        config: &IntakeConfig,
         listener: Listener,
-        handler: Arc<Handler>,
-        waker: &Waker,
+        handler: Handler,
+        home: Home,
+        waker: Waker,
     ) -> Result<Self, StartError> {
-        let (wanted, limit) = (instance.config.concurrency, instance.config.payload_bytes_max);
-        let key = Arc::new(instance.key.clone());
-        let pool = Pool::start(wanted, &handler, &key, limit, waker.clone())
+        let wanted = config.concurrency;
+        let pool = Pool::start(wanted, handler, home, config.payload_bytes_max, waker)
             .map_err(|reason| StartError::Threads { wanted, reason })?;
         Ok(Self { listener, pool, starts: Vec::new(), looks_left: LOOKS_MAX })
     }

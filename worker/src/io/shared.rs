@@ -1,13 +1,18 @@
 //! What the handles that users hold share with the I/O thread.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{self, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use svcmap_proto::io::{Spin, Waker};
 use svcmap_proto::names::{Name, NameError};
 
+use super::client::SubmitError;
 use super::ticket::{Completer, Ticket, ticket};
 use crate::config::{OutboxConfig, SERVICES_FOLLOWED_MAX};
 use crate::outbox::{JobId, JobSpec};
@@ -60,6 +65,9 @@ struct Inbox {
     free: Room,
     /// Threads that wait for some.
     waiting: u32,
+    /// Tasks that do, by their turn.
+    tasks: BTreeMap<u64, task::Waker>,
+    last_turn: u64,
     /// The I/O thread has ended, or is about to.
     is_closed: bool,
 }
@@ -73,17 +81,40 @@ pub(super) struct Room {
 
 /// There is no room, or there will never be any again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
+enum NoRoom {
     Full,
     Closed,
+}
+
+impl From<NoRoom> for SubmitError {
+    fn from(error: NoRoom) -> Self {
+        match error {
+            NoRoom::Full => Self::OutboxFull,
+            NoRoom::Closed => Self::Stopped,
+        }
+    }
+}
+
+/// A job that was not taken.
+pub(super) struct Untaken {
+    pub(super) error: SubmitError,
+    pub(super) payload: Bytes,
 }
 
 impl Shared {
     pub(super) fn new(waker: Waker, config: OutboxConfig) -> Self {
         let free = Room { jobs: config.jobs_max, bytes: config.jobs_bytes_max };
-        let (commands, last_job, waiting, is_closed) = (Vec::new(), 0, 0, false);
+        let inbox = Inbox {
+            commands: Vec::new(),
+            last_job: 0,
+            free,
+            waiting: 0,
+            tasks: BTreeMap::new(),
+            last_turn: 0,
+            is_closed: false,
+        };
         Self {
-            inbox: Mutex::new(Inbox { commands, last_job, free, waiting, is_closed }),
+            inbox: Mutex::new(inbox),
             has_room: Condvar::new(),
             names: Mutex::default(),
             waker,
@@ -120,23 +151,23 @@ impl Shared {
     }
 
     /// Hands a job to the I/O thread, once there is room for it, if `wait` says so.
-    pub(super) fn submit(self: &Arc<Self>, spec: JobSpec, wait: bool) -> Result<Ticket, NoRoom> {
+    pub(super) fn submit(self: &Arc<Self>, spec: JobSpec, wait: bool) -> Result<Ticket, Untaken> {
         let bytes = spec.payload.len();
         let mut inbox = lock(&self.inbox);
-        loop {
-            if inbox.is_closed {
-                return Err(NoRoom::Closed);
-            }
-            if inbox.free.jobs > 0 && inbox.free.bytes >= bytes {
-                break;
-            }
-            if !wait {
-                return Err(NoRoom::Full);
+        while let Err(error) = inbox.check(bytes) {
+            if !wait || error == NoRoom::Closed {
+                return Err(Untaken { error: error.into(), payload: spec.payload });
             }
             inbox.waiting += 1;
             inbox = self.has_room.wait(inbox).unwrap_or_else(PoisonError::into_inner);
             inbox.waiting -= 1;
         }
+        Ok(self.take_in(inbox, spec))
+    }
+
+    /// There is room for this job.
+    fn take_in(self: &Arc<Self>, mut inbox: MutexGuard<'_, Inbox>, spec: JobSpec) -> Ticket {
+        let bytes = spec.payload.len();
         inbox.free.jobs -= 1;
         inbox.free.bytes -= bytes;
         inbox.last_job += 1;
@@ -144,7 +175,7 @@ impl Shared {
         inbox.commands.push(Command::Submit(spec, completer));
         drop(inbox);
         self.waker.wake();
-        Ok(ticket)
+        ticket
     }
 
     /// Looks for an outcome for a moment, before whoever waits for it sleeps.
@@ -167,11 +198,12 @@ impl Shared {
         let mut inbox = lock(&self.inbox);
         inbox.free.jobs += room.jobs;
         inbox.free.bytes += room.bytes;
-        let is_wanted = inbox.waiting > 0;
+        let (is_wanted, tasks) = (inbox.waiting > 0, inbox.next_tasks());
         drop(inbox);
         if is_wanted {
             self.has_room.notify_all();
         }
+        tasks.into_iter().for_each(task::Waker::wake);
     }
 
     /// Nothing is taken any more, and nobody waits for it. Returns what was not looked at.
@@ -179,7 +211,76 @@ impl Shared {
         let mut inbox = lock(&self.inbox);
         inbox.is_closed = true;
         self.has_room.notify_all();
-        std::mem::take(&mut inbox.commands)
+        let (tasks, commands) =
+            (std::mem::take(&mut inbox.tasks), std::mem::take(&mut inbox.commands));
+        drop(inbox);
+        tasks.into_values().for_each(task::Waker::wake);
+        commands
+    }
+}
+
+impl Inbox {
+    /// Whether there is room for a job with so many bytes.
+    fn check(&self, bytes: usize) -> Result<(), NoRoom> {
+        match self.free {
+            _ if self.is_closed => Err(NoRoom::Closed),
+            free if free.jobs == 0 || free.bytes < bytes => Err(NoRoom::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// As many of the tasks that wait as there may be room for, those that came first.
+    fn next_tasks(&mut self) -> Vec<task::Waker> {
+        let jobs = self.free.jobs.min(self.tasks.len());
+        (0..jobs).filter_map(|_| self.tasks.pop_first()).map(|(_, waker)| waker).collect()
+    }
+}
+
+/// A job that waits for room without a thread.
+pub(super) struct Taking {
+    shared: Arc<Shared>,
+    /// Until it is taken.
+    spec: Option<JobSpec>,
+    /// Its turn among those that wait.
+    turn: Option<u64>,
+}
+
+impl Taking {
+    pub(super) fn new(shared: Arc<Shared>, spec: JobSpec) -> Self {
+        Self { shared, spec: Some(spec), turn: None }
+    }
+}
+
+impl Future for Taking {
+    type Output = Result<Ticket, SubmitError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(spec) = this.spec.take() else { return Poll::Pending };
+        let mut inbox = lock(&this.shared.inbox);
+        match inbox.check(spec.payload.len()) {
+            Ok(()) => Poll::Ready(Ok(this.shared.take_in(inbox, spec))),
+            Err(NoRoom::Closed) => Poll::Ready(Err(NoRoom::Closed.into())),
+            Err(NoRoom::Full) => {
+                let turn = *this.turn.get_or_insert(inbox.last_turn + 1);
+                inbox.last_turn = inbox.last_turn.max(turn);
+                inbox.tasks.insert(turn, context.waker().clone());
+                this.spec = Some(spec);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let Some(turn) = self.turn.filter(|_| self.spec.is_some()) else { return };
+        let mut inbox = lock(&self.shared.inbox);
+        // It was woken, and the room is another's.
+        let tasks =
+            if inbox.tasks.remove(&turn).is_none() { inbox.next_tasks() } else { Vec::new() };
+        drop(inbox);
+        tasks.into_iter().for_each(task::Waker::wake);
     }
 }
 

@@ -13,11 +13,12 @@ use crate::outcome::{Cause, Outcome};
 /// A claim on the outcome of a job. It can be waited for or awaited, on any runtime.
 ///
 /// Dropping it lets go of the outcome: the job goes on while its sender lives, and its outcome is only
-/// counted. To have it done even if the sender ends is
+/// counted, unless [`Ticket::cancel_on_drop`] says otherwise. To have it done even if the sender ends is
 /// [`JobBuilder::detached`](crate::JobBuilder::detached).
 #[derive(Debug)]
 pub struct Ticket {
     id: JobId,
+    cancels_on_drop: bool,
     place: Arc<Place>,
     shared: Arc<Shared>,
 }
@@ -32,6 +33,8 @@ struct Place {
 struct State {
     outcome: Option<Outcome>,
     waker: Option<Waker>,
+    /// It has come, whether or not it was taken.
+    is_settled: bool,
     /// A thread waits for it.
     is_awaited: bool,
 }
@@ -55,7 +58,8 @@ pub(super) struct Completer {
 pub(super) fn ticket(job: JobId, bytes: usize, shared: &Arc<Shared>) -> (Ticket, Completer) {
     let place = Arc::new(Place::default());
     let completer = Completer { job, bytes, place: Some(Arc::clone(&place)) };
-    (Ticket { id: job, place, shared: Arc::clone(shared) }, completer)
+    let shared = Arc::clone(shared);
+    (Ticket { id: job, cancels_on_drop: false, place, shared }, completer)
 }
 
 impl Completer {
@@ -76,6 +80,7 @@ impl Completer {
         let place = self.place.take()?;
         let mut state = place.lock();
         state.outcome = Some(outcome);
+        state.is_settled = true;
         let (waker, is_awaited) = (state.waker.take(), state.is_awaited);
         drop(state);
         // To tell nobody costs as much as to tell somebody.
@@ -146,6 +151,14 @@ impl Ticket {
         outcome.ok_or(self)
     }
 
+    /// From now on, to drop this before there is an outcome is to [`cancel`](Self::cancel) the job: as
+    /// when a task that awaits it ends, or a limit of its runtime does.
+    #[must_use]
+    pub fn cancel_on_drop(mut self) -> Self {
+        self.cancels_on_drop = true;
+        self
+    }
+
     /// Takes the job back, if that is still possible. The outcome says whether it was: a job that
     /// no handler started is refused as cancelled, otherwise what the handler returns counts.
     pub fn cancel(&self) {
@@ -156,6 +169,14 @@ impl Ticket {
     /// was taken back is refused as cancelled, and neither is tried again.
     pub fn take_back(&self) {
         self.shared.command(Command::TakeBack(self.id));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.cancels_on_drop && !self.place.lock().is_settled {
+            self.cancel();
+        }
     }
 }
 

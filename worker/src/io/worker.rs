@@ -10,6 +10,9 @@ use super::client::Client;
 use super::shared::{Command, Shared};
 use crate::server::DrainReport;
 
+/// The grace of a worker that is dropped: a program that ends is not to hang.
+const DROP_GRACE: Duration = Duration::from_secs(1);
+
 /// A drain that could not be finished in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the worker's thread had ended before")]
@@ -39,7 +42,8 @@ impl Drop for Thread {
 
 /// Serves jobs, and sends some: see the crate's first page.
 ///
-/// Dropping it stops at once; [`Worker::drain`] is the way to stop without losing anything.
+/// [`Worker::drain`] is the way to stop without losing anything. Dropping it drains as well, with a grace
+/// of a second, and at once in a panic.
 #[derive(Debug)]
 pub struct Worker {
     pub(super) key: InstanceKey,
@@ -82,5 +86,14 @@ impl Worker {
     pub fn drain(self, grace: Duration) -> Result<DrainReport, DrainError> {
         self.thread.shared.command(Command::Drain(grace));
         self.thread.join().ok_or(DrainError)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.thread.shared.command(Command::Drain(DROP_GRACE));
+            self.thread.join();
+        }
     }
 }

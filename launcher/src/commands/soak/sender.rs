@@ -9,7 +9,9 @@ use svcmap_proto::codec;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::config::OutboxConfig;
-use svcmap_worker::{Client, JobId, Observation, Outcome, Policy, Reason, SubmitError, Ticket};
+use svcmap_worker::{
+    Client, JobId, NotTaken, Observation, Outcome, Policy, Reason, SubmitError, Ticket,
+};
 
 use crate::cli::{LoadOptions, SoakSenderArgs};
 use crate::distribution::exponential;
@@ -112,8 +114,8 @@ fn send(args: &SoakSenderArgs, client: &Client) -> Result<Vec<Submitted>, Failur
                 (Some(job), None)
             }
             // It was never taken, so nobody started it.
-            Err(SubmitError::OutboxFull) => (None, Some(refused())),
-            Err(error) => return Err(Failure::failed(error)),
+            Err(NotTaken { error: SubmitError::OutboxFull, .. }) => (None, Some(refused())),
+            Err(NotTaken { error, .. }) => return Err(Failure::failed(error)),
         };
         jobs.push(Submitted { job, due_at, time, ended_at: Clock.now(), outcome });
         take_settled(&mut tickets, &mut jobs, Duration::ZERO);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::{Timestamp, earliest};
-use svcmap_worker::{Cause, Client, JobBuilder, Outcome, Reason, SubmitError, Ticket};
+use svcmap_worker::{Cause, Client, JobBuilder, NotTaken, Outcome, Reason, SubmitError, Ticket};
 
 use super::reader::{Item, Job};
 use super::record::{Ending, Record, Trouble};
@@ -163,8 +163,10 @@ impl<'a> Batch<'a> {
                 self.under_way.insert(number, UnderWay { job, ticket, history });
                 self.look(number, Waker::from(self.bell(number)));
             }
-            Err(SubmitError::OutboxFull) => self.stalled.push_front((job, history)),
-            Err(error) => {
+            Err(NotTaken { error: SubmitError::OutboxFull, .. }) => {
+                self.stalled.push_front((job, history))
+            }
+            Err(NotTaken { error, .. }) => {
                 let ending = Ending::NotSent(Trouble::new(explain(&error)));
                 self.conclude(job, &history, ending, false);
             }

@@ -86,12 +86,12 @@ impl Programs {
             Kind::ExecLoop(residents) => residents.run(&task, self.result_bytes_max),
         };
         result.map_err(|error| match error {
-            error if !error.was_begun() => HandlerError::cannot_start(error),
+            error if !error.was_begun() => HandlerError::reject(error),
             // The worker cancels what runs at its deadline, and may be the first to notice.
-            ExecError::Cancelled if is_over(job) => ExecError::Deadline.into(),
+            ExecError::Cancelled if is_over(job) => HandlerError::new(ExecError::Deadline),
             error => match error.code() {
                 Some(code) => HandlerError::new(error).with_code(code),
-                None => error.into(),
+                None => HandlerError::new(error),
             },
         })
     }
