@@ -16,6 +16,10 @@ pub const MAPPER_DEFAULT: &str = "tcp://127.0.0.1:5555";
 /// The environment variable that replaces `--mapper`: endpoints with commas between them.
 pub const MAPPER_VARIABLE: &str = "SVCMAP_MAPPER";
 
+/// The environment variable that names the trace that a program is part of (W3C Trace Context, and
+/// OpenTelemetry for the variable).
+pub const TRACE_VARIABLE: &str = "TRACEPARENT";
+
 /// Longest time that can be asked for: 30 days fit into a `u32` of milliseconds, as the wire has it.
 const DURATION_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -122,6 +126,15 @@ pub fn advertised(text: &str) -> Result<Endpoint, String> {
         return Err("others cannot connect to all interfaces: name one host".to_owned());
     }
     Ok(endpoint)
+}
+
+/// The trace in that variable: `00-`, 32 hexadecimal digits, 16, and 2. What is no such thing is nothing.
+pub fn trace(value: Option<&OsStr>) -> Option<String> {
+    let text = value?.to_str()?;
+    let parts: Vec<_> = text.split('-').collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lengths: Vec<_> = parts.iter().map(|part| part.len()).collect();
+    (parts.iter().all(is_hex) && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
 }
 
 /// Which mappers are meant: the flags, else `SVCMAP_MAPPER`, else the default. Without duplicates.
@@ -255,6 +268,17 @@ mod tests {
         assert_eq!(mappers(&[], Some(OsStr::new(""))), Ok(default));
         let error = mappers(&[], Some(OsStr::new("localhost"))).unwrap_err();
         assert!(error.message.starts_with("SVCMAP_MAPPER is wrong: `localhost`"));
+    }
+
+    #[test]
+    fn a_trace_that_is_none_is_not_passed_on() {
+        let trace = |text: &str| super::trace(Some(OsStr::new(text)));
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace(good).as_deref(), Some(good));
+        for bad in ["", "00", &good[1..], &good.to_uppercase(), &good.replace('-', "_")] {
+            assert_eq!(trace(bad), None, "{bad}");
+        }
+        assert_eq!(super::trace(None), None);
     }
 
     #[test]

@@ -97,6 +97,21 @@ fn what_runs_longer_than_the_grace_is_cancelled_and_run_again_later() {
 }
 
 #[test]
+fn results_that_wait_for_their_turn_are_printed_when_the_batch_is_stopped() {
+    let scene = Scene::new("nap", &["--builtin", "sleep", "--concurrency", "2"]);
+    let naps = ["60s", "1ms", "2ms", "3ms", "1ms"].join("\n");
+    scene.write("naps", naps);
+    let flags = ["--grace", "100ms", "--joblog", "log"];
+    let mut running = scene.start(&[&["nap", "--lines", "naps"][..], &flags].concat());
+    scene.wait_for("all but the first to be done", |done, running, _| (done, running) == (4, 1));
+    running.signal(Signal::INT);
+    let run = running.end();
+    assert_eq!((text(&run.stdout).as_str(), code(&run)), ("1ms\n2ms\n3ms\n1ms\n", Some(130)));
+    let records = outcomes(&scene.records("log"));
+    assert_eq!(records, BTreeMap::from([("done".to_owned(), 4), ("failed".to_owned(), 1)]));
+}
+
+#[test]
 fn a_second_ctrl_c_ends_it_at_once_and_leaves_nothing_to_the_workers() {
     // Nobody is taken for gone within the patience of this test.
     let supervisor = Supervisor::with_executable(executable());

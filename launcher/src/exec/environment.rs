@@ -6,14 +6,24 @@ use svcmap_proto::time::Timestamp;
 
 use super::Task;
 use super::frames::as_object;
+use crate::parse::TRACE_VARIABLE;
 
 /// Under which name a sender says what the payload was made of, such as a file.
 const INPUT: &str = "input";
 
+/// Under which name it says which trace the job is part of.
+const TRACE: &str = "traceparent";
+
 /// All that may be set for a job: whatever of these the worker itself was started with is of another
 /// job.
-pub const OF_JOB: [&str; 5] =
-    ["SVCMAP_JOB", "SVCMAP_ATTEMPT", "SVCMAP_INPUT", "SVCMAP_SECONDS_LEFT", "SVCMAP_METADATA"];
+pub const OF_JOB: [&str; 6] = [
+    "SVCMAP_JOB",
+    "SVCMAP_ATTEMPT",
+    "SVCMAP_INPUT",
+    "SVCMAP_SECONDS_LEFT",
+    "SVCMAP_METADATA",
+    TRACE_VARIABLE,
+];
 
 /// What all programs of an instance get.
 pub fn of_instance(key: &InstanceKey) -> [(&'static str, &str); 2] {
@@ -22,14 +32,16 @@ pub fn of_instance(key: &InstanceKey) -> [(&'static str, &str); 2] {
 
 /// What the program of a job gets: at most some 8 KiB, as metadata has at most 1 KiB, and no NUL.
 pub fn of_job(task: &Task<'_>, now: Timestamp) -> Vec<(String, String)> {
-    let [job, attempt, input, seconds_left, metadata] = OF_JOB;
+    let [job, attempt, input, seconds_left, metadata, trace] = OF_JOB;
     let mut variables = vec![
         (job, task.number.to_string()),
         (attempt, task.attempt.to_string()),
         (metadata, object(task.metadata)),
     ];
     variables.extend(task.seconds_left(now).map(|left| (seconds_left, format!("{left}"))));
-    variables.extend(task.metadata.get(INPUT).map(|value| (input, value.to_owned())));
+    for (name, variable) in [(INPUT, input), (TRACE, trace)] {
+        variables.extend(task.metadata.get(name).map(|value| (variable, value.to_owned())));
+    }
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
@@ -67,13 +79,14 @@ mod tests {
 
     #[test]
     fn a_program_is_told_of_its_job() {
-        let all = variables(Some(1500), &[("input", "a b.jpg"), ("owner", "\"x\"\n")]);
+        let all = variables(Some(1500), &[("input", "a b.jpg"), ("traceparent", "00-1")]);
         for (name, expected) in [
             ("SVCMAP_JOB", "17"),
             ("SVCMAP_ATTEMPT", "2"),
             ("SVCMAP_INPUT", "a b.jpg"),
             ("SVCMAP_SECONDS_LEFT", "1.5"),
-            ("SVCMAP_METADATA", r#"{"input":"a b.jpg","owner":"\"x\"\n"}"#),
+            ("SVCMAP_METADATA", r#"{"input":"a b.jpg","traceparent":"00-1"}"#),
+            ("TRACEPARENT", "00-1"),
         ] {
             assert_eq!(value(&all, name), Some(expected), "{name}");
         }

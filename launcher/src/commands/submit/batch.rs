@@ -17,6 +17,7 @@ use super::sink::{Ended, Sink, WAITING_BYTES_MAX};
 use super::stop::{Stop, Why};
 use crate::cli::SubmitArgs;
 use crate::errors::{Error, Exit, print_note};
+use crate::parse;
 use crate::progress::INTERVAL;
 
 /// Jobs that have no outcome, or whose result waits for that of a job before: more than most
@@ -77,6 +78,8 @@ pub struct Batch<'a> {
     /// Why no more is sent, if that is so.
     pub stop: Option<Stop>,
     began_at: Timestamp,
+    /// The trace that all of it is part of.
+    trace: Option<String>,
     look_at: Timestamp,
 }
 
@@ -103,6 +106,7 @@ impl<'a> Batch<'a> {
             sink,
             stop: None,
             began_at,
+            trace: parse::trace(std::env::var_os(parse::TRACE_VARIABLE).as_deref()),
             look_at: Clock.now() + INTERVAL,
         }
     }
@@ -194,8 +198,8 @@ impl<'a> Batch<'a> {
         if args.idempotent {
             builder = builder.idempotent();
         }
-        if let Some(name) = job.name.metadata() {
-            builder = builder.metadata("input", name);
+        for (name, value) in job.name.metadata(self.trace.as_deref()) {
+            builder = builder.metadata(name, value);
         }
         if let Some(instance) = &args.instance {
             builder = builder.instance(instance.as_str());

@@ -47,10 +47,17 @@ impl Name {
         }
     }
 
-    /// As a handler may be told it: that of a file, if it is text and not too long.
-    pub fn metadata(&self) -> Option<&str> {
-        let Name::File(path) = self else { return None };
-        path.to_str().filter(|name| Metadata::new([("input", *name)]).is_ok())
+    /// What a handler may be told: the trace that its job is part of, and the name of a file, if it is text
+    /// and not too long.
+    pub fn metadata<'a>(&'a self, trace: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
+        let mut said: Vec<_> = trace.map(|trace| ("traceparent", trace)).into_iter().collect();
+        if let Name::File(path) = self
+            && let Some(name) = path.to_str()
+            && Metadata::new(said.iter().copied().chain([("input", name)])).is_ok()
+        {
+            said.push(("input", name));
+        }
+        said
     }
 
     /// What to call the job of that number in a message.
