@@ -6,6 +6,7 @@ mod mappers;
 mod node;
 mod notice;
 mod pool;
+mod progress;
 mod report;
 mod serving;
 mod shared;

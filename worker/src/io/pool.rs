@@ -16,6 +16,7 @@ use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::{InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
 
+use super::progress::{Board, Reporter};
 use super::shared::lock;
 use crate::intake::{Ending, Origin, TaskId, Terms};
 
@@ -37,6 +38,7 @@ pub struct Job {
     pub(super) terms: Terms,
     /// The flag of the handler that runs it.
     pub(super) cancelled: Arc<AtomicBool>,
+    pub(super) reporter: Reporter,
 }
 
 impl Job {
@@ -101,6 +103,14 @@ impl Job {
     /// `None` if it has neither.
     pub fn time_left(&self) -> Option<Duration> {
         self.terms.deadline.map(|deadline| deadline.since(Clock.now()))
+    }
+
+    /// Tells its sender how far it is, in a short text for people, such as `40 %`: at most 256 bytes, the
+    /// rest is cut. Of what is said more often than ten times a second the newest is told. The sender
+    /// reads it in [`Ticket::progress`](crate::Ticket::progress), unless it gets lost on the way, or speaks
+    /// JSON.
+    pub fn progress(&self, text: impl Into<String>) {
+        self.reporter.report(text.into());
     }
 
     /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,
@@ -177,6 +187,7 @@ struct Bench {
     work: Mutex<Work>,
     has_work: Condvar,
     done: Mutex<Vec<Completion>>,
+    progress: Arc<Board>,
     waker: Waker,
 }
 
@@ -203,7 +214,8 @@ impl Pool {
     ) -> std::io::Result<Self> {
         let running = vec![None; concurrency as usize];
         let (work, has_work) = (Mutex::new(Work { running, ..Work::default() }), Condvar::new());
-        let bench = Arc::new(Bench { work, has_work, done: Mutex::default(), waker });
+        let progress = Arc::new(Board::new(waker.clone()));
+        let bench = Arc::new(Bench { work, has_work, done: Mutex::default(), progress, waker });
         let cancelled: Vec<_> = (0..concurrency).map(|_| Arc::<AtomicBool>::default()).collect();
         let pool = Self { bench, cancelled };
         for (number, cancelled) in pool.cancelled.iter().enumerate() {
@@ -249,6 +261,11 @@ impl Pool {
         false
     }
 
+    /// What handlers say of how far their jobs are.
+    pub(super) fn progress(&self) -> &Board {
+        &self.bench.progress
+    }
+
     /// Whether any job has ended that was not taken yet.
     pub(super) fn has_done(&self) -> bool {
         !lock(&self.bench.done).is_empty()
@@ -285,7 +302,8 @@ impl Bench {
         while let Some(assignment) = self.next(&place) {
             let Assignment { id, origin, payload, arrived_at, terms } = assignment;
             let (key, cancelled) = (Arc::clone(&place.key), Arc::clone(&place.cancelled));
-            let job = Job { id, origin, payload, key, arrived_at, terms, cancelled };
+            let reporter = Reporter::new(id, &self.progress);
+            let job = Job { id, origin, payload, key, arrived_at, terms, cancelled, reporter };
             let began_at = Clock.now();
             let (ending, payload) = run(handler, &job, payload_bytes_max);
             let ended_at = Clock.now();

@@ -10,6 +10,7 @@ use svcmap_proto::time::earliest;
 
 use super::notice::StartError;
 use super::pool::{Assignment, Completion, Handler, Pool};
+use super::progress::Board;
 use super::sockets::Listener;
 use crate::intake::{Task, TaskId};
 use crate::process::Instance;
@@ -56,6 +57,11 @@ impl Serving {
     /// Puts what handlers have made of their jobs into an empty list.
     pub(super) fn take_done(&self, done: &mut Vec<Completion>) {
         self.pool.take_done(done);
+    }
+
+    /// What handlers say of how far their jobs are.
+    pub(super) fn progress(&self) -> &Board {
+        self.pool.progress()
     }
 
     /// A handler is to get this job, with the next [`Serving::hand_over`].
