@@ -11,12 +11,14 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::time::{Timestamp, earliest};
 use svcmap_worker::{Cause, Client, JobBuilder, Outcome, Reason, SubmitError, Ticket};
 
+use super::follow::{self, Follow};
 use super::reader::{Item, Job};
 use super::record::{Ending, Record, Trouble};
 use super::sink::{Ended, Sink, WAITING_BYTES_MAX};
 use super::stop::{Stop, Why};
 use crate::cli::SubmitArgs;
 use crate::errors::{Error, Exit, print_note};
+use crate::io::stderr_columns;
 use crate::progress::INTERVAL;
 
 /// Jobs that have no outcome, or whose result waits for that of a job before: more than most
@@ -76,6 +78,7 @@ pub struct Batch<'a> {
     pub sink: Sink<'a>,
     /// Why no more is sent, if that is so.
     pub stop: Option<Stop>,
+    follow: Follow,
     began_at: Timestamp,
     look_at: Timestamp,
 }
@@ -102,6 +105,7 @@ impl<'a> Batch<'a> {
             stalled: VecDeque::new(),
             sink,
             stop: None,
+            follow: Follow::default(),
             began_at,
             look_at: Clock.now() + INTERVAL,
         }
@@ -316,6 +320,9 @@ impl<'a> Batch<'a> {
         }
         self.look_at = now + INTERVAL;
         self.sink.progress.show(self.sink.report.len());
+        if self.args.follow {
+            self.show_progress(now);
+        }
         if self.stop.is_none() && self.sink.is_closed() {
             self.stop(Why::OutputClosed);
         }
@@ -325,6 +332,19 @@ impl<'a> Batch<'a> {
             self.sink.report.add_exit(Exit::Refused);
             let note = "the deadline came before the end of the list: the rest was not sent";
             self.sink.progress.suspend(|| print_note(note));
+        }
+    }
+
+    /// Shows how far the jobs are that run.
+    fn show_progress(&mut self, now: Timestamp) {
+        let report = |(&number, one): (&u64, &UnderWay)| {
+            let text = one.ticket.progress()?;
+            Some(follow::Report { number, name: one.job.name.label(number), text })
+        };
+        let reports: Vec<_> = self.under_way.iter().filter_map(report).collect();
+        match stderr_columns() {
+            Some(columns) => self.sink.progress.show_below(&follow::below(&reports, columns)),
+            None => self.follow.lines(now, reports).iter().for_each(|line| print_note(line)),
         }
     }
 
