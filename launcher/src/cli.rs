@@ -185,6 +185,9 @@ A program of --exec-loop writes {\"ready\":true} and a line end to stdout when i
 job is a line of JSON with its \"bytes\" on stdin, and then so many bytes; so is each answer, with
 \"bytes\" or with \"error\" and \"code\". docs/programs.md has one that is complete.
 
+How far a job is, a program says to stderr (--exec: a line that begins with `progress: `) or before its
+answer (--exec-loop: {\"progress\":\"40 %\"} and a line end), for svcmap submit --follow.
+
 SIGINT, SIGTERM or SIGHUP drains it within the grace, a second SIGINT or SIGTERM ends it at once.
 Programs end with their job or with the worker, and so does all that they started.")]
 pub struct WorkerArgs {

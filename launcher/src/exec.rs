@@ -22,6 +22,7 @@ mod error;
 pub mod frames;
 mod io;
 mod program;
+mod progress;
 mod restarts;
 mod shell;
 mod stderr;
@@ -48,6 +49,8 @@ pub struct Task<'a> {
     pub deadline: Option<Timestamp>,
     /// Whether it is to end now; asked every 50 ms.
     pub is_cancelled: &'a dyn Fn() -> bool,
+    /// Told how far it is, in the program's words.
+    pub report: &'a dyn Fn(String),
 }
 
 impl Task<'_> {

@@ -1,6 +1,6 @@
 //! The outside that several modules need: files to poll, the parent process, the terminal.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
@@ -111,12 +111,20 @@ pub fn within<F: FnOnce() + Send + 'static>(patience: Duration, action: F) {
 
 /// How many columns stdout has; `None` if it is no terminal.
 pub fn stdout_columns() -> Option<usize> {
-    let stdout = std::io::stdout();
-    if !rustix::termios::isatty(&stdout) {
+    columns(std::io::stdout())
+}
+
+/// How many columns stderr has; `None` if it is no terminal.
+pub fn stderr_columns() -> Option<usize> {
+    columns(std::io::stderr())
+}
+
+fn columns(file: impl AsFd) -> Option<usize> {
+    if !rustix::termios::isatty(&file) {
         return None;
     }
     // Some terminals do not tell; 80 columns are what every screen is made for.
-    let columns = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| size.ws_col);
+    let columns = rustix::termios::tcgetwinsize(&file).map_or(0, |size| size.ws_col);
     Some(if columns == 0 { 80 } else { usize::from(columns) })
 }
 

@@ -28,6 +28,8 @@ pub struct Progress {
     bar: Option<ProgressBar>,
     /// Whether the bar is on the screen: one that is not drawn yet is not to be drawn again.
     is_drawn: Cell<bool>,
+    /// Whether there are lines below it.
+    has_lines: Cell<bool>,
     next: Cell<Timestamp>,
 }
 
@@ -37,7 +39,8 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal();
         let bar = terminal.then(|| bar(count, noun));
         let first = if terminal { FIRST } else { LINE_INTERVAL };
-        Self { count, noun, bar, is_drawn: Cell::new(false), next: Cell::new(Clock.now() + first) }
+        let (is_drawn, has_lines) = (Cell::new(false), Cell::new(false));
+        Self { count, noun, bar, is_drawn, has_lines, next: Cell::new(Clock.now() + first) }
     }
 
     /// How many there are to come, if that is known.
@@ -50,7 +53,7 @@ impl Progress {
         self.count = Some(count);
         if let Some(bar) = &self.bar {
             bar.set_length(count as u64);
-            bar.set_style(style(self.count, self.noun));
+            bar.set_style(style(self.count, self.noun, self.has_lines.get()));
         }
     }
 
@@ -75,6 +78,19 @@ impl Progress {
         }
     }
 
+    /// Shows these lines below the bar, if there is a terminal, in place of those that were there.
+    pub fn show_below(&self, lines: &[String]) {
+        let Some(bar) = &self.bar else { return };
+        if lines.is_empty() && !self.has_lines.get() {
+            return;
+        }
+        if self.has_lines.replace(!lines.is_empty()) == lines.is_empty() {
+            bar.set_style(style(self.count, self.noun, !lines.is_empty()));
+        }
+        self.is_drawn.set(true);
+        bar.set_message(lines.join("\n"));
+    }
+
     /// Does something that writes to the terminal.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match &self.bar {
@@ -93,13 +109,19 @@ impl Progress {
 
 fn bar(count: Option<usize>, noun: &str) -> ProgressBar {
     let bar = count.map_or_else(ProgressBar::no_length, |count| ProgressBar::new(count as u64));
-    bar.with_style(style(count, noun))
+    bar.with_style(style(count, noun, false))
 }
 
-fn style(count: Option<usize>, noun: &str) -> ProgressStyle {
-    let template = match count {
+fn style(count: Option<usize>, noun: &str, has_lines: bool) -> ProgressStyle {
+    let bar = match count {
+        Some(count) if count < COUNT_MIN => String::new(),
         Some(_) => format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{per_sec}}, {{eta}} left"),
         None => format!("{{spinner}} {{pos}} {noun}, {{per_sec}}, {{elapsed}}"),
+    };
+    let template = match (has_lines, bar.is_empty()) {
+        (true, true) => "{msg}".to_owned(),
+        (true, false) => bar + "\n{msg}",
+        (false, _) => bar,
     };
     ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

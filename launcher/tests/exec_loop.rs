@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
 use slog::{Discard, Logger, o};
@@ -35,6 +35,8 @@ done
 struct Scene {
     folder: tempfile::TempDir,
     residents: Residents,
+    /// How far jobs were.
+    progress: Mutex<Vec<String>>,
 }
 
 impl Scene {
@@ -47,7 +49,7 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let residents = start(folder.path(), startup, count);
         assert!(residents.wait_ready(|| false).unwrap());
-        Self { folder, residents }
+        Self { folder, residents, progress: Mutex::default() }
     }
 
     fn run_with(
@@ -63,6 +65,7 @@ impl Scene {
             payload: payload.as_bytes(),
             deadline: Some(Clock.now() + limit),
             is_cancelled,
+            report: &|text| self.progress.lock().unwrap().push(text),
         };
         let result = self.residents.run(&task, LIMIT_BYTES);
         result.map(|result| String::from_utf8(result).unwrap())
@@ -220,7 +223,8 @@ fn a_program_that_closes_its_pipes_is_ended() {
 fn an_answer_before_the_end_of_the_question_is_none() {
     let folder = tempfile::tempdir().unwrap();
     let startup = "echo '{\"ready\":true}'; read -r line; say early; sleep 60";
-    let scene = Scene { residents: start(folder.path(), startup, 1), folder };
+    let residents = start(folder.path(), startup, 1);
+    let scene = Scene { folder, residents, progress: Mutex::default() };
     assert!(scene.residents.wait_ready(|| false).unwrap());
     let error = scene.error(&"x".repeat(190_000));
     assert!(error.contains("before it had read all of the job"), "{error}");
@@ -310,7 +314,7 @@ fn what_it_had_not_read_it_has_not_begun() {
     let startup = "echo '{\"ready\":true}'; sleep .3; exit 6";
     let residents = start(folder.path(), startup, 1);
     assert!(residents.wait_ready(|| false).unwrap());
-    let deaf = Scene { folder, residents };
+    let deaf = Scene { folder, residents, progress: Mutex::default() };
     let error = deaf.run("say ok").unwrap_err();
     assert!(!error.was_begun(), "{error}");
     assert!(error.to_string().contains("before it read the job: exit status 6"), "{error}");
@@ -372,5 +376,16 @@ fn a_program_that_only_talks_to_stderr_does_not_block() {
     }
     // It may close it, too.
     assert_eq!(scene.run("exec 2>&-; say ok").unwrap(), "ok");
+    scene.goes_on();
+}
+
+#[test]
+fn before_its_answer_a_program_may_say_how_far_it_is() {
+    let scene = Scene::new();
+    let payload =
+        r#"echo '{"progress":"40 %"}'; sleep .1; echo '{"progress":80}'; sleep .1; say ok"#;
+    assert_eq!(scene.run(payload).unwrap(), "ok");
+    let progress = std::mem::take(&mut *scene.progress.lock().unwrap());
+    assert_eq!(progress.last().map(String::as_str), Some("80"), "{progress:?}");
     scene.goes_on();
 }

@@ -33,10 +33,12 @@
 //! | `HelloWanted` | the next message, a PING a beat later at the latest, is answered with it |
 //! | `Pong` of a drain, or of who sets itself aside | WELCOME and every other answer carry the load, and a mapper tells |
 //! | `Grant` | HELLO voids it, and asks again |
+//! | `Progress` | the next one says more, if there is one; the outcome says all |
 //!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
 mod priority;
+mod progress;
 
 use std::fmt;
 
@@ -47,6 +49,7 @@ use crate::load::Load;
 use crate::names::{Incarnation, InstanceKey, Name, SenderId};
 use crate::payload::Payloads;
 pub use priority::{Priority, PriorityError};
+pub use progress::{ProgressReport, cut_progress};
 
 /// One try of a job at one worker. Unique for a sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -307,6 +310,8 @@ pub enum FromWorker {
     /// Answers [`ToWorker::Hello`] of a sender that the worker does not know: too many others have
     /// something there, or this connection has spoken for too many. Go elsewhere, and come again later.
     TurnedAway,
+    /// How far attempts are that run: of each the newest word, told once. Not answered.
+    Progress(#[serde(deserialize_with = "bounded_list")] Vec<ProgressReport>),
 }
 
 /// Outcomes that go to a sender together.

@@ -64,6 +64,14 @@ pub const fn is_large(bytes: usize) -> bool {
 /// [`CONTROL_BYTES_MAX`].
 pub const BATCH_MAX: usize = 256;
 
+/// Longest text in which a job says how far it is, in bytes: a line for people, which may come ten times a
+/// second, and of which one is kept for each job that runs.
+pub const PROGRESS_BYTES_MAX: usize = 256;
+
+/// Most of these texts in one message: with 17 bytes more for each, all of them fit into
+/// [`CONTROL_BYTES_MAX`], and what comes behind them waits for no more than behind a batch of payloads.
+pub const PROGRESS_BATCH_MAX: usize = 128;
+
 /// Most names that a job's metadata has: a dozen for those that trace it, and a few of the user's own.
 pub const METADATA_ENTRIES_MAX: usize = 16;
 

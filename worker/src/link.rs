@@ -337,6 +337,10 @@ impl Link {
             FromWorker::Offered(slot) => self.outputs.push_back(LinkOutput::Offered(slot)),
             FromWorker::Recall => self.handle_recall(now),
             FromWorker::Declined(offer) => self.outputs.push_back(LinkOutput::Declined(offer)),
+            FromWorker::Progress(mut reports) => {
+                reports.retain(|report| self.window.contains(report.attempt));
+                self.outputs.push_back(LinkOutput::Progress(reports));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 mod job;
 mod lanes;
 mod offers;
+mod progress;
 mod waiting;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -60,6 +61,8 @@ struct Job {
     lost: Option<Cause>,
     place: Place,
     cancelled: bool,
+    /// Whether its current attempt has said how far it is.
+    has_progress: bool,
     /// When somebody was last known to serve it, or it began to wait.
     served_at: Timestamp,
     /// When it is to be looked at; `None` while a worker has it and nothing is due.
@@ -88,6 +91,8 @@ pub struct Outbox {
     /// Jobs that have begun to wait, and when each is to be looked at: most are with a worker by then.
     fresh: Vec<(Timestamp, JobId, Slot)>,
     settled: VecDeque<(JobId, Outcome)>,
+    /// How far jobs are, as far as that was not told.
+    progress: VecDeque<(JobId, Option<String>)>,
 }
 
 impl Outbox {
@@ -102,6 +107,7 @@ impl Outbox {
             timers: BTreeSet::new(),
             fresh: Vec::new(),
             settled: VecDeque::new(),
+            progress: VecDeque::new(),
         }
     }
 
@@ -124,6 +130,7 @@ impl Outbox {
             lost: None,
             place: Place::Waiting(lane),
             cancelled: false,
+            has_progress: false,
             served_at: now,
             timer: None,
         };
@@ -405,6 +412,9 @@ impl Outbox {
         let Some(job) = self.jobs.get_mut(slot) else { return };
         let Some(lane) = self.lanes.lane(job.service, job.spec.instance.as_ref()) else { return };
         (job.place, job.served_at) = (Place::Waiting(lane), now);
+        if std::mem::take(&mut job.has_progress) {
+            self.progress.push_back((id, None));
+        }
         // A hold that has passed meanwhile still allows one more look for room.
         let (timer, priority) = (job.first_look_at(now), job.spec.priority);
         self.lanes.count_under_way(job.service, -1);

@@ -393,6 +393,9 @@ impl Sender {
     }
 
     fn settle(&mut self) {
+        while let Some((job, text)) = self.outbox.poll_progress() {
+            self.outputs.push_back(SenderOutput::Progress { job, text });
+        }
         while let Some((job, outcome)) = self.outbox.poll_settled() {
             self.statistics.count(&outcome);
             if self.observe {
@@ -412,6 +415,8 @@ mod guess_tests;
 mod handover_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod progress_tests;
 #[cfg(test)]
 mod services_tests;
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod absence;
 mod aside;
 mod drain;
 mod jobs;
+mod progress;
 mod promises;
 mod requests;
 
@@ -35,6 +36,7 @@ use absence::Absence;
 use drain::Drain;
 pub use drain::DrainReport;
 use jobs::reached;
+use progress::Progress;
 
 /// What the server wants done.
 #[derive(Debug)]
@@ -71,6 +73,8 @@ pub enum ServerOutput {
     Cancel(TaskId),
     /// Take back all that no handler has begun: [`Server::handle_taken_back`].
     TakeBack,
+    /// Take what handlers have said of how far their jobs are: [`Server::handle_progress`].
+    TakeProgress,
     /// Offer this slot to a busy peer; if there is none, say so: [`Server::handle_no_taker`].
     Offer {
         /// What is offered.
@@ -115,6 +119,7 @@ pub struct Server {
     has_ended: bool,
     ended: Vec<SenderId>,
     absence: Absence,
+    progress: Progress,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
@@ -135,6 +140,7 @@ impl Server {
             has_ended: false,
             ended: Vec::new(),
             absence: Absence::default(),
+            progress: Progress::default(),
             credits: Credits::new(&config),
             health: Health::new(incarnation.0),
             offers: Offers::default(),
@@ -310,6 +316,9 @@ impl Server {
         if let Some(delivery) = self.senders.poll_delivery() {
             return Some(self.deliver(now, delivery));
         }
+        if self.progress.poll(now) {
+            return Some(ServerOutput::TakeProgress);
+        }
         self.poll_promise(now)
     }
 
@@ -319,6 +328,7 @@ impl Server {
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
         let jobs = earliest(jobs, self.absence.poll_timeout());
+        let jobs = earliest(jobs, self.progress.poll_timeout());
         let state = match self.drain_timeout() {
             None => self.health.poll_timeout(self.intake.is_empty()),
             drain => drain,
@@ -422,6 +432,8 @@ mod absence_tests;
 mod drain_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod progress_tests;
 #[cfg(test)]
 mod promise_tests;
 #[cfg(test)]

@@ -37,6 +37,7 @@ Examples:
   svcmap submit gz --files-from list --output 'out/{name}.gz' --joblog log
   svcmap submit gz --files-from list --output 'out/{name}.gz' --joblog log --resume
   svcmap submit nap --data 50ms --count 1000
+  svcmap submit film movie.mkv --follow > small.mkv         (shows how far it is)
 
 Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
 75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
@@ -127,6 +128,10 @@ pub struct SubmitArgs {
     /// The same, and what failed or is unknown is run again, too
     #[arg(long, requires = "joblog", conflicts_with = "resume", help_heading = BATCH)]
     pub resume_failed: bool,
+    /// Show on stderr how far jobs are that run, as far as their programs say: below the bar on a
+    /// terminal, else as lines `NAME: 40 %`, each second those of up to ten jobs
+    #[arg(long, help_heading = BATCH)]
+    pub follow: bool,
     /// Run a job that failed so many times again
     #[arg(long, value_name = "N", default_value = "0", help_heading = BATCH)]
     pub retries: u32,

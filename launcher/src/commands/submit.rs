@@ -5,6 +5,7 @@
 
 mod batch;
 mod complaints;
+mod follow;
 mod input;
 mod joblog;
 mod output;

@@ -69,6 +69,7 @@ mod tests {
             payload: b"",
             deadline: deadline_ms.map(|ms| now + Duration::from_millis(ms)),
             is_cancelled: &|| false,
+            report: &|_| {},
         };
         of_job(&task, now)
     }

@@ -6,11 +6,13 @@
 //!                    "seconds_left":null,"metadata":{}}\n hello
 //! from it, first    {"ready":true}\n
 //! for each job      {"bytes":5}\n HELLO, or {"error":"no model","code":3}\n
+//! before that       {"progress":"40 %"}\n as often as it likes
 //! ```
 //!
 //! Keys that are not known here do not matter. An answer that has a `job` is held to it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use svcmap_proto::metadata::Metadata;
 
 use crate::text::printable_line;
@@ -122,6 +124,22 @@ struct Line {
     bytes: Option<u64>,
     error: Option<String>,
     code: Option<i32>,
+    /// Text, or whatever else says it.
+    progress: Option<Value>,
+}
+
+impl Line {
+    fn is_answer(&self) -> bool {
+        self.bytes.is_some() || self.error.is_some()
+    }
+}
+
+/// A value as people read it.
+fn text(value: Value) -> String {
+    match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
 }
 
 /// What a program wrote, as far as it was read.
@@ -216,6 +234,8 @@ pub struct Answering {
     job: u64,
     result_bytes_max: usize,
     line: Option<Line>,
+    /// How far the job is, the newest that was not taken.
+    progress: Option<String>,
     /// How many of its bytes have not come yet.
     missing: u64,
     /// Those that have, as far as they are kept.
@@ -225,7 +245,13 @@ pub struct Answering {
 impl Answering {
     /// The answer to that job, whose result may have so many bytes.
     pub fn new(job: u64, result_bytes_max: usize) -> Self {
-        Self { job, result_bytes_max, line: None, missing: 0, body: Vec::new() }
+        let (line, progress) = (None, None);
+        Self { job, result_bytes_max, line, progress, missing: 0, body: Vec::new() }
+    }
+
+    /// The newest that the program said of how far the job is, once.
+    pub fn take_progress(&mut self) -> Option<String> {
+        self.progress.take()
     }
 
     /// Takes what has come of it. The answer, once it is whole.
@@ -233,11 +259,15 @@ impl Answering {
     /// # Errors
     /// If it is none.
     pub fn advance(&mut self, incoming: &mut Incoming) -> Result<Option<Answer>, FrameError> {
-        if self.line.is_none() {
+        while self.line.is_none() {
             let Some(line) = incoming.line()? else { return Ok(None) };
-            let line = self.checked(line)?;
-            self.missing = line.bytes.unwrap_or(0);
-            self.line = Some(line);
+            let mut line = self.checked(line)?;
+            if line.is_answer() {
+                self.missing = line.bytes.unwrap_or(0);
+                self.line = Some(line);
+            } else {
+                self.progress = line.progress.take().map(text);
+            }
         }
         let is_kept = self.is_kept();
         let come = incoming.take(usize::try_from(self.missing).unwrap_or(usize::MAX));
@@ -251,13 +281,13 @@ impl Answering {
         Ok(self.line.take().map(|line| self.answer(line)))
     }
 
-    /// An answer to that job.
+    /// A line on that job: an answer, or how far it is.
     fn checked(&self, text: &[u8]) -> Result<Line, FrameError> {
         match serde_json::from_slice(text) {
             Ok(Line { job: Some(answered), .. }) if answered != self.job => {
                 Err(FrameError::OutOfStep { asked: self.job, answered })
             }
-            Ok(line @ (Line { bytes: Some(_), .. } | Line { error: Some(_), .. })) => Ok(line),
+            Ok(line) if line.is_answer() || line.progress.is_some() => Ok(line),
             _ => Err(FrameError::NoAnswer(shown(text))),
         }
     }

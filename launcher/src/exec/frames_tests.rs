@@ -149,3 +149,24 @@ proptest! {
         prop_assert_eq!(answers(&stream, &pieces), whole);
     }
 }
+
+#[test]
+fn before_its_answer_a_program_may_say_how_far_it_is() {
+    let mut incoming = Incoming::default();
+    let mut answering = Answering::new(17, LIMIT_BYTES);
+    let mut say = |line: &str| {
+        incoming.room()[..line.len()].copy_from_slice(line.as_bytes());
+        incoming.add(line.len());
+        let answer = answering.advance(&mut incoming);
+        (answering.take_progress(), answer)
+    };
+    let progress = |text: &str| (Some(text.to_owned()), Ok(None));
+    assert_eq!(say("{\"progress\":\"1 %\"}\n{\"prog"), progress("1 %"));
+    // Of several the newest counts.
+    assert_eq!(say("ress\":\"2 %\"}\n{\"progress\":\"3 %\",\"job\":17}\n"), progress("3 %"));
+    assert_eq!(say("{\"progress\":40}\n"), progress("40"));
+    assert_eq!(say("{\"bytes\":1,\"progress\":\"all\"}\n"), (None, Ok(None)));
+    assert_eq!(say("x"), (None, Ok(Some(Answer::Done(b"x".to_vec())))));
+    let other = one("{\"progress\":\"1 %\",\"job\":18}\n");
+    assert_eq!(other, Err(FrameError::OutOfStep { asked: 1, answered: 18 }));
+}

@@ -26,7 +26,7 @@ use svcmap_proto::time::Timestamp;
 use self::keeper::Keeper;
 use self::pipes::{CHUNK_BYTES, LAST_READS_MAX, Pipes, read_now};
 use super::environment;
-use super::stderr::Tail;
+use super::progress::Words;
 use super::words::{Environment, Report};
 use super::{ExecError, Program, Task};
 use crate::io::{LOOK_INTERVAL, poll};
@@ -84,7 +84,7 @@ impl Runner {
         if keeper.is_idle() {
             self.state().idle.push(keeper);
         }
-        self.stderr.write(Some(task.number), result.is_err(), &job.tail);
+        self.stderr.write(Some(task.number), result.is_err(), job.words.tail());
         result
     }
 
@@ -154,7 +154,7 @@ struct Job {
     stderr: Option<PipeReader>,
     result: Vec<u8>,
     result_bytes_max: usize,
-    tail: Tail,
+    words: Words,
 }
 
 impl Job {
@@ -167,7 +167,7 @@ impl Job {
             stderr: Some(stderr),
             result: Vec::new(),
             result_bytes_max,
-            tail: Tail::default(),
+            words: Words::default(),
         };
         Ok((theirs, job))
     }
@@ -181,6 +181,7 @@ impl Job {
             task.check(now)?;
             self.write(&mut unsent).map_err(ExecError::Pipe)?;
             self.read(&mut buffer, 1)?;
+            self.words.take_progress().into_iter().for_each(task.report);
             let look_at = now + LOOK_INTERVAL;
             let until = task.deadline.map_or(look_at, |deadline| deadline.min(look_at));
             if !self.wait(keeper, until).map_err(ExecError::Pipe)? {
@@ -253,7 +254,7 @@ impl Job {
             }
             self.result.extend_from_slice(&buffer[..count]);
             let words = read_some(&mut self.stderr, buffer).map_err(ExecError::Pipe)?;
-            self.tail.push(&buffer[..words]);
+            self.words.push(&buffer[..words]);
             if count == 0 && words == 0 {
                 break;
             }
@@ -267,7 +268,7 @@ impl Job {
         if status.success() {
             return Ok(std::mem::take(&mut self.result));
         }
-        Err(ExecError::Ended { status, stderr: self.tail.text() })
+        Err(ExecError::Ended { status, stderr: self.words.tail().text() })
     }
 }
 

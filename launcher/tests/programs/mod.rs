@@ -28,6 +28,7 @@ pub fn run_with(
 ) -> Result<Vec<u8>, ExecError> {
     let metadata = &Metadata::new([("input", "a b.jpg")]).unwrap();
     let (number, attempt, deadline) = (17, 2, Some(deadline));
-    let task = Task { number, attempt, metadata, payload, deadline, is_cancelled };
+    let report = &|_| {};
+    let task = Task { number, attempt, metadata, payload, deadline, is_cancelled, report };
     runner.run(&task, result_bytes_max)
 }

@@ -184,6 +184,9 @@ const FROM_WORKER: &[Golden<FromWorker>] = &[
     (|_| FromWorker::Recall, "02 08"),
     (|f| FromWorker::Declined(OfferId(f.number())), "02 09 01"),
     (|_| FromWorker::TurnedAway, "02 0a"),
+    (|f| FromWorker::Progress(f.list(|f| ProgressReport {
+        attempt: f.attempt(), text: "40 %".to_owned(),
+    })), "02 0b 01 01 02 04 34 30 20 25"),
 ];
 
 #[rustfmt::skip]

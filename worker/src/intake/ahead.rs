@@ -58,6 +58,11 @@ impl Intake {
         self.running.iter().position(|running| running.id == id)
     }
 
+    /// Whose job that is, if the handlers have it.
+    pub fn origin(&self, id: TaskId) -> Option<Origin> {
+        Some(self.running.get(self.place(id)?)?.origin)
+    }
+
     /// Takes a job out of those that the handlers have, and its time out of the deadlines.
     pub(super) fn take_running(&mut self, id: TaskId) -> Option<Running> {
         let running = self.running.remove(self.place(id)?)?;

@@ -13,6 +13,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::cancellation::{Cancellation, Cancelled};
 use super::client::Client;
+use super::progress::Reporter;
 use super::shared::Shared;
 use crate::intake::{Origin, TaskId, Terms};
 use crate::value::{self, ValueError};
@@ -28,6 +29,7 @@ pub struct Job {
     pub(super) terms: Terms,
     pub(super) cancellation: Arc<Cancellation>,
     pub(super) home: Arc<Home>,
+    pub(super) reporter: Reporter,
 }
 
 /// The worker that a job is at.
@@ -118,6 +120,14 @@ impl Job {
     /// `None` if it has neither.
     pub fn time_left(&self) -> Option<Duration> {
         self.terms.deadline.map(|deadline| deadline.since(Clock.now()))
+    }
+
+    /// Tells its sender how far it is, in a short text for people, such as `40 %`: at most 256 bytes, the
+    /// rest is cut. Of what is said more often than ten times a second the newest is told. The sender
+    /// reads it in [`Ticket::progress`](crate::Ticket::progress), unless it gets lost on the way, or speaks
+    /// JSON.
+    pub fn progress(&self, text: impl Into<String>) {
+        self.reporter.report(text.into());
     }
 
     /// Whether nobody waits for it any more: it was cancelled, its deadline or its run limit passed,

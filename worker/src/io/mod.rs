@@ -10,6 +10,7 @@ mod mappers;
 mod node;
 mod notice;
 mod pool;
+mod progress;
 mod report;
 mod responder;
 mod serving;

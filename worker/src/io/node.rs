@@ -184,6 +184,7 @@ impl State {
             serving.begin_turn();
         }
         self.handle_completions(now);
+        self.handle_progress_news(now);
         self.process.handle_timeout(now);
         self.act(now, event_loop);
         self.tell_status();
@@ -337,6 +338,15 @@ impl State {
         for completion in self.done.drain(..) {
             let Completion { id, began_at, ended_at, ending, payload } = completion;
             self.process.handle_finished(now, id, (began_at, ended_at), ending, payload);
+        }
+    }
+
+    /// Handlers have said how far their jobs are.
+    fn handle_progress_news(&mut self, now: Timestamp) {
+        if self.serving.as_ref().is_some_and(|serving| serving.progress().has_news())
+            && let Some(server) = self.process.server()
+        {
+            server.handle_progress_news(now);
         }
     }
 

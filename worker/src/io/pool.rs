@@ -10,6 +10,7 @@ use svcmap_proto::time::Timestamp;
 use super::cancellation::Cancellation;
 use super::handler::{Handler, Run, caught};
 use super::job::{Home, Job};
+use super::progress::{Board, Reporter};
 use super::responder::Responder;
 use super::shared::lock;
 use crate::answer::HandlerError;
@@ -47,6 +48,7 @@ pub(super) struct Bench {
     work: Mutex<Work>,
     has_work: Condvar,
     done: Mutex<Vec<Completion>>,
+    progress: Arc<Board>,
     waker: Waker,
     home: Arc<Home>,
     payload_bytes_max: usize,
@@ -93,7 +95,9 @@ impl Pool {
         let work = Work { queue, places, free, asleep: 0, woken: 0, is_over: false };
         let (work, has_work, done) = (Mutex::new(work), Condvar::new(), Mutex::default());
         let home = Arc::new(home);
-        let bench = Arc::new(Bench { work, has_work, done, waker, home, payload_bytes_max });
+        let progress = Arc::new(Board::new(waker.clone()));
+        let bench = Bench { work, has_work, done, progress, waker, home, payload_bytes_max };
+        let bench = Arc::new(bench);
         let pool = Self { bench };
         let handler = Arc::new(handler);
         let threads = if matches!(*handler, Handler::Now(_)) { concurrency } else { 1 };
@@ -137,6 +141,11 @@ impl Pool {
             place.cancellation.set();
         }
         false
+    }
+
+    /// What handlers say of how far their jobs are.
+    pub(super) fn progress(&self) -> &Board {
+        &self.bench.progress
     }
 
     /// Whether any job has ended that was not taken yet.
@@ -198,7 +207,9 @@ impl Bench {
                 drop(work);
                 let Assignment { id, origin, payload, arrived_at, terms } = assignment;
                 let home = Arc::clone(&self.home);
-                let job = Job { id, origin, payload, arrived_at, terms, cancellation, home };
+                let reporter = Reporter::new(id, &self.progress);
+                let job =
+                    Job { id, origin, payload, arrived_at, terms, cancellation, home, reporter };
                 return Some((Begun { place, id, at: Clock.now() }, job));
             }
             work.asleep += 1;

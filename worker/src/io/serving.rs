@@ -10,6 +10,7 @@ use super::handler::Handler;
 use super::job::Home;
 use super::notice::StartError;
 use super::pool::{Assignment, Completion, Pool};
+use super::progress::Board;
 use super::sockets::Listener;
 use crate::config::IntakeConfig;
 use crate::intake::{Task, TaskId};
@@ -56,6 +57,11 @@ impl Serving {
     /// Puts what handlers have made of their jobs into an empty list.
     pub(super) fn take_done(&self, done: &mut Vec<Completion>) {
         self.pool.take_done(done);
+    }
+
+    /// What handlers say of how far their jobs are.
+    pub(super) fn progress(&self) -> &Board {
+        self.pool.progress()
     }
 
     /// A handler is to get this job, with the next [`Serving::hand_over`].

@@ -32,6 +32,9 @@ struct Place {
 #[derive(Debug, Default)]
 struct State {
     outcome: Option<Outcome>,
+    /// How far the job is, and whether whoever has the ticket has not seen that yet.
+    progress: Option<String>,
+    is_news: bool,
     waker: Option<Waker>,
     /// It has come, whether or not it was taken.
     is_settled: bool,
@@ -69,6 +72,19 @@ impl Completer {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The job is that far, or begins anew.
+    pub(super) fn set_progress(&self, progress: Option<String>) {
+        let Some(place) = &self.place else { return };
+        let mut state = place.lock();
+        let is_awaited = progress.is_some() && state.is_awaited;
+        state.is_news = progress.is_some();
+        state.progress = progress;
+        drop(state);
+        if is_awaited {
+            place.arrived.notify_all();
+        }
     }
 
     /// Delivers the outcome. Whoever waits for it is woken once what is returned is dropped.
@@ -157,6 +173,27 @@ impl Ticket {
     pub fn cancel_on_drop(mut self) -> Self {
         self.cancels_on_drop = true;
         self
+    }
+
+    /// How far the job is, in the words of its handler ([`Job::progress`](crate::Job::progress)): the newest
+    /// that came. `None`: it has said nothing, or began anew elsewhere and has not since.
+    pub fn progress(&self) -> Option<String> {
+        let mut state = self.place.lock();
+        state.is_news = false;
+        state.progress.clone()
+    }
+
+    /// Waits until the handler says how far the job is, unless it has since this or [`Ticket::progress`]
+    /// was last asked: at most so long, and no longer than until the outcome comes. `None`: it has said
+    /// nothing new.
+    pub fn wait_progress(&self, limit: Duration) -> Option<String> {
+        let mut state = self.place.lock();
+        state.is_awaited = true;
+        let is_quiet = |state: &mut State| !state.is_news && state.outcome.is_none();
+        let waited = self.place.arrived.wait_timeout_while(state, limit, is_quiet);
+        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let is_news = std::mem::take(&mut state.is_news);
+        state.progress.clone().filter(|_| is_news)
     }
 
     /// Takes the job back, if that is still possible. The outcome says whether it was: a job that

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{AttemptId, OfferId, OfferedSlot, ToWorker, Verdict};
+use svcmap_proto::jobs::{AttemptId, OfferId, OfferedSlot, ProgressReport, ToWorker, Verdict};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::SenderId;
 
@@ -38,6 +38,8 @@ pub enum LinkOutput {
     Send(ToWorker),
     /// These attempts ended at the worker.
     Ended(Vec<Ended>),
+    /// How far these attempts are, which are open.
+    Progress(Vec<ProgressReport>),
     /// The worker never saw the attempt: it can be tried elsewhere.
     NeverSeen(AttemptId),
     /// The attempt may have run, and nobody will tell.

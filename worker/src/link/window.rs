@@ -52,6 +52,11 @@ impl Window {
         self.numbers.is_empty()
     }
 
+    /// Whether that attempt is one of them.
+    pub(super) fn contains(&self, attempt: AttemptId) -> bool {
+        self.numbers.contains_key(&attempt)
+    }
+
     /// An attempt is sent. Returns the number that it goes under.
     pub(super) fn send(&mut self, now: Timestamp, attempt: AttemptId) -> u64 {
         self.last_number += 1;

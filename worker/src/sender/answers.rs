@@ -66,6 +66,10 @@ impl Sender {
                 let is_native = state.rep.is_none();
                 self.handle_ended(now, &key, is_native, ended);
             }
+            LinkOutput::Progress(reports) => {
+                let outbox = &mut self.outbox;
+                reports.into_iter().for_each(|report| outbox.handle_progress(report));
+            }
             LinkOutput::Granted { credits } => {
                 let was_asked = self.asks.is_asked(number);
                 self.asks.handle_granted(&key.service, number, credits);

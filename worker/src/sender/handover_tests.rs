@@ -187,6 +187,7 @@ impl World {
                 }
                 ServerOutput::Cancel(_)
                 | ServerOutput::TakeBack
+                | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted => {}
@@ -338,6 +339,8 @@ pub(super) struct Alone {
     pub(super) links: BTreeMap<u16, u64>,
     /// What was refused, and why.
     pub(super) refused: Vec<(JobId, Reason)>,
+    /// How far jobs are.
+    pub(super) progress: Vec<(JobId, Option<String>)>,
 }
 
 impl Alone {
@@ -345,7 +348,7 @@ impl Alone {
         let mut sender = new_sender(1);
         let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
         publish(&mut sender, at(0), 1, (0..workers).map(|worker| entry(worker, load)).collect());
-        Self { sender, links: BTreeMap::new(), refused: Vec::new() }
+        Self { sender, links: BTreeMap::new(), refused: Vec::new(), progress: Vec::new() }
     }
 
     /// What it sends, with every worker that it connects to saying WELCOME at once.
@@ -371,6 +374,7 @@ impl Alone {
                 SenderOutput::Settled { job, outcome: Outcome::Refused(refusal) } => {
                     self.refused.push((job, refusal.reason));
                 }
+                SenderOutput::Progress { job, text } => self.progress.push((job, text)),
                 _ => {}
             }
         }

@@ -79,6 +79,13 @@ pub enum SenderOutput {
     ///
     /// [`Server::handle_no_taker`]: crate::server::Server::handle_no_taker
     Declined(OfferId),
+    /// A job is that far.
+    Progress {
+        /// Which job.
+        job: JobId,
+        /// In the words of its handler; `None`: it begins anew.
+        text: Option<String>,
+    },
     /// A job has its outcome.
     Settled {
         /// Which job.

@@ -5,12 +5,20 @@ use std::time::Duration;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
-use super::Senders;
+use super::{Connection, Senders};
 
 impl Senders {
     /// When a sender was last heard; `None` if it is not known here.
     pub fn heard_at(&self, id: SenderId) -> Option<Timestamp> {
         self.senders.get(&id).map(|sender| sender.heard_at)
+    }
+
+    /// The connection of a sender that reads, as far as can be seen: it takes what it gets, and was heard
+    /// since then.
+    pub fn reader(&self, id: SenderId, since: Timestamp) -> Option<&Connection> {
+        let sender = self.senders.get(&id)?;
+        let reads = sender.heard_at >= since && !self.blocked.contains_key(&id);
+        sender.connection.as_ref().filter(|_| reads)
     }
 
     /// A sender has said that nothing follows: nothing of it need be kept.

@@ -24,7 +24,8 @@ pub(super) const EXPIRY_FIRST: Duration = Duration::from_secs(3);
 /// When to look next for jobs whose senders are gone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Absence {
-    expiry: Duration,
+    /// For how long a sender may be silent.
+    pub(super) expiry: Duration,
     look_at: Option<Timestamp>,
 }
 

@@ -129,6 +129,7 @@ impl Scene {
                 ServerOutput::SetAside { error, .. } => seen.errors.push(error),
                 ServerOutput::Cancel(_)
                 | ServerOutput::TakeBack
+                | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
                 | ServerOutput::Trusted => {}
             }

@@ -184,7 +184,10 @@ impl World {
                 LinkOutput::NeverSeen(attempt) => self.tell(attempt, Told::NeverSeen),
                 LinkOutput::Lost { attempt, .. } => self.tell(attempt, Told::Lost),
                 LinkOutput::Load { load, .. } => self.newest_state = Some(load.state),
-                LinkOutput::Granted { .. } | LinkOutput::Offered(_) | LinkOutput::Declined(_) => {}
+                LinkOutput::Granted { .. }
+                | LinkOutput::Offered(_)
+                | LinkOutput::Declined(_)
+                | LinkOutput::Progress(_) => {}
                 LinkOutput::Closed(closing) => {
                     self.given_up |= matches!(closing, Closing::Lost | Closing::Unreachable);
                     // Its socket is closed with it.
@@ -220,7 +223,8 @@ impl World {
                     let jobs = waiting.into_iter().map(|task| (task.id, task.payload));
                     self.server.handle_taken_back(self.now, jobs);
                 }
-                ServerOutput::Reply { .. }
+                ServerOutput::TakeProgress
+                | ServerOutput::Reply { .. }
                 | ServerOutput::Offer { .. }
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted => {}

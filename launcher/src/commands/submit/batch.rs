@@ -11,12 +11,14 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::time::{Timestamp, earliest};
 use svcmap_worker::{Cause, Client, JobBuilder, NotTaken, Outcome, Reason, SubmitError, Ticket};
 
+use super::follow::{self, Follow};
 use super::reader::{Item, Job};
 use super::record::{Ending, Record, Trouble};
 use super::sink::{Ended, Sink, WAITING_BYTES_MAX};
 use super::stop::{Stop, Why};
 use crate::cli::SubmitArgs;
 use crate::errors::{Error, Exit, print_note};
+use crate::io::stderr_columns;
 use crate::parse;
 use crate::progress::INTERVAL;
 
@@ -77,6 +79,7 @@ pub struct Batch<'a> {
     pub sink: Sink<'a>,
     /// Why no more is sent, if that is so.
     pub stop: Option<Stop>,
+    follow: Follow,
     began_at: Timestamp,
     /// The trace that all of it is part of.
     trace: Option<String>,
@@ -105,6 +108,7 @@ impl<'a> Batch<'a> {
             stalled: VecDeque::new(),
             sink,
             stop: None,
+            follow: Follow::default(),
             began_at,
             trace: parse::trace(std::env::var_os(parse::TRACE_VARIABLE).as_deref()),
             look_at: Clock.now() + INTERVAL,
@@ -322,6 +326,9 @@ impl<'a> Batch<'a> {
         }
         self.look_at = now + INTERVAL;
         self.sink.progress.show(self.sink.report.len());
+        if self.args.follow {
+            self.show_progress(now);
+        }
         if self.stop.is_none() && self.sink.is_closed() {
             self.stop(Why::OutputClosed);
         }
@@ -331,6 +338,19 @@ impl<'a> Batch<'a> {
             self.sink.report.add_exit(Exit::Refused);
             let note = "the deadline came before the end of the list: the rest was not sent";
             self.sink.progress.suspend(|| print_note(note));
+        }
+    }
+
+    /// Shows how far the jobs are that run.
+    fn show_progress(&mut self, now: Timestamp) {
+        let report = |(&number, one): (&u64, &UnderWay)| {
+            let text = one.ticket.progress()?;
+            Some(follow::Report { number, name: one.job.name.label(number), text })
+        };
+        let reports: Vec<_> = self.under_way.iter().filter_map(report).collect();
+        match stderr_columns() {
+            Some(columns) => self.sink.progress.show_below(&follow::below(&reports, columns)),
+            None => self.follow.lines(now, reports).iter().for_each(|line| print_note(line)),
         }
     }
 

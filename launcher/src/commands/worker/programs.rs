@@ -80,6 +80,7 @@ impl Programs {
             payload: job.payload(),
             deadline: job.time_left().map(|left| Clock.now() + left),
             is_cancelled: &|| job.is_cancelled(),
+            report: &|text| job.progress(text),
         };
         let result = match &self.kind {
             Kind::Exec(runner) => runner.run(&task, self.result_bytes_max),

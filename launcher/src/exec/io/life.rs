@@ -135,7 +135,9 @@ impl Life {
                 self.wait(!unsent.is_empty(), until).map_err(Trouble::Pipe)?;
             if can_read {
                 let is_open = self.read().map_err(Trouble::Pipe)?;
-                if let Some(answer) = answering.advance(&mut self.incoming)? {
+                let answer = answering.advance(&mut self.incoming)?;
+                answering.take_progress().into_iter().for_each(task.report);
+                if let Some(answer) = answer {
                     self.incoming.expect_nothing()?;
                     return if unsent.is_empty() {
                         Ok(answer)

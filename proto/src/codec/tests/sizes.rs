@@ -3,7 +3,7 @@
 use super::*;
 
 /// Why decoding these messages fails, each of which has a list of so many of the shortest items.
-fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
+fn errors_of_lists(n: usize) -> [Option<DecodeError>; 9] {
     fn error<T: Message>(frame: Vec<u8>) -> Option<DecodeError> {
         decode::<T>(&frame).err()
     }
@@ -17,6 +17,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
         error::<FromWorker>(list(&format!("2 1 1 2 3 {load}"), "0 0", "")),
         error::<ToWorker>(list("2 1 1 0 0 0", "0 0 0 0 0 0 0 0 1 0 0", "")),
         error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0 0", "")),
+        error::<FromWorker>(list("2 b", "0 0 0", "")),
         error::<ToMapper>(list("2 1 key life", "'tcp://h:1", &of_registration)),
         error::<FromMapper>(list("2 7", "'a", "0 0 0")),
         error::<Publication>(list("2 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),
@@ -26,8 +27,8 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 8] {
 
 #[test]
 fn every_list_has_its_limit() {
-    assert_eq!(errors_of_lists(LIST_MAX), [None; 8]);
-    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 8]);
+    assert_eq!(errors_of_lists(LIST_MAX), [None; 9]);
+    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 9]);
 }
 
 /// Tells of far more items than come.
@@ -71,6 +72,21 @@ fn an_error_that_is_told_has_its_limit() {
     };
     assert_eq!(put(ERROR_BYTES_MAX), Ok(()));
     assert_eq!(put(ERROR_BYTES_MAX + 1), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn how_far_a_job_is_has_its_limit_and_is_text() {
+    let attempt = AttemptId { job: u64::MAX, attempt: u32::MAX };
+    let report = |bytes| ProgressReport { attempt, text: "x".repeat(bytes) };
+    let frame = |reports| encode(&FromWorker::Progress(reports));
+    let decoded = |frame: &[u8]| decode::<FromWorker>(frame).map(|_| ());
+    let full = frame(vec![report(PROGRESS_BYTES_MAX); PROGRESS_BATCH_MAX]);
+    assert_eq!(decoded(&full), Ok(()), "{} bytes", full.len());
+    let too_long = frame(vec![report(PROGRESS_BYTES_MAX + 1)]);
+    assert_eq!(decoded(&too_long), Err(DecodeError::Malformed));
+    let mut no_text = frame(vec![report(1)]);
+    *no_text.last_mut().unwrap() = 0xff;
+    assert_eq!(decoded(&no_text), Err(DecodeError::Malformed));
 }
 
 #[test]

@@ -77,6 +77,11 @@ impl State {
                     server.handle_taken_back(now, serving.take_back());
                 }
             }
+            ServerOutput::TakeProgress => {
+                if let Some(server) = self.process.server() {
+                    server.handle_progress(now, serving.progress().take());
+                }
+            }
             ServerOutput::Reply { to, body } => serving.reply(event_loop, &to, &body),
             ServerOutput::Answer { to, message } => self.answer(now, &to, &message, event_loop),
             ServerOutput::Outcomes { to, sender, batch } => {
@@ -160,6 +165,11 @@ impl State {
             SenderOutput::Observed(observation) => {
                 if let Some(observer) = &self.observer {
                     observer(observation);
+                }
+            }
+            SenderOutput::Progress { job, text } => {
+                if let Some(completer) = self.tickets.get(&job) {
+                    completer.set_progress(text);
                 }
             }
             SenderOutput::Settled { job, outcome } => {

@@ -68,3 +68,42 @@ fn nobody_is_woken_for_an_outcome_that_nobody_waits_for() {
     assert!(completer.settle(Outcome::Accepted).is_none());
     assert_eq!(ticket.wait(), Outcome::Accepted);
 }
+
+#[test]
+fn progress_is_seen_again_and_news_once() {
+    let (ticket, completer) = ticket(JobId(1), 0, &shared());
+    assert_eq!((ticket.progress(), ticket.wait_progress(Duration::ZERO)), (None, None));
+    let say = |text: &str| completer.set_progress(Some(text.to_owned()));
+    say("10 %");
+    say("20 %");
+    assert_eq!(ticket.wait_progress(PATIENCE).as_deref(), Some("20 %"));
+    assert_eq!(ticket.wait_progress(Duration::ZERO), None);
+    assert_eq!(ticket.progress().as_deref(), Some("20 %"));
+    say("30 %");
+    completer.set_progress(None);
+    assert_eq!((ticket.progress(), ticket.wait_progress(Duration::ZERO)), (None, None));
+}
+
+#[test]
+fn who_waits_for_progress_is_woken_by_it_and_by_the_outcome() {
+    let (ticket, completer) = ticket(JobId(1), 0, &shared());
+    let (tells, told) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let tells = tells;
+            while let Some(text) = ticket.wait_progress(PATIENCE) {
+                tells.send(text).unwrap();
+            }
+        });
+        for text in ["10 %", "20 %"] {
+            completer.set_progress(Some(text.to_owned()));
+            assert_eq!(told.recv_timeout(PATIENCE).unwrap(), text);
+        }
+        drop(completer.settle(Outcome::Accepted));
+        assert!(
+            told.recv_timeout(PATIENCE / 2)
+                .is_err_and(|error| error == mpsc::RecvTimeoutError::Disconnected)
+        );
+    });
+    assert_eq!(ticket.wait(), Outcome::Accepted);
+}
