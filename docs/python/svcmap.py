@@ -110,7 +110,8 @@ def run(*functions, mapper=None, concurrency=4, waiting=None, host=None):
 class _Worker(_Loop):
     def __init__(self, functions, mapper, concurrency, slots, host):
         super().__init__(mapper)
-        self.slots, self.under_way, self.signal, self.known = slots, 0, None, set()
+        self.slots, self.under_way, self.known = slots, 0, set()
+        self.signal, self.quiet_at = None, 0  # from then on, senders have heard that it ends
         self.jobs, self.done = queue.PriorityQueue(), collections.deque()
         self.numbers, self.inboxes, self.workers = itertools.count(), {}, {}
         host = host or self.own_host(next(iter(self.mappers.values())))
@@ -138,7 +139,7 @@ class _Worker(_Loop):
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self.stop)
         beat_at, is_draining = 0, False
-        while self.under_way or not self.signal:
+        while self.under_way or not self.signal or time.monotonic() < self.quiet_at:
             if self.signal and not is_draining:
                 is_draining, beat_at = True, 0
                 self.hand_back()
@@ -157,14 +158,19 @@ class _Worker(_Loop):
     def stop(self, number, _):
         if self.signal:
             os._exit(128 + number)
-        self.signal = number
+        self.signal, self.quiet_at = number, time.monotonic() + LIST_S
         self.wake()
 
     def tell(self, command):
-        load = 1.0 if self.signal else self.under_way / self.slots
+        load = self.load(0)
         for mapper, (name, worker) in itertools.product(self.mappers, self.workers.items()):
-            is_known = (mapper, name) in self.known
-            _say(mapper, name, command if is_known else "REGISTER", _json({**worker, "load": load}))
+            is_known = (mapper, name) in self.known or command == "DEREGISTER"
+            said = command if is_known else "REGISTER"
+            _say(mapper, name, said, _json({**worker, "load": load}))
+
+    def load(self, done):
+        """The share of its room that is taken, once so many jobs are done; all of it at its end."""
+        return 1.0 if self.signal else max(0, self.under_way - done) / self.slots
 
     def hear(self, mapper):
         for name, said in _replies(mapper):
@@ -188,6 +194,7 @@ class _Worker(_Loop):
             return inbox.send_multipart([*envelope, _json(said)])
         if self.signal or self.under_way >= self.slots:
             reason = "draining" if self.signal else "full"
+            self.quiet_at = time.monotonic() + LIST_S
             said = {"status": "refused", "reason": reason, "load": 1.0}
             return inbox.send_multipart([*envelope, _json(said)])
         self.under_way += 1
@@ -215,7 +222,7 @@ class _Worker(_Loop):
                 message = f"{type(error).__name__}: {error}"
                 reply = _json({"status": "failed", "message": message})
             times = {"ran_ms": (time.monotonic() - began) * 1000,
-                     "load": max(0, self.under_way - 1) / self.slots}
+                     "load": self.load(1)}
             self.done.append((inbox, envelope, _json(times)[:-1] + b", " + reply[1:]))
             self.wake()
 
@@ -257,7 +264,8 @@ class _Peer:
         self.socket.connect(key[0])
 
     def has_room(self, now):
-        return self.is_connected and len(self.open) < self.slots and self.rest_until <= now
+        is_there = self.is_connected and not self.missing_since
+        return is_there and len(self.open) < self.slots and self.rest_until <= now
 
     def busyness(self):
         return max(len(self.open) / self.slots, self.load), random.random()
@@ -450,6 +458,7 @@ class Client(_Loop, concurrent.futures.Executor):
         for each in (peer.monitor, peer.socket):
             self.poller.unregister(each)
         peer.socket.disable_monitor()
+        peer.monitor.close()
         peer.socket.close()
 
 Executor = Client  # it is one: `map`, `with` and all else are those of the standard library

@@ -302,6 +302,7 @@ fn a_rep_socket_may_answer_when_a_job_is_done() {
             };
             answer(&socket, &envelope, reply.to_string());
         }
+        socket
     });
     let client = deployment.client().unwrap();
     let submit = |text: &str| client.submit("double", text.as_bytes().to_vec()).unwrap();
@@ -319,7 +320,7 @@ fn a_rep_socket_may_answer_when_a_job_is_done() {
     let expected = json!({"job": said["job"], "attempt": 1, "body": null,
         "metadata": {"input": "a.jpg"}});
     assert_eq!(said, expected);
-    worker.unwrap().join().unwrap();
+    drop(worker.unwrap().join().unwrap());
 }
 
 #[test]
