@@ -88,12 +88,12 @@ def _say(dealer, tag, command, payload):
 def _replies(dealer):
     """The replies that have come: their tags, and objects; an empty one if it is none."""
     while dealer.poll(0):
-        tag, *_, body = dealer.recv_multipart()
+        frames = dealer.recv_multipart()
         try:
-            said = json.loads(body)
+            said = json.loads(frames[-1])
         except ValueError:
             said = None
-        yield tag, said if isinstance(said, dict) else {}
+        yield frames[0], said if isinstance(said, dict) else {}
 
 # Workers.
 
@@ -138,7 +138,7 @@ class _Worker(_Loop):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self.stop)
-        beat_at, is_draining = 0, False
+        beat_at, is_draining, warn_at = 0, False, time.monotonic() + 2
         while self.under_way or not self.signal or time.monotonic() < self.quiet_at:
             if self.signal and not is_draining:
                 is_draining, beat_at = True, 0
@@ -146,12 +146,16 @@ class _Worker(_Loop):
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + EXPIRY_S / 6
                 self.tell("UPDATE_HEALTH")
+                if not self.known and beat_at > warn_at:
+                    log.warning("no mapper answers yet at %s", ", ".join(self.mappers.values()))
+                    warn_at = float("inf")
             for each in self.wait(max(0, beat_at - time.monotonic())):
                 self.take(each) if each in self.inboxes else self.hear(each)
             while self.done:
                 inbox, envelope, reply = self.done.popleft()
                 self.under_way -= 1
-                inbox.send_multipart([*envelope, reply])
+                load = b'{"load": %.3f, ' % self.load()
+                inbox.send_multipart([*envelope, load + reply[1:]])
         self.tell("DEREGISTER")  # only now: nobody waits for words of who has left
         self.end(linger_ms=1000)
 
@@ -162,15 +166,15 @@ class _Worker(_Loop):
         self.wake()
 
     def tell(self, command):
-        load = self.load(0)
+        load = self.load()
         for mapper, (name, worker) in itertools.product(self.mappers, self.workers.items()):
             is_known = (mapper, name) in self.known or command == "DEREGISTER"
             said = command if is_known else "REGISTER"
             _say(mapper, name, said, _json({**worker, "load": load}))
 
-    def load(self, done):
-        """The share of its room that is taken, once so many jobs are done; all of it at its end."""
-        return 1.0 if self.signal else max(0, self.under_way - done) / self.slots
+    def load(self):
+        """The share of its room that is taken; at its end, all of it."""
+        return 1.0 if self.signal else self.under_way / self.slots
 
     def hear(self, mapper):
         for name, said in _replies(mapper):
@@ -221,9 +225,8 @@ class _Worker(_Loop):
                 log.exception("a job for %s failed", self.inboxes[inbox].service)
                 message = f"{type(error).__name__}: {error}"
                 reply = _json({"status": "failed", "message": message})
-            times = {"ran_ms": (time.monotonic() - began) * 1000,
-                     "load": self.load(1)}
-            self.done.append((inbox, envelope, _json(times)[:-1] + b", " + reply[1:]))
+            ran = b'{"ran_ms": %.3f, ' % ((time.monotonic() - began) * 1000)
+            self.done.append((inbox, envelope, ran + reply[1:]))
             self.wake()
 
 # Clients.
@@ -403,8 +406,12 @@ class Client(_Loop, concurrent.futures.Executor):
 
     def _hear(self, peer, socket):
         for tag, said in _replies(peer.socket):
-            if tag in peer.open:  # else nobody waits for it any more
-                self._answered(peer, peer.open.pop(tag), said)
+            job = peer.open.pop(tag, None)
+            try:
+                if job:  # else nobody waits for it any more
+                    self._answered(peer, job, said)
+            except (TypeError, ValueError) as error:
+                job.fail(JobFailed, f"a reply that is not understood: {error}")
         if socket is peer.monitor:
             event = recv_monitor_message(socket)["event"]
             peer.is_connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
@@ -413,7 +420,8 @@ class Client(_Loop, concurrent.futures.Executor):
 
     def _answered(self, peer, job, said):
         status, message = said.get("status"), said.get("message") or said.get("reason")
-        peer.load = said.get("load", peer.load)
+        if isinstance(said.get("load"), (int, float)):
+            peer.load = said["load"]
         if status in ("refused", "rejected") or message == "queue full":
             return self._refused(peer, job, message)
         peer.pause = 0

@@ -232,6 +232,10 @@ impl RepWorker {
             Verdict::Accepted => self.accepted = self.accepted.saturating_add(1),
             Verdict::Rejected(Reason::Full) => self.full_until = Some(now + beat),
             Verdict::Rejected(Reason::Draining) => self.load.state = State::Draining,
+            // One job less is there.
+            Verdict::Done | Verdict::Failed { .. } if self.gives_results() => {
+                self.full_until = None;
+            }
             _ => {}
         }
         if let (true, Some(share)) = (self.gives_results(), self.load.share) {
@@ -395,6 +399,9 @@ mod tests {
         assert_eq!(taken(&worker), (0.3, 4));
         outcome(&mut worker, 1, 3, r#"{"status":"refused","reason":"full","load":1.0}"#);
         assert_eq!(worker.full_until(), Some(at(1001)));
+        give(&mut worker, 5);
+        outcome(&mut worker, 1, 5, DONE);
+        assert_eq!(worker.full_until(), None, "there is room where a job has ended");
         outcome(&mut worker, 1, 4, r#"{"status":"refused","reason":"draining"}"#);
         assert_eq!(worker.load().state, State::Draining);
     }
