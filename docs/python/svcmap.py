@@ -220,6 +220,7 @@ class _Worker(_Loop):
                 else:
                     reply = _json({"status": "refused", "reason": "expired"})
             except Reject as error:
+                log.warning("a job for %s is rejected: %s", self.inboxes[inbox].service, error)
                 reply = _json({"status": "rejected", "message": str(error)})
             except BaseException as error:  # whatever it is, the next job is done
                 log.exception("a job for %s failed", self.inboxes[inbox].service)
