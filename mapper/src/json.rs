@@ -46,7 +46,10 @@ pub enum Request {
         name: String,
     },
     /// Who is there?
-    ListPeers,
+    ListPeers {
+        /// Only those of that service, and how much room each has.
+        service: Option<String>,
+    },
     /// That worker leaves.
     Deregister {
         /// The name under which it registered.
@@ -77,6 +80,8 @@ pub struct Worker {
     pub concurrency: u32,
     /// Words of its own.
     pub tags: Vec<String>,
+    /// Whether it answers a job when that has ended, with its result.
+    pub gives_results: bool,
     /// How long it may be silent.
     pub expiry: Duration,
     /// Whether it said more than a worker of the original system can.
@@ -100,6 +105,7 @@ struct Extension {
     slots: Option<Whole>,
     concurrency: Option<Whole>,
     tags: Option<Vec<String>>,
+    results: Option<bool>,
     expiry_s: Option<f64>,
 }
 
@@ -112,6 +118,11 @@ struct Health {
 #[derive(Deserialize)]
 struct Named {
     name: String,
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    service: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +145,7 @@ pub fn read(body: &[u8]) -> Result<Request, JsonError> {
             Request::UpdateHealth { name, share }
         }
         Some("GET_PEER") => Request::GetPeer { name: command.payload::<Named>()?.name },
-        Some("LIST_PEERS") => Request::ListPeers,
+        Some("LIST_PEERS") => Request::ListPeers { service: command.payload::<Wanted>()?.service },
         Some("DEREGISTER") => {
             let Process { name, pid } = command.payload()?;
             Request::Deregister { name, pid: pid.0 }
@@ -146,7 +157,8 @@ pub fn read(body: &[u8]) -> Result<Request, JsonError> {
 
 fn worker(said: Registration) -> Result<Worker, JsonError> {
     let is_extended = said.extension != Extension::default();
-    let Extension { service, instance, slots, concurrency, tags, expiry_s } = said.extension;
+    let Extension { service, instance, slots, concurrency, tags, results, expiry_s } =
+        said.extension;
     Ok(Worker {
         name: parsed("name", &said.name)?,
         key: InstanceKey {
@@ -158,6 +170,7 @@ fn worker(said: Registration) -> Result<Worker, JsonError> {
         slots: slots.unwrap_or_default().0,
         concurrency: concurrency.unwrap_or_default().0,
         tags: checked(tags.unwrap_or_default())?,
+        gives_results: results.unwrap_or_default(),
         expiry: expiry(expiry_s)?,
         is_extended,
     })
@@ -203,6 +216,9 @@ pub struct Peer<'a> {
     /// Words of its own.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     pub tags: &'a [String],
+    /// Jobs that it has room for, if that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
 }
 
 /// Says that what was wanted is done.
@@ -235,6 +251,16 @@ pub fn peers(peers: &BTreeMap<String, Peer<'_>>) -> Vec<u8> {
     json::ok(&BTreeMap::from([("peers", peers)]))
 }
 
+/// Tells of the instances of a service, and whether there may be others.
+pub fn service(peers: &BTreeMap<String, Peer<'_>>, warming: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Listed<'a> {
+        warming: bool,
+        peers: &'a BTreeMap<String, Peer<'a>>,
+    }
+    json::ok(&Listed { warming, peers })
+}
+
 /// Tells everything that people are told.
 pub fn status(report: &Report) -> Vec<u8> {
     json::ok(report)
@@ -265,6 +291,7 @@ mod tests {
         let worker = register(r#"{"name":"w1","address":"tcp://localhost:6001","pid":7}"#);
         assert_eq!(worker.key.to_string(), "w1/w1");
         assert_eq!((worker.expiry, worker.is_extended), (json::LEASE, false));
+        assert!(!worker.gives_results);
         assert_eq!(text(registered(&worker)), r#"{"status":"ok","message":"registered w1"}"#);
     }
 
@@ -272,8 +299,9 @@ mod tests {
     fn others_can_say_more() {
         let worker = register(
             r#"{"name":"w1","address":"tcp://h:1","pid":7,"service":"video","instance":"v-1",
-                "slots":8,"concurrency":2,"tags":["gpu"],"expiry_s":3}"#,
+                "slots":8,"concurrency":2,"tags":["gpu"],"results":true,"expiry_s":3}"#,
         );
+        assert!(worker.gives_results);
         assert_eq!(worker.key.to_string(), "video/v-1");
         assert_eq!((worker.slots, worker.concurrency, &*worker.tags[0]), (8, 2, "gpu"));
         assert_eq!(
@@ -309,7 +337,10 @@ mod tests {
             ask("DEREGISTER", r#"{"name":"a","pid":3}"#),
             Ok(Request::Deregister { name: a, pid: 3 })
         );
-        assert_eq!(read(br#"{"command":"LIST_PEERS"}"#), Ok(Request::ListPeers));
+        let list =
+            |service: Option<&str>| Ok(Request::ListPeers { service: service.map(str::to_owned) });
+        assert_eq!(ask("LIST_PEERS", "null"), list(None));
+        assert_eq!(ask("LIST_PEERS", r#"{"service":"video"}"#), list(Some("video")));
         assert_eq!(read(br#"{"command":"STATUS"}"#), Ok(Request::Status));
         for other in [r#"{"command":"PING"}"#, r#"{"command":1}"#, "{}", r#"{"task":"x"}"#] {
             assert_eq!(read(other.as_bytes()), Ok(Request::Unknown));
@@ -334,6 +365,7 @@ mod tests {
         assert!(with(r#""slots":"many""#).contains("many"));
         assert!(with(r#""slots":1,"slots":2"#).contains("duplicate field `slots`"));
         assert!(with(r#""tags":["a",1]"#).contains("expected a string"));
+        assert!(with(r#""results":"yes""#).contains("expected a boolean"));
         let long = format!(r#""tags":["{}"]"#, "x".repeat(65));
         assert_eq!(with(&long), "payload: tags: use at most 16 of 64 bytes each");
         let health = ask("UPDATE_HEALTH", r#"{"name":"a","load":1.5}"#).unwrap_err();
@@ -344,7 +376,8 @@ mod tests {
     #[test]
     fn the_words_of_the_replies() {
         let address = "tcp://h:1".parse().unwrap();
-        let known = Peer { address: &address, pid: 7, load: 0.0, last_seen: 1.5, tags: &[] };
+        let known =
+            Peer { address: &address, pid: 7, load: 0.0, last_seen: 1.5, tags: &[], slots: None };
         let body = r#"{"address":"tcp://h:1","pid":7,"load":0.0,"last_seen":1.5}"#;
         assert_eq!(text(ok()), r#"{"status":"ok"}"#);
         assert_eq!(text(peer(Some(known.clone()))), format!(r#"{{"status":"ok","peer":{body}}}"#));

@@ -66,6 +66,20 @@ pub fn open<F: Deref<Target = [u8]>>(frames: &[F]) -> Option<(Envelope, Result<&
     Some((Envelope(envelope.iter().map(|frame| frame.to_vec()).collect()), body))
 }
 
+/// Takes apart what a DEALER received from a REP socket, or from a ROUTER that answers like one: the
+/// frame that was sent in front of the request, if there was one, and the body, which is empty if it is
+/// not one frame. `None` if it is a native message.
+pub fn open_reply<F: Deref<Target = [u8]>>(frames: &[F]) -> Option<(Option<&[u8]>, &[u8])> {
+    let (tag, rest) = match frames {
+        [first, rest @ ..] if first.is_empty() => (None, rest),
+        // The empty frame at the end of a native message is a payload.
+        [tag, second, rest @ ..] if second.is_empty() && !rest.is_empty() => (Some(&**tag), rest),
+        _ => return None,
+    };
+    let body: &[u8] = if let [body] = rest { body } else { &[] };
+    Some((tag, body))
+}
+
 /// Why a text is not what was expected: for people, to be sent back.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

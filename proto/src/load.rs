@@ -66,9 +66,13 @@ pub struct Load {
     pub failing: u16,
 }
 
-/// Share of a worker's room that is taken: 0.0 to 1.0.
+/// What a worker of the JSON dialect says: which share of its room is taken, 0.0 to 1.0, and whether it
+/// answers a job when that is taken or when it has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Share(f64);
+pub struct Share {
+    taken: f64,
+    gives_results: bool,
+}
 
 // It is never NaN.
 impl Eq for Share {}
@@ -76,19 +80,30 @@ impl Eq for Share {}
 impl Share {
     /// The share; `None` if that is none.
     pub fn new(share: f64) -> Option<Self> {
-        (0.0..=1.0).contains(&share).then_some(Self(share))
+        (0.0..=1.0).contains(&share).then_some(Self { taken: share, gives_results: false })
+    }
+
+    /// The same of a worker that answers a job when it has ended, or does not.
+    pub fn giving_results(self, gives_results: bool) -> Self {
+        Self { gives_results, ..self }
     }
 
     /// As a number.
     pub fn get(self) -> f64 {
-        self.0
+        self.taken
+    }
+
+    /// Whether the worker answers a job when it has ended, with its result.
+    pub fn gives_results(self) -> bool {
+        self.gives_results
     }
 }
 
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let share = f64::deserialize(deserializer)?;
-        Self::new(share).ok_or_else(|| serde::de::Error::custom("a share is 0.0 to 1.0"))
+        let (share, gives_results) = Deserialize::deserialize(deserializer)?;
+        let share = Self::new(share).map(|share| share.giving_results(gives_results));
+        share.ok_or_else(|| serde::de::Error::custom("a share is 0.0 to 1.0"))
     }
 }
 
@@ -132,6 +147,16 @@ impl Load {
         match self.share {
             Some(share) => share.get() * f64::from(self.slots.max(1)),
             None => f64::from(self.busy()),
+        }
+    }
+
+    /// Most jobs that one sender may have at once at a worker of the JSON dialect: as many as that has
+    /// room for if it answers with results and says so, else one.
+    pub fn open_max(&self) -> u32 {
+        match self.share {
+            Some(share) if share.gives_results() && self.slots > 0 => self.slots,
+            Some(share) if share.gives_results() => self.concurrency.max(1),
+            _ => 1,
         }
     }
 
@@ -244,6 +269,10 @@ mod tests {
         assert!(with(0.89).is_eligible() && !with(0.9).is_eligible());
         let stated = Load { slots: 10, concurrency: 2, ..with(0.4) };
         assert_eq!(stated.expected_wait(stated.jobs()), 2.0);
+        assert_eq!((with(0.4).open_max(), stated.open_max()), (1, 1));
+        let share = stated.share.map(|share| share.giving_results(true));
+        assert_eq!(Load { share, ..stated }.open_max(), 10);
+        assert_eq!(Load { share, ..Load::default() }.open_max(), 1);
         for none in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
             assert_eq!(Share::new(none), None);
         }

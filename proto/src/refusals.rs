@@ -22,6 +22,9 @@ pub enum BadMessage {
     /// It came from a REQ socket and is not the JSON that is expected there.
     #[error("bad JSON")]
     Json,
+    /// It is the reply of a worker of the JSON dialect to no job that it has.
+    #[error("replies to no job")]
+    Unasked,
     /// It is a HELLO of one more sender than there is room for.
     #[error("too many senders")]
     Senders,

@@ -4,7 +4,9 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use svcmap_tests::{Count, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap};
+use svcmap_tests::{
+    Count, Deployment, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap,
+};
 use svcmap_worker::{HandlerError, Job, Outcome, Reason, Worker};
 
 /// A REQ socket, as any language has it.
@@ -256,4 +258,122 @@ fn a_native_sender_gives_jobs_to_a_rep_socket() {
     mapper.command("DEREGISTER", &json!({"name": "old", "pid": 7}));
     let Outcome::Refused(refusal) = submit(6).wait() else { panic!("nobody is there") };
     assert_eq!(refusal.reason, Reason::NoSuchService);
+}
+
+/// A worker that gives results, and is whatever the test has it be: its socket, which is a REP or a
+/// ROUTER.
+fn with_results(deployment: &Deployment, kind: zmq::SocketType, slots: usize) -> zmq::Socket {
+    let socket = zmq::Context::new().socket(kind).unwrap();
+    socket.set_linger(0).unwrap();
+    socket.set_rcvtimeo(i32::try_from(PATIENCE.as_millis()).unwrap()).unwrap();
+    socket.bind("tcp://127.0.0.1:*").unwrap();
+    let address = socket.get_last_endpoint().unwrap().unwrap();
+    let worker = json!({"name": "double", "address": address, "pid": 7, "slots": slots,
+        "results": true, "expiry_s": 60});
+    let registered = Req::connect(deployment.mapper().as_str()).command("REGISTER", &worker);
+    assert_eq!(registered["status"], "ok", "{registered}");
+    socket
+}
+
+/// Takes a request: what stands before its body, and what that asks for.
+fn request(socket: &zmq::Socket) -> (Vec<Vec<u8>>, Value) {
+    let mut frames = socket.recv_multipart(0).expect("a job in time");
+    let body: Value = serde_json::from_slice(&frames.pop().unwrap()).unwrap();
+    assert_eq!(body["command"], "SUBMIT");
+    (frames, body["payload"].clone())
+}
+
+fn answer(socket: &zmq::Socket, envelope: &[Vec<u8>], body: impl AsRef<[u8]>) {
+    let frames = envelope.iter().map(Vec::as_slice).chain([body.as_ref()]);
+    socket.send_multipart(frames, 0).unwrap();
+}
+
+#[test]
+fn a_rep_socket_may_answer_when_a_job_is_done() {
+    let deployment = deployment();
+    let socket = with_results(&deployment, zmq::REP, 0);
+    let worker = Builder::new().spawn(move || {
+        for _ in 0..4 {
+            let (envelope, job) = request(&socket);
+            let reply = match job["body"].as_i64() {
+                Some(0) => json!({"status": "failed", "message": "nothing to double", "code": 3}),
+                Some(number) => json!({"status": "done", "result": 2 * number}),
+                None => json!({"status": "done", "result": job}),
+            };
+            answer(&socket, &envelope, reply.to_string());
+        }
+        socket
+    });
+    let client = deployment.client().unwrap();
+    let submit = |text: &str| client.submit("double", text.as_bytes().to_vec()).unwrap();
+    let (first, second) = (submit("21"), submit("0"));
+    let reply = first.wait().done().unwrap();
+    assert_eq!((&reply[..], reply.attempts), (&b"42"[..], 1));
+    assert_eq!(reply.by.to_string(), "double/double");
+    let Outcome::Failed(failure) = second.wait() else { panic!("it fails") };
+    assert_eq!((&*failure.error, failure.code), ("nothing to double", Some(3)));
+    let output = svcmap(&deployment, &["submit", "double", "--data", "4"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "8");
+    let job = client.job("double", b"null".to_vec()).metadata("input", "a.jpg");
+    let reply = job.submit().unwrap().wait().done().unwrap();
+    let said: Value = serde_json::from_slice(&reply).unwrap();
+    let expected = json!({"job": said["job"], "attempt": 1, "body": null,
+        "metadata": {"input": "a.jpg"}});
+    assert_eq!(said, expected);
+    drop(worker.unwrap().join().unwrap());
+}
+
+#[test]
+fn a_router_has_several_jobs_at_once_and_nonsense_loses_none_of_them() {
+    let deployment = deployment();
+    let socket = with_results(&deployment, zmq::ROUTER, 4);
+    let client = deployment.client().unwrap();
+    let tickets: Vec<_> = (0..4)
+        .map(|number| client.submit("double", number.to_string().into_bytes()).unwrap())
+        .collect();
+    let mut requests: Vec<_> = (0..4).map(|_| request(&socket)).collect();
+    requests.sort_by_key(|(_, job)| job["body"].as_i64());
+    let done = |number: usize| json!({"status": "done", "result": 2 * number}).to_string();
+    let mut stranger = requests[0].0.clone();
+    stranger[1] = b"99.1".to_vec();
+    answer(&socket, &stranger, done(9));
+    stranger.remove(1);
+    answer(&socket, &stranger, done(9));
+    for number in [3, 1] {
+        answer(&socket, &requests[number].0, done(number));
+        answer(&socket, &requests[number].0, done(7));
+    }
+    answer(&socket, &requests[2].0, "nonsense");
+    // Larger than its sender takes, but not as large as what libzmq ends a connection for.
+    let large = json!({"status": "done", "result": "x".repeat(3 << 19)}).to_string();
+    answer(&socket, &requests[0].0, large);
+    let mut outcomes = tickets.into_iter().map(|ticket| ticket.wait());
+    let mut next = || outcomes.next().unwrap();
+    assert!(matches!(next(), Outcome::Failed(f) if f.error.contains("is larger than")));
+    assert!(matches!(next(), Outcome::Done(reply) if &reply[..] == b"2"));
+    assert!(matches!(next(), Outcome::Failed(f) if f.error.contains("a JSON object is expected")));
+    assert!(matches!(next(), Outcome::Done(reply) if &reply[..] == b"6"));
+
+    // And goes on.
+    let ticket = client.submit("double", b"5".to_vec()).unwrap();
+    answer(&socket, &request(&socket).0, done(5));
+    assert!(matches!(ticket.wait(), Outcome::Done(reply) if &reply[..] == b"10"));
+}
+
+#[test]
+fn when_a_worker_with_results_is_gone_its_jobs_are_unknown_or_tried_elsewhere() {
+    let deployment = deployment();
+    let socket = with_results(&deployment, zmq::ROUTER, 2);
+    let client = deployment.client().unwrap();
+    let once = client.submit("double", b"1".to_vec()).unwrap();
+    let again = client.job("double", b"2".to_vec()).idempotent().submit().unwrap();
+    let _: Vec<_> = (0..2).map(|_| request(&socket)).collect();
+    drop(socket);
+    let successor = with_results(&deployment, zmq::ROUTER, 2);
+    assert!(matches!(once.wait(), Outcome::Unknown(_)));
+    let (envelope, job) = request(&successor);
+    assert_eq!((&job["body"], &job["attempt"]), (&json!(2), &json!(2)));
+    answer(&successor, &envelope, r#"{"status": "done", "result": 4}"#);
+    let reply = again.wait().done().unwrap();
+    assert_eq!((&reply[..], reply.attempts), (&b"4"[..], 2));
 }

@@ -1,7 +1,10 @@
 //! Processes written in Python, with pyzmq, in a deployment with native ones: those of the original
-//! system, and the programs of `docs/other-languages.md` as they stand there.
+//! system, the programs of `docs/other-languages.md` as they stand there, and the module `svcmap.py`.
 //!
 //! `SVCMAP_PYTHON` names the interpreter that has pyzmq; else it is `python3`.
+
+#[path = "python/module.rs"]
+mod module;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -31,9 +34,13 @@ impl Scripts {
         for name in ["original_worker.py", "original_sender.py"] {
             fs::copy(own.join("python").join(name), folder.path().join(name)).unwrap();
         }
-        let page = fs::read_to_string(own.join("../docs/other-languages.md")).unwrap();
-        for (name, script) in programs(&page) {
-            fs::write(folder.path().join(name), script).unwrap();
+        let docs = own.join("../docs");
+        fs::copy(docs.join("python/svcmap.py"), folder.path().join("svcmap.py")).unwrap();
+        for page in ["other-languages.md", "python.md"] {
+            let page = fs::read_to_string(docs.join(page)).unwrap();
+            for (name, script) in programs(&page) {
+                fs::write(folder.path().join(name), script).unwrap();
+            }
         }
         Self(folder)
     }
@@ -49,6 +56,7 @@ impl Scripts {
         let stdout = self.0.path().join(format!("{number}.out"));
         let python = std::env::var("SVCMAP_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let child = Command::new(python)
+            .env("SVCMAP_MAPPER", mapper.as_str())
             .arg(self.0.path().join(script))
             .arg(mapper.as_str())
             .args(args)
@@ -144,7 +152,10 @@ fn the_programs_on_the_page_are_short() {
     let page = fs::read_to_string(page).unwrap();
     let lines: Vec<_> =
         programs(&page).iter().map(|(name, script)| (*name, script.lines().count())).collect();
-    assert!(matches!(lines[..], [("worker.py", ..=40), ("sender.py", ..=40)]), "{lines:?}");
+    assert!(
+        matches!(lines[..], [("worker.py", ..=40), ("results.py", ..=40), ("sender.py", ..=40)]),
+        "{lines:?}"
+    );
 }
 
 #[test]

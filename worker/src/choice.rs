@@ -38,10 +38,11 @@ impl Candidate {
         (load.jobs() + f64::from(self.unreflected)).max(f64::from(self.own))
     }
 
-    /// Whether it can be given one more job. A worker of the JSON dialect answers one at a time.
+    /// Whether it can be given one more job. A worker of the JSON dialect answers one at a time, unless
+    /// it says otherwise.
     pub fn is_eligible(&self) -> bool {
         match &self.load {
-            Some(load) if load.share.is_some() => self.own == 0 && load.is_eligible(),
+            Some(load) if load.share.is_some() => self.own < load.open_max() && load.is_eligible(),
             Some(load) => load.state == State::Ready && self.jobs(load) < f64::from(load.slots),
             None => self.own == 0,
         }
@@ -212,6 +213,10 @@ mod tests {
         assert_eq!(chosen(&[json, candidate(1, 4)]), [3000, 0]);
         assert_eq!(chosen(&[Candidate { own: 1, ..json }, candidate(3, 4)]), [0, 3000]);
         assert_eq!(chosen(&[Candidate { unreflected: 1, ..json }, candidate(1, 4)]), [0, 3000]);
+        let share = share.map(|share| share.giving_results(true));
+        let several = Candidate { load: Some(Load { share, slots: 3, ..load }), ..json };
+        assert_eq!(chosen(&[Candidate { own: 2, ..several }]), [3000]);
+        assert_eq!(chosen(&[Candidate { own: 3, ..several }]), [0]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
 use svcmap_proto::jobs::{AttemptId, FromWorker, Reason};
 use svcmap_proto::names::{HostId, Name, SenderId};
+use svcmap_proto::refusals::BadMessage;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::choice::Choice;
@@ -32,7 +33,7 @@ use crate::link::{Identity, Link, Timing};
 use crate::observation::Observation;
 use crate::outbox::{JobId, JobSpec, Lane, Outbox};
 use crate::peers::{Peers, PeersOutput};
-use crate::rep::RepWorker;
+use crate::rep::Replied;
 use crate::statistics::Statistics;
 use asks::Asks;
 use links::Links;
@@ -261,26 +262,38 @@ impl Sender {
         }
     }
 
-    /// The newest job for a worker of the JSON dialect could not be sent.
-    pub fn handle_unsent(&mut self, now: Timestamp, link: u64) {
+    /// A job for a worker of the JSON dialect could not be sent.
+    pub fn handle_unsent(&mut self, now: Timestamp, link: u64, attempt: AttemptId) {
         if let Some(state) = self.links.get_mut(link)
-            && let Some(attempt) = state.rep.as_mut().and_then(RepWorker::handle_unsent)
+            && let Some(rep) = &mut state.rep
         {
+            rep.handle_unsent(attempt);
             state.link.handle_unsent(now, attempt);
         }
     }
 
-    /// A worker of the JSON dialect replied.
-    pub fn handle_link_reply(&mut self, now: Timestamp, link: u64, body: &[u8]) {
-        let Some(state) = self.links.get_mut(link) else { return };
-        let Some(rep) = &mut state.rep else { return };
-        let Some(message) = rep.handle_reply(now, self.timing.beat, body) else { return };
+    /// A worker of the JSON dialect replied, with that frame in front if it had one.
+    ///
+    /// # Errors
+    /// What is wrong with it: a job of which nobody can say how it ended has failed all the same.
+    pub fn handle_link_reply(
+        &mut self,
+        now: Timestamp,
+        link: u64,
+        tag: Option<&[u8]>,
+        body: &[u8],
+    ) -> Result<(), BadMessage> {
+        let state = self.links.get_mut(link).ok_or(BadMessage::Unasked)?;
+        let replied =
+            state.rep.as_mut().and_then(|rep| rep.handle_reply(now, self.timing.beat, tag, body));
+        let Replied { message, is_garbage } = replied.ok_or(BadMessage::Unasked)?;
         // Of all that its link hears, only this is the worker's own word.
         state.handle_answer();
         let (key, incarnation) = (state.link.key(), state.link.incarnation());
         self.peers.handle_answer(now, key, incarnation);
         self.outbox.touch(&key.service);
         state.link.handle_message(now, message);
+        if is_garbage { Err(BadMessage::Json) } else { Ok(()) }
     }
 
     /// A message of so many bytes went to a worker, or came from one.

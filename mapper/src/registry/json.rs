@@ -19,6 +19,9 @@ use crate::json::{self, Peer, Request, Worker};
 /// A list of so many instances, or services, is short: some 40 KiB, if few have long tags.
 const SHORT_LIST: usize = 100;
 
+/// What is said to who asks for one long list after the other.
+const TOO_OFTEN: &str = "a long list was just sent: try again in a moment";
+
 /// The long lists: who gets one, and what they hold. Of the peers there are two, as clients elsewhere are
 /// not told of what is reached on the mapper's host only; the third is the status.
 #[derive(Debug)]
@@ -70,7 +73,12 @@ impl Registry {
         let is_local = address.is_ok_and(|address| address.to_canonical().is_loopback());
         let asked = Asked { now, unix_us, is_local };
         let answered = body.and_then(json::read).map(|request| match request {
-            Request::ListPeers => self.list_for(asked, &from, usize::from(asked.is_local)),
+            Request::ListPeers { service: None } => {
+                self.list_for(asked, &from, usize::from(asked.is_local))
+            }
+            Request::ListPeers { service: Some(service) } => {
+                self.list_service(asked, &from, &service).into()
+            }
             Request::Status => self.list_for(asked, &from, STATUS),
             request => self.answer(asked, &from, request).into(),
         });
@@ -116,7 +124,9 @@ impl Registry {
                 self.deregister(asked.now, &name, pid);
                 json::ok()
             }
-            Request::ListPeers | Request::Status | Request::Unknown => error("unknown command"),
+            Request::ListPeers { .. } | Request::Status | Request::Unknown => {
+                error("unknown command")
+            }
         }
     }
 
@@ -131,7 +141,7 @@ impl Registry {
         let is_short = instances.max(self.revisions.len()) <= SHORT_LIST;
         let connection = Connection::new(from.connection());
         if !is_short && !self.lists.admitted.admit(asked.now, &connection) {
-            return error("a long list was just sent: try again in a moment").into();
+            return error(TOO_OFTEN).into();
         }
         let kept = self.lists.kept.get(which).and_then(Option::as_ref);
         if let Some(list) = kept.and_then(|kept| kept.fresh(asked.now, instances)) {
@@ -148,6 +158,24 @@ impl Registry {
         list
     }
 
+    /// The instances of a service, with the room that each has.
+    fn list_service(&mut self, asked: Asked, from: &Envelope, service: &str) -> Vec<u8> {
+        let (host, warming) = (self.identity.host, self.is_warming_in_json(asked.now));
+        let listed = self.services.service(service);
+        let connection = Connection::new(from.connection());
+        if listed.is_some_and(|listed| listed.len() > SHORT_LIST)
+            && !self.lists.admitted.admit(asked.now, &connection)
+        {
+            return error(TOO_OFTEN);
+        }
+        let all = listed.into_iter().flat_map(|listed| listed.iter());
+        let peers = all.filter_map(|instance| {
+            let slots = Some(instance.registration.load.slots);
+            Some((named(instance), Peer { slots, ..peer(instance, asked, host)? }))
+        });
+        json::service(&peers.collect(), warming)
+    }
+
     fn register_worker(
         &mut self,
         asked: Asked,
@@ -161,7 +189,7 @@ impl Registry {
             sequence,
             slots: worker.slots,
             concurrency: worker.concurrency,
-            share: Some(Share::default()),
+            share: Some(Share::default().giving_results(worker.gives_results)),
             ..Load::default()
         };
         let registration = Registration {
@@ -215,7 +243,9 @@ impl Registry {
         let Some((key, listed)) = self.named(name) else { return false };
         let Registration { incarnation, load, .. } = listed.registration;
         let sequence = load.sequence.saturating_add(1);
-        let (key, load) = (key.clone(), Load { sequence, share: Some(share), ..load });
+        let gives_results = load.share.is_some_and(Share::gives_results);
+        let share = Some(share.giving_results(gives_results));
+        let (key, load) = (key.clone(), Load { sequence, share, ..load });
         let (service, instance) = (key.service.as_str(), key.instance.as_str());
         self.report(asked.now, &ReportRef { service, instance, incarnation, load }, None)
     }
@@ -266,10 +296,6 @@ impl Registry {
     }
 
     fn peers(&self, asked: Asked) -> BTreeMap<String, Peer<'_>> {
-        let named = |instance: &Instance| match instance.contact.listing() {
-            Some(listing) => listing.name.to_string(),
-            None => instance.registration.key.to_string(),
-        };
         let host = self.identity.host;
         self.services.iter().filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
@@ -297,6 +323,14 @@ impl Registry {
     }
 }
 
+/// The name by which an instance is listed.
+fn named(instance: &Instance) -> String {
+    match instance.contact.listing() {
+        Some(listing) => listing.name.to_string(),
+        None => instance.registration.key.to_string(),
+    }
+}
+
 /// Where the client that asks can reach an instance. A loopback address means something on its own
 /// host only.
 fn address(instance: &Instance, asked: Asked, host: HostId) -> Option<&Endpoint> {
@@ -314,6 +348,7 @@ fn peer(instance: &Instance, asked: Asked, host: HostId) -> Option<Peer<'_>> {
         load: load.ratio(),
         last_seen: asked.unix_us.saturating_sub(age_us) as f64 / 1e6,
         tags: instance.contact.listing().map_or(&[], |listing| &listing.tags),
+        slots: None,
     })
 }
 

@@ -258,7 +258,7 @@ fn bytes(golden: &str) -> Vec<u8> {
         ("key", _) => bytes("'resize 'a-1"),
         ("life", _) => bytes("b4 24"),
         ("load", _) => bytes(
-            "01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 10 01 00 00 00 00 00 00 e0 3f 11",
+            "01 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f 01 10 01 00 00 00 00 00 00 e0 3f 00 11",
         ),
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         ("slot", _) => bytes("'a-1 life"),

@@ -1,5 +1,26 @@
 use super::*;
 
+#[test]
+fn a_reply_may_have_one_frame_in_front() {
+    let open = |frames: &[&str]| {
+        let frames: Vec<&[u8]> = frames.iter().map(|frame| frame.as_bytes()).collect();
+        let opened = open_reply(&frames);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        opened.map(|(tag, body)| (tag.map(text), text(body)))
+    };
+    let reply = |tag: Option<&str>, body: &str| Some((tag.map(str::to_owned), body.to_owned()));
+    assert_eq!(open(&["", "{}"]), reply(None, "{}"));
+    assert_eq!(open(&["7.1", "", "{}"]), reply(Some("7.1"), "{}"));
+    for native in [&["m"][..], &["m", ""], &["m", "payload", ""], &[]] {
+        assert_eq!(open(native), None);
+    }
+    for (several, tag) in
+        [(&["", "{}", "{}"][..], None), (&[""], None), (&["7.1", "", "{}", "{}"], Some("7.1"))]
+    {
+        assert_eq!(open(several), reply(tag, ""));
+    }
+}
+
 /// The frames of an envelope, and the body behind it.
 type Opened = (Vec<Vec<u8>>, Result<Vec<u8>, JsonError>);
 

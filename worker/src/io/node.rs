@@ -211,9 +211,10 @@ impl State {
                 self.refusals.count(BadMessage::FrameCount);
                 // A job waits for its reply, whatever that is.
                 if let Some(&link) = self.link_numbers.get(&socket)
-                    && frames.first().is_some_and(|frame| frame.is_empty())
+                    && let Some((tag, _)) = json::open_reply(frames)
                 {
-                    self.process.sender().handle_link_reply(now, link, &[]);
+                    // It is counted already.
+                    let _ = self.process.sender().handle_link_reply(now, link, tag, &[]);
                 }
                 // A REQ socket waits for its reply all the same.
                 if self.is_listener(socket)
@@ -283,14 +284,10 @@ impl State {
     ) -> Result<(), BadMessage> {
         let sender = self.process.sender();
         sender.count_message(frames.iter().map(|frame| frame.len()).sum());
-        let [frame, others @ ..] = frames else { return Err(BadMessage::FrameCount) };
-        if frame.is_empty() {
-            // Only a REP socket puts that before what it says: one frame, or nothing that means
-            // anything.
-            let body = if let [body] = others { body } else { &[][..] };
-            sender.handle_link_reply(now, link, body);
-            return Ok(());
+        if let Some((tag, body)) = json::open_reply(frames) {
+            return sender.handle_link_reply(now, link, tag, body);
         }
+        let [frame, others @ ..] = frames else { return Err(BadMessage::FrameCount) };
         sender.handle_link_message(now, link, payload::decode(frame, io::payloads(others))?);
         self.has_moved = true;
         Ok(())

@@ -1,7 +1,7 @@
 //! What links have found out: outcomes, load, promises, and that they are of no use any more.
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{JobBatch, Reason, ToWorker, Verdict};
+use svcmap_proto::jobs::{JobBatch, JobHeader, Reason, ToWorker, Verdict};
 use svcmap_proto::load::State;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::payload::Payloads;
@@ -37,14 +37,7 @@ impl Sender {
                 if let Some(answer) = rep.handle_message(now, &message, member) {
                     state.link.handle_message(now, answer);
                 } else if let ToWorker::Jobs(batch) = message {
-                    // It is given one at a time.
-                    let (jobs, mut payloads) = (batch.jobs.iter(), batch.payloads);
-                    let bodies = jobs.map(|job| {
-                        payloads.take(job.metadata_bytes.into());
-                        payloads.take(job.payload_bytes)
-                    });
-                    let request = |body| SenderOutput::Request { link: number, body };
-                    self.outputs.extend(bodies.map(request));
+                    batch.jobs.iter().for_each(|job| self.request(now, number, job));
                 }
             }
             // A worker of the JSON dialect tells none: see `handle_link_reply`.
@@ -96,6 +89,22 @@ impl Sender {
                 self.outbox.handle_lost(now, attempt, cause);
             }
             LinkOutput::Closed(closing) => self.handle_closed(now, number, closing),
+        }
+    }
+
+    /// A worker of the JSON dialect gets a job.
+    fn request(&mut self, now: Timestamp, link: u64, job: &JobHeader) {
+        let attempt = job.attempt;
+        let contents = self.outbox.contents(JobId(attempt.job));
+        let rep = self.links.get(link).and_then(|state| state.rep.as_ref());
+        let request = rep
+            .zip(contents)
+            .and_then(|(rep, (metadata, payload))| rep.request(job, metadata, payload));
+        match request {
+            Some((tag, body)) => {
+                self.outputs.push_back(SenderOutput::Request { link, attempt, tag, body });
+            }
+            None => self.handle_unsent(now, link, attempt),
         }
     }
 

@@ -84,6 +84,11 @@ impl Scene {
         self.0.handle_submit(now, JobId(job), spec);
     }
 
+    /// A worker replies without a word in front.
+    fn reply(&mut self, now: Timestamp, link: u64, body: &[u8]) {
+        let _ = self.0.handle_link_reply(now, link, None, body);
+    }
+
     /// Everything that is wanted now; whoever is to be connected is.
     fn step(&mut self, now: Timestamp) -> Seen {
         let mut seen = Seen::default();
@@ -91,7 +96,7 @@ impl Scene {
         while let Some(output) = self.0.poll_output(now) {
             match output {
                 SenderOutput::Connect { link, .. } => self.0.handle_link_writable(now, link),
-                SenderOutput::Request { link, body } => {
+                SenderOutput::Request { link, body, .. } => {
                     seen.requests.push((link, String::from_utf8(body.to_vec()).unwrap()));
                 }
                 SenderOutput::Send { link, message, .. } => seen.natives.push((link, message)),
@@ -133,11 +138,11 @@ fn one_job_at_a_time_and_each_is_accepted() {
     let seen = scene.step(at(0));
     assert_eq!(seen.requests, [(0, "{\"task\":1}".to_owned())]);
     assert!(seen.natives.is_empty(), "no native word to a REP socket: {seen:?}");
-    scene.0.handle_link_reply(at(1), 0, OK);
+    scene.reply(at(1), 0, OK);
     let seen = scene.step(at(1));
     assert_eq!(seen.outcomes, [(1, Outcome::Accepted)]);
     assert_eq!(seen.requests, [(0, "{\"task\":2}".to_owned())]);
-    scene.0.handle_link_reply(at(2), 0, br#"{"status":"error","message":"no such task"}"#);
+    scene.reply(at(2), 0, br#"{"status":"error","message":"no such task"}"#);
     let seen = scene.step(at(2));
     assert!(matches!(&seen.outcomes[..], [(2, Outcome::Failed(f))] if f.error == "no such task"));
     let tally = scene.0.statistics().instances.values().next().unwrap();
@@ -153,7 +158,7 @@ fn one_job_at_a_time_whatever_the_policy() {
         assert_eq!(scene.step(at(job)).requests.len(), 1);
         scene.list(at(job), job + 1, vec![entry("j", 1, Some(0.5))]);
         assert!(scene.step(at(job)).requests.is_empty(), "it has not replied");
-        scene.0.handle_link_reply(at(job), 0, OK);
+        scene.reply(at(job), 0, OK);
     }
     let seen = scene.step(at(4));
     assert_eq!((seen.requests.len(), seen.outcomes), (0, vec![(3, Outcome::Accepted)]));
@@ -192,7 +197,7 @@ fn queue_full_sends_the_job_elsewhere_and_counts_as_stale() {
     let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(0), 1, b"1");
     scene.step(at(0));
-    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.reply(at(1), 0, FULL);
     assert!(scene.step(at(1)).requests.is_empty(), "it is full until a mapper knows better");
     assert_eq!(scene.0.statistics().stale(), 1);
     scene.list(at(100), 2, vec![entry("j", 1, Some(0.0))]);
@@ -207,14 +212,14 @@ fn a_beat_after_queue_full_it_is_tried_again_and_what_it_takes_it_takes() {
     let mut scene = Scene::new(at(0), vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(0), 1, b"1");
     scene.step(at(0));
-    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.reply(at(1), 0, FULL);
     scene.step(at(1));
     scene.submit(at(900), 2, b"2");
     scene.submit(at(900), 3, b"3");
     let again = at(1) + ms(1000);
     assert!(steps(&mut scene, 900, 1001).requests.is_empty());
     assert_eq!(scene.step(again).requests, [(0, "2".to_owned())]);
-    scene.0.handle_link_reply(again, 0, OK);
+    scene.reply(again, 0, OK);
     assert_eq!(scene.step(again).requests, [(0, "3".to_owned())]);
 }
 
@@ -223,7 +228,7 @@ fn what_queue_full_means_ends_in_time_and_with_a_new_registration() {
     let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
     scene.submit(at(0), 1, b"1");
     scene.step(at(0));
-    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.reply(at(1), 0, FULL);
     // Publications come, so no mapper needs to be asked, and the job is over.
     let unknown = Change::Expired { instance: name("x"), incarnation: Incarnation(5) };
     scene.change(at(2), 2, unknown);
@@ -235,7 +240,7 @@ fn what_queue_full_means_ends_in_time_and_with_a_new_registration() {
     let mut scene = Scene::new(at(0), vec![entry("j", 9, Some(0.0))]);
     scene.submit(at(0), 1, b"1");
     scene.step(at(0));
-    scene.0.handle_link_reply(at(1), 0, FULL);
+    scene.reply(at(1), 0, FULL);
     let again = Entry { incarnation: Incarnation(6), ..entry("j", 1, Some(0.0)) };
     scene.list(at(100), 2, vec![again]);
     assert_eq!(scene.step(at(100)).requests.len(), 1);
@@ -255,7 +260,7 @@ fn one_that_does_not_answer_holds_nothing_else_up() {
     let Seen { outcomes, .. } = steps(&mut scene, 2000, 2300);
     assert!(outcomes.contains(&(1, Outcome::Unknown(Cause::Deadline))), "{outcomes:?}");
     // What it says after all is nobody's business any more, but it is free again.
-    scene.0.handle_link_reply(at(2300), 0, OK);
+    scene.reply(at(2300), 0, OK);
     assert!(scene.step(at(2300)).outcomes.is_empty());
     scene.list(at(2301), 3, vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(2301), 3, b"3");
@@ -274,7 +279,7 @@ fn one_that_never_answers_is_given_up_and_asked_anew() {
     scene.list(at(5100), 2, vec![entry("j", 1, Some(0.0))]);
     scene.submit(at(5100), 2, b"2");
     assert_eq!(scene.step(at(5100)).requests, [(0, "2".to_owned())]);
-    scene.0.handle_link_reply(at(5101), 0, OK);
+    scene.reply(at(5101), 0, OK);
     assert_eq!(scene.step(at(5101)).outcomes, [(2, Outcome::Accepted)]);
 }
 
@@ -285,7 +290,7 @@ fn who_is_not_listed_lives_by_its_own_replies_only() {
         scene.submit(at(0), 1, b"1");
         scene.step(at(0));
         if replies {
-            scene.0.handle_link_reply(at(1), 0, OK);
+            scene.reply(at(1), 0, OK);
         }
         let expired = Change::Expired { instance: name("j"), incarnation: Incarnation(5) };
         scene.change(at(1000), 2, expired);
@@ -328,7 +333,7 @@ fn the_same_process_lives_on_when_a_mapper_gives_it_another_incarnation() {
         let lives_on = outcomes.is_empty();
         assert_eq!(steps(&mut scene, 100, 1500).outcomes, outcomes);
         if lives_on {
-            scene.0.handle_link_reply(at(1500), 0, OK);
+            scene.reply(at(1500), 0, OK);
             assert_eq!(scene.step(at(1500)).outcomes, [(1, Outcome::Accepted)]);
             scene.submit(at(1500), 2, b"2");
             assert_eq!(scene.step(at(1500)).requests, [(0, "2".to_owned())], "over the same link");
@@ -355,10 +360,10 @@ fn what_could_not_be_sent_goes_elsewhere() {
     scene.submit(at(0), 1, b"1");
     assert_eq!(scene.step(at(0)).requests.len(), 1);
     scene.list(at(1), 2, vec![entry("j", 1, Some(0.0)), entry("k", 1, Some(0.5))]);
-    scene.0.handle_unsent(at(1), 0);
+    scene.0.handle_unsent(at(1), 0, attempt(1));
     let seen = scene.step(at(1));
     assert_eq!((seen.requests, seen.disconnects), (vec![(1, "1".to_owned())], vec![0]));
-    scene.0.handle_link_reply(at(2), 1, OK);
+    scene.reply(at(2), 1, OK);
     assert_eq!(scene.step(at(2)).outcomes, [(1, Outcome::Accepted)]);
 }
 
@@ -393,4 +398,137 @@ fn what_is_no_json_goes_to_native_workers_only() {
     let seen = scene.step(at(0));
     assert!(seen.requests.is_empty() && seen.outcomes.is_empty(), "{seen:?}");
     assert_eq!(seen.natives.len(), 1);
+}
+
+/// One that gives results and has room for so many jobs.
+fn with_results(instance: &str, sequence: u64, slots: u32) -> Entry {
+    let plain = entry(instance, sequence, Some(0.0));
+    let share = plain.load.share.map(|share| share.giving_results(true));
+    Entry { load: Load { share, slots, ..plain.load }, ..plain }
+}
+
+/// The reply to a job in its first attempt.
+fn answer(scene: &mut Scene, now: Timestamp, job: u64, body: &str) -> Result<(), BadMessage> {
+    let tag = attempt(job).to_string();
+    scene.0.handle_link_reply(now, 0, Some(tag.as_bytes()), body.as_bytes())
+}
+
+#[test]
+fn one_that_gives_results_has_as_many_jobs_as_it_has_room_for() {
+    for choice in [Policy::Svcmap.choice(), Policy::NoCredits.choice()] {
+        let mut scene = Scene::with(choice, at(0), vec![with_results("j", 1, 3)]);
+        (1..=5).for_each(|job| scene.submit(at(0), job, b"[1]"));
+        let seen = scene.step(at(0));
+        assert_eq!(seen.requests.len(), 3, "{seen:?}");
+        assert!(seen.requests[0].1.starts_with(r#"{"command":"SUBMIT","payload":{"job":1,"#));
+        assert!(seen.requests[0].1.ends_with(r#""body":[1]}}"#), "{seen:?}");
+        let failed = r#"{"status":"failed","message":"no","code":4}"#;
+        assert_eq!(answer(&mut scene, at(7), 2, failed), Ok(()));
+        assert_eq!(answer(&mut scene, at(9), 1, r#"{"status":"done","result":[2]}"#), Ok(()));
+        let seen = scene.step(at(9));
+        assert_eq!(seen.requests.len(), 2);
+        let [(2, Outcome::Failed(failure)), (1, Outcome::Done(reply))] = &seen.outcomes[..] else {
+            panic!("{seen:?}")
+        };
+        assert_eq!((&*failure.error, failure.code, failure.attempts), ("no", Some(4), 1));
+        assert_eq!((&reply[..], reply.attempts, reply.ran), (&b"[2]"[..], 1, ms(9)));
+        assert_eq!(reply.by.instance, name("j"));
+        let tally = scene.0.statistics().instances.values().next().unwrap();
+        assert_eq!((tally.sent, tally.done, tally.failed), (5, 1, 1));
+    }
+}
+
+#[test]
+fn what_it_rejects_is_tried_elsewhere_and_it_is_not_asked_for_that_again() {
+    let both = vec![with_results("j", 1, 3), entry("n", 1, None)];
+    let mut scene = Scene::with(Some(Box::new(Random)), at(0), both[..1].to_vec());
+    scene.submit(at(0), 1, b"1");
+    assert_eq!(scene.step(at(0)).requests.len(), 1);
+    scene.list(at(1), 2, both);
+    let rejected = r#"{"status":"rejected","message":"no camera"}"#;
+    assert_eq!(answer(&mut scene, at(1), 1, rejected), Ok(()));
+    let seen = scene.step(at(1));
+    assert!(matches!(seen.natives[..], [(1, ToWorker::Hello(_))]), "{seen:?}");
+    assert!(seen.requests.is_empty() && seen.outcomes.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn one_that_rejects_all_is_asked_five_times_and_one_that_drains_once() {
+    let mut scene = Scene::new(at(0), vec![with_results("j", 1, 3)]);
+    scene.submit(at(0), 1, b"1");
+    let rejected = br#"{"status":"rejected","message":"no camera"}"#;
+    for _ in 0..5 {
+        assert_eq!(scene.step(at(0)).requests.len(), 1);
+        scene.reply(at(0), 0, rejected);
+    }
+    let outcomes = scene.step(at(0)).outcomes;
+    assert!(matches!(&outcomes[..], [(1, Outcome::Refused(r))] if r.reason == Reason::CannotStart));
+    scene.submit(at(1), 2, b"1");
+    assert_eq!(scene.step(at(1)).requests.len(), 1);
+    scene.reply(at(1), 0, br#"{"status":"refused","reason":"draining"}"#);
+    let seen = steps(&mut scene, 100, 1000);
+    assert!(seen.requests.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn nonsense_counts_and_loses_nothing_else() {
+    let mut scene = Scene::new(at(0), vec![with_results("j", 1, 3)]);
+    (1..=2).for_each(|job| scene.submit(at(0), job, b"1"));
+    scene.step(at(0));
+    let done = r#"{"status":"done","result":1}"#;
+    assert_eq!(answer(&mut scene, at(1), 9, done), Err(BadMessage::Unasked));
+    let untold = scene.0.handle_link_reply(at(1), 0, None, done.as_bytes());
+    assert_eq!(untold, Err(BadMessage::Unasked), "two could be meant");
+    assert_eq!(scene.0.handle_link_reply(at(1), 7, None, b"{}"), Err(BadMessage::Unasked));
+    assert!(scene.step(at(1)).outcomes.is_empty());
+    assert_eq!(answer(&mut scene, at(2), 1, "hello"), Err(BadMessage::Json));
+    assert_eq!(answer(&mut scene, at(2), 2, done), Ok(()));
+    assert_eq!(answer(&mut scene, at(2), 2, done), Err(BadMessage::Unasked), "twice");
+    let outcomes = scene.step(at(2)).outcomes;
+    assert!(
+        matches!(&outcomes[..], [(1, Outcome::Failed(f)), (2, Outcome::Done(_))]
+            if f.error == "its reply is not understood: a JSON object is expected"),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn when_one_that_gives_results_dies_all_that_it_had_is_unknown() {
+    let mut scene = Scene::new(at(0), vec![with_results("j", 1, 3)]);
+    for job in 1..=3 {
+        let spec = JobSpec::new(name("resize"), b"1"[..].into());
+        scene.0.handle_submit(at(0), JobId(job), spec);
+    }
+    assert_eq!(scene.step(at(0)).requests.len(), 3);
+    // As long as it is listed it may take its time.
+    for second in 1..=30 {
+        scene.list(at(second * 1000), second + 1, vec![with_results("j", second + 1, 3)]);
+        let seen = steps(&mut scene, second * 1000, second * 1000 + 1000);
+        assert!(seen.outcomes.is_empty() && seen.disconnects.is_empty(), "{second}: {seen:?}");
+    }
+    let expired = Change::Expired { instance: name("j"), incarnation: Incarnation(5) };
+    scene.change(at(31_000), 32, expired);
+    let outcomes = steps(&mut scene, 31_000, 35_000).outcomes;
+    let all: Vec<_> = outcomes.iter().map(|(job, _)| *job).collect();
+    assert_eq!(all, [1, 2, 3]);
+    assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Unknown(_))));
+}
+
+#[test]
+fn a_reply_makes_room_before_the_mapper_knows() {
+    let full = |sequence| {
+        let entry = with_results("j", sequence, 4);
+        let share = Share::new(1.0).map(|share| share.giving_results(true));
+        Entry { load: Load { share, ..entry.load }, ..entry }
+    };
+    let mut scene = Scene::new(at(0), vec![with_results("j", 1, 4)]);
+    (1..=6).for_each(|job| scene.submit(at(0), job, b"1"));
+    assert_eq!(scene.step(at(0)).requests.len(), 4);
+    scene.list(at(100), 2, vec![full(2)]);
+    assert!(scene.step(at(100)).requests.is_empty());
+    assert_eq!(answer(&mut scene, at(101), 1, r#"{"status":"done"}"#), Ok(()));
+    assert_eq!(scene.step(at(101)).requests.len(), 1, "a place is free");
+    let still_full = r#"{"status":"done","load":1.0}"#;
+    assert_eq!(answer(&mut scene, at(102), 2, still_full), Ok(()));
+    assert!(scene.step(at(102)).requests.is_empty(), "others have taken it");
 }

@@ -137,8 +137,8 @@ impl LinkState {
         let mut accepted = 0;
         if let Some(rep) = &mut self.rep {
             rep.handle_load(&member.load);
-            // A REP socket takes no other before it has replied, whatever a policy thinks.
-            if rep.full_until().is_some() || self.link.open() > 0 {
+            // One that has not replied to as many takes no other, whatever a policy thinks.
+            if rep.full_until().is_some() || self.link.open() >= rep.load().open_max() {
                 return None;
             }
             accepted = rep.accepted();
@@ -283,13 +283,17 @@ impl Links {
         let age = now.since(member.load_at);
         let is_told = || now.since(member.told_at) <= json::LEASE;
         let counts = age <= expiry || (member.load.share.is_some() && is_told());
-        let load = counts.then_some(member.load);
+        let mut load = member.load;
         let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(&number)) {
-            Some(state) => state.jobs(member)?,
+            Some(state) => {
+                let jobs = state.jobs(member)?;
+                state.rep.iter().for_each(|rep| load = *rep.load());
+                jobs
+            }
             None if usable_endpoints(member, host).is_empty() => return None,
             None => (0, 0),
         };
-        Some(Candidate { load, age, unreflected, own })
+        Some(Candidate { load: counts.then_some(load), age, unreflected, own })
     }
 
     /// The same for the link of that number.

@@ -1,7 +1,7 @@
 //! What comes out of a sender.
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{OfferId, ToWorker};
+use svcmap_proto::jobs::{AttemptId, OfferId, ToWorker};
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 
 use super::Trouble;
@@ -38,6 +38,10 @@ pub enum SenderOutput {
     Request {
         /// Over which link.
         link: u64,
+        /// Which attempt of a job.
+        attempt: AttemptId,
+        /// What its reply is to be known by: a frame of its own, in front.
+        tag: Option<String>,
         /// The job.
         body: Bytes,
     },

@@ -374,3 +374,35 @@ fn empty_services_make_way_and_then_those_of_whom_nobody_heard_again() {
     let refused = register(&mut registry, ms(105), "more", 7);
     assert!(refused.contains("the mapper's registry is full"), "{refused}");
 }
+
+#[test]
+fn the_instances_of_a_service_are_listed_with_their_room() {
+    let mut registry = registry();
+    for (name, service) in [("a", "video"), ("b", "video"), ("c", "audio")] {
+        let worker = format!(
+            r#"{{"name":"{name}","service":"{service}","address":"tcp://h:1","pid":7,"slots":3}}"#
+        );
+        ask(&mut registry, ms(0), "REGISTER", &worker);
+    }
+    let list = |registry: &mut Registry, service: &str| {
+        ask(registry, ms(0), "LIST_PEERS", &format!(r#"{{"service":"{service}"}}"#))
+    };
+    let peer = r#"{"address":"tcp://h:1","pid":7,"load":0.0,"last_seen":1700000000.0,"slots":3}"#;
+    assert_eq!(
+        list(&mut registry, "video"),
+        format!(r#"{{"status":"ok","warming":true,"peers":{{"a":{peer},"b":{peer}}}}}"#)
+    );
+    let nobody = r#"{"status":"ok","warming":true,"peers":{}}"#;
+    assert_eq!(list(&mut registry, "nobody"), nobody);
+}
+
+#[test]
+fn who_gives_results_is_told_so_and_stays_so() {
+    let mut registry = registry();
+    let worker = r#"{"name":"w","address":"tcp://h:1","pid":7,"slots":3,"results":true}"#;
+    ask(&mut registry, ms(0), "REGISTER", worker);
+    assert_eq!(health(&mut registry, ms(1), "w", 0.5), OK);
+    let load = registry.services.iter().next().unwrap().registration.load;
+    let share = load.share.unwrap();
+    assert_eq!((share.get(), share.gives_results(), load.open_max()), (0.5, true, 3));
+}

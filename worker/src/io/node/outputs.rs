@@ -136,11 +136,13 @@ impl State {
                     self.process.sender().count_message(frames.bytes());
                 }
             }
-            SenderOutput::Request { link, body } => {
+            SenderOutput::Request { link, attempt, tag, body } => {
+                let tag = tag.as_deref().map(str::as_bytes);
+                let frames = tag.into_iter().chain([&b""[..], &body]);
                 let socket = self.links.get(&link);
-                let sent = socket.map(|&socket| event_loop.send(socket, [&b""[..], &body]));
+                let sent = socket.map(|&socket| event_loop.send(socket, frames));
                 if sent != Some(Ok(())) {
-                    self.process.sender().handle_unsent(now, link);
+                    self.process.sender().handle_unsent(now, link, attempt);
                 }
             }
             SenderOutput::Connect { link, endpoint } => self.connect(link, &endpoint, event_loop),
