@@ -343,15 +343,14 @@ impl Intake {
         let (running, ahead) = self.handed();
         self.load.queued = count(self.queue.len() + ahead);
         self.load.running = count(running);
-        let (mut high, mut low) = (0, 0);
+        let (mut high, mut low, mut oldest) = (0, 0, self.queue.oldest());
         for ahead in self.running.iter().skip(running) {
             high += u32::from(ahead.terms.priority == Priority::High);
             low += u32::from(ahead.terms.priority == Priority::Low);
+            oldest = earliest(oldest, Some(ahead.arrived_at));
         }
         self.load.queued_high = self.queue.of_class(Priority::High) + high;
         self.load.queued_low = self.queue.of_class(Priority::Low) + low;
-        let ahead = self.running.get(running).map(|ahead| ahead.arrived_at);
-        let oldest = ahead.or_else(|| self.queue.oldest());
         self.load.oldest_queued_ms = oldest.map_or(0, |at| wire_ms(now.since(at)));
         self.load.since_finish_ms = self.finished_at.map(|at| wire_ms(now.since(at)));
         self.load

@@ -411,6 +411,25 @@ fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
     assert_eq!(intake.load(at(151), Promised::default()).since_finish_ms, Some(1));
 }
 
+#[test]
+fn the_oldest_that_waits_may_be_one_of_a_lower_class() {
+    let mut intake = Intake::new(config(1, 20));
+    let mut admit = |intake: &mut Intake, ms, job, priority| {
+        let mut arrival = arrival(origin(job), at(60_000), b"");
+        arrival.terms.priority = priority;
+        intake.admit(at(ms), arrival, Promised::default()).unwrap();
+    };
+    admit(&mut intake, 0, 0, Priority::Normal);
+    let task = intake.start_next(at(0)).unwrap();
+    intake.handle_ran(task.id, at(0), at(0) + Duration::from_micros(20));
+    intake.handle_finished(at(1), task.id, Ending::Done);
+    admit(&mut intake, 2, 1, Priority::Low);
+    admit(&mut intake, 10, 2, Priority::High);
+    admit(&mut intake, 10, 3, Priority::High);
+    assert!((0..2).all(|_| intake.start_next(at(10)).is_some()), "one is ahead");
+    assert_eq!(intake.load(at(12), Promised::default()).oldest_queued_ms, 10);
+}
+
 /// After a first job that took 20 us, ten more wait.
 fn quick() -> Intake {
     let mut intake = Intake::new(config(1, 20));
