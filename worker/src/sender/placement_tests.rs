@@ -197,10 +197,10 @@ fn whoever_is_not_held_for_longer_takes_the_promise_of_a_slow_worker() {
 
 #[test]
 fn a_promise_is_taken_at_the_end_of_a_hold_that_is_longer() {
-    let mut alone = slow_promise(fast(), 600, JobSpec { hold: Some(ms(900)), ..spec(b"1") });
+    let mut alone = slow_promise(fast(), 600, JobSpec { hold: Some(ms(700)), ..spec(b"1") });
     assert_eq!(claims(&mut alone, at(2)), []);
-    assert_eq!(claims(&mut alone, at(100)), []);
-    assert_eq!(claims(&mut alone, at(902)), [(0, 1, Claim::Credit)]);
+    assert_eq!(claims(&mut alone, at(30)), []);
+    assert_eq!(claims(&mut alone, at(702)), [(0, 1, Claim::Credit)]);
 }
 
 #[test]
