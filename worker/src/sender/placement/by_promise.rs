@@ -15,11 +15,16 @@ const MUCH: f64 = 2.0;
 
 /// See the module.
 #[derive(Default)]
-pub(in crate::sender) struct ByPromise(ByGuess);
+pub(in crate::sender) struct ByPromise {
+    /// Whether any worker has promised a slot: where jobs are short it is looked for once for all.
+    is_promised: bool,
+    otherwise: ByGuess,
+}
 
 impl Placement for ByPromise {
     fn begin(&mut self, situation: &Situation<'_>, lane: &Lane, instances: &[InstanceKey]) {
-        self.0.begin(situation, lane, instances);
+        self.is_promised = situation.known.links.credited(&lane.service).next().is_some();
+        self.otherwise.begin(situation, lane, instances);
     }
 
     fn place<'a>(
@@ -27,11 +32,12 @@ impl Placement for ByPromise {
         situation: &mut Situation<'_>,
         job: &Unplaced<'a>,
     ) -> Option<Placed<'a>> {
-        let placed = match situation.best_promise(job) {
+        let promise = if self.is_promised { situation.best_promise(job) } else { None };
+        let placed = match promise {
             Some((placed, finish)) if situation.is_worth_it(job, finish) => placed,
-            _ => self.0.place(situation, job)?,
+            _ => self.otherwise.place(situation, job)?,
         };
-        self.0.count(&placed.key);
+        self.otherwise.count(&placed.key);
         Some(placed)
     }
 
