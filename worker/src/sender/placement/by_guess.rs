@@ -86,13 +86,13 @@ impl Situation<'_> {
             let has_room = may_have_room(&candidate)
                 && candidate.load.is_none_or(|load| jobs < f64::from(load.slots));
             let finish = estimates.expected_finish(&candidate);
-            has_room.then(|| (finish, self.random.u32(..), key, candidate))
+            has_room.then(|| (finish, self.random.u32(..), key, candidate.load_age()))
         });
         let sooner = |a: &(f64, u32, _, _), b: &(f64, u32, _, _)| {
             a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1))
         };
-        let (.., key, candidate) = found.take(LOOKS).min_by(sooner)?;
-        Some(Placed::unpromised(Cow::Borrowed(key), None, candidate.load_age()))
+        let (.., key, age) = found.take(LOOKS).min_by(sooner)?;
+        Some(Placed::unpromised(Cow::Borrowed(key), None, age))
     }
 
     /// The worker with which this sender has least under way, of a few that seem to have room; of equals
@@ -103,11 +103,12 @@ impl Situation<'_> {
             let (number, candidate) = self.known.numbered_candidate(key, job.next.payload_bytes)?;
             let is_promising = number.is_some_and(|number| self.is_promising(number));
             let has_room = may_have_room(&candidate) && !is_promising;
-            has_room.then(|| (candidate.own, self.random.u32(..), key, number, candidate))
+            let age = candidate.load_age();
+            has_room.then(|| (candidate.own, self.random.u32(..), key, number, age))
         });
-        let (.., key, number, candidate) =
+        let (.., key, number, age) =
             found.take(LOOKS).min_by_key(|(own, chance, ..)| (*own, *chance))?;
-        Some(Placed::unpromised(Cow::Borrowed(key), number, candidate.load_age()))
+        Some(Placed::unpromised(Cow::Borrowed(key), number, age))
     }
 
     /// Whether slots of that worker are promised, maybe without this sender knowing it yet: they are
