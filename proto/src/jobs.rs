@@ -435,10 +435,10 @@ impl Reason {
             | Reason::Draining
             | Reason::NotHere
             | Reason::Unreachable
+            | Reason::TooLarge
             | Reason::CannotStart => true,
             Reason::Expired
             | Reason::Cancelled
-            | Reason::TooLarge
             | Reason::NoSuchService
             | Reason::NotJson
             | Reason::NoMapper

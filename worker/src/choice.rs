@@ -101,7 +101,7 @@ pub trait Choice: Send {
 
 /// What a policy goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Knowledge {
+pub enum Basis {
     /// What mappers publish.
     Published,
     /// That, and the jobs that this sender has sent and that it does not count.
@@ -111,12 +111,12 @@ pub enum Knowledge {
     Answers,
 }
 
-impl Knowledge {
+impl Basis {
     /// How long a job waits there, in service times, as far as is known; `None` if that worker
     /// cannot be given one.
     fn expected_wait(self, candidate: &Candidate) -> Option<f64> {
         match (self, &candidate.load) {
-            (Knowledge::Published, Some(load)) => {
+            (Basis::Published, Some(load)) => {
                 load.is_eligible().then(|| load.expected_wait(load.jobs()))
             }
             _ => candidate.is_eligible().then(|| candidate.expected_wait()),
@@ -126,12 +126,12 @@ impl Knowledge {
 
 /// The better of two random eligible candidates: see [`better_of_two`].
 ///
-/// With all [`Knowledge`] it never chooses a worker known to be full, draining or gone, and never
+/// By [`Basis::Answers`] it never chooses a worker known to be full, draining or gone, and never
 /// has more than one open job at a worker whose load is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo {
     /// What it goes by.
-    pub knowledge: Knowledge,
+    pub basis: Basis,
 }
 
 impl Choice for PowerOfTwo {
@@ -141,14 +141,14 @@ impl Choice for PowerOfTwo {
         candidates: &mut dyn Candidates,
         random: &mut fastrand::Rng,
     ) -> Option<usize> {
-        let knowledge = self.knowledge;
+        let basis = self.basis;
         better_of_two(candidates.len(), random, |index| {
-            knowledge.expected_wait(&candidates.candidate(index)?)
+            basis.expected_wait(&candidates.candidate(index)?)
         })
     }
 
     fn learns_from_answers(&self) -> bool {
-        self.knowledge == Knowledge::Answers
+        self.basis == Basis::Answers
     }
 }
 

@@ -6,6 +6,7 @@ mod offers;
 mod progress;
 mod waiting;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use svcmap_proto::jobs::{AttemptId, Reason, Verdict};
+use svcmap_proto::json;
 use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -57,6 +59,8 @@ struct Job {
     rejected: Option<Reason>,
     /// Instances that could not start it.
     unable: Vec<Name>,
+    /// Whether its payload is JSON, once that has mattered.
+    is_json: OnceCell<bool>,
     /// Why nobody knows how far an earlier attempt got: from then on the job may have run.
     lost: Option<Cause>,
     place: Place,
@@ -76,6 +80,17 @@ impl Job {
 
     fn is_urgent(&self) -> bool {
         self.spec.hold == Some(Duration::ZERO)
+    }
+
+    fn next(&self) -> Next {
+        Next {
+            id: self.id,
+            payload_bytes: self.spec.payload.len(),
+            submitted_at: self.submitted_at,
+            priority: self.spec.priority,
+            hold: self.spec.hold,
+            met_unable: !self.unable.is_empty(),
+        }
     }
 }
 
@@ -127,6 +142,7 @@ impl Outbox {
             vain_offers: 0,
             rejected: None,
             unable: Vec::new(),
+            is_json: OnceCell::new(),
             lost: None,
             place: Place::Waiting(lane),
             cancelled: false,
@@ -175,15 +191,17 @@ impl Outbox {
 
     /// The job of a lane that goes next: of the highest class that waits who has waited longest.
     pub fn next(&self, lane: LaneId) -> Option<Next> {
-        let job = self.jobs.get(self.lanes.waiting(lane).next()?)?;
-        Some(Next {
-            id: job.id,
-            payload_bytes: job.spec.payload.len(),
-            submitted_at: job.submitted_at,
-            priority: job.spec.priority,
-            is_urgent: job.is_urgent(),
-            met_unable: !job.unable.is_empty(),
-        })
+        self.next_after(lane, 0)
+    }
+
+    /// The one that goes next after so many others.
+    pub fn next_after(&self, lane: LaneId, others: usize) -> Option<Next> {
+        let mut waiting = self.lanes.waiting(lane);
+        // It is the first that is asked for by far most often: `nth` costs more for that.
+        for _ in 0..others {
+            waiting.next()?;
+        }
+        self.jobs.get(waiting.next()?).map(Job::next)
     }
 
     /// How many jobs wait in a lane.
@@ -224,15 +242,19 @@ impl Outbox {
         self.job(id).map(|job| (&job.spec.metadata, &job.spec.payload))
     }
 
-    /// The payload of a job that has no outcome yet.
-    pub fn payload(&self, id: JobId) -> Option<&Bytes> {
-        self.job(id).map(|job| &job.spec.payload)
+    /// Whether the payload of a job is JSON. It is read once, if anybody asks.
+    pub fn is_json(&self, id: JobId) -> bool {
+        let is_json =
+            |job: &Job| *job.is_json.get_or_init(|| json::value(&job.spec.payload).is_ok());
+        self.job(id).is_some_and(is_json)
     }
 
-    /// The first job of a lane goes to a worker, over that link.
-    pub fn assign(&mut self, lane: LaneId, link: u64) -> Option<Assigned> {
-        let slot = self.lanes.pop(lane)?;
+    /// A waiting job goes to a worker, over that link.
+    pub fn assign(&mut self, id: JobId, link: u64) -> Option<Assigned> {
+        let slot = *self.slots.get(&id)?;
         let job = self.jobs.get_mut(slot)?;
+        let Place::Waiting(lane) = job.place else { return None };
+        self.lanes.remove(lane, slot, job.spec.priority);
         job.attempts += 1;
         job.is_passed_on = false;
         job.place = Place::At(link);
@@ -437,7 +459,7 @@ impl Outbox {
         let Some(job) = self.jobs.try_remove(slot) else { return };
         job.timer.map(|at| self.timers.remove(&(at, id)));
         match job.place {
-            Place::Waiting(lane) => self.lanes.remove(lane, slot),
+            Place::Waiting(lane) => self.lanes.remove(lane, slot, job.spec.priority),
             Place::At(_) => {
                 self.lanes.count_under_way(job.service, -1);
                 self.lanes.touch(job.service);

@@ -1,7 +1,7 @@
 //! The pure types for those who drive them in place of `io`: the simulator, and benchmarks of what a job
 //! costs without sockets. Not for users of the library: it changes with every version.
 
-pub use crate::choice::{Candidate, Candidates, Choice, Knowledge, PowerOfTwo};
+pub use crate::choice::{Candidate, Candidates, Choice, PowerOfTwo};
 pub use crate::intake::{Ending, Origin, Task, TaskId};
 pub use crate::outbox::JobSpec;
 pub use crate::peers::{Peers, PeersOutput};

@@ -336,8 +336,8 @@ impl Sender {
         while let Some(lane) = self.asks.poll_due(now) {
             self.ask_another(now, &lane);
         }
-        // A job whose hold is over gets one more look for room before it is refused.
         self.advance(now);
+        self.look_once_more(now);
         let (peers, links, host) = (&self.peers, RefCell::new(&mut self.links), self.host);
         let no_room = if self.identity.takes_credits { Reason::NoCredit } else { Reason::Full };
         self.outbox.handle_timeout(
@@ -428,6 +428,8 @@ mod guess_tests;
 mod handover_tests;
 #[cfg(test)]
 mod json_tests;
+#[cfg(test)]
+mod placement_tests;
 #[cfg(test)]
 mod progress_tests;
 #[cfg(test)]

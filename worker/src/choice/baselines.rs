@@ -3,7 +3,7 @@
 use svcmap_proto::load::{SHARE_FULL, better_of_two};
 use svcmap_proto::time::Timestamp;
 
-use super::{Candidate, Candidates, Choice, Knowledge};
+use super::{Basis, Candidate, Candidates, Choice};
 
 /// Any candidate, whatever its load.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +54,7 @@ impl Choice for RoundRobin {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Least {
     /// What it goes by.
-    pub knowledge: Knowledge,
+    pub basis: Basis,
 }
 
 impl Choice for Least {
@@ -67,7 +67,7 @@ impl Choice for Least {
         let (mut best, mut least, mut equals) = (None, f64::INFINITY, 0);
         for index in 0..candidates.len() {
             let candidate = candidates.candidate(index);
-            let Some(wait) = candidate.and_then(|c| self.knowledge.expected_wait(&c)) else {
+            let Some(wait) = candidate.and_then(|c| self.basis.expected_wait(&c)) else {
                 continue;
             };
             if wait < least || best.is_none() {
@@ -84,7 +84,7 @@ impl Choice for Least {
     }
 
     fn learns_from_answers(&self) -> bool {
-        self.knowledge == Knowledge::Answers
+        self.basis == Basis::Answers
     }
 }
 
@@ -164,13 +164,13 @@ mod tests {
 
     #[test]
     fn least_takes_the_least_and_any_of_equals() {
-        let least = Least { knowledge: Knowledge::Published };
+        let least = Least { basis: Basis::Published };
         about(&counts(least, &candidates(&[3, 1, 1, 2])), &[0, 1500, 1500, 0, 0]);
         assert_eq!(counts(least, &candidates(&[10, 10])), [0, 0, 3000]);
         let mut own = candidates(&[1, 2]);
         own[0].unreflected = 2;
         assert_eq!(counts(least, &own), [3000, 0, 0], "it does not look at its own");
-        assert_eq!(counts(Least { knowledge: Knowledge::Own }, &own), [0, 3000, 0]);
+        assert_eq!(counts(Least { basis: Basis::Own }, &own), [0, 3000, 0]);
     }
 
     #[test]

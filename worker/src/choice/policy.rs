@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Choice, Knowledge, Least, PowerOfTwo, Random, RoundRobin, Threshold};
+use super::{Basis, Choice, Least, PowerOfTwo, Random, RoundRobin, Threshold};
 
 /// A policy by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,10 +84,10 @@ impl Policy {
         Some(match self {
             Policy::Svcmap => return None,
             Policy::NoCredits | Policy::TwoOwnAnswers => Box::new(PowerOfTwo::default()),
-            Policy::TwoOwn => Box::new(PowerOfTwo { knowledge: Knowledge::Own }),
-            Policy::Two => Box::new(PowerOfTwo { knowledge: Knowledge::Published }),
-            Policy::LeastOwn => Box::new(Least { knowledge: Knowledge::Own }),
-            Policy::Least => Box::new(Least { knowledge: Knowledge::Published }),
+            Policy::TwoOwn => Box::new(PowerOfTwo { basis: Basis::Own }),
+            Policy::Two => Box::new(PowerOfTwo { basis: Basis::Published }),
+            Policy::LeastOwn => Box::new(Least { basis: Basis::Own }),
+            Policy::Least => Box::new(Least { basis: Basis::Published }),
             Policy::RoundRobin => Box::new(RoundRobin::default()),
             Policy::Random => Box::new(Random),
             Policy::Threshold => Box::new(Threshold { named: false }),

@@ -414,7 +414,7 @@ fn load_says_how_long_the_oldest_waits_and_when_a_handler_last_finished() {
 #[test]
 fn the_oldest_that_waits_may_be_one_of_a_lower_class() {
     let mut intake = Intake::new(config(1, 20));
-    let mut admit = |intake: &mut Intake, ms, job, priority| {
+    let admit = |intake: &mut Intake, ms, job, priority| {
         let mut arrival = arrival(origin(job), at(60_000), b"");
         arrival.terms.priority = priority;
         intake.admit(at(ms), arrival, Promised::default()).unwrap();

@@ -83,10 +83,23 @@ pub struct Next {
     pub submitted_at: Timestamp,
     /// Before which others it goes.
     pub priority: Priority,
-    /// Whether it is to be refused rather than held.
-    pub is_urgent: bool,
+    /// How long it may wait for a worker with room, from submission; `None`: as long as somebody serves
+    /// its service.
+    pub hold: Option<Duration>,
     /// Whether an instance could not start it.
     pub met_unable: bool,
+}
+
+impl Next {
+    /// Whether it is to be refused rather than held.
+    pub fn is_urgent(&self) -> bool {
+        self.hold == Some(Duration::ZERO)
+    }
+
+    /// How long it may still wait.
+    pub fn hold_left(&self, now: Timestamp) -> Option<Duration> {
+        self.hold.map(|hold| (self.submitted_at + hold).since(now))
+    }
 }
 
 /// The first job of a lane, as it goes to a worker.

@@ -47,16 +47,11 @@ impl Waiting {
         self.0.iter().map(VecDeque::len).sum()
     }
 
-    fn take_first(&mut self) -> Option<Slot> {
-        self.0.iter_mut().rev().find_map(VecDeque::pop_front)
-    }
-
     /// Returns whether it was there.
-    fn remove(&mut self, slot: Slot) -> bool {
-        self.0.iter_mut().any(|class| {
-            let place = class.iter().position(|waiting| *waiting == slot);
-            place.and_then(|place| class.remove(place)).is_some()
-        })
+    fn remove(&mut self, slot: Slot, priority: Priority) -> bool {
+        let class = self.class(priority);
+        let place = class.iter().position(|waiting| *waiting == slot);
+        place.and_then(|place| class.remove(place)).is_some()
     }
 }
 
@@ -152,17 +147,10 @@ impl Lanes {
         self.touch_lane(lane);
     }
 
-    /// The first job of a lane waits no longer.
-    pub(super) fn pop(&mut self, lane: LaneId) -> Option<Slot> {
-        let slot = self.queue_mut(lane)?.waiting.take_first()?;
-        self.handle_taken(lane);
-        Some(slot)
-    }
-
-    /// That job of a lane waits no longer.
-    pub(super) fn remove(&mut self, lane: LaneId, slot: Slot) {
+    /// That job of a lane waits no longer. It costs as much as there are jobs of its class before it.
+    pub(super) fn remove(&mut self, lane: LaneId, slot: Slot, priority: Priority) {
         let Some(queue) = self.queue_mut(lane) else { return };
-        if queue.waiting.remove(slot) {
+        if queue.waiting.remove(slot, priority) {
             self.handle_taken(lane);
         }
     }

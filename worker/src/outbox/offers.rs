@@ -1,6 +1,7 @@
 //! Slots that others pass on for a job: whoever does so may err, or lie.
 
 use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::names::Name;
 
 use super::{JobId, Outbox};
 
@@ -15,8 +16,10 @@ impl Outbox {
         }
     }
 
-    /// Whether a job is to take a slot that was passed on: not if that was in vain too often.
-    pub fn takes_offers(&self, id: JobId) -> bool {
-        self.job(id).is_some_and(|job| job.vain_offers < VAIN_OFFERS_MAX)
+    /// Whether a job is to take a slot of that instance that was passed on: not if that was in vain too
+    /// often, nor if it could not be started there.
+    pub fn takes_offer(&self, id: JobId, instance: &Name) -> bool {
+        self.job(id)
+            .is_some_and(|job| job.vain_offers < VAIN_OFFERS_MAX && !job.unable.contains(instance))
     }
 }

@@ -35,7 +35,7 @@ fn lane() -> Lane {
 
 /// The first job of that lane goes over that link.
 fn assign(outbox: &mut Outbox, link: u64) -> Option<Assigned> {
-    outbox.assign(outbox.find(&lane())?, link)
+    outbox.assign(outbox.next(outbox.find(&lane())?)?.id, link)
 }
 
 /// Those that wait in it.
@@ -434,11 +434,11 @@ fn a_slot_that_was_passed_on_and_is_not_there_costs_no_try_and_says_nothing() {
         outbox.handle_ended(at(1), &key, ended(attempt, full));
     };
     for _ in 0..3 {
-        assert!(outbox.takes_offers(JobId(1)));
+        assert!(outbox.takes_offer(JobId(1), &name("b-1")));
         reject(&mut outbox, true);
     }
     // Whoever is fooled three times goes by what it knows itself.
-    assert!(!outbox.takes_offers(JobId(1)));
+    assert!(!outbox.takes_offer(JobId(1), &name("b-1")));
     for _ in 0..TRIES_MAX - 1 {
         reject(&mut outbox, false);
     }

@@ -7,7 +7,7 @@ use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::Name;
 use svcmap_proto::time::{Timestamp, earliest};
 
-use super::{Job, JobId, Lane, Outbox, Place};
+use super::{Job, JobId, Lane, LaneId, Next, Outbox, Place};
 use crate::outcome::{Cause, Outcome};
 
 /// How often a waiting job is looked at for whether anybody serves it at all.
@@ -96,6 +96,21 @@ impl Outbox {
         for (_, job) in &mut self.jobs {
             job.served_at = now.min(job.served_at + gap);
         }
+    }
+
+    /// The jobs whose hold is over and that will be refused now if they find no room, and their lanes.
+    pub fn held_no_longer(&self, now: Timestamp) -> Vec<(LaneId, Next)> {
+        let due = self.timers.range(..=(now, JobId(u64::MAX)));
+        let jobs = due.filter_map(|(_, id)| self.job(*id));
+        let is_over = |job: &&Job| {
+            let hold = job.spec.hold.map(|hold| job.submitted_at + hold);
+            hold.is_some_and(|hold| hold <= now) && !job.is_expired(now)
+        };
+        let waiting = jobs.filter(is_over).filter_map(|job| match job.place {
+            Place::Waiting(lane) => Some((lane, job.next())),
+            Place::At(_) => None,
+        });
+        waiting.collect()
     }
 
     /// Acts on every deadline, hold and patience that has passed. `standing` says what is known of

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use svcmap_proto::jobs::{Claim, Demand, OfferedSlot, Priority};
-use svcmap_proto::load::{State, better_of_two};
+use svcmap_proto::load::better_of_two;
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
@@ -87,7 +87,7 @@ impl Sender {
     fn patient(&self, lane: &Lane) -> usize {
         let Some(lane) = self.outbox.find(lane) else { return 0 };
         match self.outbox.next(lane) {
-            Some(next) if next.is_urgent => self.outbox.patient(lane),
+            Some(next) if next.is_urgent() => self.outbox.patient(lane),
             _ => self.outbox.depth(lane),
         }
     }
@@ -115,6 +115,8 @@ impl Sender {
             self.ask_for_share(now, lane, number, waiting);
         }
         self.wait(now, lane);
+        // A promise that was not worth it may be by now.
+        self.outbox.touch(&lane.service);
     }
 
     /// Asks again if nothing comes of what was asked for.
@@ -139,22 +141,17 @@ impl Sender {
         let mut random = self.random.fork();
         let index = better_of_two(instances.len(), &mut random, |index| {
             let key = &instances[index];
-            let member = self.peers.member(key)?;
-            if member.load.share.is_some() || member.load.state == State::Draining {
+            let (number, candidate) = self.situation(now).known.promiser(key, bytes)?;
+            let link = number.and_then(|number| Some((number, self.links.get(number)?)));
+            // Whoever has promised enough is not asked for more before that is used.
+            if link.is_some_and(|(number, state)| {
+                self.asks.contains(lane, number) || state.link.has_credit_for(now, bytes)
+            }) {
                 return None;
             }
-            let number = self.links.number(key, member.life);
-            let takes = |number| self.links.get(number).is_none_or(|s| s.link.takes(bytes));
-            if number.is_some_and(|number| self.asks.contains(lane, number) || !takes(number)) {
-                return None;
-            }
-            let (candidate, finish) = self.situation(now).look(key)?;
             let load = candidate.load.unwrap_or_default();
-            // A word of that kind is outdated soon, unlike that of one who leaves.
-            if load.state == State::Failing {
-                return None;
-            }
-            (load.expected_wait(estimates.jobs(&candidate)) < jobs).then_some(finish)
+            let has_little = load.expected_wait(estimates.jobs(&candidate)) < jobs;
+            has_little.then(|| estimates.expected_finish(&candidate))
         })?;
         instances.get(index).cloned()
     }
@@ -238,16 +235,16 @@ impl Sender {
     ) {
         let lane = Lane::any(service);
         let key = InstanceKey { service: service.clone(), instance: slot.instance.clone() };
-        let lane_id = self.outbox.find(&lane);
-        let next = lane_id.and_then(|lane| self.outbox.next(lane));
-        let is_wanted = next.is_some_and(|next| {
-            self.outbox.takes_offers(next.id) && job.is_none_or(|job| next.id == job)
+        let next = self.next(&lane).filter(|next| {
+            job.is_none_or(|job| next.id == job)
+                && next.payload_bytes
+                    <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX)
+                && self.outbox.takes_offer(next.id, &slot.instance)
+                && self.peers.is_member(&key, slot.incarnation)
         });
-        let bytes = next.map_or(0, |next| next.payload_bytes);
-        let fits = bytes <= usize::try_from(slot.payload_bytes_max).unwrap_or(usize::MAX);
-        let is_there = self.peers.is_member(&key, slot.incarnation);
-        let usable = is_there.then(|| self.situation(now).look(&key)).flatten();
-        if let (true, Some((candidate, _)), Some(lane_id)) = (is_wanted && fits, usable, lane_id) {
+        if let Some(next) = next
+            && let Some(candidate) = self.situation(now).known.candidate(&key, next.payload_bytes)
+        {
             let lifetime = Duration::from_millis(u64::from(slot.lifetime_ms));
             let placed = Placed {
                 key: Cow::Borrowed(&key),
@@ -256,7 +253,7 @@ impl Sender {
                 claim: Claim::Offer(slot.offer),
                 claimed_until: Some(now + lifetime),
             };
-            if self.send(now, lane_id, placed) {
+            if self.send(now, next.id, placed) {
                 self.tell_shares(now, &lane);
                 return;
             }
@@ -284,14 +281,15 @@ impl Sender {
         let first = self.random.usize(..peers.len().max(1));
         let from_there = peers.iter().skip(first).chain(peers.iter().take(first));
         let mut some: Vec<_> = from_there.filter(|key| *key != own).take(OFFER_LOOKS).collect();
-        some.retain(|key| self.situation(now).candidate(key).is_some());
+        some.retain(|key| self.situation(now).known.candidate(key, 0).is_some());
         let (mut known, mut busiest) = (0, None);
         for key in &some {
             let Some(waiting) = self.waiting_at(now, key) else { continue };
             known += 1;
             let mean = self
                 .situation(now)
-                .candidate(key)
+                .known
+                .candidate(key, 0)
                 .and_then(|c| self.services.estimates(&own.service).service(&c));
             let is_busy = waiting >= handover::gate(mean, way) && handover::is_worth_it(mean, way);
             if is_busy && busiest.is_none_or(|(most, _)| waiting > most) {

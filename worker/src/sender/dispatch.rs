@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use svcmap_proto::jobs::{Claim, Reason};
-use svcmap_proto::json;
 use svcmap_proto::load::State;
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
@@ -15,6 +14,19 @@ use crate::link::Attempt;
 use crate::observation::Observation;
 use crate::outbox::{Assigned, JobId, Lane, LaneId, Next};
 
+/// So many jobs that wait for others than who could not start them are passed over in a lane: what
+/// makes several wait makes more wait.
+const PASSED_MAX: usize = 8;
+
+/// What becomes of a job that looks for a worker.
+enum Fate {
+    /// It has one, or its outcome.
+    Gone,
+    Waits,
+    /// It waits for others than those that could not start it: these may take what is behind it.
+    WaitsForOthers,
+}
+
 impl Sender {
     /// Gives the jobs of a lane to workers, as long as one has room.
     pub(super) fn dispatch(&mut self, now: Timestamp, lane_id: LaneId) {
@@ -23,7 +35,7 @@ impl Sender {
             return;
         }
         let instances = self.instances(&lane);
-        self.place(now, (&lane, lane_id), &instances);
+        self.send_waiting(now, (&lane, lane_id), &instances);
         if self.identity.takes_credits {
             self.tell_shares(now, &lane);
             self.ask(now, &lane, &instances);
@@ -31,8 +43,9 @@ impl Sender {
         self.given.clear();
     }
 
-    /// Sends the jobs of a lane to where they are placed, until one is not.
-    fn place(
+    /// Sends the jobs of a lane to where they are placed, until one is not. Those that wait for others
+    /// than who could not start them hold up nobody.
+    fn send_waiting(
         &mut self,
         now: Timestamp,
         (lane, lane_id): (&Lane, LaneId),
@@ -40,27 +53,56 @@ impl Sender {
     ) {
         let (placement, situation) = self.placing(now);
         placement.begin(&situation, lane, instances);
-        while let Some(next) = self.outbox.next(lane_id) {
-            let able = self.able(now, &next, instances);
-            let is_narrowed = able.is_some();
-            let instances = able.as_deref().unwrap_or(instances);
-            let (placement, mut situation) = self.placing(now);
-            let job = Unplaced { lane, next: &next, instances, is_narrowed };
-            let Some(placed) = placement.place(&mut situation, &job) else {
-                match self.hopeless(lane, &next, instances) {
-                    Some(reason) => self.outbox.refuse(now, next.id, reason),
-                    None => return,
-                }
-                continue;
-            };
-            placement.handle_sent(&placed.key);
-            if !self.send(now, lane_id, placed) {
-                return;
+        let mut passed = 0;
+        while let Some(next) = self.outbox.next_after(lane_id, passed) {
+            match self.try_to_send(now, lane, &next, instances) {
+                Fate::Gone => {}
+                Fate::WaitsForOthers if passed < PASSED_MAX => passed += 1,
+                Fate::WaitsForOthers | Fate::Waits => return,
             }
         }
     }
 
-    /// Why a job that found nobody never will.
+    /// Jobs that will be held no longer: each is looked at once more, wherever it stands in its lane.
+    pub(super) fn look_once_more(&mut self, now: Timestamp) {
+        for (lane_id, next) in self.outbox.held_no_longer(now) {
+            let Some(lane) = self.outbox.lane(lane_id).cloned() else { continue };
+            let instances = self.instances(&lane);
+            let (placement, situation) = self.placing(now);
+            placement.begin(&situation, &lane, &instances);
+            self.try_to_send(now, &lane, &next, &instances);
+            if self.identity.takes_credits {
+                self.tell_shares(now, &lane);
+            }
+            self.given.clear();
+        }
+    }
+
+    /// Sends a job to where it is placed, or refuses it if that can be nowhere.
+    fn try_to_send(
+        &mut self,
+        now: Timestamp,
+        lane: &Lane,
+        next: &Next,
+        instances: &[InstanceKey],
+    ) -> Fate {
+        let others = self.others(now, next, instances);
+        let is_narrowed = others.is_some();
+        let (placement, mut situation) = self.placing(now);
+        let narrowed = others.as_deref().unwrap_or(instances);
+        let job = Unplaced { lane, next, instances: narrowed, is_narrowed };
+        if let Some(placed) = placement.place(&mut situation, &job) {
+            return if self.send(now, next.id, placed) { Fate::Gone } else { Fate::Waits };
+        }
+        match self.hopeless(lane, next, instances) {
+            Some(reason) => self.outbox.refuse(now, next.id, reason),
+            None if is_narrowed => return Fate::WaitsForOthers,
+            None => return Fate::Waits,
+        }
+        Fate::Gone
+    }
+
+    /// Why a job that found nobody will find nobody as long as these are all.
     fn hopeless(&self, lane: &Lane, next: &Next, instances: &[InstanceKey]) -> Option<Reason> {
         match () {
             () if self.is_misdirected(lane, next.id) => Some(Reason::NotJson),
@@ -94,9 +136,9 @@ impl Sender {
         }
     }
 
-    /// The instances that a job may go to, if these are not all: one that could not start it is not
-    /// asked again as long as there is another one.
-    fn able(
+    /// The instances that a job is to go to, if these are not all: those that could not start it are left
+    /// out as long as another one may take it.
+    fn others(
         &mut self,
         now: Timestamp,
         next: &Next,
@@ -108,20 +150,21 @@ impl Sender {
         let unable = self.outbox.unable(next.id);
         let others = instances.iter().filter(|key| !unable.contains(&key.instance));
         let others: Vec<_> = others.cloned().collect();
-        let takes_jobs = |key: &InstanceKey| {
-            let candidate = self.situation(now).candidate(key);
+        let mut known = self.situation(now).known;
+        let mut may_take = |key| {
+            let candidate = known.taker(key, next);
             candidate.is_some_and(|known| known.load.is_none_or(|l| l.state == State::Ready))
         };
-        others.iter().any(takes_jobs).then_some(others)
+        others.iter().any(&mut may_take).then_some(others)
     }
 
-    /// The first job of a lane goes to a worker. `false` if that cannot be reached after all.
-    pub(super) fn send(&mut self, now: Timestamp, lane: LaneId, placed: Placed<'_>) -> bool {
+    /// A waiting job goes to a worker. `false` if that cannot be reached after all.
+    pub(super) fn send(&mut self, now: Timestamp, id: JobId, placed: Placed<'_>) -> bool {
         let Placed { key, number, age, claim, claimed_until } = placed;
         let is_open = |number: &u64| self.links.get(*number).is_some_and(|s| !s.link.is_closed());
         let number = number.filter(is_open).or_else(|| self.link(now, &key));
         let Some(number) = number else { return false };
-        let Some(assigned) = self.outbox.assign(lane, number) else { return false };
+        let Some(assigned) = self.outbox.assign(id, number) else { return false };
         let Assigned { attempt, deadline, run_limit, submitted_at, redirects_left, .. } = assigned;
         let Assigned { payload_bytes, metadata_bytes, detached, priority, .. } = assigned;
         let redirects_left = if self.identity.takes_credits { redirects_left } else { 0 };
@@ -157,7 +200,7 @@ impl Sender {
         let mut wanted = wanted(&self.peers, lane).peekable();
         wanted.peek().is_some()
             && wanted.all(|(_, member)| member.load.share.is_some())
-            && self.outbox.payload(id).is_some_and(|payload| json::value(payload).is_err())
+            && !self.outbox.is_json(id)
     }
 
     /// The link to an instance; opened if it is not.

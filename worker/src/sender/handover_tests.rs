@@ -49,7 +49,11 @@ pub(super) fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entrie
 }
 
 pub(super) fn new_sender(number: u128) -> Sender {
-    let (config, choice) = (OutboxConfig::default(), Policy::Svcmap.choice());
+    sender_by(Policy::Svcmap, number)
+}
+
+fn sender_by(policy: Policy, number: u128) -> Sender {
+    let (config, choice) = (OutboxConfig::default(), policy.choice());
     let mut sender = Sender::new(SenderId(number), HostId(1), 1, config, choice, number as u64);
     sender.handle_welcome(at(0), 0, &welcome());
     sender.follow(at(0), &service());
@@ -341,14 +345,29 @@ pub(super) struct Alone {
     pub(super) refused: Vec<(JobId, Reason)>,
     /// How far jobs are.
     pub(super) progress: Vec<(JobId, Option<String>)>,
+    /// The links to the workers of the JSON dialect that got a job, one for each.
+    pub(super) requests: Vec<u64>,
+    /// The largest payload that a worker takes, if that is not 1000 bytes.
+    pub(super) payload_bytes_max: BTreeMap<u16, u32>,
 }
 
 impl Alone {
     pub(super) fn new(workers: u16) -> Self {
-        let mut sender = new_sender(1);
         let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
-        publish(&mut sender, at(0), 1, (0..workers).map(|worker| entry(worker, load)).collect());
-        Self { sender, links: BTreeMap::new(), refused: Vec::new(), progress: Vec::new() }
+        Self::among((0..workers).map(|worker| entry(worker, load)).collect())
+    }
+
+    pub(super) fn among(entries: Vec<Entry>) -> Self {
+        Self::by(Policy::Svcmap, 1, entries)
+    }
+
+    /// With a policy, and a number that decides what is left to chance.
+    pub(super) fn by(policy: Policy, number: u128, entries: Vec<Entry>) -> Self {
+        let mut sender = sender_by(policy, number);
+        publish(&mut sender, at(0), 1, entries);
+        let (links, payload_bytes_max) = (BTreeMap::new(), BTreeMap::new());
+        let (refused, requests, progress) = (Vec::new(), Vec::new(), Vec::new());
+        Self { sender, links, refused, progress, requests, payload_bytes_max }
     }
 
     /// What it sends, with every worker that it connects to saying WELCOME at once.
@@ -364,13 +383,14 @@ impl Alone {
                     let welcome = FromWorker::Welcome {
                         connection: hello.connection,
                         received_jobs: 0,
-                        payload_bytes_max: 1000,
+                        payload_bytes_max: self.takes(link),
                         load: Load { slots: 4, concurrency: 1, ..Load::default() },
                         forgotten: Vec::new(),
                     };
                     self.sender.handle_link_message(now, link, welcome);
                 }
                 SenderOutput::Send { link, message, .. } => sent.push((link, message)),
+                SenderOutput::Request { link, .. } => self.requests.push(link),
                 SenderOutput::Settled { job, outcome: Outcome::Refused(refusal) } => {
                     self.refused.push((job, refusal.reason));
                 }
@@ -379,6 +399,10 @@ impl Alone {
             }
         }
         sent
+    }
+
+    fn takes(&self, link: u64) -> u32 {
+        self.payload_bytes_max.get(&self.worker(link)).copied().unwrap_or(1000)
     }
 
     pub(super) fn worker(&self, link: u64) -> u16 {
@@ -424,8 +448,14 @@ impl Alone {
     }
 
     pub(super) fn grant(&mut self, now: Timestamp, link: u64, credits: u32) {
-        let grant = Grant { credits, lifetime_ms: 1000, payload_bytes_max: 1000 };
         let load = Load { slots: 4, concurrency: 1, ..Load::default() };
+        self.grant_at(now, link, credits, load);
+    }
+
+    /// The same, with more of what its worker says.
+    pub(super) fn grant_at(&mut self, now: Timestamp, link: u64, credits: u32, load: Load) {
+        let payload_bytes_max = self.takes(link);
+        let grant = Grant { credits, lifetime_ms: 60_000, payload_bytes_max };
         let message = FromWorker::Grant { grant, received_jobs: 0, load };
         self.sender.handle_link_message(now, link, message);
     }

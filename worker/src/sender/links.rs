@@ -4,12 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use svcmap_proto::json;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::subset::usable_endpoints;
-use crate::choice::Candidate;
 use crate::link::{Closing, Identity, Link, LinkOutput, Timing};
 use crate::peers::{Member, Peers};
 use crate::rep::RepWorker;
@@ -268,46 +266,22 @@ impl Links {
         (number, true)
     }
 
-    /// A member as the policy sees it, to which the link of that number leads, if any; `None` if it
-    /// cannot be used now. A load older than `expiry` is none, but a worker of the JSON dialect reports
-    /// seldom: its load counts while a mapper speaks of it, and for as long as an original worker may be
-    /// silent.
-    pub(super) fn candidate(
+    /// How many jobs the load of a member does not count yet, and how many of this sender there are in
+    /// all; `None` if it cannot be used now, or takes no payload of so many bytes. The link of that number
+    /// leads to it, if there is one.
+    pub(super) fn jobs(
         &mut self,
-        now: Timestamp,
         number: Option<u64>,
         member: &Member,
-        expiry: Duration,
+        bytes: usize,
         host: HostId,
-    ) -> Option<Candidate> {
-        let age = now.since(member.load_at);
-        let is_told = || now.since(member.told_at) <= json::LEASE;
-        let counts = age <= expiry || (member.load.share.is_some() && is_told());
-        let mut load = member.load;
-        let (unreflected, own) = match number.and_then(|number| self.by_number.get_mut(&number)) {
-            Some(state) => {
-                let jobs = state.jobs(member)?;
-                state.rep.iter().for_each(|rep| load = *rep.load());
-                jobs
-            }
-            None if usable_endpoints(member, host).is_empty() => return None,
-            None => (0, 0),
-        };
-        Some(Candidate { load: counts.then_some(load), age, unreflected, own })
-    }
-
-    /// The same for the link of that number.
-    pub(super) fn candidate_at(
-        &mut self,
-        now: Timestamp,
-        number: u64,
-        peers: &Peers,
-        expiry: Duration,
-        host: HostId,
-    ) -> Option<Candidate> {
-        let link = &self.by_number.get(&number)?.link;
-        let member = peers.member(link.key()).filter(|member| member.life == link.incarnation())?;
-        self.candidate(now, Some(number), member, expiry, host)
+    ) -> Option<(u32, u32)> {
+        match number.and_then(|number| self.by_number.get_mut(&number)) {
+            Some(state) if !state.link.takes(bytes) => None,
+            Some(state) => state.jobs(member),
+            None if usable_endpoints(member, host).is_empty() => None,
+            None => Some((0, 0)),
+        }
     }
 
     /// Whether a member could not be reached when that was last tried, or has no address for others.

@@ -4,25 +4,24 @@
 mod by_choice;
 mod by_guess;
 mod by_promise;
+mod known;
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use svcmap_proto::jobs::Claim;
-use svcmap_proto::names::{HostId, InstanceKey, Name};
+use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
 pub(super) use self::by_choice::ByChoice;
 pub(super) use self::by_promise::ByPromise;
+pub(super) use self::known::Known;
 use super::Sender;
 use super::asks::Asks;
-use super::links::Links;
 use super::services::Services;
-use crate::choice::Candidate;
-use crate::outbox::{Lane, Next, Outbox};
-use crate::peers::Peers;
+use crate::outbox::{Lane, Next};
 
-/// Workers that are looked at where all could be: of so many random ones the best is nearly the best
+/// Workers that are weighed where all could be: of so many random ones the best is nearly the best
 /// of all.
 const LOOKS: usize = 8;
 
@@ -31,15 +30,12 @@ pub(super) trait Placement: Send {
     /// Jobs of a lane are to be placed, one after the other, at these instances.
     fn begin(&mut self, _situation: &Situation<'_>, _lane: &Lane, _instances: &[InstanceKey]) {}
 
-    /// Where the lane's first job goes; `None`: nowhere now.
+    /// Where one of them goes, which is taken to have gone there; `None`: nowhere now.
     fn place<'a>(
         &mut self,
         situation: &mut Situation<'_>,
         job: &Unplaced<'a>,
     ) -> Option<Placed<'a>>;
-
-    /// It goes to that worker.
-    fn handle_sent(&mut self, _key: &InstanceKey) {}
 
     /// Whether native workers are asked to promise slots.
     fn takes_credits(&self) -> bool {
@@ -56,9 +52,9 @@ pub(super) trait Placement: Send {
 pub(super) struct Unplaced<'a> {
     pub(super) lane: &'a Lane,
     pub(super) next: &'a Next,
-    /// The instances that it may go to.
+    /// The instances that it is to go to.
     pub(super) instances: &'a [InstanceKey],
-    /// Whether these are not all of the lane's: some could not start it.
+    /// Whether these are not all of the lane's: some could not start it, and others can take it.
     pub(super) is_narrowed: bool,
 }
 
@@ -83,13 +79,7 @@ impl<'a> Placed<'a> {
 
 /// What a sender knows, for a placement to look at.
 pub(super) struct Situation<'a> {
-    pub(super) now: Timestamp,
-    host: HostId,
-    /// A load older than this is none.
-    expiry: Duration,
-    outbox: &'a Outbox,
-    peers: &'a Peers,
-    links: &'a mut Links,
+    pub(super) known: Known<'a>,
     asks: &'a Asks,
     services: &'a mut Services,
     random: &'a mut fastrand::Rng,
@@ -99,12 +89,14 @@ impl Sender {
     /// Who places jobs, and what there is to look at.
     pub(super) fn placing(&mut self, now: Timestamp) -> (&mut dyn Placement, Situation<'_>) {
         let situation = Situation {
-            now,
-            host: self.host,
-            expiry: self.timing.expiry,
-            outbox: &self.outbox,
-            peers: &self.peers,
-            links: &mut self.links,
+            known: Known {
+                now,
+                host: self.host,
+                expiry: self.timing.expiry,
+                outbox: &self.outbox,
+                peers: &self.peers,
+                links: &mut self.links,
+            },
             asks: &self.asks,
             services: &mut self.services,
             random: &mut self.random,
@@ -119,46 +111,19 @@ impl Sender {
 }
 
 impl Situation<'_> {
-    /// A few random instances.
-    pub(super) fn sample<'a>(
+    /// All instances, the first being a random one.
+    fn rotated<'a>(
         &mut self,
         instances: &'a [InstanceKey],
     ) -> impl Iterator<Item = &'a InstanceKey> + use<'a> {
-        let all = instances.len();
-        let first = self.random.usize(..all.max(1));
-        (0..LOOKS.min(all)).map(move |further| &instances[(first + further) % all])
-    }
-
-    /// What is known of an instance.
-    pub(super) fn candidate(&mut self, key: &InstanceKey) -> Option<Candidate> {
-        self.numbered_candidate(key).map(|(_, candidate)| candidate)
-    }
-
-    /// The same, with the number of the link to it, if there is one.
-    fn numbered_candidate(&mut self, key: &InstanceKey) -> Option<(Option<u64>, Candidate)> {
-        let member = self.peers.member(key)?;
-        let number = self.links.number(key, member.life);
-        let candidate = self.links.candidate(self.now, number, member, self.expiry, self.host)?;
-        Some((number, candidate))
-    }
-
-    /// What is known of an instance, and the time until one more job would be done there, in
-    /// seconds.
-    pub(super) fn look(&mut self, key: &InstanceKey) -> Option<(Candidate, f64)> {
-        let candidate = self.candidate(key)?;
-        Some((candidate, self.services.estimates(&key.service).expected_finish(&candidate)))
-    }
-
-    fn speaks_json(&self, key: &InstanceKey) -> bool {
-        self.peers.member(key).is_some_and(|member| member.load.share.is_some())
+        let (before, after) = instances.split_at(self.random.usize(..=instances.len()));
+        after.iter().chain(before)
     }
 
     /// How many jobs of a service are with workers, but for those of the JSON dialect.
     pub(super) fn native_under_way(&self, service: &Name) -> u32 {
         let json = self.services.json(service);
-        let busy = json.iter().filter_map(|key| Some((key, self.peers.member(key)?.life)));
-        let busy = busy.filter_map(|(key, life)| self.links.get(self.links.number(key, life)?));
-        let with_them: u32 = busy.map(|state| state.link.open()).sum();
-        self.outbox.under_way(service).saturating_sub(with_them)
+        let with_them: u32 = json.iter().map(|key| self.known.open(key)).sum();
+        self.known.outbox.under_way(service).saturating_sub(with_them)
     }
 }

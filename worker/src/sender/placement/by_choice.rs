@@ -4,15 +4,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use svcmap_proto::json;
-use svcmap_proto::names::{HostId, InstanceKey};
-use svcmap_proto::time::Timestamp;
+use svcmap_proto::names::InstanceKey;
 
-use super::super::links::Links;
-use super::{Placed, Placement, Situation, Unplaced};
+use super::{Known, Placed, Placement, Situation, Unplaced};
 use crate::choice::{Candidate, Candidates, Choice};
-use crate::outbox::JobId;
-use crate::peers::Peers;
+use crate::outbox::Next;
 
 /// See the module.
 pub(in crate::sender) struct ByChoice(pub(in crate::sender) Box<dyn Choice>);
@@ -23,7 +19,7 @@ impl Placement for ByChoice {
         situation: &mut Situation<'_>,
         job: &Unplaced<'a>,
     ) -> Option<Placed<'a>> {
-        let (key, age) = situation.choose(&mut *self.0, job.instances, job.next.id)?;
+        let (key, age) = situation.choose(&mut *self.0, job.instances, job.next)?;
         Some(Placed::unpromised(Cow::Borrowed(key), None, age))
     }
 
@@ -38,44 +34,29 @@ impl Situation<'_> {
         &mut self,
         choice: &mut dyn Choice,
         instances: &'a [InstanceKey],
-        id: JobId,
+        next: &Next,
     ) -> Option<(&'a InstanceKey, Option<Duration>)> {
-        let payload = self.outbox.payload(id)?;
-        let (peers, links) = (self.peers, &mut *self.links);
-        let (now, expiry, host) = (self.now, self.expiry, self.host);
-        let mut able = Able { now, expiry, host, instances, peers, links, payload, is_json: None };
-        let index = choice.choose(now, &mut able, self.random)?;
-        let chosen = able.candidate(index)?;
+        let now = self.known.now;
+        let mut takers = Takers { known: &mut self.known, instances, next };
+        let index = choice.choose(now, &mut takers, self.random)?;
+        let chosen = takers.candidate(index)?;
         Some((instances.get(index)?, chosen.load_age()))
     }
 }
 
 /// The instances, to a [`Choice`]: those that can make something of the payload.
-struct Able<'a> {
-    now: Timestamp,
-    expiry: Duration,
-    host: HostId,
+struct Takers<'a, 'b> {
+    known: &'a mut Known<'b>,
     instances: &'a [InstanceKey],
-    peers: &'a Peers,
-    links: &'a mut Links,
-    payload: &'a [u8],
-    /// Whether the payload is JSON, once that has mattered.
-    is_json: Option<bool>,
+    next: &'a Next,
 }
 
-impl Candidates for Able<'_> {
+impl Candidates for Takers<'_, '_> {
     fn len(&self) -> usize {
         self.instances.len()
     }
 
     fn candidate(&mut self, index: usize) -> Option<Candidate> {
-        let key = self.instances.get(index)?;
-        let member = self.peers.member(key)?;
-        let payload = self.payload;
-        // A worker of the JSON dialect can make nothing of anything else.
-        let takes = member.load.share.is_none()
-            || *self.is_json.get_or_insert_with(|| json::value(payload).is_ok());
-        let number = self.links.number(key, member.life);
-        takes.then(|| self.links.candidate(self.now, number, member, self.expiry, self.host))?
+        self.known.taker(self.instances.get(index)?, self.next)
     }
 }
