@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use svcmap_mapper::Mapper;
-use svcmap_worker::{HandlerError, Job, Worker};
+use svcmap_worker::{Job, Worker};
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -36,10 +36,9 @@ fn logged(level: LevelFilter) -> (String, Vec<String>) {
     let any = "tcp://127.0.0.1:0";
     let mapper = Mapper::builder().bind(any).publish(any).logger(svcmap_mapper::log_logger());
     let mapper = mapper.start().unwrap();
-    let address = mapper.endpoint().as_str().to_owned();
+    let address = mapper.endpoint().to_string();
     let worker = Worker::builder("log").mapper(&address).logger(svcmap_worker::log_logger());
-    let handler = |_: &Job| -> Result<Vec<u8>, HandlerError> { Ok(Vec::new()) };
-    let worker = worker.start(handler).unwrap();
+    let worker = worker.serve(|_: &Job| Vec::new()).unwrap();
     assert!(worker.wait_registered(LONG));
     drop(worker);
     mapper.stop();
