@@ -47,7 +47,7 @@ use errors::Error;
 
 /// The README's examples, compiled and run with the tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 pub struct Readme;
 
 /// How long the last error may wait for whoever reads it. The exit code says it as well.

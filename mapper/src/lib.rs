@@ -2,7 +2,9 @@
 //!
 //! A [`Mapper`] runs on a thread of its own. Workers register with it and report to it; senders
 //! look services up and follow what it publishes. It never touches a job, and several mappers need
-//! not know of each other.
+//! not know of each other. It logs with slog, to the logger that [`MapperBuilder::logger`] is given, and
+//! to nobody without one. Programs that log with the crate `log` or with tracing turn the feature `log`
+//! on and give `log_logger()`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -47,3 +49,5 @@ mod revisions;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, StartError};
+#[cfg(feature = "log")]
+pub use svcmap_proto::io::log_logger;

@@ -114,6 +114,7 @@ impl Pair {
 fn libzmq_is_4_3_5_with_curve() {
     assert_eq!(zmq::version(), (4, 3, 5));
     assert_eq!(zmq::has("curve"), Some(true));
+    assert_eq!(svcmap_proto::io::libzmq_doubt(), None);
 }
 
 #[test]

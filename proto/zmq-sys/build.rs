@@ -2,9 +2,9 @@
 //! build systems find out about the platform. `zeromq-src` leaves those out, and libzmq then runs
 //! without eventfd, monotonic clock and TCP keepalive, and says nothing.
 //!
-//! Three changes of libzmq stand in `patches`, each with its reason. Without them, as in a build that
+//! Changes of libzmq stand in `patches`, each with its reason. Without them, as in a build that
 //! takes another libzmq, everything works, but what one peer can make this process keep is bounded
-//! less tightly.
+//! less tightly. `zmq_has("svcmap")` tells which of the two runs.
 
 use std::env;
 use std::fs;
@@ -65,8 +65,12 @@ const ZEROMQ_SRC: &[&str] = &[
 ];
 
 /// Changes of libzmq, as `diff -u` writes them.
-const PATCHES: &[&str] =
-    &["patches/bytes.patch", "patches/listener.patch", "patches/subscriptions.patch"];
+const PATCHES: &[&str] = &[
+    "patches/bytes.patch",
+    "patches/capability.patch",
+    "patches/listener.patch",
+    "patches/subscriptions.patch",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

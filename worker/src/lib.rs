@@ -40,6 +40,10 @@
 //! Each connection is an open file or two. The limit of those is the process's own affair: one that
 //! talks to hundreds of others raises it before it starts.
 //!
+//! What happens is logged with slog, to the logger that [`WorkerBuilder::logger`] and
+//! [`ClientBuilder::logger`] are given, and to nobody without one. Programs that log with the crate
+//! `log` or with tracing turn the feature `log` on and give `log_logger()`.
+//!
 //! Everything outside the module `io` is pure, so that a simulator can drive it: no socket, no
 //! clock, no thread, no log. What it needs beyond what is documented here stands in `pure`, which
 //! promises nothing to anybody else. In the source:
@@ -105,6 +109,8 @@ pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
 pub use payload::IntoPayload;
 pub use server::DrainReport;
 pub use statistics::{Statistics, Tally};
+#[cfg(feature = "log")]
+pub use svcmap_proto::io::log_logger;
 pub use svcmap_proto::jobs::Priority;
 pub use svcmap_proto::metadata::{Metadata, MetadataError};
 pub use svcmap_proto::names::{Incarnation, InstanceKey, Name, SenderId};

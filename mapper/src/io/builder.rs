@@ -145,6 +145,10 @@ impl MapperBuilder {
         if let Some(doubt) = proto_io::host_id_doubt() {
             warn!(logger, "this process may be taken for one on another machine"; "why" => doubt);
         }
+        if let Some(doubt) = proto_io::libzmq_doubt() {
+            warn!(logger, "what waits for a peer is counted in messages, not in bytes";
+                "why" => doubt);
+        }
         let (waker, stop) = (event_loop.waker(), Arc::new(AtomicBool::new(false)));
         let beat = config.beat;
         let identity = Identity {

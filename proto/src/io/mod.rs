@@ -6,6 +6,8 @@ mod accepts;
 mod clock;
 mod event_loop;
 mod frames;
+#[cfg(feature = "log")]
+mod log;
 mod probe;
 mod shared;
 mod sockets;
@@ -15,9 +17,11 @@ pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
 pub use frames::payloads;
+#[cfg(feature = "log")]
+pub use log::log_logger;
 pub use probe::{Probe, probe};
 pub use sockets::{
-    BindError, Socket, SocketSettings, bind, connect, dealer, publisher, raise_open_files_limit,
-    router, subscriber,
+    BindError, Socket, SocketSettings, bind, connect, dealer, libzmq_doubt, publisher,
+    raise_open_files_limit, router, subscriber,
 };
 pub use spin::Spin;

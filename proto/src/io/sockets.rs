@@ -51,6 +51,14 @@ pub enum BindError {
     Other(Endpoint, String),
 }
 
+/// Why peers can make this process keep more than `limits` says, if they can: it was built with a plain
+/// libzmq. Worth a warning where peers connect. All else works.
+pub fn libzmq_doubt() -> Option<&'static str> {
+    let doubt = "this libzmq is not svcmap's own build: set zmq-sys under [patch.crates-io], as the \
+        README does";
+    (zmq::has("svcmap") != Some(true)).then_some(doubt)
+}
+
 /// A ROUTER that says when a peer is unknown or full, instead of dropping what is sent to it.
 ///
 /// # Errors

@@ -366,6 +366,10 @@ impl WorkerBuilder {
             warn!(self.common.logger, "anyone who reaches this port can send jobs";
                 "endpoint" => %listener.endpoint);
         }
+        if let Some(doubt) = io::libzmq_doubt() {
+            warn!(self.common.logger, "what waits for a peer is counted in messages, not in bytes";
+                "why" => doubt);
+        }
         let endpoint = listener.endpoint.clone();
         let instance = Instance {
             key: key.clone(),
