@@ -165,7 +165,9 @@ pub fn encode_value_after<T: Serialize + ?Sized>(
 /// The value in a payload that [`encode_value`] made. Every byte of it must be used.
 ///
 /// A list of something that takes no bytes, such as `Vec<()>`, is as long as the payload says, be
-/// it billions: do not decode such a type from those whom you do not trust.
+/// it billions: do not decode such a type from those whom you do not trust. The same
+/// holds for a type that holds itself, such as a tree: it is as deep as the payload says, and a stack
+/// is not.
 ///
 /// # Errors
 /// If the payload holds no such value, or more than one.

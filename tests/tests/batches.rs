@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -142,6 +143,12 @@ fn a_template_that_makes_no_sense_is_told_before_anything_is_sent() {
     assert!(of_lines.contains("only {number} is known"), "{of_lines}");
     assert!(said(&["echo", "--lines", "no-such-list"]).contains("no-such-list cannot be read"));
     assert!(said(&["echo", "a", "--resume"]).contains("--joblog"));
+    for many in [&["a", "b"][..], &["--lines", "a"], &["--data", "x", "--count", "2"]] {
+        let said = said(&[&["echo", "--output", "out"], many].concat());
+        assert!(said.contains("to the same file"), "{said}");
+    }
+    let run = scene.submit(&["echo", "a", "--output", "out"]);
+    assert_eq!((code(&run), scene.read("out").as_str()), (Some(0), "a"));
 }
 
 #[test]
@@ -172,6 +179,22 @@ fn a_job_that_failed_is_tried_as_often_as_wanted() {
     assert_eq!((code(&run), scene.read("ran").as_str()), (Some(1), "x\nx\nx\n"));
     let said = text(&run.stderr);
     assert_eq!(said.lines().count(), 1, "of one job one line: {said}");
+}
+
+#[test]
+fn a_job_that_failed_and_cannot_be_tried_again_has_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("once");
+    // It is there for one job.
+    fs::write(&program, "#!/bin/sh\nrm \"$0\"\nexit 3\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let scene = Scene::new("work", &["--exec", program.to_str().unwrap()]);
+    let flags = ["--retries", "1", "--hold", "200ms", "--joblog", "log", "--json-lines"];
+    let run = scene.submit(&[&["work", "--data", "x"][..], &flags].concat());
+    let [record] = &scene.records("log")[..] else { panic!("{}", scene.read("log")) };
+    assert_eq!((code(&run), &record["outcome"]), (Some(1), &"failed".into()), "{record}");
+    let shown: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(shown["exit_status"], 3, "{shown}");
 }
 
 #[test]

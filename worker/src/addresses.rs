@@ -25,37 +25,46 @@ macro_rules! one {
     )*};
 }
 
-one!(&str, String, &String, Endpoint, &Endpoint);
+one!(&str, &&str, String, &String, Endpoint, &Endpoint);
 
-fn several<T: ToString>(addresses: &[T]) -> Vec<String> {
-    addresses.iter().map(T::to_string).collect()
+fn several<T: IntoAddresses>(addresses: impl IntoIterator<Item = T>) -> Vec<String> {
+    addresses.into_iter().flat_map(T::into_addresses).collect()
 }
 
-impl<T: ToString> IntoAddresses for &[T] {
+impl<T: IntoAddresses, const N: usize> IntoAddresses for [T; N] {
     fn into_addresses(self) -> Vec<String> {
         several(self)
     }
 }
 
-impl<T: ToString, const N: usize> IntoAddresses for [T; N] {
-    fn into_addresses(self) -> Vec<String> {
-        several(&self)
-    }
-}
-
-impl<T: ToString, const N: usize> IntoAddresses for &[T; N] {
+impl<T: IntoAddresses> IntoAddresses for Vec<T> {
     fn into_addresses(self) -> Vec<String> {
         several(self)
     }
 }
 
-impl<T: ToString> IntoAddresses for Vec<T> {
+impl<'a, T> IntoAddresses for &'a [T]
+where
+    &'a T: IntoAddresses,
+{
     fn into_addresses(self) -> Vec<String> {
-        several(&self)
+        several(self)
     }
 }
 
-impl<T: ToString> IntoAddresses for &Vec<T> {
+impl<'a, T, const N: usize> IntoAddresses for &'a [T; N]
+where
+    &'a T: IntoAddresses,
+{
+    fn into_addresses(self) -> Vec<String> {
+        several(self)
+    }
+}
+
+impl<'a, T> IntoAddresses for &'a Vec<T>
+where
+    &'a T: IntoAddresses,
+{
     fn into_addresses(self) -> Vec<String> {
         several(self)
     }

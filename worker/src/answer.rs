@@ -60,6 +60,9 @@ impl HandlerError {
         if let Some(Some(boxed)) = any.downcast_mut::<Option<Boxed>>().map(Option::take) {
             return boxed.into();
         }
+        if let Some(Some(boxed)) = any.downcast_mut::<Option<Box<dyn Error>>>().map(Option::take) {
+            return boxed.downcast::<Self>().map_or_else(Self::new, |known| *known);
+        }
         error.map_or_else(|| Self::new("no message"), Self::new)
     }
 }
@@ -140,6 +143,7 @@ mod tests {
         let rejected = HandlerError::reject("no device").with_code(3);
         assert_eq!(error(rejected.clone()), rejected);
         assert_eq!(error(Boxed::from(rejected.clone())), rejected);
+        assert_eq!(error::<Box<dyn Error>>(rejected.clone().into()), rejected);
         let known = |error: Boxed| -> Result<(), HandlerError> { Err(error)? };
         assert_eq!(known(rejected.clone().into()), Err(rejected));
     }

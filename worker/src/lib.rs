@@ -113,5 +113,5 @@ pub use statistics::{Statistics, Tally};
 pub use svcmap_proto::io::log_logger;
 pub use svcmap_proto::jobs::Priority;
 pub use svcmap_proto::metadata::{Metadata, MetadataError};
-pub use svcmap_proto::names::{Incarnation, InstanceKey, Name, SenderId};
+pub use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
 pub use value::ValueError;

@@ -239,8 +239,9 @@ impl RepWorker {
             _ => {}
         }
         if let (true, Some(share)) = (self.gives_results(), self.load.share) {
-            // One that does not say how full it is has at least one place more than before.
-            let place = 1.0 / f64::from(self.load.open_max());
+            let has_ended = matches!(answer.verdict, Verdict::Done | Verdict::Failed { .. });
+            // One that does not say how full it is has one place more than before then.
+            let place = if has_ended { 1.0 / f64::from(self.load.open_max()) } else { 0.0 };
             let taken = answer.taken.unwrap_or((share.get() - place).max(0.0));
             self.load.share = Share::new(taken).map(|share| share.giving_results(true));
         }
@@ -396,7 +397,9 @@ mod tests {
         assert_eq!(taken(&worker), (1.0, 4));
         let share = Share::new(0.3).map(|share| share.giving_results(true));
         worker.handle_load(&Load { sequence: 4, share, ..*worker.load() });
-        assert_eq!(taken(&worker), (0.3, 4));
+        give(&mut worker, 6);
+        outcome(&mut worker, 1, 6, r#"{"status":"rejected","message":"no device"}"#);
+        assert_eq!(taken(&worker), (0.3, 4), "who does nothing is no emptier for it");
         outcome(&mut worker, 1, 3, r#"{"status":"refused","reason":"full","load":1.0}"#);
         assert_eq!(worker.full_until(), Some(at(1001)));
         give(&mut worker, 5);

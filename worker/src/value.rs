@@ -76,7 +76,9 @@ pub fn to_postcard<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, ValueError
 /// it holds: one of the same shape is taken for another. Read the type that was written.
 ///
 /// A list of something that takes no bytes, such as `Vec<()>`, is as long as the payload says, be
-/// it billions: do not read such a type from those whom you do not trust.
+/// it billions: do not read such a type from those whom you do not trust. The same
+/// holds for a type that holds itself, such as a tree: it is as deep as the payload says, and a stack
+/// is not.
 ///
 /// # Errors
 /// If it is no postcard, or holds no such value, or more than one.

@@ -97,6 +97,14 @@ fn check(args: &SubmitArgs) -> Result<(), Failure> {
         return Err(Failure::usage("--output: of jobs that are no files only {number} is known")
             .fix("--output 'out/{number}'"));
     }
+    let has_many = args.files.len() > 1 || args.count.get() > 1;
+    if let Some(template) = &args.output
+        && !template.has_fields()
+        && (has_many || args.lines.is_some() || args.files_from.is_some())
+    {
+        return Err(Failure::usage("--output: all results would go to the same file")
+            .fix("tell them apart: --output 'out/{name}', or {path}, {stem}, {number}"));
+    }
     Ok(())
 }
 
@@ -207,7 +215,8 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
     };
     let is_watched = why.is_none() && std::io::stderr().is_terminal();
     if report.len() > 1 && (is_wrong || is_watched) {
-        print_note(&report.summary(took, &sink.complaints.commonest(KINDS_SHOWN)));
+        let commonest = sink.complaints.commonest(KINDS_SHOWN);
+        print_note(&report.summary(took, &commonest, sink.complaints.others(&commonest)));
     }
     if is_wrong && args.joblog.is_some() && matches!(why, Some(Why::Signal(_) | Why::Enough)) {
         print_note("to go on: the same with --resume");

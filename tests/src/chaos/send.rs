@@ -180,7 +180,7 @@ impl Submitter<'_> {
         builder = if spec.detached { builder.detached() } else { builder };
         // Before it can run.
         self.journal.write(Event::Submit { job: job.clone(), spec });
-        let ticket = builder.try_submit().map_err(|untaken| untaken.error)?;
+        let ticket = builder.try_submit().map_err(svcmap_worker::SubmitError::from)?;
         assert_eq!(ticket.job().0, number, "jobs are numbered in their order");
         self.next += 1;
         self.tickets.insert(number, (job, ticket));

@@ -33,7 +33,8 @@ const MAPPER_DEFAULT: &str = "tcp://127.0.0.1:5555";
 
 /// What workers and clients have in common.
 struct Common {
-    mappers: Vec<String>,
+    /// `None`: nobody has named any.
+    mappers: Option<Vec<String>>,
     outbox: OutboxConfig,
     logger: Logger,
     notify: Notify,
@@ -43,7 +44,7 @@ struct Common {
 impl Default for Common {
     fn default() -> Self {
         Self {
-            mappers: Vec::new(),
+            mappers: None,
             outbox: OutboxConfig::default(),
             logger: Logger::root(slog::Discard, o!()),
             notify: Box::new(|_| {}),
@@ -53,10 +54,14 @@ impl Default for Common {
 }
 
 impl Common {
+    fn name_mappers(&mut self, addresses: impl IntoAddresses) {
+        self.mappers.get_or_insert_default().extend(addresses.into_addresses());
+    }
+
     fn mappers(&self) -> Result<Vec<Endpoint>, StartError> {
         let default = [MAPPER_DEFAULT.to_owned()];
-        let texts = if self.mappers.is_empty() { &default[..] } else { &self.mappers };
-        if texts.len() > MAPPERS_MAX {
+        let texts = self.mappers.as_deref().unwrap_or(&default);
+        if texts.is_empty() || texts.len() > MAPPERS_MAX {
             return Err(ConfigError::Mappers.into());
         }
         texts.iter().map(|text| Ok(text.parse()?)).collect()
@@ -111,6 +116,7 @@ impl Common {
 
 /// Settings of a [`Client`].
 #[derive(Default)]
+#[must_use = "it does nothing until it is started"]
 pub struct ClientBuilder {
     common: Common,
 }
@@ -119,7 +125,7 @@ impl ClientBuilder {
     /// The mapper to ask, or several; it can be called again for further ones. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
-        self.common.mappers.extend(addresses.into_addresses());
+        self.common.name_mappers(addresses);
         self
     }
 
@@ -162,6 +168,7 @@ impl ClientBuilder {
 }
 
 /// Settings of a [`Worker`].
+#[must_use = "it does nothing until it serves"]
 pub struct WorkerBuilder {
     service: String,
     instance: Option<String>,
@@ -191,7 +198,7 @@ impl WorkerBuilder {
     /// The mapper to register with, or several; it can be called again for further ones. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
-        self.common.mappers.extend(addresses.into_addresses());
+        self.common.name_mappers(addresses);
         self
     }
 
@@ -201,7 +208,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Jobs that run at once, each in a thread of its own. Default 1.
+    /// Jobs that run at once, each in a thread of its own unless they are served
+    /// [later](Self::serve_later). Default 1.
     pub fn concurrency(mut self, jobs: u32) -> Self {
         self.intake.concurrency = jobs;
         self
@@ -406,4 +414,15 @@ fn advertised(texts: &[String], bound: &Endpoint) -> Result<Vec<Endpoint>, Start
         });
     }
     Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_no_mappers_is_not_taken_for_the_default() {
+        let nobody = Client::connect(Vec::<String>::new());
+        assert!(matches!(nobody, Err(StartError::Config(ConfigError::Mappers))));
+    }
 }

@@ -12,6 +12,8 @@ use super::shared::lock;
 #[derive(Debug, Default)]
 pub(super) struct Cancellation {
     is_set: AtomicBool,
+    /// Some task has awaited it.
+    was_awaited: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -20,6 +22,7 @@ impl Cancellation {
         self.is_set.load(Ordering::Relaxed)
     }
 
+    /// Wakes tasks, which may do anything: not to be called under a lock.
     pub(super) fn set(&self) {
         let mut waiting = lock(&self.waiting);
         self.is_set.store(true, Ordering::Relaxed);
@@ -28,14 +31,19 @@ impl Cancellation {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// It is that of another job from now on.
-    pub(super) fn reset(&self) {
-        self.is_set.store(false, Ordering::Relaxed);
+    /// Makes it that of another job, if nobody knows it as that of the one before.
+    pub(super) fn reuse(this: &Arc<Self>) -> bool {
+        let is_free = Arc::strong_count(this) == 1 && !this.was_awaited.load(Ordering::Relaxed);
+        if is_free {
+            this.is_set.store(false, Ordering::Relaxed);
+        }
+        is_free
     }
 }
 
 /// Is ready once nobody waits for a job any more: see [`Job::cancelled`](crate::Job::cancelled).
 #[derive(Debug)]
+#[must_use = "it does nothing unless it is awaited"]
 pub struct Cancelled(pub(super) Arc<Cancellation>);
 
 impl Future for Cancelled {
@@ -46,6 +54,7 @@ impl Future for Cancelled {
         if self.0.is_set() {
             return Poll::Ready(());
         }
+        self.0.was_awaited.store(true, Ordering::Relaxed);
         if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
             waiting.push(context.waker().clone());
         }

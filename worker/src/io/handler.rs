@@ -24,6 +24,16 @@ pub(super) enum Handler {
     Later(Box<dyn Fn(Job, Responder) + Send + Sync>),
 }
 
+impl Handler {
+    /// How many threads it takes.
+    pub(super) fn threads(&self, concurrency: u32) -> u32 {
+        match self {
+            Self::Now(_) => concurrency,
+            Self::Later(_) => 1,
+        }
+    }
+}
+
 /// Without a state, all threads call the same function.
 pub(super) fn plain<A: IntoAnswer>(handler: impl Fn(&Job) -> A + Send + Sync + 'static) -> Handler {
     with_state(|| (), move |(), job| handler(job))

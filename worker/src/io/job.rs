@@ -1,5 +1,6 @@
 //! A job as its handler sees it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use crate::intake::{Origin, TaskId, Terms};
 use crate::value::{self, ValueError};
 
 /// A job as its handler sees it.
-#[derive(Debug)]
 pub struct Job {
     pub(super) id: TaskId,
     pub(super) origin: Origin,
@@ -30,6 +30,17 @@ pub struct Job {
     pub(super) cancellation: Arc<Cancellation>,
     pub(super) home: Arc<Home>,
     pub(super) reporter: Reporter,
+}
+
+/// Without its payload.
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("number", &self.number())
+            .field("instance", &self.home.key)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The worker that a job is at.

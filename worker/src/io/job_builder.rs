@@ -1,5 +1,6 @@
 //! A job and its settings, until it is submitted.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use super::ticket::Ticket;
 use crate::outbox::JobSpec;
 
 /// A job that is about to be submitted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[must_use = "it is sent when it is submitted"]
 pub struct JobBuilder<'a> {
     client: &'a Client,
     service: &'a str,
@@ -130,13 +132,15 @@ impl<'a> JobBuilder<'a> {
     }
 
     /// Submits it, for tasks: waits without blocking the thread while too many jobs have no outcome
-    /// yet, on any runtime.
+    /// yet, on any runtime. In which order those go that wait is no promise.
     ///
     /// # Errors
     /// See [`SubmitError`].
-    pub async fn submit_async(mut self) -> Result<Ticket, SubmitError> {
-        let spec = self.spec()?;
-        Taking::new(Arc::clone(&self.client.shared), spec).await
+    pub fn submit_async(
+        mut self,
+    ) -> impl Future<Output = Result<Ticket, SubmitError>> + Send + use<> {
+        let (spec, shared) = (self.spec(), Arc::clone(&self.client.shared));
+        async move { Taking::new(shared, spec?).await }
     }
 
     /// What it comes to. It has no payload any more then.
@@ -162,6 +166,23 @@ impl<'a> JobBuilder<'a> {
             priority: self.priority,
             metadata,
         })
+    }
+}
+
+/// Without its payload.
+impl fmt::Debug for JobBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (service, bytes) = (self.service, self.payload.len());
+        f.debug_struct("JobBuilder")
+            .field("service", &service)
+            .field("payload_bytes", &bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<NotTaken<'_>> for SubmitError {
+    fn from(not_taken: NotTaken<'_>) -> Self {
+        not_taken.error
     }
 }
 

@@ -65,6 +65,8 @@ struct Work {
     asleep: u32,
     woken: u32,
     is_over: bool,
+    /// What tasks may have awaited, and is of no use any more.
+    replaced: Option<Arc<Cancellation>>,
 }
 
 /// Where one job runs.
@@ -92,7 +94,8 @@ impl Pool {
     ) -> std::io::Result<Self> {
         let places = (0..concurrency).map(|_| Place::default()).collect();
         let (queue, free) = (VecDeque::new(), (0..concurrency as usize).rev().collect());
-        let work = Work { queue, places, free, asleep: 0, woken: 0, is_over: false };
+        let (asleep, woken, is_over, replaced) = (0, 0, false, None);
+        let work = Work { queue, places, free, asleep, woken, is_over, replaced };
         let (work, has_work, done) = (Mutex::new(work), Condvar::new(), Mutex::default());
         let home = Arc::new(home);
         let progress = Arc::new(Board::new(waker.clone()));
@@ -100,8 +103,7 @@ impl Pool {
         let bench = Arc::new(bench);
         let pool = Self { bench };
         let handler = Arc::new(handler);
-        let threads = if matches!(*handler, Handler::Now(_)) { concurrency } else { 1 };
-        for number in 1..=threads {
+        for number in 1..=handler.threads(concurrency) {
             let (bench, handler) = (Arc::clone(&pool.bench), Arc::clone(&handler));
             let thread = std::thread::Builder::new().name(format!("svcmap-job-{number}"));
             thread.spawn(move || match &*handler {
@@ -136,9 +138,12 @@ impl Pool {
         if waiting.and_then(|waiting| work.queue.remove(waiting)).is_some() {
             return true;
         }
-        // Under the lock, as the next job of that place is not meant.
-        if let Some(place) = work.places.iter().find(|place| place.job == Some(id)) {
-            place.cancellation.set();
+        let place = work.places.iter().find(|place| place.job == Some(id));
+        // The next job of that place has another one, as long as this one is known here.
+        let cancellation = place.map(|place| Arc::clone(&place.cancellation));
+        drop(work);
+        if let Some(cancellation) = cancellation {
+            cancellation.set();
         }
         false
     }
@@ -165,8 +170,9 @@ impl Drop for Pool {
         work.is_over = true;
         work.queue.clear();
         // What still runs is of use to nobody.
-        work.places.iter().for_each(|place| place.cancellation.set());
+        let places = std::mem::take(&mut work.places);
         drop(work);
+        places.iter().for_each(|place| place.cancellation.set());
         self.bench.has_work.notify_all();
     }
 }
@@ -204,7 +210,10 @@ impl Bench {
                 return None;
             }
             if let Some((place, assignment, cancellation)) = work.begin() {
+                let before = work.replaced.take();
                 drop(work);
+                // With it go wakers of others, which may do anything.
+                drop(before);
                 let Assignment { id, origin, payload, arrived_at, terms } = assignment;
                 let home = Arc::clone(&self.home);
                 let reporter = Reporter::new(id, &self.progress);
@@ -250,17 +259,17 @@ impl Work {
         };
         let place = &mut self.places[number];
         place.job = Some(assignment.id);
-        if Arc::strong_count(&place.cancellation) > 1 {
-            // Somebody keeps the job before.
-            place.cancellation = Arc::default();
+        if !Cancellation::reuse(&place.cancellation) {
+            self.replaced = Some(std::mem::take(&mut place.cancellation));
         }
-        place.cancellation.reset();
         Some((number, assignment, Arc::clone(&place.cancellation)))
     }
 
     fn release(&mut self, number: usize) {
-        self.places[number].job = None;
-        self.free.push(number);
+        if let Some(place) = self.places.get_mut(number) {
+            place.job = None;
+            self.free.push(number);
+        }
     }
 }
 

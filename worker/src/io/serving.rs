@@ -36,8 +36,8 @@ impl Serving {
         home: Home,
         waker: Waker,
     ) -> Result<Self, StartError> {
-        let wanted = config.concurrency;
-        let pool = Pool::start(wanted, handler, home, config.payload_bytes_max, waker)
+        let (concurrency, wanted) = (config.concurrency, handler.threads(config.concurrency));
+        let pool = Pool::start(concurrency, handler, home, config.payload_bytes_max, waker)
             .map_err(|reason| StartError::Threads { wanted, reason })?;
         Ok(Self { listener, pool, starts: Vec::new(), looks_left: LOOKS_MAX })
     }

@@ -1,6 +1,7 @@
 //! What the handles that users hold share with the I/O thread.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll};
@@ -42,7 +43,6 @@ pub(super) enum Command {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(super) struct Shared {
     inbox: Mutex<Inbox>,
     /// There is room for jobs again, or there will never be any.
@@ -56,6 +56,13 @@ pub(super) struct Shared {
     pub(super) status: Watch<Status>,
 }
 
+/// Without what others have submitted.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
 /// What waits for the I/O thread, and how much more may.
 #[derive(Debug)]
 struct Inbox {
@@ -66,10 +73,17 @@ struct Inbox {
     /// Threads that wait for some.
     waiting: u32,
     /// Tasks that do, by their turn.
-    tasks: BTreeMap<u64, task::Waker>,
+    tasks: BTreeMap<u64, Waiting>,
     last_turn: u64,
     /// The I/O thread has ended, or is about to.
     is_closed: bool,
+}
+
+/// A task that waits for room for so many bytes.
+#[derive(Debug)]
+struct Waiting {
+    bytes: usize,
+    waker: task::Waker,
 }
 
 /// Room for jobs, in number and in bytes of their payloads.
@@ -214,7 +228,7 @@ impl Shared {
         let (tasks, commands) =
             (std::mem::take(&mut inbox.tasks), std::mem::take(&mut inbox.commands));
         drop(inbox);
-        tasks.into_values().for_each(task::Waker::wake);
+        tasks.into_values().for_each(|task| task.waker.wake());
         commands
     }
 }
@@ -229,10 +243,19 @@ impl Inbox {
         }
     }
 
-    /// As many of the tasks that wait as there may be room for, those that came first.
+    /// As many of the tasks that wait as there is room for, those that came first.
     fn next_tasks(&mut self) -> Vec<task::Waker> {
-        let jobs = self.free.jobs.min(self.tasks.len());
-        (0..jobs).filter_map(|_| self.tasks.pop_first()).map(|(_, waker)| waker).collect()
+        let (mut free, mut woken) = (self.free, Vec::new());
+        while let Some(first) = self.tasks.first_entry()
+            && free.jobs > 0
+            && free.bytes >= first.get().bytes
+        {
+            let Waiting { bytes, waker } = first.remove();
+            free.jobs -= 1;
+            free.bytes -= bytes;
+            woken.push(waker);
+        }
+        woken
     }
 }
 
@@ -258,17 +281,23 @@ impl Future for Taking {
         let this = &mut *self;
         let Some(spec) = this.spec.take() else { return Poll::Pending };
         let mut inbox = lock(&this.shared.inbox);
-        match inbox.check(spec.payload.len()) {
+        // Whoever asked it to look, it looks now.
+        let before = this.turn.and_then(|turn| inbox.tasks.remove(&turn));
+        let bytes = spec.payload.len();
+        let polled = match inbox.check(bytes) {
             Ok(()) => Poll::Ready(Ok(this.shared.take_in(inbox, spec))),
             Err(NoRoom::Closed) => Poll::Ready(Err(NoRoom::Closed.into())),
             Err(NoRoom::Full) => {
                 let turn = *this.turn.get_or_insert(inbox.last_turn + 1);
                 inbox.last_turn = inbox.last_turn.max(turn);
-                inbox.tasks.insert(turn, context.waker().clone());
+                inbox.tasks.insert(turn, Waiting { bytes, waker: context.waker().clone() });
                 this.spec = Some(spec);
                 Poll::Pending
             }
-        }
+        };
+        // Not under the lock: its end may do anything.
+        drop(before);
+        polled
     }
 }
 
@@ -325,3 +354,6 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere cannot leave these values half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -220,12 +220,11 @@ impl Drop for Ticket {
 impl Future for Ticket {
     type Output = Outcome;
 
-    /// # Panics
-    /// Never; polled again after it was ready, it stays pending.
+    /// Polled again after it was ready, it is ready again.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let mut state = self.place.lock();
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
+        match &state.outcome {
+            Some(outcome) => Poll::Ready(outcome.clone()),
             None => {
                 state.waker = Some(context.waker().clone());
                 Poll::Pending

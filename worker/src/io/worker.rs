@@ -45,6 +45,7 @@ impl Drop for Thread {
 /// [`Worker::drain`] is the way to stop without losing anything. Dropping it drains as well, with a grace
 /// of a second, and at once in a panic.
 #[derive(Debug)]
+#[must_use = "it serves until it is dropped"]
 pub struct Worker {
     pub(super) key: InstanceKey,
     pub(super) endpoint: Endpoint,

@@ -41,6 +41,17 @@ struct History {
     failed: Option<Outcome>,
 }
 
+impl History {
+    /// How it failed before, if it did: that is its outcome then, and no longer counts as what was before.
+    fn take_failed(&mut self) -> Option<Outcome> {
+        let failed = self.failed.take()?;
+        if let Outcome::Failed(failure) = &failed {
+            self.attempts = self.attempts.saturating_sub(failure.attempts);
+        }
+        Some(failed)
+    }
+}
+
 /// Rings when a job has its outcome.
 struct Bell {
     number: u64,
@@ -223,7 +234,7 @@ impl<'a> Batch<'a> {
     fn look(&mut self, number: u64, waker: Waker) {
         let Some(one) = self.under_way.get_mut(&number) else { return };
         let mut context = Context::from_waker(&waker);
-        let Poll::Ready(outcome) = Pin::new(&mut one.ticket).poll(&mut context) else { return };
+        let Poll::Ready(mut outcome) = Pin::new(&mut one.ticket).poll(&mut context) else { return };
         let Some(UnderWay { job, mut history, .. }) = self.under_way.remove(&number) else {
             return;
         };
@@ -242,6 +253,13 @@ impl<'a> Batch<'a> {
             Outcome::Unknown(cause) => *cause == Cause::Stopped,
             Outcome::Done(_) | Outcome::Accepted => false,
         });
+        // It ran, and nobody is to think that it did not.
+        if let Outcome::Refused(refusal) = &outcome
+            && let Some(failed) = history.take_failed()
+        {
+            history.attempts += refusal.attempts;
+            outcome = failed;
+        }
         self.conclude(job, &history, Ending::Outcome(outcome), is_interrupted);
     }
 
@@ -290,7 +308,7 @@ impl<'a> Batch<'a> {
         self.inputs = None;
         for (job, mut history) in std::mem::take(&mut self.stalled) {
             // What was never sent is not spoken of, as all that follows it.
-            if let Some(outcome) = history.failed.take() {
+            if let Some(outcome) = history.take_failed() {
                 self.conclude(job, &history, Ending::Outcome(outcome), true);
             }
         }
@@ -325,7 +343,7 @@ impl<'a> Batch<'a> {
             return;
         }
         self.look_at = now + INTERVAL;
-        self.sink.progress.show(self.sink.report.len());
+        self.sink.show_progress();
         if self.args.follow {
             self.show_progress(now);
         }

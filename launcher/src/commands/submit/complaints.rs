@@ -13,6 +13,8 @@ const KINDS_MAX: usize = 1000;
 /// See the module.
 #[derive(Default)]
 pub struct Complaints {
+    /// How many there were.
+    all: u64,
     /// How often each kind came.
     counts: BTreeMap<String, u64>,
     /// What was said.
@@ -24,6 +26,7 @@ impl Complaints {
     /// Something of that kind went wrong. Returns what to say now: nothing if the same was said
     /// before or the like so often that nobody reads it, and no remedy that was given before.
     pub fn add(&mut self, kind: String, mut failure: Failure) -> Option<Failure> {
+        self.all += 1;
         let is_known = self.counts.contains_key(&kind);
         if is_known || self.counts.len() < KINDS_MAX {
             *self.counts.entry(kind).or_default() += 1;
@@ -35,6 +38,11 @@ impl Complaints {
         }
         failure.fix = failure.fix.filter(|fix| self.fixes.insert(fix.clone()));
         Some(failure)
+    }
+
+    /// How many errors are of other kinds than those.
+    pub fn others(&self, commonest: &[(&str, u64)]) -> u64 {
+        self.all - commonest.iter().map(|(_, count)| count).sum::<u64>()
     }
 
     /// The kinds that came most often, with their counts.
@@ -64,6 +72,7 @@ mod tests {
         complaints.add("gone".to_owned(), Failure::failed("c: gone"));
         assert_eq!(complaints.commonest(3), [("full", 3), ("gone", 1)]);
         assert_eq!(complaints.commonest(1), [("full", 3)]);
+        assert_eq!((complaints.others(&[("full", 3)]), complaints.others(&[])), (1, 4));
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Template {
         self.0.iter().all(|part| matches!(part, Part::Text(_) | Part::Field(Field::Number)))
     }
 
+    /// Whether it is another place for other jobs.
+    pub fn has_fields(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Field(_)))
+    }
+
     /// Whether no two jobs get the same, whatever they are called.
     fn is_unique(&self) -> bool {
         let fields: Vec<_> = self.0.iter().filter(|part| matches!(part, Part::Field(_))).collect();

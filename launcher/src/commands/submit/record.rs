@@ -319,10 +319,11 @@ fn remedy(reason: Reason, service: &names::Name) -> String {
         Reason::TooLarge => "send less, or raise --payload-max here and at the workers".to_owned(),
         Reason::Expired => "retry later, or give it more time: --deadline".to_owned(),
         Reason::NotJson => {
-            format!("send one JSON value, or start: svcmap worker --service {service} …")
+            "its workers read JSON: one value for each job, and text in quotes, as --data '\"text\"'"
+                .to_owned()
         }
         Reason::NoMapper => "svcmap mapper, or name the one that runs: --mapper".to_owned(),
-        Reason::CannotStart => format!("look at the workers' logs: svcmap status {service}"),
+        Reason::CannotStart => format!("svcmap status {service} shows why"),
         Reason::TooManyServices => "wait for the outcomes of others first".to_owned(),
         Reason::NotHere | Reason::NoSuchService | Reason::Cancelled | Reason::Unreachable => {
             format!("svcmap status {service}")

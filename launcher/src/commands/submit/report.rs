@@ -108,15 +108,19 @@ impl Report {
     }
 
     /// What people want to know at the end of a batch that took so long: `300 jobs in 12s (25/s): …`,
-    /// and the commonest errors.
-    pub fn summary(&self, took: Duration, commonest: &[(&str, u64)]) -> String {
+    /// the commonest errors, and how many others there were.
+    pub fn summary(&self, took: Duration, commonest: &[(&str, u64)], others: u64) -> String {
         let jobs: u64 = self.counts.values().sum();
         if jobs == 0 {
             return self.before();
         }
-        let rate = figure(jobs as f64 / took.as_secs_f64().max(1e-3));
         let noun = if jobs == 1 { "job" } else { "jobs" };
-        let mut text = format!("{jobs} {noun} in {} ({rate}/s):", time(took));
+        let mut text = format!("{jobs} {noun} in {}", time(took));
+        let done = self.count(Word::Done) + self.count(Word::Accepted);
+        if done > 0 {
+            text += &format!(" ({}/s)", figure(done as f64 / took.as_secs_f64().max(1e-3)));
+        }
+        text += ":";
         let words = [
             (Word::Done, "done"),
             (Word::Accepted, "accepted"),
@@ -138,6 +142,9 @@ impl Report {
         }
         for (kind, count) in commonest {
             text += &format!("\n  {count} x {}", cut(&printable_line(kind)));
+        }
+        if others > 0 {
+            text += &format!("\n  {others} x others: --joblog and --json-lines tell of each");
         }
         match self.before() {
             before if before.is_empty() => text,

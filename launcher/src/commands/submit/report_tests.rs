@@ -62,7 +62,7 @@ fn what_was_not_run_again_counts_as_it_ended() {
     report.add_before(Word::Failed);
     report.add_before(Word::Unknown);
     assert_eq!((report.is_content(), report.len()), (false, 4));
-    let summary = report.summary(Duration::from_secs(2), &[]);
+    let summary = report.summary(Duration::from_secs(2), &[], 0);
     let said = "\n3 jobs had ended before, of which 1 failed and 1 may have run or not (unknown): \
                 --resume-failed runs them again";
     assert!(summary.ends_with(said), "{summary}");
@@ -83,17 +83,18 @@ fn a_summary_tells_what_became_of_all_and_the_commonest_errors() {
     let long_one = ran(Duration::from_secs(3));
     let report = report(&[done(), long_one, refused(Reason::Full), cancelled]);
     let long = "x".repeat(2 * KIND_CHARS);
-    let summary = report.summary(Duration::from_secs(2), &[("a\nb", 7), (&long, 1)]);
+    let summary = report.summary(Duration::from_secs(2), &[("a\nb", 7), (&long, 1)], 5);
     let lines: Vec<_> = summary.lines().collect();
     assert_eq!(
         lines[..2],
         [
-            "4 jobs in 2s (2.00/s): 2 done, 2 refused (1 of them interrupted); the longest ran 3s: \
+            "4 jobs in 2s (1.00/s): 2 done, 2 refused (1 of them interrupted); the longest ran 3s: \
              --data",
             "  7 x a\\nb"
         ]
     );
     assert_eq!(lines[2].chars().count(), "  1 x …".chars().count() + KIND_CHARS);
+    assert_eq!(lines[3], "  5 x others: --joblog and --json-lines tell of each");
 }
 
 #[test]

@@ -130,8 +130,13 @@ impl<'a> Sink<'a> {
         }
         let json = self.args.json.then(|| to_raw_value(&record.fields(output.is_none())));
         self.report.add(&record, json.and_then(Result::ok));
-        self.progress.show(self.report.len());
+        self.show_progress();
         failed.map_or(Ok(()), Err)
+    }
+
+    /// How many jobs have ended, be it that their results wait for their turn.
+    pub fn show_progress(&self) {
+        self.progress.show(self.report.len() + self.waiting.len());
     }
 
     /// Puts a result where it is kept. One for which there is no place is not kept.

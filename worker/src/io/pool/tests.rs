@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -217,30 +218,98 @@ fn who_awaits_its_cancellation_is_woken_and_who_keeps_a_job_that_is_over_is_not(
     let later = Later::new();
     later.assign([1, 2].into_iter());
     let ((kept, one), (job, other)) = (later.await_begun(1), later.await_begun(2));
-    let cancelled = |job: &Job| {
-        let mut cancelled = job.cancelled();
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        std::pin::Pin::new(&mut cancelled).poll(&mut context).is_ready()
-    };
-    assert!(!cancelled(&job));
+    let woken = Arc::<Counting>::default();
+    assert!(!is_cancelled(&job, &woken));
     assert!(!later.pool.cancel(TaskId(2)));
-    assert!(cancelled(&job) && !cancelled(&kept));
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert!(is_cancelled(&job, &woken) && !is_cancelled(&kept, &woken));
     one.respond(());
     later.assign([3].into_iter());
     let (_, _third) = later.await_begun(3);
     later.pool.cancel(TaskId(3));
-    assert!(!cancelled(&kept), "that was another job in its place");
+    assert!(!is_cancelled(&kept, &woken), "that was another job in its place");
     drop(other);
+}
+
+#[test]
+fn whoever_awaited_the_cancellation_of_a_job_is_forgotten_with_it() {
+    let later = Later::new();
+    let woken = Arc::<Counting>::default();
+    for id in 1..=10 {
+        later.assign([id].into_iter());
+        let (job, responder) = later.await_begun(id);
+        assert!(!is_cancelled(&job, &woken));
+        drop(job);
+        responder.respond(());
+    }
+    later.assign([11].into_iter());
+    let (_job, _responder) = later.await_begun(11);
+    eventually(|| Arc::strong_count(&woken) == 1);
+}
+
+#[test]
+fn a_waker_that_answers_a_job_does_not_stand_in_its_own_way() {
+    struct Answers(Mutex<Option<Responder>>);
+    impl std::task::Wake for Answers {
+        fn wake(self: Arc<Self>) {
+            let responder = self.0.lock().unwrap().take();
+            responder.into_iter().for_each(|responder| responder.respond("cancelled"));
+        }
+    }
+    let later = Later::new();
+    later.assign([1].into_iter());
+    let (job, responder) = later.await_begun(1);
+    let answers = Arc::new(Answers(Mutex::new(Some(responder))));
+    let waker = std::task::Waker::from(answers);
+    let mut cancelled = job.cancelled();
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(std::pin::Pin::new(&mut cancelled).poll(&mut context).is_pending());
+    later.pool.cancel(TaskId(1));
+    assert_eq!(await_done(&later.pool, 1), [(1, Ending::Done, "cancelled".to_owned())]);
+}
+
+#[test]
+fn who_answers_when_the_pool_is_gone_tells_nobody() {
+    let later = Later::new();
+    later.assign([1].into_iter());
+    let (job, responder) = later.await_begun(1);
+    drop(later);
+    assert!(job.is_cancelled());
+    responder.respond(());
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Counting(AtomicU32);
+
+impl std::task::Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn is_cancelled(job: &Job, woken: &Arc<Counting>) -> bool {
+    let waker = std::task::Waker::from(Arc::clone(woken));
+    let mut context = std::task::Context::from_waker(&waker);
+    std::pin::Pin::new(&mut job.cancelled()).poll(&mut context).is_ready()
+}
+
+fn eventually(is_so: impl Fn() -> bool) {
+    let until = Clock.now() + PATIENCE;
+    while !is_so() {
+        assert!(Clock.now() < until, "waited in vain");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
 fn a_thread_keeps_its_state_until_it_panics() {
     let event_loop = EventLoop::new(&[]).unwrap();
-    let made = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let made = Arc::new(AtomicU32::new(0));
     let makes = Arc::clone(&made);
     // Nothing of another thread could hold it.
     let state = move || {
-        let number = makes.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let number = makes.fetch_add(1, Ordering::SeqCst);
         assert!(number != 1, "not yet");
         std::rc::Rc::new(std::cell::Cell::new(10 * number))
     };

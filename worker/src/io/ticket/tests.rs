@@ -107,3 +107,16 @@ fn who_waits_for_progress_is_woken_by_it_and_by_the_outcome() {
     });
     assert_eq!(ticket.wait(), Outcome::Accepted);
 }
+
+#[test]
+fn a_ticket_that_was_awaited_keeps_its_outcome() {
+    let (mut ticket, completer) = ticket(JobId(1), 0, &shared());
+    drop(completer.settle(Outcome::Accepted));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..2 {
+        let polled = Pin::new(&mut ticket).poll(&mut context);
+        assert_eq!(polled, Poll::Ready(Outcome::Accepted));
+    }
+    assert_eq!(ticket.wait_progress(PATIENCE), None);
+    assert_eq!(ticket.wait(), Outcome::Accepted);
+}
