@@ -3,7 +3,7 @@
 This file is all there is. It needs Python 3.8 or later, and pyzmq.
 """
 import base64, collections, concurrent.futures, itertools, json, logging, os, queue, random
-import signal, socket, threading, time, zmq
+import signal, socket, sys, threading, time, zmq
 from zmq.utils.monitor import recv_monitor_message
 
 log, served = logging.getLogger("svcmap"), {}
@@ -49,7 +49,10 @@ class _Loop:
         self.waker.setblocking(False)
         self.poller.register(self.woken, zmq.POLLIN)
         for dealer, address in self.mappers.items():
-            dealer.connect(address)
+            try:
+                dealer.connect(address)
+            except zmq.ZMQError:
+                raise ValueError(f"{address!r} is no mapper: write tcp://HOST:PORT") from None
 
     def dealer(self):
         """A socket that sends where there is a connection, and else nowhere."""
@@ -179,6 +182,10 @@ class _Worker(_Loop):
     def hear(self, mapper):
         for name, said in _replies(mapper):
             if said.get("status") == "ok":
+                if (mapper, name) not in self.known:
+                    worker = self.workers[name]
+                    print(f"serving {worker['service']} on {worker['address']}, registered with "
+                          f"{self.mappers[mapper]}", file=sys.stderr, flush=True)
                 self.known.add((mapper, name))
             elif said.get("message") == "not found":  # it was started again
                 self.known.discard((mapper, name))
