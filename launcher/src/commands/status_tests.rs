@@ -156,6 +156,17 @@ next: svcmap submit resize --data TEXT · svcmap status resize --json
 }
 
 #[test]
+fn what_the_json_dialect_does_not_tell_is_not_taken_for_nothing() {
+    let share = svcmap_proto::load::Share::new(0.5);
+    let json = Load { share, ..Load::default() };
+    let all = [("count", "py-1", json, 0), ("count", "w-1", load(1, 0, 4), 0)];
+    let report = report(view(vec![mapper(5555, COMPLETE)], &all), None);
+    let text = plain(&instances(&report, &name("count"), PLAIN));
+    let said = "\nof 1 instance only the load is known, as the JSON dialect has it\n";
+    assert!(text.contains(said), "{text}");
+}
+
+#[test]
 fn the_slots_that_make_up_the_load_are_all_in_columns() {
     let promised = Load { promised: 5, ..load(0, 0, 11) };
     let report = report(view(vec![mapper(5555, COMPLETE)], &[("a", "a-1", promised, 0)]), None);

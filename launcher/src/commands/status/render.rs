@@ -119,6 +119,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         total.rejected,
         turned_away(total.turned_away),
     );
+    push_silent(&mut text, report);
     push_warnings(&mut text, report);
     push_unreachable(&mut text, report);
     let rows: Vec<Vec<Cell>> = report.instances.iter().map(instance_row).collect();
@@ -143,6 +144,15 @@ fn classes(total: &ServiceRow) -> String {
 /// Worth a word only where it happens.
 fn turned_away(senders: u64) -> String {
     if senders > 0 { format!(" · {senders} senders turned away") } else { String::new() }
+}
+
+/// Who tells nothing that could be added up.
+fn push_silent(text: &mut String, report: &Report) {
+    let silent = report.instances.iter().filter(|row| row.dialect == Dialect::Json).count();
+    if silent > 0 {
+        let of = count(silent, "instance");
+        let _ = writeln!(text, "of {of} only the load is known, as the JSON dialect has it");
+    }
 }
 
 /// Who cannot be reached from here, and why.
