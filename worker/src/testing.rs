@@ -1,6 +1,9 @@
 //! What the unit tests of this crate share.
 
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Wake;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -166,5 +169,21 @@ pub fn attempt_of(origin: Origin) -> AttemptId {
     match origin {
         Origin::Sender { attempt, .. } => attempt,
         Origin::Client(_) | Origin::Nobody | Origin::Overdue => panic!("{origin:?} has no attempt"),
+    }
+}
+
+/// A task that counts how often it is woken.
+#[derive(Default)]
+pub struct Counting(AtomicU32);
+
+impl Counting {
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }

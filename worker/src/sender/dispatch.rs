@@ -63,7 +63,8 @@ impl Sender {
         }
     }
 
-    /// Jobs that will be held no longer: each is looked at once more, wherever it stands in its lane.
+    /// Jobs that wait for promises and will be held no longer: each is looked at once more, wherever it
+    /// stands in its lane.
     pub(super) fn look_once_more(&mut self, now: Timestamp) {
         for (lane_id, next) in self.outbox.held_no_longer(now) {
             let Some(lane) = self.outbox.lane(lane_id).cloned() else { continue };
@@ -71,9 +72,7 @@ impl Sender {
             let (placement, situation) = self.placing(now);
             placement.begin(&situation, &lane, &instances);
             self.try_to_send(now, &lane, &next, &instances);
-            if self.identity.takes_credits {
-                self.tell_shares(now, &lane);
-            }
+            self.tell_shares(now, &lane);
             self.given.clear();
         }
     }

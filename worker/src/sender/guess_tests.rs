@@ -11,15 +11,7 @@ use svcmap_proto::jobs::ToWorker;
 
 /// Of a worker of four slots that takes a millisecond for a job, with so many here.
 fn load(jobs: u32) -> Load {
-    Load {
-        sequence: 1,
-        running: jobs.min(1),
-        queued: jobs.saturating_sub(1),
-        concurrency: 1,
-        slots: 4,
-        mean_service_us: 1000,
-        ..Load::default()
-    }
+    Load { mean_service_us: 1000, ..placement_tests::load(jobs) }
 }
 
 fn submit(alone: &mut Alone, now: Timestamp, jobs: std::ops::Range<u64>) {

@@ -11,7 +11,7 @@ use crate::testing::*;
 use svcmap_proto::jobs::ToWorker;
 
 /// Of a worker with four slots and so many jobs.
-fn load(jobs: u32) -> Load {
+pub(super) fn load(jobs: u32) -> Load {
     Load {
         sequence: 1,
         running: jobs.min(1),

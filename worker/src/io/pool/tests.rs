@@ -8,7 +8,7 @@ use super::super::handler;
 use super::super::shared::Shared;
 use super::*;
 use crate::config::OutboxConfig;
-use crate::testing::key;
+use crate::testing::{Counting, key};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -221,7 +221,7 @@ fn who_awaits_its_cancellation_is_woken_and_who_keeps_a_job_that_is_over_is_not(
     let woken = Arc::<Counting>::default();
     assert!(!is_cancelled(&job, &woken));
     assert!(!later.pool.cancel(TaskId(2)));
-    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert_eq!(woken.count(), 1);
     assert!(is_cancelled(&job, &woken) && !is_cancelled(&kept, &woken));
     one.respond(());
     later.assign([3].into_iter());
@@ -276,16 +276,6 @@ fn who_answers_when_the_pool_is_gone_tells_nobody() {
     drop(later);
     assert!(job.is_cancelled());
     responder.respond(());
-}
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Counting(AtomicU32);
-
-impl std::task::Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
 }
 
 fn is_cancelled(job: &Job, woken: &Arc<Counting>) -> bool {

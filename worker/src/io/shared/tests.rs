@@ -1,19 +1,7 @@
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Wake;
-
 use svcmap_proto::io::EventLoop;
 
 use super::*;
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Counting(AtomicU32);
-
-impl Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
+use crate::testing::Counting;
 
 /// Room for one job, and for 100 bytes.
 struct Scene {
@@ -41,7 +29,7 @@ impl Task {
     }
 
     fn woken(&self) -> u32 {
-        self.woken.0.load(Ordering::SeqCst)
+        self.woken.count()
     }
 }
 

@@ -1,24 +1,13 @@
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::task::Wake;
 
 use svcmap_proto::io::EventLoop;
 
 use super::*;
 use crate::config::OutboxConfig;
+use crate::testing::Counting;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Counting(AtomicU32);
-
-impl Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 fn shared() -> Arc<Shared> {
     let waker = EventLoop::new(&[]).unwrap().waker();
@@ -33,9 +22,9 @@ fn who_awaits_an_outcome_is_woken_once_its_wakeup_is_dropped() {
     let mut context = Context::from_waker(&waker);
     assert!(Pin::new(&mut ticket).poll(&mut context).is_pending());
     let wakeup = completer.settle(Outcome::Accepted);
-    assert_eq!(counting.0.load(Ordering::SeqCst), 0);
+    assert_eq!(counting.count(), 0);
     drop(wakeup);
-    assert_eq!(counting.0.load(Ordering::SeqCst), 1);
+    assert_eq!(counting.count(), 1);
     assert_eq!(Pin::new(&mut ticket).poll(&mut context), Poll::Ready(Outcome::Accepted));
 }
 
