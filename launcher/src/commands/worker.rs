@@ -135,7 +135,7 @@ fn start(
 ) -> Result<Worker, Failure> {
     let started = match (programs, args.builtin) {
         (Some(programs), _) => builder.serve(move |job: &Job| programs.run(job)),
-        (None, Some(Builtin::Echo)) => builder.serve(|job: &Job| job.payload().to_vec()),
+        (None, Some(Builtin::Echo)) => builder.serve(Job::payload_bytes),
         (None, Some(Builtin::Sleep)) => builder.serve(|job: &Job| take_time(job, pause_until)),
         (None, Some(Builtin::Spin)) => builder.serve(|job: &Job| take_time(job, spin_until)),
         (None, Some(Builtin::Timed)) => builder.serve(soak::serve),
