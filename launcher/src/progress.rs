@@ -1,12 +1,15 @@
 //! How far something is that takes a while: a bar on a terminal, a line now and then elsewhere.
 
 use std::cell::Cell;
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
+
+use crate::text::rate;
 
 /// How often the bar moves while nothing happens.
 pub const INTERVAL: Duration = Duration::from_millis(200);
@@ -115,13 +118,18 @@ fn bar(count: Option<usize>, noun: &str) -> ProgressBar {
 fn style(count: Option<usize>, noun: &str, has_lines: bool) -> ProgressStyle {
     let bar = match count {
         Some(count) if count < COUNT_MIN => String::new(),
-        Some(_) => format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{per_sec}}, {{eta}} left"),
-        None => format!("{{spinner}} {{pos}} {noun}, {{per_sec}}, {{elapsed}}"),
+        Some(_) => format!("{{bar:30}} {{pos}} of {{len}} {noun}, {{rate}}, {{eta}} left"),
+        None => format!("{{spinner}} {{pos}} {noun}, {{rate}}, {{elapsed}}"),
     };
     let template = match (has_lines, bar.is_empty()) {
         (true, true) => "{msg}".to_owned(),
         (true, false) => bar + "\n{msg}",
         (false, _) => bar,
     };
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let style = ProgressStyle::with_template(&template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key("rate", |state: &ProgressState, text: &mut dyn Write| {
+        // Nobody is told whether there was room to write.
+        let _ = text.write_str(&rate(state.per_sec()));
+    })
 }

@@ -96,6 +96,15 @@ pub fn figure(value: f64) -> String {
     }
 }
 
+/// So many in a second, for people: `0.17/s`, `7.5/s`, `36/s`, `1440/s`.
+pub fn rate(per_second: f64) -> String {
+    match per_second {
+        few if few < 0.995 => format!("{few:.2}/s"),
+        some if some < 9.95 => format!("{some:.1}/s"),
+        many => format!("{many:.0}/s"),
+    }
+}
+
 /// The share below which something lies (95 %) that was seen `count` times in `of` tries, if that
 /// is never: the rule of three (Hanley and Lippman-Hand, JAMA 249(13), 1983).
 pub fn below(count: u64, of: u64) -> Option<f64> {
@@ -140,6 +149,12 @@ mod tests {
         ] {
             assert_eq!(us(time_us), shown);
         }
+    }
+
+    #[test]
+    fn rates_have_two_digits_or_are_whole() {
+        let shown = [0.166_666, 0.999, 7.52, 9.96, 35.978_2, 1440.1].map(rate);
+        assert_eq!(shown, ["0.17/s", "1.0/s", "7.5/s", "10/s", "36/s", "1440/s"]);
     }
 
     #[test]

@@ -37,6 +37,7 @@
 //!
 //! New variants go to the end and none is ever reordered: the variant's index is the kind byte.
 
+mod detachment;
 mod priority;
 mod progress;
 
@@ -48,6 +49,7 @@ use crate::codec::bounded_list;
 use crate::load::Load;
 use crate::names::{Incarnation, InstanceKey, Name, SenderId};
 use crate::payload::Payloads;
+pub use detachment::Detachment;
 pub use priority::{Priority, PriorityError};
 pub use progress::{ProgressReport, cut_progress};
 
@@ -239,8 +241,8 @@ pub struct JobHeader {
     pub redirects_left: u8,
     /// For how long it waited at its sender, in microseconds.
     pub waited_us: u64,
-    /// Whether it is to be done even if its sender is gone.
-    pub detached: bool,
+    /// Whether it needs its sender.
+    pub detachment: Detachment,
     /// Before which others it goes.
     pub priority: Priority,
     /// How long its metadata is, in bytes, which comes before its payload; 0: there is none.
@@ -363,7 +365,8 @@ pub enum Verdict {
     Rejected(Reason),
     /// It was running when the worker's grace for draining ended.
     Abandoned,
-    /// The worker took it and tells no more. Only workers of the JSON dialect do.
+    /// The worker took it and tells no more: it is [released](Detachment::Released), or the worker
+    /// speaks the JSON dialect.
     Accepted,
     /// It was not started, and has a slot at another instance that is free sooner.
     HandedOver(OfferedSlot),

@@ -169,7 +169,7 @@ fn a_sender_that_reads_no_results_makes_a_worker_keep_little() {
             claim: Claim::Nothing,
             redirects_left: 0,
             waited_us: 0,
-            detached: false,
+            detachment: Default::default(),
             priority: Priority::Normal,
             metadata_bytes: 0,
             payload_bytes: payload::len(&payload),

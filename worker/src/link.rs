@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    AttemptId, Claim, FromWorker, OutcomeBatch, OutcomeHeader, Priority, SenderHello, ToWorker,
+    AttemptId, Claim, Detachment, FromWorker, OutcomeBatch, OutcomeHeader, Priority, SenderHello,
+    ToWorker,
 };
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
@@ -64,8 +65,8 @@ pub struct Attempt {
     pub redirects_left: u8,
     /// When it was submitted.
     pub submitted_at: Timestamp,
-    /// Whether it is to be done even if its sender is gone.
-    pub detached: bool,
+    /// Whether it needs its sender.
+    pub detachment: Detachment,
     /// Before which others it goes.
     pub priority: Priority,
 }

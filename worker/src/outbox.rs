@@ -268,7 +268,7 @@ impl Outbox {
             redirects_left: if is_pinned { 0 } else { MOVES_MAX - job.moves },
             payload_bytes: job.spec.payload.len(),
             metadata_bytes: job.spec.metadata.len(),
-            detached: job.spec.detached,
+            detachment: job.spec.detachment,
             priority: job.spec.priority,
         };
         self.set_timer(slot, assigned.deadline.map(|deadline| deadline + DEADLINE_TICK));

@@ -22,7 +22,9 @@ pub enum Outcome {
     Refused(Refusal),
     /// It may have run, may be running, or may still run.
     Unknown(Cause),
-    /// The worker took it and reports no more, as workers of the JSON dialect do.
+    /// A worker has it and reports no more: that was wanted
+    /// ([`JobBuilder::fire_and_forget`](crate::JobBuilder::fire_and_forget)), or is the way of most workers
+    /// of the JSON dialect.
     Accepted,
 }
 

@@ -115,6 +115,11 @@ impl Ended {
         Self { verdict, payload, ..Self::rejected(Reason::Full, wanted_until) }
     }
 
+    /// It is here, and nobody is told what comes of it.
+    pub fn accepted(wanted_until: Timestamp) -> Self {
+        Self { verdict: Verdict::Accepted, ..Self::rejected(Reason::Full, wanted_until) }
+    }
+
     /// No handler started it.
     pub fn rejected(reason: Reason, wanted_until: Timestamp) -> Self {
         let (verdict, payload) = (Verdict::Rejected(reason), Bytes::new());

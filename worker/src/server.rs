@@ -10,13 +10,14 @@ mod jobs;
 mod progress;
 mod promises;
 mod requests;
+mod untold;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::codec;
 use svcmap_proto::jobs::{
-    FromWorker, OfferedSlot, OutcomeBatch, Reason, SenderHello, ToWorker, Verdict,
+    AttemptId, FromWorker, OfferedSlot, OutcomeBatch, Reason, SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::json::Envelope;
 use svcmap_proto::load::{Load, State};
@@ -37,6 +38,7 @@ use drain::Drain;
 pub use drain::DrainReport;
 use jobs::reached;
 use progress::Progress;
+use untold::Untold;
 
 /// What the server wants done.
 #[derive(Debug)]
@@ -93,6 +95,15 @@ pub enum ServerOutput {
     },
     /// People want to know: a job was done, so this instance takes jobs again.
     Trusted,
+    /// People want to know, as its sender does not: a job failed or was not begun.
+    Untold {
+        /// How many did since people were last told.
+        jobs: u64,
+        /// The last of them.
+        attempt: AttemptId,
+        /// Why it did.
+        error: String,
+    },
 }
 
 /// See the module.
@@ -120,6 +131,7 @@ pub struct Server {
     ended: Vec<SenderId>,
     absence: Absence,
     progress: Progress,
+    untold: Untold,
     clients: Clients,
     answers: VecDeque<ServerOutput>,
     drain: Drain,
@@ -141,6 +153,7 @@ impl Server {
             ended: Vec::new(),
             absence: Absence::default(),
             progress: Progress::default(),
+            untold: Untold::default(),
             credits: Credits::new(&config),
             health: Health::new(incarnation.0),
             offers: Offers::default(),
@@ -319,6 +332,9 @@ impl Server {
         if self.progress.poll(now) {
             return Some(ServerOutput::TakeProgress);
         }
+        if let Some(untold) = self.untold.poll(now) {
+            return Some(untold);
+        }
         self.poll_promise(now)
     }
 
@@ -328,7 +344,8 @@ impl Server {
         let promises = earliest(promises, self.offer_timeout());
         let jobs = earliest(self.intake.poll_timeout(), self.senders.poll_timeout());
         let jobs = earliest(jobs, self.absence.poll_timeout());
-        let jobs = earliest(jobs, self.progress.poll_timeout());
+        let jobs =
+            earliest(jobs, earliest(self.progress.poll_timeout(), self.untold.poll_timeout()));
         let state = match self.drain_timeout() {
             None => self.health.poll_timeout(self.intake.is_empty()),
             drain => drain,
@@ -406,6 +423,7 @@ impl Server {
                 let body = json::ended(client.style, &verdict, &payload, &self.load(now));
                 self.reply(client.envelope, body);
             }
+            Origin::Released { attempt, .. } => self.untold.handle_ended(now, attempt, &ended),
             Origin::Nobody | Origin::Overdue => {}
         }
     }
@@ -436,5 +454,7 @@ mod json_tests;
 mod progress_tests;
 #[cfg(test)]
 mod promise_tests;
+#[cfg(test)]
+mod released_tests;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
 use svcmap_proto::jobs::{
-    AttemptId, Claim, JobBatch, JobHeader, Priority, SenderHello, ToWorker, Verdict,
+    AttemptId, Claim, Detachment, JobBatch, JobHeader, Priority, SenderHello, ToWorker, Verdict,
 };
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name, SenderId};
 use svcmap_proto::payload::{self, Payloads};
@@ -58,7 +58,7 @@ pub fn unclaimed(id: AttemptId, deadline: Timestamp, payload_bytes: usize) -> At
         claimed_until: None,
         redirects_left: 0,
         submitted_at: Timestamp::default(),
-        detached: false,
+        detachment: Detachment::Attached,
         priority: Priority::Normal,
         metadata_bytes: 0,
     }
@@ -125,7 +125,7 @@ pub fn job(number: u64, attempt: AttemptId, deadline_ms: u32) -> Sent {
         claim: Claim::Nothing,
         redirects_left: 0,
         waited_us: 0,
-        detached: false,
+        detachment: Detachment::Attached,
         priority: Priority::Normal,
         metadata_bytes: 0,
         payload_bytes: 0,
@@ -166,10 +166,8 @@ pub fn hello() -> SenderHello {
 }
 
 pub fn attempt_of(origin: Origin) -> AttemptId {
-    match origin {
-        Origin::Sender { attempt, .. } => attempt,
-        Origin::Client(_) | Origin::Nobody | Origin::Overdue => panic!("{origin:?} has no attempt"),
-    }
+    let (_, attempt) = origin.sent().unwrap_or_else(|| panic!("{origin:?} has no attempt"));
+    attempt
 }
 
 /// A task that counts how often it is woken.

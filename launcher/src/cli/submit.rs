@@ -38,6 +38,7 @@ Examples:
   svcmap submit gz --files-from list --output 'out/{name}.gz' --joblog log --resume
   svcmap submit nap --data 50ms --count 1000
   svcmap submit film movie.mkv --follow > small.mkv         (shows how far it is)
+  svcmap submit backup --data /home --detach                (waits for no result)
 
 Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
 75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
@@ -114,6 +115,10 @@ pub struct SubmitArgs {
     #[arg(long, help_heading = LIMITS)]
     pub idempotent: bool,
 
+    /// Wait for no results, only until a worker has each job: it is done then whatever becomes of this
+    /// command. What comes of it is in the log and the counts of its worker, and nowhere else
+    #[arg(long, conflicts_with_all = ["output", "retries", "follow"], help_heading = BATCH)]
+    pub detach: bool,
     /// Before which other jobs these go, wherever jobs wait: low, normal or high
     #[arg(long, value_name = "CLASS", default_value = "normal", help_heading = BATCH)]
     pub priority: Priority,

@@ -207,7 +207,7 @@ fn finish(
 /// What people want to know of many jobs at their end, and of those that did not go well.
 fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: Duration) {
     let report = &sink.report;
-    report.note().iter().for_each(|note| print_note(note));
+    report.note(args.detach).iter().for_each(|note| print_note(note));
     // Who closes stdout has seen enough.
     let is_wrong = match why {
         None | Some(Why::OutputClosed) => !report.is_content(),

@@ -141,7 +141,7 @@ const TO_WORKER: &[Golden<ToWorker>] = &[
         first_number: f.number(), received_outcomes: f.number(), share: f.small(),
         share_priority: Priority::Low, jobs: f.list(|f| JobHeader {
             attempt: f.attempt(), deadline_ms: Some(f.small()), run_limit_ms: Some(f.small()),
-            claim: Claim::Credit, redirects_left: f.byte(), waited_us: f.number(), detached: f.full,
+            claim: Claim::Credit, redirects_left: f.byte(), waited_us: f.number(), detachment: if f.full { Detachment::Detached } else { Detachment::Attached },
             priority: Priority::High, metadata_bytes: 0, payload_bytes: 0,
         }),
         payloads: Payloads::default(),

@@ -16,7 +16,7 @@ fn job(number: usize, payload_bytes: u32) -> JobHeader {
         claim: Claim::Credit,
         redirects_left: 3,
         waited_us: 0,
-        detached: false,
+        detachment: Default::default(),
         priority: Priority::Normal,
         metadata_bytes: if number.is_multiple_of(2) { 0 } else { METADATA_BYTES },
         payload_bytes,

@@ -38,10 +38,18 @@ impl Intake {
     /// what it was known as.
     pub fn disown(&mut self, whose: SenderId) -> Vec<Origin> {
         let queued = self.queue.origins_mut();
-        let running = self.running.iter_mut().map(|running| &mut running.origin);
-        let is_of =
-            |origin: &Origin| matches!(origin, Origin::Sender { sender, .. } if *sender == whose);
-        let of_sender = queued.chain(running).filter(|origin| is_of(origin));
-        of_sender.map(|origin| std::mem::replace(origin, Origin::Nobody)).collect()
+        let running = self.running.iter_mut();
+        let running = running.map(|running| (&mut running.origin, running.terms.detached));
+        let of_sender = queued.chain(running).filter_map(|(origin, detached)| match *origin {
+            Origin::Sender { sender, attempt } if sender == whose => {
+                let nobodys = match detached {
+                    true => Origin::Released { sender, attempt },
+                    false => Origin::Nobody,
+                };
+                Some(std::mem::replace(origin, nobodys))
+            }
+            _ => None,
+        });
+        of_sender.collect()
     }
 }

@@ -42,7 +42,7 @@ impl Queue {
 
     /// Jobs that nobody would send again come first from now on.
     pub(super) fn sort_for_drain(&mut self) {
-        let is_sent_again = |task: &Task| task.origin != Origin::Nobody && !task.terms.detached;
+        let is_sent_again = |task: &Task| task.origin.is_awaited() && !task.terms.detached;
         self.tasks.make_contiguous().sort_by_key(is_sent_again);
     }
 
@@ -77,8 +77,9 @@ impl Queue {
         self.tasks.iter().position(is_it)
     }
 
-    pub(super) fn origins_mut(&mut self) -> impl Iterator<Item = &mut Origin> {
-        self.tasks.iter_mut().map(|task| &mut task.origin)
+    /// Of each whose it is, and whether it is to be done even if that is gone.
+    pub(super) fn origins_mut(&mut self) -> impl Iterator<Item = (&mut Origin, bool)> {
+        self.tasks.iter_mut().map(|task| (&mut task.origin, task.terms.detached))
     }
 
     pub(super) fn take_first(&mut self) -> Option<Task> {

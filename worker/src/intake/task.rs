@@ -24,10 +24,35 @@ pub enum Origin {
     },
     /// That of a client of the JSON dialect, which waits for the outcome.
     Client(RequestId),
-    /// That of a client of the JSON dialect, which knows that it was taken and expects no more.
+    /// That of a client of the JSON dialect, which knows that it was taken and expects no more, or of a
+    /// sender that has given it up.
     Nobody,
+    /// A sender's that knows that it was taken and expects no more, or is gone and wants it done.
+    Released {
+        /// Who sent it.
+        sender: SenderId,
+        /// Under which attempt.
+        attempt: AttemptId,
+    },
     /// Whose it was has been told that its time to run is over, which its handler ignores.
     Overdue,
+}
+
+impl Origin {
+    /// Whether somebody waits for its outcome, or may.
+    pub fn is_awaited(self) -> bool {
+        !matches!(self, Self::Nobody | Self::Released { .. })
+    }
+
+    /// Which sender sent it, and under which attempt.
+    pub fn sent(self) -> Option<(SenderId, AttemptId)> {
+        match self {
+            Self::Sender { sender, attempt } | Self::Released { sender, attempt } => {
+                Some((sender, attempt))
+            }
+            Self::Client(_) | Self::Nobody | Self::Overdue => None,
+        }
+    }
 }
 
 /// Names the request of a client that waits. Never used twice.

@@ -90,26 +90,17 @@ impl Job {
 
     /// Its number at its sender; for one that came over the JSON dialect, its number here.
     pub fn number(&self) -> u64 {
-        match self.origin {
-            Origin::Sender { attempt, .. } => attempt.job,
-            _ => self.id.0,
-        }
+        self.origin.sent().map_or(self.id.0, |(_, attempt)| attempt.job)
     }
 
     /// How often its sender has sent it to a worker, this time included.
     pub fn attempt(&self) -> u32 {
-        match self.origin {
-            Origin::Sender { attempt, .. } => attempt.attempt,
-            _ => 1,
-        }
+        self.origin.sent().map_or(1, |(_, attempt)| attempt.attempt)
     }
 
     /// The random number of the process that sent it; `None` if it came over the JSON dialect.
     pub fn sender(&self) -> Option<SenderId> {
-        match self.origin {
-            Origin::Sender { sender, .. } => Some(sender),
-            _ => None,
-        }
+        self.origin.sent().map(|(sender, _)| sender)
     }
 
     /// What its sender says of it beside its payload.

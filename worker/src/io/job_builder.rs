@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::Priority;
+use svcmap_proto::jobs::{Detachment, Priority};
 use svcmap_proto::metadata::Metadata;
 
 use super::client::{Client, SubmitError};
@@ -25,7 +25,7 @@ pub struct JobBuilder<'a> {
     hold: Option<Duration>,
     run_limit: Option<Duration>,
     idempotent: bool,
-    detached: bool,
+    detachment: Detachment,
     priority: Priority,
     metadata: Vec<(String, String)>,
 }
@@ -42,7 +42,7 @@ impl<'a> JobBuilder<'a> {
             hold: config.hold,
             run_limit: config.run_limit,
             idempotent: false,
-            detached: false,
+            detachment: Detachment::default(),
             priority: Priority::default(),
             metadata: Vec::new(),
         }
@@ -82,7 +82,20 @@ impl<'a> JobBuilder<'a> {
     /// That is another thing than to drop the [`Ticket`], which only means that the outcome is not
     /// delivered: while its sender lives, such a job is done in any case.
     pub fn detached(mut self) -> Self {
-        self.detached = true;
+        self.detachment = Detachment::Detached;
+        self
+    }
+
+    /// To whoever submits it it is enough that a worker has it: the outcome is
+    /// [`Outcome::Accepted`](crate::Outcome::Accepted) as soon as one does, and that one then does it in
+    /// any case, as if it were [`detached`](Self::detached). If it fails there, or runs into a limit, the
+    /// worker's log says so, and nobody else; nobody tries it again, and it can no longer be cancelled.
+    /// Until a worker has it, it is a job like any other.
+    ///
+    /// A worker of the JSON dialect that gives results does not say that it has a job: there the outcome
+    /// is what it replies.
+    pub fn fire_and_forget(mut self) -> Self {
+        self.detachment = Detachment::Released;
         self
     }
 
@@ -162,7 +175,7 @@ impl<'a> JobBuilder<'a> {
             hold: self.hold,
             run_limit: self.run_limit,
             idempotent: self.idempotent,
-            detached: self.detached,
+            detachment: self.detachment,
             priority: self.priority,
             metadata,
         })

@@ -84,7 +84,7 @@ impl Link {
             claim,
             redirects_left,
             waited_us: wire_us(self.now.since(submitted_at)),
-            detached: attempt.detached,
+            detachment: attempt.detachment,
             priority: attempt.priority,
             metadata_bytes: attempt.metadata_bytes,
             payload_bytes: u32::try_from(attempt.payload_bytes).unwrap_or(u32::MAX),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{AttemptId, Priority};
+use svcmap_proto::jobs::{AttemptId, Detachment, Priority};
 use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
@@ -30,8 +30,8 @@ pub struct JobSpec {
     pub run_limit: Option<Duration>,
     /// It may run more than once, so it is tried again when nobody knows whether it ran.
     pub idempotent: bool,
-    /// It is to be done even if its sender is gone: a worker that has it keeps it.
-    pub detached: bool,
+    /// Whether it needs its sender.
+    pub detachment: Detachment,
     /// Before which others it goes.
     pub priority: Priority,
     /// What its handler is told besides.
@@ -49,7 +49,7 @@ impl JobSpec {
             hold: None,
             run_limit: None,
             idempotent: false,
-            detached: false,
+            detachment: Detachment::default(),
             priority: Priority::default(),
             metadata: Metadata::default(),
         }
@@ -119,8 +119,8 @@ pub struct Assigned {
     pub payload_bytes: usize,
     /// How long its metadata is.
     pub metadata_bytes: u16,
-    /// Whether it is to be done even if its sender is gone.
-    pub detached: bool,
+    /// Whether it needs its sender.
+    pub detachment: Detachment,
     /// Before which others it goes.
     pub priority: Priority,
 }

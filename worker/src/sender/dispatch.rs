@@ -165,7 +165,7 @@ impl Sender {
         let Some(number) = number else { return false };
         let Some(assigned) = self.outbox.assign(id, number) else { return false };
         let Assigned { attempt, deadline, run_limit, submitted_at, redirects_left, .. } = assigned;
-        let Assigned { payload_bytes, metadata_bytes, detached, priority, .. } = assigned;
+        let Assigned { payload_bytes, metadata_bytes, detachment, priority, .. } = assigned;
         let redirects_left = if self.identity.takes_credits { redirects_left } else { 0 };
         if matches!(claim, Claim::Offer(_)) {
             self.outbox.handle_passed_on(attempt);
@@ -182,7 +182,7 @@ impl Sender {
                 claimed_until,
                 redirects_left,
                 submitted_at,
-                detached,
+                detachment,
                 priority,
             };
             state.link.assign(now, attempt);

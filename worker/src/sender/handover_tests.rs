@@ -194,7 +194,8 @@ impl World {
                 | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
                 | ServerOutput::SetAside { .. }
-                | ServerOutput::Trusted => {}
+                | ServerOutput::Trusted
+                | ServerOutput::Untold { .. } => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What becomes of jobs whose sender is gone, silent, or wants them no more.
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{AttemptId, OpenAttempt};
+use svcmap_proto::jobs::{AttemptId, Detachment, OpenAttempt};
 
 use super::*;
 use crate::intake::Ending;
@@ -31,9 +31,9 @@ impl Scene {
         let mut scene = Self { server, running: None, cancelled, told };
         scene.say(at(0), ToWorker::Hello(hello()));
         for number in 1..=4 {
-            let detached = number == 4;
+            let detachment = if number == 4 { Detachment::Detached } else { Detachment::Attached };
             let mut job = job(number, attempt(number), 60_000);
-            (job.detached, job.redirects_left) = (detached, 3);
+            (job.detachment, job.redirects_left) = (detachment, 3);
             scene.say(at(number), job.message());
         }
         scene

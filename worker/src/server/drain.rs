@@ -7,7 +7,6 @@ use svcmap_proto::jobs::{FromWorker, Reason, Verdict};
 use svcmap_proto::time::Timestamp;
 
 use super::{Server, ServerOutput};
-use crate::intake::Origin;
 use crate::senders::Ended;
 
 /// Once no job is left, senders get this long to say that they have their last outcomes.
@@ -118,7 +117,7 @@ impl Server {
         self.drained.handed_back += queued.len() as u64;
         self.drained.abandoned += running.len() as u64;
         let origins = queued.iter().chain(running.iter().map(|(_, origin)| origin));
-        self.drained.dropped += origins.filter(|origin| **origin == Origin::Nobody).count() as u64;
+        self.drained.dropped += origins.filter(|origin| !origin.is_awaited()).count() as u64;
         for origin in queued {
             self.end_queued(now, origin, Reason::Draining);
         }
@@ -129,6 +128,7 @@ impl Server {
                 Ended { verdict: Verdict::Abandoned, ..Ended::rejected(Reason::Draining, now) };
             self.end(now, origin, ended);
         }
+        self.untold.hurry(now);
         self.drain = Drain::Flushing(now + FLUSH_LIMIT);
     }
 }

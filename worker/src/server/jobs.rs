@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use svcmap_proto::jobs::{Claim, Demand, JobBatch, JobHeader, Reason, Verdict};
+use svcmap_proto::jobs::{Claim, Demand, Detachment, JobBatch, JobHeader, Reason, Verdict};
 use svcmap_proto::metadata::Metadata;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
@@ -36,7 +36,7 @@ impl Server {
         self.serve_offers(now);
     }
 
-    /// Returns whether it was taken.
+    /// Returns whether its sender has it here now.
     fn handle_job(
         &mut self,
         now: Timestamp,
@@ -45,7 +45,7 @@ impl Server {
         job: JobHeader,
         (metadata, payload): (Bytes, Bytes),
     ) -> bool {
-        let JobHeader { attempt, claim, redirects_left, detached, priority, .. } = job;
+        let JobHeader { attempt, claim, redirects_left, detachment, priority, .. } = job;
         let origin = Origin::Sender { sender, attempt };
         let metadata = Metadata::decode(metadata);
         let from_ms = |ms: u32| Duration::from_millis(ms.into());
@@ -58,15 +58,20 @@ impl Server {
             self.end(now, origin, Ended::unreadable(wanted_until(now, deadline)));
             return false;
         };
+        let detached = detachment.is_detached();
         let terms = Terms { deadline, run_limit, redirects_left, detached, priority, metadata };
         // Who deals in promises lets jobs be moved, but for those that can go nowhere else.
         let is_movable = redirects_left > 0 || claim != Claim::Nothing || share > 0;
         self.has_movable = Some(self.has_movable == Some(true) || is_movable);
-        let admitted = self.admit(now, Arrival { origin, payload, terms });
-        if let Err(reason) = admitted {
-            self.end(now, origin, Ended::rejected(reason, wanted_until(now, deadline)));
+        let is_released = detachment == Detachment::Released;
+        let whose = if is_released { Origin::Released { sender, attempt } } else { origin };
+        let wanted_until = wanted_until(now, deadline);
+        match self.admit(now, Arrival { origin: whose, payload, terms }) {
+            Ok(_) if is_released => self.end(now, origin, Ended::accepted(wanted_until)),
+            Ok(_) => return true,
+            Err(reason) => self.end(now, origin, Ended::rejected(reason, wanted_until)),
         }
-        admitted.is_ok()
+        false
     }
 
     pub(super) fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {

@@ -131,7 +131,8 @@ impl Scene {
                 | ServerOutput::TakeBack
                 | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
-                | ServerOutput::Trusted => {}
+                | ServerOutput::Trusted
+                | ServerOutput::Untold { .. } => {}
             }
             let load = self.server.load(now);
             assert!(load.busy() <= load.slots, "{load:?}");

@@ -227,7 +227,8 @@ impl World {
                 | ServerOutput::Reply { .. }
                 | ServerOutput::Offer { .. }
                 | ServerOutput::SetAside { .. }
-                | ServerOutput::Trusted => {}
+                | ServerOutput::Trusted
+                | ServerOutput::Untold { .. } => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back(message);

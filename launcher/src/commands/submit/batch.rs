@@ -213,6 +213,9 @@ impl<'a> Batch<'a> {
         if args.idempotent {
             builder = builder.idempotent();
         }
+        if args.detach {
+            builder = builder.fire_and_forget();
+        }
         for (name, value) in job.name.metadata(self.trace.as_deref()) {
             builder = builder.metadata(name, value);
         }

@@ -10,7 +10,7 @@ use svcmap_worker::{Outcome, Reason};
 
 use super::record::{Ending, Record, Word, exit_of, is_nobody};
 use crate::errors::Exit;
-use crate::text::{figure, printable_line, time};
+use crate::text::{printable_line, rate, time};
 
 /// How much of an error tells it from others.
 const KIND_CHARS: usize = 160;
@@ -100,11 +100,15 @@ impl Report {
     }
 
     /// What people should know of jobs that ended without a result and without an error.
-    pub fn note(&self) -> Option<String> {
+    pub fn note(&self, detach: bool) -> Option<String> {
         let accepted = self.count(Word::Accepted);
-        let (jobs, were) = if accepted == 1 { ("job", "was") } else { ("jobs", "were") };
-        let text = || format!("{accepted} {jobs} {were} accepted by workers that report no more");
-        (accepted > 0).then(text)
+        let words = match (detach, accepted) {
+            (true, 1) => "job is with a worker, which reports no more",
+            (true, _) => "jobs are with workers, which report no more",
+            (false, 1) => "job was accepted by a worker that reports no more",
+            (false, _) => "jobs were accepted by workers that report no more",
+        };
+        (accepted > 0).then(|| format!("{accepted} {words}"))
     }
 
     /// What people want to know at the end of a batch that took so long: `300 jobs in 12s (25/s): …`,
@@ -118,7 +122,7 @@ impl Report {
         let mut text = format!("{jobs} {noun} in {}", time(took));
         let done = self.count(Word::Done) + self.count(Word::Accepted);
         if done > 0 {
-            text += &format!(" ({}/s)", figure(done as f64 / took.as_secs_f64().max(1e-3)));
+            text += &format!(" ({})", rate(done as f64 / took.as_secs_f64().max(1e-3)));
         }
         text += ":";
         let words = [

@@ -73,8 +73,8 @@ fn what_was_accepted_is_counted_in_a_note() {
     let accepted = || record(Ending::Outcome(Outcome::Accepted));
     let report = report(&[accepted(), accepted()]);
     let note = "2 jobs were accepted by workers that report no more";
-    assert_eq!(report.note().as_deref(), Some(note));
-    assert!(report.is_content() && Report::default().note().is_none());
+    assert_eq!(report.note(false).as_deref(), Some(note));
+    assert!(report.is_content() && Report::default().note(false).is_none());
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_summary_tells_what_became_of_all_and_the_commonest_errors() {
     assert_eq!(
         lines[..2],
         [
-            "4 jobs in 2s (1.00/s): 2 done, 2 refused (1 of them interrupted); the longest ran 3s: \
+            "4 jobs in 2s (1.0/s): 2 done, 2 refused (1 of them interrupted); the longest ran 3s: \
              --data",
             "  7 x a\\nb"
         ]

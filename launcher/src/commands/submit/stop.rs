@@ -87,6 +87,11 @@ impl Stop {
             }
             Why::OutputClosed | Why::Failure(_) => return None,
         };
+        if args.detach {
+            return Some(format!(
+                "{signal}: no more jobs are sent; workers do those that they have"
+            ));
+        }
         (!is_idle).then(|| {
             format!(
                 "{signal}: no more jobs are begun, and those that run have {}; Ctrl-C again: at once",
