@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
@@ -213,7 +213,7 @@ pub struct WorkerArgs {
     #[arg(long, value_name = "KIND")]
     pub builtin: Option<Builtin>,
     /// Jobs that run at once
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::count::<NonZeroU32>)]
     pub concurrency: NonZeroU32,
     /// Jobs that may wait for a handler
     #[arg(long, value_name = "N", default_value = "10")]
@@ -273,7 +273,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
     // What clap quotes goes to the terminal as it is; some of it may be names of files.
     let is_printable = args.iter().all(|arg| text::is_printable(&arg.to_string_lossy()));
     if json || !is_printable {
-        errors::print(&usage_failure(&error), json);
+        errors::print(&usage_failure(&error, &args), json);
     } else {
         let _ = error.print();
     }
@@ -281,7 +281,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, ExitCode> 
 }
 
 /// clap's text in our form: what is wrong, without its own `error:` and without the hint for help.
-fn usage_failure(error: &clap::Error) -> Failure {
+fn usage_failure(error: &clap::Error, args: &[OsString]) -> Failure {
+    let known = Cli::command();
+    let name = args.get(1).and_then(|arg| known.find_subcommand(arg)).map(clap::Command::get_name);
+    let command = name.map_or_else(|| "svcmap".to_owned(), |name| format!("svcmap {name}"));
     let text = error.render().to_string();
     let lines: Vec<&str> = text
         .lines()
@@ -289,7 +292,7 @@ fn usage_failure(error: &clap::Error) -> Failure {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
         .filter(|line| !line.is_empty())
         .collect();
-    Failure::usage(lines.join("; ")).fix("svcmap help")
+    Failure::usage(lines.join("; ")).fix(format!("{command} --help"))
 }
 
 #[cfg(test)]

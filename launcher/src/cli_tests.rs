@@ -87,7 +87,14 @@ fn a_submission_needs_a_payload() {
 
 #[test]
 fn usage_errors_have_our_form() {
-    let failure = usage_failure(&parsed("svcmap mapper --beat 0").unwrap_err());
-    assert_eq!(failure.message, "invalid value '0' for '--beat <TIME>': must be longer than 0");
-    assert_eq!(failure.exit, Exit::Usage);
+    let failure = |line: &str| {
+        let args: Vec<_> = line.split(' ').map(OsString::from).collect();
+        usage_failure(&parsed(line).unwrap_err(), &args)
+    };
+    let beat = failure("svcmap mapper --beat 0");
+    assert_eq!(beat.message, "invalid value '0' for '--beat <TIME>': must be longer than 0");
+    assert_eq!((beat.exit, beat.fix.as_deref()), (Exit::Usage, Some("svcmap mapper --help")));
+    let count = failure("svcmap submit x --data y --count 0");
+    assert!(count.message.ends_with("write a number from 1 on"), "{}", count.message);
+    assert_eq!(failure("svcmap smubit").fix.as_deref(), Some("svcmap --help"));
 }

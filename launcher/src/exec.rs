@@ -28,7 +28,7 @@ mod shell;
 mod stderr;
 mod words;
 
-pub use error::ExecError;
+pub use error::{ExecError, last_words};
 pub use io::{Residents, Runner, StderrLog};
 pub use program::{KILL_AFTER, Program, ProgramError};
 

@@ -49,6 +49,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "more than 30 days".to_owned())
 }
 
+/// A number from 1 on.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn count<N: FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| "write a number from 1 on".to_owned())
+}
+
 /// A [`duration`] that is not zero.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub struct LoadOptions {
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub hold: Option<Duration>,
     /// How many workers a job is tried at [default: 5 for svcmap and no-credits, else 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse::count::<NonZeroU32>)]
     pub tries: Option<NonZeroU32>,
     /// The same number gives the same jobs
     #[arg(long, value_name = "N", default_value = "1")]
@@ -75,7 +75,7 @@ pub struct SoakArgs {
     #[arg(long, value_name = "N", default_value = "16", value_parser = processes())]
     pub workers: u32,
     /// Jobs that run at once at each worker
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::count::<NonZeroU32>)]
     pub concurrency: NonZeroU32,
     /// Jobs that may wait at each worker
     #[arg(long, value_name = "N", default_value = "10")]

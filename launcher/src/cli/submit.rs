@@ -70,7 +70,8 @@ pub struct SubmitArgs {
     #[arg(long, requires = "list", help_heading = INPUT)]
     pub null: bool,
     /// Send each job so many times; then each result ends its line
-    #[arg(long, value_name = "N", default_value = "1", help_heading = INPUT)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse::count::<NonZeroU32>)]
+    #[arg(help_heading = INPUT)]
     pub count: NonZeroU32,
 
     /// Print each result when it comes, instead of in the order of the jobs
@@ -141,7 +142,7 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "N", default_value = "0", help_heading = BATCH)]
     pub retries: u32,
     /// Begin no more jobs once so many are not done, and exit with 1 when those that run have ended
-    #[arg(long, value_name = "N", help_heading = BATCH)]
+    #[arg(long, value_name = "N", value_parser = parse::count::<NonZeroU64>, help_heading = BATCH)]
     pub stop_after: Option<NonZeroU64>,
     /// How long jobs that run may go on after a signal
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse::duration)]

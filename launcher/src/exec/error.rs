@@ -6,6 +6,9 @@ use std::process::ExitStatus;
 use super::frames::FrameError;
 use crate::errors::signal_status;
 
+/// How the error of a program that stays begins if it ended.
+const AMID: &str = "the program ended amid the job: ";
+
 /// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
@@ -29,7 +32,7 @@ pub enum ExecError {
         stderr: String,
     },
     /// A program that stays ended amid the job.
-    #[error("{}", with_words(&format!("the program ended amid the job: {}", ended(.status)), .stderr))]
+    #[error("{}", with_words(&format!("{AMID}{}", ended(.status)), .stderr))]
     Died {
         /// How it ended.
         status: ExitStatus,
@@ -84,13 +87,28 @@ impl ExecError {
     }
 }
 
+const EXITED: &str = "exit status ";
+const KILLED: &str = "killed by signal ";
+
 /// `exit status 3`.
 pub(super) fn ended(status: &ExitStatus) -> String {
     match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (Some(code), _) => format!("{EXITED}{code}"),
+        (None, Some(signal)) => format!("{KILLED}{signal}"),
         (None, None) => status.to_string(),
     }
+}
+
+/// What a program wrote to stderr before it ended, as the error of its job with that code tells; `None`
+/// if it is no such error.
+pub fn last_words(error: &str, code: i32) -> Option<&str> {
+    let error = error.strip_prefix(AMID).unwrap_or(error);
+    let (what, number) = match error.strip_prefix(EXITED) {
+        Some(rest) => (rest, code),
+        None => (error.strip_prefix(KILLED)?, code.checked_sub(signal_status(0))?),
+    };
+    let words = what.strip_prefix(&number.to_string())?;
+    if words.is_empty() { Some("") } else { words.strip_prefix(": ") }
 }
 
 /// `exit status 3: no such model`.
@@ -118,6 +136,17 @@ mod tests {
         assert_eq!((killed.to_string().as_str(), killed.code()), ("killed by signal 9", Some(137)));
         let died = ExecError::Died { status: ExitStatus::from_raw(0), stderr: "bye".to_owned() };
         assert_eq!(died.to_string(), "the program ended amid the job: exit status 0: bye");
+        for error in [exited, killed, died] {
+            let (ExecError::Ended { stderr, .. } | ExecError::Died { stderr, .. }) = &error else {
+                panic!("{error:?}");
+            };
+            let words = last_words(&error.to_string(), error.code().unwrap()).map(str::to_owned);
+            assert_eq!(words.as_deref(), Some(stderr.trim()));
+        }
+        // What merely looks alike.
+        for (error, code) in [("no such thing", 3), ("exit status 31", 3), ("exit status 4", 3)] {
+            assert_eq!(last_words(error, code), None, "{error}");
+        }
     }
 
     #[test]

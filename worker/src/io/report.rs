@@ -1,5 +1,7 @@
 //! What the log and the user are told of the mappers, and of the jobs that wait for them.
 
+use std::time::Duration;
+
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
@@ -98,9 +100,9 @@ impl Report {
     }
 
     /// Jobs wait, as nobody serves that any more.
-    pub(super) fn handle_unserved(&self, service: &Name) {
+    pub(super) fn handle_unserved(&self, service: &Name, patience: Duration) {
         warn!(self.log, "nobody serves it any more, so jobs wait for whoever comes back";
-            "service" => %service);
+            "service" => %service, "for_s" => patience.as_secs());
     }
 
     /// Nothing comes from that mapper's PUB.

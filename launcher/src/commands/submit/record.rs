@@ -12,7 +12,11 @@ use svcmap_worker::{Outcome, Reason};
 
 use super::input::Name;
 use crate::errors::{Exit, Failure};
+use crate::exec::last_words;
 use crate::text::{printable_bytes, printable_path};
+
+/// Names that are shorter are not looked for in errors.
+const NAME_BYTES_MIN: usize = 3;
 
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,14 +202,26 @@ impl Record {
     }
 
     /// What it has in common with others that ended like it: the reason, without what was measured
-    /// and where.
+    /// and where, and without its own name.
     pub fn kind(&self) -> String {
         match &self.ending {
             Ending::NotSent(trouble) => format!("not sent: {}", trouble.what),
             Ending::NotKept(trouble) => format!("not kept: {}", trouble.what),
-            Ending::Outcome(Outcome::Failed(failure)) => format!("failed: {}", failure.error),
+            Ending::Outcome(Outcome::Failed(failure)) => {
+                format!("failed: {}", self.without_name(&failure.error))
+            }
             Ending::Outcome(Outcome::Refused(refusal)) => format!("refused: {}", refusal.reason),
             Ending::Outcome(outcome) => outcome.to_string(),
+        }
+    }
+
+    /// Programs like to tell what they failed with. Shorter names may well be part of something else.
+    fn without_name(&self, error: &str) -> String {
+        match (&self.name, std::str::from_utf8(self.name.bytes())) {
+            (Name::File(_) | Name::Line(_), Ok(name)) if name.len() >= NAME_BYTES_MIN => {
+                error.replace(name, "…")
+            }
+            _ => error.to_owned(),
         }
     }
 
@@ -265,7 +281,9 @@ impl Record {
                 waited_s: seconds(failure.waited),
                 ran_s: seconds(failure.ran),
                 exit_status: failure.code,
-                stderr: failure.code.and_then(|code| last_words(&failure.error, code)),
+                stderr: failure
+                    .code
+                    .and_then(|code| last_words(&failure.error, code).map(str::to_owned)),
                 ..fields
             },
             Outcome::Refused(refusal) => Fields {
@@ -288,12 +306,6 @@ impl Record {
         };
         Some(ran).filter(|ran| !ran.is_zero())
     }
-}
-
-/// What a program wrote to stderr before it ended with that status.
-fn last_words(error: &str, code: i32) -> Option<String> {
-    let words = error.strip_prefix("exit status ")?.strip_prefix(&code.to_string())?;
-    Some(words.strip_prefix(": ").unwrap_or_default().to_owned())
 }
 
 /// Whether a job met no worker, nor a mapper that knows one.

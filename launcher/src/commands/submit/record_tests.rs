@@ -87,6 +87,19 @@ fn of_a_program_its_exit_status_and_its_last_words_are_told() {
     let json = serde_json::to_value(record.fields(true)).unwrap();
     assert_eq!((&json["exit_status"], &json["stderr"]), (&3.into(), &"no such model".into()));
     assert_eq!((&json["attempts"], record.ran()), (&3.into(), Some(ran)));
-    assert_eq!(last_words("exit status 3", 3).as_deref(), Some(""));
-    assert_eq!(last_words("no such thing", 3), None);
+}
+
+#[test]
+fn programs_that_name_their_inputs_fail_alike() {
+    let failed = |name: &[u8], error: &str| {
+        let by = InstanceKey { service: "s".parse().unwrap(), instance: "i".parse().unwrap() };
+        let (waited, ran) = Default::default();
+        let error = error.to_owned();
+        let failure = svcmap_worker::Failure { error, code: Some(1), by, attempts: 1, waited, ran };
+        record(Name::Line(name.to_vec()), Outcome::Failed(failure)).kind()
+    };
+    assert_eq!(failed(b"a/b.txt", "cat: a/b.txt: gone"), "failed: cat: …: gone");
+    assert_eq!(failed(b"./c", "cat: ./c: gone"), "failed: cat: …: gone");
+    // A short one would be found anywhere.
+    assert_eq!(failed(b"a", "cat: a: gone"), "failed: cat: a: gone");
 }

@@ -164,7 +164,9 @@ impl State {
                 self.report.handle_unheard(&service);
             }
             SenderOutput::Unheard(_) => {}
-            SenderOutput::Unserved(service) => self.report.handle_unserved(&service),
+            SenderOutput::Unserved(service) => {
+                self.report.handle_unserved(&service, self.shared.config.patience)
+            }
             SenderOutput::Unreachable { key, endpoint, failures, trouble } => {
                 trouble::warn(&self.report.log, &key, endpoint, failures, trouble);
             }
