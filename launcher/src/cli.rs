@@ -292,7 +292,7 @@ fn usage_failure(error: &clap::Error, args: &[OsString]) -> Failure {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
         .filter(|line| !line.is_empty())
         .collect();
-    Failure::usage(lines.join("; ")).fix(format!("{command} --help"))
+    Failure::usage(lines.join("; ").replace(":; ", ": ")).fix(format!("{command} --help"))
 }
 
 #[cfg(test)]

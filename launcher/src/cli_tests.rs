@@ -96,5 +96,7 @@ fn usage_errors_have_our_form() {
     assert_eq!((beat.exit, beat.fix.as_deref()), (Exit::Usage, Some("svcmap mapper --help")));
     let count = failure("svcmap submit x --data y --count 0");
     assert!(count.message.ends_with("write a number from 1 on"), "{}", count.message);
+    let count = failure("svcmap submit x --data y --count 5000000000");
+    assert!(count.message.ends_with("too large"), "{}", count.message);
     assert_eq!(failure("svcmap smubit").fix.as_deref(), Some("svcmap --help"));
 }

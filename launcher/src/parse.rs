@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
+use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -53,8 +54,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A sentence that says what to write instead.
-pub fn count<N: FromStr>(text: &str) -> Result<N, String> {
-    text.parse().map_err(|_| "write a number from 1 on".to_owned())
+pub fn count<N: FromStr<Err = ParseIntError>>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => "too large".to_owned(),
+        _ => "write a number from 1 on".to_owned(),
+    })
 }
 
 /// A [`duration`] that is not zero.

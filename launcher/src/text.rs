@@ -96,9 +96,11 @@ pub fn figure(value: f64) -> String {
     }
 }
 
-/// So many in a second, for people: `0.17/s`, `7.5/s`, `36/s`, `1440/s`.
+/// So many in a second, for people: `3.0/h`, `2.9/min`, `0.17/s`, `7.5/s`, `36/s`, `1440/s`.
 pub fn rate(per_second: f64) -> String {
     match per_second {
+        rare if rare * 60.0 < 0.95 => format!("{:.1}/h", rare * 3600.0),
+        few if few < 0.095 => format!("{:.1}/min", few * 60.0),
         few if few < 0.995 => format!("{few:.2}/s"),
         some if some < 9.95 => format!("{some:.1}/s"),
         many => format!("{many:.0}/s"),
@@ -155,6 +157,7 @@ mod tests {
     fn rates_have_two_digits_or_are_whole() {
         let shown = [0.166_666, 0.999, 7.52, 9.96, 35.978_2, 1440.1].map(rate);
         assert_eq!(shown, ["0.17/s", "1.0/s", "7.5/s", "10/s", "36/s", "1440/s"]);
+        assert_eq!([0.05, 0.01, 8.3e-4].map(rate), ["3.0/min", "36.0/h", "3.0/h"]);
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl Credits {
         self.random = fastrand::Rng::with_seed(seed);
     }
 
+    /// How many jobs of a sender are here.
+    #[cfg(test)]
+    pub fn jobs_of(&self, sender: SenderId) -> u32 {
+        self.accounts.jobs_of(sender)
+    }
+
     /// What is promised.
     pub fn promised(&self) -> Promised {
         let slots = count(self.unused.len() + self.reservations.len());

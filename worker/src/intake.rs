@@ -200,7 +200,9 @@ impl Intake {
                 }
             }
             Ending::Failed { .. } => self.load.failed += 1,
-            Ending::NotStarted => self.load.rejected += 1,
+            // Where somebody waits it is tried elsewhere.
+            Ending::NotStarted if running.origin.is_awaited() => self.load.rejected += 1,
+            Ending::NotStarted => self.load.failed += 1,
         }
         self.finished_at = Some(now);
         self.is_stuck = false;

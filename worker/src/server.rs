@@ -97,13 +97,15 @@ pub enum ServerOutput {
     Trusted,
     /// People want to know, as its sender does not: a job failed or was not begun.
     Untold {
-        /// How many did since people were last told.
-        jobs: u64,
-        /// The last of them.
+        /// Whose it was.
+        sender: SenderId,
+        /// Which one.
         attempt: AttemptId,
         /// Why it did.
         error: String,
     },
+    /// The same of so many more, one of which is as good as another.
+    UntoldMore(u64),
 }
 
 /// See the module.
@@ -332,7 +334,7 @@ impl Server {
         if self.progress.poll(now) {
             return Some(ServerOutput::TakeProgress);
         }
-        if let Some(untold) = self.untold.poll(now) {
+        if let Some(untold) = self.untold.poll(now, self.is_draining()) {
             return Some(untold);
         }
         self.poll_promise(now)
@@ -409,7 +411,7 @@ impl Server {
 
     /// A job is no longer here.
     fn leave(&mut self, origin: Origin) {
-        if let Origin::Sender { sender, .. } = origin {
+        if let Some((sender, _)) = origin.sent() {
             self.credits.handle_ended(sender);
         }
     }
@@ -423,7 +425,9 @@ impl Server {
                 let body = json::ended(client.style, &verdict, &payload, &self.load(now));
                 self.reply(client.envelope, body);
             }
-            Origin::Released { attempt, .. } => self.untold.handle_ended(now, attempt, &ended),
+            Origin::Released { sender, attempt } => {
+                self.answers.extend(self.untold.handle_ended(now, (sender, attempt), &ended));
+            }
             Origin::Nobody | Origin::Overdue => {}
         }
     }

@@ -116,8 +116,9 @@ pub struct SubmitArgs {
     #[arg(long, help_heading = LIMITS)]
     pub idempotent: bool,
 
-    /// Wait for no results, only until a worker has each job: it is done then whatever becomes of this
-    /// command. What comes of it is in the log and the counts of its worker, and nowhere else
+    /// Wait for no results, only until a worker has each job, which is when it has a place for it: it is
+    /// done then whatever becomes of this command. What comes of it is in the log and the counts of its
+    /// worker, and nowhere else; one that is stopped loses what it does not end within its grace
     #[arg(long, conflicts_with_all = ["output", "retries", "follow"], help_heading = BATCH)]
     pub detach: bool,
     /// Before which other jobs these go, wherever jobs wait: low, normal or high

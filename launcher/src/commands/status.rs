@@ -170,7 +170,7 @@ pub fn unknown_service(service: &Name, report: &Report) -> Failure {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     Failure::unavailable(message).fix(match similar {
         Some((_, name)) => format!("svcmap status {name}"),
-        None => format!("svcmap worker --service {service} --builtin echo"),
+        None => format!("svcmap worker --service {service} …"),
     })
 }
 

@@ -287,7 +287,7 @@ fn an_unknown_service_comes_with_what_may_have_been_meant() {
     assert_eq!(short.fix.as_deref(), Some("svcmap status ocr"));
     let nobody = unknown_service(&service, &report(view(vec![], &[]), None));
     assert_eq!(nobody.message, "no worker serves `resise`");
-    assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise --builtin echo"));
+    assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise …"));
 }
 
 #[test]

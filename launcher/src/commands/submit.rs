@@ -216,10 +216,15 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
     let is_watched = why.is_none() && std::io::stderr().is_terminal();
     if report.len() > 1 && (is_wrong || is_watched) {
         let commonest = sink.complaints.commonest(KINDS_SHOWN);
-        print_note(&report.summary(took, &commonest, sink.complaints.others(&commonest)));
+        print_note(&report.summary(took, &commonest, sink.complaints.hidden()));
     }
     if is_wrong && args.joblog.is_some() && matches!(why, Some(Why::Signal(_) | Why::Enough)) {
-        print_note("to go on: the same with --resume");
+        print_note(match report.has_unknown() && !args.idempotent {
+            true => {
+                "to go on: the same with --resume; what may have run (unknown) only with --resume-failed"
+            }
+            false => "to go on: the same with --resume",
+        });
     }
 }
 

@@ -75,6 +75,12 @@ impl Accounts {
         Some((*sender, self.by_sender.get(sender)?))
     }
 
+    /// How many jobs of a sender are here.
+    #[cfg(test)]
+    pub(super) fn jobs_of(&self, sender: SenderId) -> u32 {
+        self.by_sender.get(&sender).map_or(0, |account| account.jobs)
+    }
+
     /// How many unused credits a sender has.
     pub(super) fn unused_of(&self, sender: SenderId) -> u32 {
         self.by_sender.get(&sender).map_or(0, Account::unused)

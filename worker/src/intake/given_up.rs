@@ -35,18 +35,18 @@ impl Intake {
     }
 
     /// Nobody is to hear of what that sender has here: numbers begin anew if it comes back. Returns
-    /// what it was known as.
+    /// what it has given up, as it was known.
     pub fn disown(&mut self, whose: SenderId) -> Vec<Origin> {
         let queued = self.queue.origins_mut();
         let running = self.running.iter_mut();
         let running = running.map(|running| (&mut running.origin, running.terms.detached));
         let of_sender = queued.chain(running).filter_map(|(origin, detached)| match *origin {
             Origin::Sender { sender, attempt } if sender == whose => {
-                let nobodys = match detached {
-                    true => Origin::Released { sender, attempt },
-                    false => Origin::Nobody,
-                };
-                Some(std::mem::replace(origin, nobodys))
+                if detached {
+                    *origin = Origin::Released { sender, attempt };
+                    return None;
+                }
+                Some(std::mem::replace(origin, Origin::Nobody))
             }
             _ => None,
         });

@@ -88,8 +88,9 @@ impl<'a> JobBuilder<'a> {
 
     /// To whoever submits it it is enough that a worker has it: the outcome is
     /// [`Outcome::Accepted`](crate::Outcome::Accepted) as soon as one does, and that one then does it in
-    /// any case, as if it were [`detached`](Self::detached). If it fails there, or runs into a limit, the
-    /// worker's log says so, and nobody else; nobody tries it again, and it can no longer be cancelled.
+    /// any case, as if it were [`detached`](Self::detached). If it fails there, cannot be started, runs into a
+    /// limit or into the end of a drain, the worker's log says so, and nobody else; nobody tries it again, and
+    /// it can no longer be cancelled.
     /// Until a worker has it, it is a job like any other.
     ///
     /// A worker of the JSON dialect that gives results does not say that it has a job: there the outcome

@@ -102,7 +102,7 @@ impl Report {
     /// Jobs wait, as nobody serves that any more.
     pub(super) fn handle_unserved(&self, service: &Name, patience: Duration) {
         warn!(self.log, "nobody serves it any more, so jobs wait for whoever comes back";
-            "service" => %service, "for_s" => patience.as_secs());
+            "service" => %service, "patience_s" => patience.as_secs());
     }
 
     /// Nothing comes from that mapper's PUB.

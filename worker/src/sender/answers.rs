@@ -119,12 +119,13 @@ impl Sender {
         let tally = self.statistics.peer(key);
         ended.iter().for_each(|ended| tally.count(&ended.verdict));
         if is_native {
-            let was_run =
-                |ended: &&Ended| matches!(ended.verdict, Verdict::Done | Verdict::Failed { .. });
+            let was_taken = |ended: &&Ended| {
+                matches!(ended.verdict, Verdict::Done | Verdict::Failed { .. } | Verdict::Accepted)
+            };
             self.learn(&key.service, |estimates| {
                 ended
                     .iter()
-                    .filter(was_run)
+                    .filter(was_taken)
                     .for_each(|ended| estimates.learn_journey(ended.journey));
             });
             self.learn_crowd(now, key, &ended);
@@ -167,7 +168,7 @@ impl Sender {
         let load = self.peers.member(key).map(|member| member.load);
         let is_busy = load.is_some_and(|load| concurrency_limit::is_crowded(&load));
         let is_crowded = |ended: &Ended| match ended.verdict {
-            Verdict::Done | Verdict::Failed { .. } => Some(is_busy),
+            Verdict::Done | Verdict::Failed { .. } | Verdict::Accepted => Some(is_busy),
             Verdict::Rejected(Reason::Full) => Some(true),
             _ => None,
         };

@@ -195,7 +195,8 @@ impl World {
                 | ServerOutput::Reply { .. }
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted
-                | ServerOutput::Untold { .. } => {}
+                | ServerOutput::Untold { .. }
+                | ServerOutput::UntoldMore(_) => {}
             }
         }
     }

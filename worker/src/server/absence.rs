@@ -89,7 +89,7 @@ impl Server {
             Origin::Sender { sender, attempt } => {
                 sender == whose && !task.terms.detached && !open.contains(&attempt)
             }
-            _ => false,
+            Origin::Client(_) | Origin::Nobody | Origin::Released { .. } | Origin::Overdue => false,
         };
         for task in self.intake.take_queued(is_other) {
             self.leave(task.origin);
@@ -110,6 +110,10 @@ fn given_up_at(senders: &Senders, task: &Task, expiry: Duration) -> Option<Times
             Some(senders.heard_at(sender).map_or(task.arrived_at, |at| at + expiry))
         }
         // A REQ socket that waits cannot say so.
-        _ => None,
+        Origin::Sender { .. }
+        | Origin::Client(_)
+        | Origin::Nobody
+        | Origin::Released { .. }
+        | Origin::Overdue => None,
     }
 }

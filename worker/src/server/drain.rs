@@ -31,10 +31,10 @@ pub struct DrainReport {
     pub finished: u64,
     /// Had not been started, and went back to their senders.
     pub handed_back: u64,
-    /// Still running when the grace ended: `Unknown` for their senders.
-    pub abandoned: u64,
-    /// Of these two, those of which no sender hears: accepted from clients that expect no outcome.
+    /// Had not been started, and are lost: nobody waits for their outcome.
     pub dropped: u64,
+    /// Still running when the grace ended: `Unknown` for their senders, if these wait.
+    pub abandoned: u64,
 }
 
 impl Server {
@@ -114,10 +114,10 @@ impl Server {
     /// The grace is over: what waits goes back, what runs is given up.
     fn abandon(&mut self, now: Timestamp) {
         let (queued, running) = self.intake.abandon();
-        self.drained.handed_back += queued.len() as u64;
+        let awaited = queued.iter().filter(|origin| origin.is_awaited()).count();
+        self.drained.handed_back += awaited as u64;
+        self.drained.dropped += (queued.len() - awaited) as u64;
         self.drained.abandoned += running.len() as u64;
-        let origins = queued.iter().chain(running.iter().map(|(_, origin)| origin));
-        self.drained.dropped += origins.filter(|origin| !origin.is_awaited()).count() as u64;
         for origin in queued {
             self.end_queued(now, origin, Reason::Draining);
         }
@@ -128,7 +128,6 @@ impl Server {
                 Ended { verdict: Verdict::Abandoned, ..Ended::rejected(Reason::Draining, now) };
             self.end(now, origin, ended);
         }
-        self.untold.hurry(now);
         self.drain = Drain::Flushing(now + FLUSH_LIMIT);
     }
 }

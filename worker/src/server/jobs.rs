@@ -36,7 +36,7 @@ impl Server {
         self.serve_offers(now);
     }
 
-    /// Returns whether its sender has it here now.
+    /// Returns whether it was taken.
     fn handle_job(
         &mut self,
         now: Timestamp,
@@ -66,12 +66,13 @@ impl Server {
         let is_released = detachment == Detachment::Released;
         let whose = if is_released { Origin::Released { sender, attempt } } else { origin };
         let wanted_until = wanted_until(now, deadline);
-        match self.admit(now, Arrival { origin: whose, payload, terms }) {
+        let admitted = self.admit(now, Arrival { origin: whose, payload, terms });
+        match admitted {
             Ok(_) if is_released => self.end(now, origin, Ended::accepted(wanted_until)),
-            Ok(_) => return true,
+            Ok(_) => {}
             Err(reason) => self.end(now, origin, Ended::rejected(reason, wanted_until)),
         }
-        false
+        admitted.is_ok()
     }
 
     pub(super) fn handle_cancel(&mut self, now: Timestamp, origin: Origin) {
@@ -136,6 +137,10 @@ impl Server {
         let (verdict, payload) = match ending {
             Ending::Done => (Verdict::Done, payload),
             Ending::Failed { code } => (Verdict::Failed { code }, payload),
+            // Nobody tries it elsewhere.
+            Ending::NotStarted if !finished.origin.is_awaited() => {
+                (Verdict::Failed { code: None }, payload)
+            }
             Ending::NotStarted => (Verdict::Rejected(Reason::CannotStart), Bytes::new()),
         };
         // A handler that looks at its time itself may be a moment earlier than the intake.

@@ -132,7 +132,8 @@ impl Scene {
                 | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
                 | ServerOutput::Trusted
-                | ServerOutput::Untold { .. } => {}
+                | ServerOutput::Untold { .. }
+                | ServerOutput::UntoldMore(_) => {}
             }
             let load = self.server.load(now);
             assert!(load.busy() <= load.slots, "{load:?}");

@@ -1,6 +1,6 @@
 //! Jobs whose senders are content that a worker has them.
 
-use svcmap_proto::jobs::{AttemptId, Detachment};
+use svcmap_proto::jobs::Detachment;
 
 use super::*;
 use crate::intake::Ending;
@@ -11,7 +11,8 @@ struct Scene {
     server: Server,
     started: Vec<Task>,
     told: Vec<(u64, Verdict)>,
-    untold: Vec<(u64, AttemptId, String)>,
+    untold: Vec<(u64, String)>,
+    more: Vec<u64>,
     stopped: Vec<TaskId>,
 }
 
@@ -23,8 +24,8 @@ impl Scene {
     fn new() -> Self {
         let config = IntakeConfig { concurrency: 1, queue: 9, ..IntakeConfig::default() };
         let server = Server::new(key(), Incarnation(1), config);
-        let (started, told, untold, stopped) = Default::default();
-        let mut scene = Self { server, started, told, untold, stopped };
+        let (started, told, untold, more, stopped) = Default::default();
+        let mut scene = Self { server, started, told, untold, more, stopped };
         scene.say(at(0), ToWorker::Hello(hello()));
         scene
     }
@@ -61,9 +62,11 @@ impl Scene {
                     let ended = batch.outcomes.into_iter();
                     self.told.extend(ended.map(|ended| (ended.attempt.job, ended.verdict)));
                 }
-                ServerOutput::Untold { jobs, attempt, error } => {
-                    self.untold.push((jobs, attempt, error));
+                ServerOutput::Untold { sender, attempt, error } => {
+                    assert_eq!(sender, SENDER);
+                    self.untold.push((attempt.job, error));
                 }
+                ServerOutput::UntoldMore(jobs) => self.more.push(jobs),
                 _ => {}
             }
         }
@@ -86,7 +89,7 @@ fn they_are_accepted_at_once_or_rejected_as_any_other() {
     scene.finish(at(10), Ending::Done, "result");
     scene.finish(at(11), FAILED, "a full disk");
     assert_eq!(scene.told.len(), 4);
-    assert_eq!(scene.untold, [(1, attempt(2), "a full disk".to_owned())]);
+    assert_eq!(scene.untold, [(2, "a full disk".to_owned())]);
 }
 
 #[test]
@@ -104,26 +107,37 @@ fn they_are_done_whatever_becomes_of_their_sender_and_of_the_worker_as_long_as_i
     assert_eq!((scene.started.len(), scene.stopped.len()), (1, 0));
     scene.pass(at(107));
     assert_eq!(scene.stopped.len(), 1);
-    assert_eq!(scene.server.drained().map(|report| report.dropped), Some(2));
-    let errors: Vec<_> = scene.untold.iter().map(|(_, _, error)| error.as_str()).collect();
-    assert_eq!(errors, ["still ran when the worker stopped"]);
-    assert_eq!(scene.untold[0].0, 2, "one of them had not begun");
+    let report = scene.server.drained().unwrap();
+    assert_eq!((report.finished, report.dropped, report.abandoned), (1, 1, 1));
+    let untold = |job, error: &str| (job, error.to_owned());
+    let lost = [untold(3, "not begun: draining"), untold(2, "still ran when the worker stopped")];
+    assert_eq!(scene.untold, lost);
 }
 
 #[test]
-fn who_fails_many_says_so_once_a_second() {
+fn of_many_that_fail_ten_a_second_are_told_and_the_others_counted() {
     let mut scene = Scene::new();
-    for number in 1..=5 {
-        scene.send(at(number * 10), number, 60_000);
-        scene.finish(at(number * 10), FAILED, "no");
+    let fail = |scene: &mut Scene, number: u64, now| {
+        scene.send(now, number, 60_000);
+        scene.finish(now, FAILED, "no");
+    };
+    (1..=14).for_each(|number| fail(&mut scene, number, at(5000 + number)));
+    let jobs = |scene: &Scene| scene.untold.iter().map(|(job, _)| *job).collect::<Vec<_>>();
+    assert_eq!(jobs(&scene), (1..=10).collect::<Vec<_>>());
+    assert!(scene.more.is_empty());
+    while let Some(due) = scene.server.poll_timeout().filter(|due| *due <= at(6001)) {
+        scene.pass(due);
     }
-    let untold = |jobs, number| (jobs, attempt(number), "no".to_owned());
-    assert_eq!(scene.untold, [untold(1, 1)]);
-    assert!(scene.server.poll_timeout() <= Some(at(1010)));
-    scene.pass(at(1010));
-    assert_eq!(scene.untold[1..], [untold(4, 5)]);
-    scene.pass(at(5000));
-    assert_eq!(scene.untold.len(), 2);
+    assert_eq!(scene.more, [4]);
+    fail(&mut scene, 15, at(6002));
+    assert_eq!(jobs(&scene)[10..], [15]);
+    scene.pass(at(9000));
+    assert_eq!(scene.more, [4]);
+    // What is left to tell at the end is told.
+    (16..=30).for_each(|number| fail(&mut scene, number, at(9000)));
+    scene.server.drain(at(9001), ms(100));
+    scene.act(at(9001));
+    assert_eq!(scene.more, [4, 5]);
 }
 
 #[test]
@@ -132,6 +146,29 @@ fn one_whose_deadline_comes_first_is_not_begun_and_people_are_told() {
     scene.send(at(1), 1, 60_000);
     scene.send(at(2), 2, 50);
     scene.pass(at(52));
-    assert_eq!(scene.untold, [(1, attempt(2), "not begun: expired".to_owned())]);
+    assert_eq!(scene.untold, [(2, "not begun: expired".to_owned())]);
     assert_eq!(scene.told, [(1, Verdict::Accepted), (2, Verdict::Accepted)]);
+}
+
+#[test]
+fn one_that_cannot_be_started_has_failed_and_its_reason_is_told() {
+    let mut scene = Scene::new();
+    scene.send(at(1), 1, 60_000);
+    scene.finish(at(2), Ending::NotStarted, "the program is gone");
+    assert_eq!(scene.untold, [(1, "the program is gone".to_owned())]);
+    assert_eq!((scene.server.load(at(3)).failed, scene.server.load(at(3)).rejected), (1, 0));
+}
+
+#[test]
+fn who_sends_them_has_no_more_than_its_share_and_what_was_its_is_counted_down_once() {
+    let mut scene = Scene::new();
+    (1..=3).for_each(|number| scene.send(at(number), number, 60_000));
+    assert_eq!(scene.server.credits.jobs_of(SENDER), 3);
+    scene.finish(at(4), Ending::Done, "");
+    assert_eq!(scene.server.credits.jobs_of(SENDER), 2);
+    scene.say(at(5), ToWorker::Goodbye);
+    assert_eq!(scene.server.credits.jobs_of(SENDER), 2);
+    scene.finish(at(6), Ending::Done, "");
+    scene.finish(at(7), Ending::Done, "");
+    assert_eq!(scene.server.credits.jobs_of(SENDER), 0);
 }

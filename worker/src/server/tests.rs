@@ -228,7 +228,8 @@ impl World {
                 | ServerOutput::Offer { .. }
                 | ServerOutput::SetAside { .. }
                 | ServerOutput::Trusted
-                | ServerOutput::Untold { .. } => {}
+                | ServerOutput::Untold { .. }
+                | ServerOutput::UntoldMore(_) => {}
                 ServerOutput::Answer { to, message } => {
                     if self.connection.as_ref() == Some(&to) {
                         self.to_sender.push_back(message);

@@ -1,56 +1,59 @@
-//! Failures that no sender is told of: people are, once for many.
+//! Failures that no sender is told of: people are.
 
 use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, Verdict};
+use svcmap_proto::names::SenderId;
 use svcmap_proto::time::Timestamp;
 
 use super::ServerOutput;
 use crate::senders::Ended;
 
-/// Least time between two words to people.
+/// Time within which so many are told one by one; the others are only counted.
 const INTERVAL: Duration = Duration::from_secs(1);
+const TOLD_MAX: u32 = 10;
 
 /// Jobs that nobody waits for and that were not done.
 #[derive(Debug, Default)]
 pub(super) struct Untold {
-    /// How many were not since people were last told, the last of them, and why.
-    jobs: u64,
-    last: Option<(AttemptId, String)>,
-    tell_at: Option<Timestamp>,
-    told_at: Option<Timestamp>,
+    began_at: Timestamp,
+    told: u32,
+    left_out: u64,
 }
 
 impl Untold {
-    /// This is what became of a job that nobody waits for.
-    pub(super) fn handle_ended(&mut self, now: Timestamp, attempt: AttemptId, ended: &Ended) {
+    /// This is what became of a job that nobody waits for. What people are told of it, if anything.
+    pub(super) fn handle_ended(
+        &mut self,
+        now: Timestamp,
+        (sender, attempt): (SenderId, AttemptId),
+        ended: &Ended,
+    ) -> Option<ServerOutput> {
         let error = match &ended.verdict {
             Verdict::Failed { .. } => String::from_utf8_lossy(&ended.payload).into_owned(),
             Verdict::Rejected(reason) => format!("not begun: {reason}"),
             Verdict::Abandoned => "still ran when the worker stopped".to_owned(),
-            Verdict::Done | Verdict::Accepted | Verdict::HandedOver(_) => return,
+            Verdict::Done | Verdict::Accepted | Verdict::HandedOver(_) => return None,
         };
-        self.jobs += 1;
-        self.last = Some((attempt, error));
-        let at = self.told_at.map_or(now, |at| now.max(at + INTERVAL));
-        self.tell_at.get_or_insert(at);
+        if self.left_out == 0 && self.began_at + INTERVAL <= now {
+            (self.began_at, self.told) = (now, 0);
+        }
+        if self.told == TOLD_MAX {
+            self.left_out += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(ServerOutput::Untold { sender, attempt, error })
     }
 
-    /// This worker ends: what there is to tell is told now.
-    pub(super) fn hurry(&mut self, now: Timestamp) {
-        self.tell_at = self.tell_at.map(|at| at.min(now));
-    }
-
-    /// When people are told next, if there is something.
+    /// When those are told that were only counted.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        self.tell_at
+        (self.left_out > 0).then(|| self.began_at + INTERVAL)
     }
 
-    /// What they are told now.
-    pub(super) fn poll(&mut self, now: Timestamp) -> Option<ServerOutput> {
-        self.tell_at.take_if(|at| *at <= now)?;
-        self.told_at = Some(now);
-        let (attempt, error) = self.last.take()?;
-        Some(ServerOutput::Untold { jobs: std::mem::take(&mut self.jobs), attempt, error })
+    /// Those are told now, if it is time, or if this worker `ends`.
+    pub(super) fn poll(&mut self, now: Timestamp, ends: bool) -> Option<ServerOutput> {
+        self.poll_timeout().filter(|at| ends || *at <= now)?;
+        Some(ServerOutput::UntoldMore(std::mem::take(&mut self.left_out)))
     }
 }

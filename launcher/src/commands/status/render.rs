@@ -126,10 +126,11 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     text.push('\n');
     text.push_str(&render(&INSTANCES, &rows, screen.width));
     push_failing(&mut text, report);
-    let _ = writeln!(
-        text,
-        "\nnext: svcmap submit {service} --data TEXT · svcmap status {service} --json"
-    );
+    let next = match total.ready {
+        0 => format!("svcmap worker --service {service} …"),
+        _ => format!("svcmap submit {service} --data TEXT"),
+    };
+    let _ = writeln!(text, "\nnext: {next} · svcmap status {service} --json");
     text
 }
 

@@ -15,9 +15,6 @@ use crate::errors::{Exit, Failure};
 use crate::exec::last_words;
 use crate::text::{printable_bytes, printable_path};
 
-/// Names that are shorter are not looked for in errors.
-const NAME_BYTES_MIN: usize = 3;
-
 /// How a result is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Form {
@@ -208,18 +205,21 @@ impl Record {
             Ending::NotSent(trouble) => format!("not sent: {}", trouble.what),
             Ending::NotKept(trouble) => format!("not kept: {}", trouble.what),
             Ending::Outcome(Outcome::Failed(failure)) => {
-                format!("failed: {}", self.without_name(&failure.error))
+                format!("failed: {}", self.without_name(failure))
             }
             Ending::Outcome(Outcome::Refused(refusal)) => format!("refused: {}", refusal.reason),
             Ending::Outcome(outcome) => outcome.to_string(),
         }
     }
 
-    /// Programs like to tell what they failed with. Shorter names may well be part of something else.
-    fn without_name(&self, error: &str) -> String {
+    /// Programs like to tell what they failed with. Their status is not meant, which may look like it.
+    fn without_name(&self, failure: &svcmap_worker::Failure) -> String {
+        let error = failure.error.as_str();
+        let words = failure.code.and_then(|code| last_words(error, code)).unwrap_or(error);
         match (&self.name, std::str::from_utf8(self.name.bytes())) {
-            (Name::File(_) | Name::Line(_), Ok(name)) if name.len() >= NAME_BYTES_MIN => {
-                error.replace(name, "…")
+            (Name::File(_) | Name::Line(_), Ok(name)) => {
+                let (status, words) = error.split_at(error.len() - words.len());
+                format!("{status}{}", without_word(words, name))
             }
             _ => error.to_owned(),
         }
@@ -306,6 +306,21 @@ impl Record {
         };
         Some(ran).filter(|ran| !ran.is_zero())
     }
+}
+
+/// A text with … in place of that word, where it is not part of another.
+fn without_word(text: &str, word: &str) -> String {
+    let is_part = |neighbour: Option<char>| neighbour.is_some_and(char::is_alphanumeric);
+    let (mut left, mut after, mut shown) = (text, None, String::new());
+    while let Some(place) = left.find(word).filter(|_| !word.is_empty()) {
+        let (before, rest) = (&left[..place], &left[place + word.len()..]);
+        let is_within =
+            is_part(before.chars().next_back().or(after)) || is_part(rest.chars().next());
+        shown.push_str(before);
+        shown.push_str(if is_within { word } else { "…" });
+        (left, after) = (rest, word.chars().next_back());
+    }
+    shown + left
 }
 
 /// Whether a job met no worker, nor a mapper that knows one.

@@ -100,6 +100,12 @@ fn programs_that_name_their_inputs_fail_alike() {
     };
     assert_eq!(failed(b"a/b.txt", "cat: a/b.txt: gone"), "failed: cat: …: gone");
     assert_eq!(failed(b"./c", "cat: ./c: gone"), "failed: cat: …: gone");
-    // A short one would be found anywhere.
-    assert_eq!(failed(b"a", "cat: a: gone"), "failed: cat: a: gone");
+    // A short one is found in other words, and in the status.
+    assert_eq!(
+        failed(b"1", "exit status 1: line 1 of 10: gone"),
+        "failed: exit status 1: line … of 10: gone"
+    );
+    assert_eq!(failed(b"a", "cat: a: gone, aa, a"), "failed: cat: …: gone, aa, …");
+    assert_eq!(failed(b"", "exit status 1: gone"), "failed: exit status 1: gone");
+    assert_eq!(failed("ä".as_bytes(), "ää ä"), "failed: ää …");
 }

@@ -69,6 +69,11 @@ impl Report {
         self.counts.get(&word).copied().unwrap_or(0)
     }
 
+    /// Whether nobody knows of some whether they ran.
+    pub fn has_unknown(&self) -> bool {
+        self.count(Word::Unknown) > 0
+    }
+
     /// Adds what counts beside the jobs.
     pub fn add_exit(&mut self, exit: Exit) {
         self.exits.insert(exit);
@@ -112,8 +117,8 @@ impl Report {
     }
 
     /// What people want to know at the end of a batch that took so long: `300 jobs in 12s (25/s): …`,
-    /// the commonest errors, and how many others there were.
-    pub fn summary(&self, took: Duration, commonest: &[(&str, u64)], others: u64) -> String {
+    /// the commonest errors, and how many were not `hidden`.
+    pub fn summary(&self, took: Duration, commonest: &[(&str, u64)], hidden: u64) -> String {
         let jobs: u64 = self.counts.values().sum();
         if jobs == 0 {
             return self.before();
@@ -147,8 +152,10 @@ impl Report {
         for (kind, count) in commonest {
             text += &format!("\n  {count} x {}", cut(&printable_line(kind)));
         }
-        if others > 0 {
-            text += &format!("\n  {others} x others: --joblog and --json-lines tell of each");
+        if hidden > 0 {
+            text += &format!(
+                "\n  {hidden} more were not shown: --joblog and --json-lines tell of each"
+            );
         }
         match self.before() {
             before if before.is_empty() => text,

@@ -94,7 +94,7 @@ fn a_summary_tells_what_became_of_all_and_the_commonest_errors() {
         ]
     );
     assert_eq!(lines[2].chars().count(), "  1 x …".chars().count() + KIND_CHARS);
-    assert_eq!(lines[3], "  5 x others: --joblog and --json-lines tell of each");
+    assert_eq!(lines[3], "  5 more were not shown: --joblog and --json-lines tell of each");
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Stop {
         };
         if args.detach {
             return Some(format!(
-                "{signal}: no more jobs are sent; workers do those that they have"
+                "{signal}: no more jobs are sent; workers do those that they have; Ctrl-C again: at once"
             ));
         }
         (!is_idle).then(|| {

@@ -102,9 +102,12 @@ impl State {
                 warn!(self.report.log, "takes no jobs for a while: they fail here, or cannot be \
                     started"; "error" => error, "for_ms" => pause.as_millis());
             }
-            ServerOutput::Untold { jobs, attempt, error } => {
+            ServerOutput::Untold { sender, attempt, error } => {
                 warn!(self.report.log, "not done, and nobody waits for it"; "error" => error,
-                    "job" => %attempt, "jobs" => jobs);
+                    "job" => attempt.job, "sender" => ?sender);
+            }
+            ServerOutput::UntoldMore(jobs) => {
+                warn!(self.report.log, "not done, and nobody waits for them"; "jobs" => jobs);
             }
             ServerOutput::Trusted => info!(self.report.log, "takes jobs again: one was done"),
             ServerOutput::Start(_) | ServerOutput::Offer { .. } => {}
