@@ -5,6 +5,7 @@ mod submit;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
+use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
@@ -80,19 +82,66 @@ pub enum Command {
 /// Which mappers are meant.
 #[derive(Clone, Debug, Args)]
 pub struct MapperOption {
-    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else
-    /// tcp://127.0.0.1:5555]
+    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else those of the
+    /// deployment file, else tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', value_parser = parse::peer)]
     pub mapper: Vec<Endpoint>,
+    /// How it is protected.
+    #[command(flatten)]
+    pub keys: KeysOption,
+}
+
+/// With what everything is encrypted.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KeysOption {
+    /// The deployment file, with which everything is encrypted [default: $SVCMAP_DEPLOYMENT, else
+    /// ~/.config/svcmap/svcmap.toml if it is there and knows the mapper]
+    #[arg(long, value_name = "FILE")]
+    pub deployment: Option<PathBuf>,
+    /// Do without encryption, beyond this machine as well: whoever is on the network can read all and
+    /// take part
+    #[arg(long, conflicts_with = "deployment")]
+    pub insecure: bool,
+}
+
+impl KeysOption {
+    /// The flags that say the same to another command.
+    pub fn flags(&self) -> Vec<String> {
+        let file = self.deployment.iter().map(|path| path.display().to_string());
+        let mut flags: Vec<_> = file.flat_map(|path| ["--deployment".to_owned(), path]).collect();
+        flags.extend(self.insecure.then(|| "--insecure".to_owned()));
+        flags
+    }
+
+    /// How to get at that mapper.
+    ///
+    /// # Errors
+    /// See [`Access::resolve`].
+    pub fn access_to(&self, mapper: &Endpoint) -> Result<Access, Failure> {
+        let (mappers, insecure) = (vec![mapper.clone()], self.insecure);
+        let said = Said { mappers, file: self.file(), insecure };
+        Access::resolve(said, access::default_file().as_deref())
+    }
+
+    /// The file that was named, by the flag or the environment.
+    pub fn file(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(access::DEPLOYMENT_VARIABLE).map(PathBuf::from);
+        let named = self.deployment.clone().or_else(variable);
+        named.filter(|path| !self.insecure && !path.as_os_str().is_empty())
+    }
 }
 
 impl MapperOption {
-    /// The mappers that are meant, from the flag, the environment or the default.
+    /// The mappers that are meant and how to get at them, from the flags, the environment or the
+    /// deployment file.
     ///
     /// # Errors
-    /// If the environment variable holds something else than endpoints.
-    pub fn endpoints(&self) -> Result<Vec<Endpoint>, Failure> {
-        parse::mappers(&self.mapper, std::env::var_os(parse::MAPPER_VARIABLE).as_deref())
+    /// If the environment variable holds something else than endpoints, or see [`Access::resolve`].
+    pub fn access(&self) -> Result<Access, Failure> {
+        let variable = std::env::var_os(parse::MAPPER_VARIABLE);
+        let mappers = parse::mappers(&self.mapper, variable.as_deref())?;
+        let said = Said { mappers, file: self.keys.file(), insecure: self.keys.insecure };
+        Access::resolve(said, access::default_file().as_deref())
     }
 }
 
@@ -133,6 +182,13 @@ pub struct MapperArgs {
     /// Time between publications of load [default: each service's mean service time, 10ms to 1s]
     #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
     pub publish_interval: Option<Duration>,
+    /// The host that a new deployment file names for it [default: that of --bind, else an address of
+    /// this machine]
+    #[arg(long, value_name = "HOST")]
+    pub advertise: Option<String>,
+    /// How it is protected.
+    #[command(flatten)]
+    pub keys: KeysOption,
     /// Set by a supervisor.
     #[command(flatten)]
     pub supervised: SupervisedOptions,

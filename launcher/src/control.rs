@@ -128,6 +128,24 @@ pub enum ControlError {
         /// For how long.
         tried: Duration,
     },
+    /// It speaks only with who has its deployment file.
+    #[error("the mapper at {mapper} speaks only with who has its deployment file")]
+    WantsKeys {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
+    /// It does not know the keys of this deployment file, or has others itself.
+    #[error("the mapper at {mapper} does not take this deployment file")]
+    KeyRefused {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
+    /// It was started without keys, or another one listens there.
+    #[error("who listens at {mapper} does not encrypt, and the deployment file says that it does")]
+    NotEncrypted {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
     /// One of the two builds has to be replaced.
     #[error(
         "the mapper at {mapper} speaks protocol version {}, this svcmap {}",
@@ -175,6 +193,15 @@ impl From<ControlError> for Failure {
             }
             ControlError::NotAccepting { .. } => Failure::unavailable(&error)
                 .fix("there: kill -CONT, if it is stopped; else start it after ulimit -n 65536"),
+            ControlError::WantsKeys { .. } => Failure::unavailable(&error).fix(
+                "copy svcmap.toml from its machine to ~/.config/svcmap/; if it is there, leave \
+                     --mapper out",
+            ),
+            ControlError::KeyRefused { .. } => Failure::unavailable(&error).fix(
+                "copy svcmap.toml from its machine again, and start anew what has the old one",
+            ),
+            ControlError::NotEncrypted { .. } => Failure::unavailable(&error)
+                .fix("start that mapper with its deployment file, or do without here: --insecure"),
             ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
                 Failure::failed(&error).fix("run this build of svcmap as the mapper")
             }

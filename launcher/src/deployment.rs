@@ -2,14 +2,18 @@
 //! tests of whole systems.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use svcmap_proto::deployment::Deployment as Keys;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{Client, Policy};
+use tempfile::TempDir;
 
+use crate::access::Access;
 use crate::commands::mapper::parse_listening_line;
 use crate::commands::status::{self, Report};
 use crate::control::{self, Question};
@@ -33,6 +37,12 @@ pub struct Deployment {
     publish: Endpoint,
     /// Further flags of the mapper.
     flags: Vec<String>,
+    /// Where its keys lie, if they are its own.
+    keys: Option<TempDir>,
+    /// What a mapper that runs already is reached with.
+    joined: Option<Keys>,
+    /// With which flags a command gets at the mapper, whatever it is.
+    access_flags: Vec<String>,
     children: BTreeMap<String, (ChildId, Option<InstanceKey>)>,
 }
 
@@ -59,15 +69,56 @@ impl Deployment {
     /// If it does not start.
     pub fn open_with(supervisor: Supervisor, flags: Vec<String>) -> Result<Self, Failure> {
         let any = "tcp://127.0.0.1:0".parse().map_err(failed)?;
-        let mut deployment = Self { flags, ..Self::join(supervisor, any) };
+        let mut deployment = Self { flags, ..Self::new(supervisor, any) };
         deployment.start_mapper_again()?;
         Ok(deployment)
     }
 
-    /// With a mapper that runs already, and that is not ended with the others.
-    pub fn join(supervisor: Supervisor, mapper: Endpoint) -> Self {
-        let (publish, flags, children) = (mapper.clone(), Vec::new(), BTreeMap::new());
-        Self { supervisor, mapper, publish, flags, children }
+    /// The same with everything encrypted, by keys that nobody else has and that are gone with it.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn open_encrypted(supervisor: Supervisor, flags: Vec<String>) -> Result<Self, Failure> {
+        let any = "tcp://127.0.0.1:0".parse().map_err(failed)?;
+        let keys = tempfile::tempdir().map_err(failed)?;
+        let mut deployment = Self { flags, keys: Some(keys), ..Self::new(supervisor, any) };
+        let file = deployment.file().map(|path| path.display().to_string());
+        deployment.access_flags =
+            file.into_iter().flat_map(|path| ["--deployment".to_owned(), path]).collect();
+        deployment.start_mapper_again()?;
+        Ok(deployment)
+    }
+
+    /// With a mapper that runs already, and that is not ended with the others. With these flags a command
+    /// gets at it.
+    pub fn join(
+        supervisor: Supervisor,
+        mapper: Endpoint,
+        keys: Option<Keys>,
+        access_flags: Vec<String>,
+    ) -> Self {
+        Self { joined: keys, access_flags, ..Self::new(supervisor, mapper) }
+    }
+
+    fn new(supervisor: Supervisor, mapper: Endpoint) -> Self {
+        let publish = mapper.clone();
+        let (flags, keys, joined, access_flags, children) = Default::default();
+        Self { supervisor, mapper, publish, flags, keys, joined, access_flags, children }
+    }
+
+    /// The deployment file, if everything is encrypted by keys of its own.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.keys.as_ref().map(|folder| folder.path().join("svcmap.toml"))
+    }
+
+    /// How to get at its mapper.
+    ///
+    /// # Errors
+    /// If its deployment file is gone.
+    pub fn access(&self) -> Result<Access, Failure> {
+        let own = self.file().map(|path| Keys::load(&path)).transpose().map_err(failed)?;
+        let deployment = own.or_else(|| self.joined.clone());
+        Ok(Access { mappers: vec![self.mapper.clone()], deployment })
     }
 
     /// Where its mapper is.
@@ -87,8 +138,8 @@ impl Deployment {
     pub fn start_mapper_again(&mut self) -> Result<(), Failure> {
         let (bind, publish) = (self.mapper.as_str(), self.publish.as_str());
         let args = ["--log-level", "error", "mapper", "--bind", bind, "--publish", publish];
-        let args = args.into_iter().chain(self.flags.iter().map(String::as_str));
-        let child = ChildSpec::new(MAPPER, args).with_first_line();
+        let flags = self.flags.iter().chain(&self.access_flags).map(String::as_str);
+        let child = ChildSpec::new(MAPPER, args.into_iter().chain(flags)).with_first_line();
         let child = self.supervisor.start(child).map_err(failed)?;
         let line = self.supervisor.first_line(child, Clock.now() + PATIENCE).map_err(failed)?;
         let endpoints = parse_listening_line(&line);
@@ -119,7 +170,8 @@ impl Deployment {
             "--mapper",
             self.mapper.as_str(),
         ];
-        let args = own.iter().chain(flags);
+        let access = self.access_flags.iter().map(String::as_str);
+        let args = own.iter().chain(flags).copied().chain(access);
         let child = self.supervisor.start(ChildSpec::new(instance, args)).map_err(failed)?;
         let key = InstanceKey {
             service: service.parse().map_err(failed)?,
@@ -140,7 +192,8 @@ impl Deployment {
         flags: &[&str],
     ) -> Result<(), Failure> {
         let own = ["--log-level", "error", command, "--mapper", self.mapper.as_str()];
-        let args = own.iter().chain(flags);
+        let access = self.access_flags.iter().map(String::as_str);
+        let args = own.iter().chain(flags).copied().chain(access);
         let child = self.supervisor.start(ChildSpec::new(name, args)).map_err(failed)?;
         self.children.insert(name.to_owned(), (child, None));
         Ok(())
@@ -167,7 +220,7 @@ impl Deployment {
     /// If it does not start.
     pub fn client_with(&self, policy: Policy) -> Result<Client, Failure> {
         let config = OutboxConfig { policy, ..OutboxConfig::default() };
-        Client::builder().mapper(self.mapper.as_str()).outbox(config).start().map_err(failed)
+        self.access()?.client().outbox(config).start().map_err(failed)
     }
 
     /// Waits until so many instances of each service are ready.
@@ -189,9 +242,9 @@ impl Deployment {
     /// If that takes longer than [`PATIENCE`].
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<(), Failure> {
         let deadline = Clock.now() + PATIENCE;
-        let mappers = std::slice::from_ref(&self.mapper);
+        let access = self.access()?;
         while Clock.now() < deadline {
-            if status::ask(mappers, None, LOOK_INTERVAL * 20).is_ok_and(|report| wanted(&report)) {
+            if status::ask(&access, None, LOOK_INTERVAL * 20).is_ok_and(|report| wanted(&report)) {
                 return Ok(());
             }
             pause_until(Clock.now() + LOOK_INTERVAL);
@@ -237,7 +290,7 @@ impl Deployment {
         }
         if let Some(key) = key {
             let question = Question { left: vec![(key, exit.incarnation)], ..Question::default() };
-            control::ask(std::slice::from_ref(&self.mapper), &question, PATIENCE)?;
+            control::ask(&self.access()?, &question, PATIENCE)?;
         }
         Ok(exit)
     }

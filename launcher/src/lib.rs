@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`access`] | where the mappers are, and the deployment file |
 //! | [`cli`] | what may stand on the command line, and its help |
 //! | [`parse`] | single values: durations, sizes, endpoints, conditions |
 //! | [`errors`] | how a command fails: exit codes, text, JSON |
@@ -21,6 +22,7 @@
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod access;
 pub mod cli;
 pub mod commands;
 pub mod control;

@@ -149,7 +149,7 @@ pub fn trace(value: Option<&OsStr>) -> Option<String> {
     (parts.iter().all(is_hex) && lengths == [2, 32, 16, 2]).then(|| text.to_owned())
 }
 
-/// Which mappers are meant: the flags, else `SVCMAP_MAPPER`, else the default. Without duplicates.
+/// Which mappers were named: by flags, else by `SVCMAP_MAPPER`. Without duplicates.
 ///
 /// # Errors
 /// If the variable holds something else than endpoints.
@@ -164,7 +164,7 @@ pub fn mappers(flags: &[Endpoint], variable: Option<&OsStr>) -> Result<Vec<Endpo
         flags.iter().cloned().for_each(add);
         return Ok(mappers);
     }
-    let text = variable.filter(|text| !text.is_empty()).unwrap_or(OsStr::new(MAPPER_DEFAULT));
+    let Some(text) = variable.filter(|text| !text.is_empty()) else { return Ok(mappers) };
     for part in text.to_string_lossy().split(',') {
         add(peer(part.trim()).map_err(|error| {
             Failure::usage(format!("{MAPPER_VARIABLE} is wrong: `{part}`: {error}"))
@@ -270,14 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_go_over_the_variable_and_that_over_the_default() {
+    fn flags_go_over_the_variable() {
         let [a, b] = ["tcp://a:1", "tcp://b:2"].map(|t| peer(t).unwrap());
         let variable = Some(OsStr::new("tcp://a:1, tcp://b:2,tcp://a:1"));
         assert_eq!(mappers(std::slice::from_ref(&b), variable), Ok(vec![b.clone()]));
         assert_eq!(mappers(&[], variable), Ok(vec![a, b]));
-        let default = vec![peer(MAPPER_DEFAULT).unwrap()];
-        assert_eq!(mappers(&[], None), Ok(default.clone()));
-        assert_eq!(mappers(&[], Some(OsStr::new(""))), Ok(default));
+        assert_eq!(mappers(&[], None), Ok(Vec::new()));
+        assert_eq!(mappers(&[], Some(OsStr::new(""))), Ok(Vec::new()));
         let error = mappers(&[], Some(OsStr::new("localhost"))).unwrap_err();
         assert!(error.message.starts_with("SVCMAP_MAPPER is wrong: `localhost`"));
     }

@@ -49,5 +49,6 @@ mod revisions;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, StartError};
+pub use svcmap_proto::deployment::{MapperFile, Principal};
 #[cfg(feature = "log")]
 pub use svcmap_proto::io::log_logger;

@@ -269,7 +269,7 @@ fn a_mapper_on_all_interfaces_warns_and_hands_out_a_wildcard() {
     let welcome = client.hello(None);
     assert!(welcome.publish.is_wildcard());
     assert_eq!(welcome.observed, "127.0.0.1", "a mapped address is to be normalised");
-    assert_eq!(lines.with("anyone who reaches").len(), 1);
+    assert_eq!(lines.with("whoever reaches").len(), 1);
 }
 
 /// A log in memory: message and values, one string per line.

@@ -9,6 +9,8 @@
 //! | [`control`] | messages between mapper and everybody |
 //! | [`jobs`] | messages between senders and workers |
 //! | [`codec`] | messages to frames and back |
+//! | [`keys`] | who somebody is, and what proves it |
+//! | [`deployment`] | the file that holds them |
 //! | [`metadata`] | what a sender says of a job beside its payload |
 //! | [`payload`] | the bytes of jobs and results, in frames beside their message |
 //! | [`json`] | the JSON dialect: its framing, and which JSON is taken |
@@ -24,9 +26,11 @@
 pub mod backoff;
 pub mod codec;
 pub mod control;
+pub mod deployment;
 pub mod io;
 pub mod jobs;
 pub mod json;
+pub mod keys;
 pub mod limits;
 pub mod load;
 pub mod metadata;

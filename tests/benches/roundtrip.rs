@@ -21,7 +21,7 @@ use svcmap::deployment::Deployment;
 use svcmap_proto::io::Clock;
 use svcmap_tests::bench::system_calls;
 use svcmap_tests::bench::{Jobs, Pair, RawEcho, Round, Rounds, cpu_time, raw_echo, round};
-use svcmap_tests::deployment_of;
+use svcmap_tests::{deployment_of, encrypted_deployment_of};
 
 const SIZES_BYTES: [usize; 4] = [64, 1024, 64 * 1024, 1024 * 1024];
 
@@ -45,6 +45,9 @@ struct Args {
     /// Only jobs, nothing beside them: for a profile.
     #[arg(long)]
     alone: bool,
+    /// Encrypt jobs; what is raw stays in plain text.
+    #[arg(long)]
+    encrypted: bool,
     /// Count system calls as well, in a round of its own. It needs `perf`, and rights.
     #[arg(long)]
     syscalls: bool,
@@ -88,7 +91,10 @@ fn one_to_one(args: &Args, size: usize) {
     let echo = RawEcho::start(zmq::ROUTER);
     let mut raw = Measured::new(echo.pair(payload.clone()), vec![echo.pid()]);
     let flags = ["--builtin", "echo", "--concurrency", "1", "--queue", "4000"];
-    let deployment = deployment_of("echo", 1, &flags);
+    let deployment = match args.encrypted {
+        true => encrypted_deployment_of("echo", 1, &flags),
+        false => deployment_of("echo", 1, &flags),
+    };
     let client = deployment.client().expect("a client starts");
     let worker = deployment.pid("w-1").expect("it runs");
     let mut jobs = Measured::new(Jobs::new(client, "echo", payload), vec![worker]);

@@ -50,6 +50,13 @@ pub fn deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deploymen
     with_workers(deployment(), service, workers, flags)
 }
 
+/// The same with everything encrypted.
+pub fn encrypted_deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deployment {
+    let supervisor = Supervisor::with_executable(executable());
+    let deployment = Deployment::open_encrypted(supervisor, Vec::new()).expect("a mapper starts");
+    with_workers(deployment, service, workers, flags)
+}
+
 /// Waits until the first instance is as wanted.
 pub fn wait_for(deployment: &Deployment, what: &str, wanted: impl Fn(&InstanceRow) -> bool) {
     let is_it = |report: &Report| report.instances.first().is_some_and(&wanted);

@@ -17,6 +17,9 @@ use svcmap_proto::time::Timestamp;
 
 use crate::{PATIENCE, executable};
 
+/// What these tests say is said in plain text: they are about connections.
+const PLAIN: &str = "--insecure";
+
 /// A bridge, and hosts that are connected to it.
 pub struct Network {
     switch: String,
@@ -123,14 +126,21 @@ impl Host {
     pub fn start(&self, args: &[&str], log: Stdio) -> Process {
         let ip = ["netns", "exec", &self.namespace, executable()];
         let mut command = Command::new("ip");
-        command.args(ip).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.args(ip).args(args).arg(PLAIN);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process(command.spawn().expect("the command starts"))
     }
 
     /// Runs a command of svcmap there, to its end.
     pub fn svcmap(&self, args: &[&str]) -> Output {
-        let ip = ["netns", "exec", &self.namespace, executable()];
-        Command::new("ip").args(ip).args(args).output().expect("the command starts")
+        self.command(args).arg(PLAIN).output().expect("the command starts")
+    }
+
+    /// A command of svcmap there.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace, executable()]).args(args);
+        command
     }
 
     /// Runs something in a thread that lives there, as do the threads that it starts.

@@ -109,6 +109,8 @@ pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
 pub use payload::IntoPayload;
 pub use server::DrainReport;
 pub use statistics::{Statistics, Tally};
+pub use svcmap_proto::deployment::Deployment;
+pub use svcmap_proto::io::KeyFileError;
 #[cfg(feature = "log")]
 pub use svcmap_proto::io::log_logger;
 pub use svcmap_proto::jobs::Priority;

@@ -8,7 +8,7 @@ use clap::Args;
 use svcmap_proto::names::{Endpoint, Name};
 use svcmap_worker::Policy;
 
-use super::SupervisedOptions;
+use super::{KeysOption, SupervisedOptions};
 use crate::distribution::Distribution;
 use crate::parse;
 
@@ -65,6 +65,9 @@ pub struct SoakArgs {
     /// Use the mapper of a deployment instead of one of its own; the workers and senders are its own
     #[arg(long, value_name = "ENDPOINT", value_parser = parse::peer)]
     pub mapper: Option<Endpoint>,
+    /// How that mapper is protected.
+    #[command(flatten)]
+    pub keys: KeysOption,
     /// Offered load / capacity; above 1 it is too much
     #[arg(long, value_name = "SHARE", default_value = "0.9", value_parser = parse::utilisation)]
     pub utilisation: f64,
@@ -109,6 +112,9 @@ fn processes() -> clap::builder::RangedI64ValueParser<u32> {
 /// `svcmap soak-sender`, which a soak starts.
 #[derive(Clone, Debug, Args)]
 pub struct SoakSenderArgs {
+    /// How it is protected.
+    #[command(flatten)]
+    pub keys: KeysOption,
     /// The mapper
     #[arg(long)]
     pub mapper: Endpoint,

@@ -48,7 +48,7 @@ const PUBLISHED: Duration = Duration::from_millis(150);
 /// If a step does not come out as it should.
 pub fn run() -> Result<ExitCode, Error> {
     let supervisor = Supervisor::new().map_err(failed)?;
-    let mut stage = Deployment::open(supervisor)?;
+    let mut stage = Deployment::open_encrypted(supervisor, Vec::new())?;
     for instance in RESIZERS {
         stage.start_worker(RESIZE, instance, RESIZER)?;
     }

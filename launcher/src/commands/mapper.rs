@@ -1,5 +1,7 @@
 //! `svcmap mapper`: a standalone mapper.
 
+mod keys;
+
 use std::process::ExitCode;
 
 use slog::{Logger, info};
@@ -17,6 +19,7 @@ fn cannot_start(error: StartError) -> Failure {
         StartError::Bind(_) => {
             Failure::usage(&error).fix("svcmap status, or choose another --bind and --publish")
         }
+        StartError::Zap(_) => Failure::failed(&error).fix("--insecure, or another build"),
         StartError::System(_) => Failure::failed(&error).fix("ulimit -n 65536"),
         StartError::Endpoint(_) | StartError::Config(_) => {
             Failure::usage(&error).fix("svcmap mapper --help")
@@ -44,7 +47,14 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     if let Some(interval) = args.publish_interval {
         builder = builder.publish_interval(interval);
     }
+    let keys = keys::keys(args)?;
+    if let Some(keys) = &keys {
+        builder = builder.keys(keys.own.clone());
+    }
     let mapper = builder.start().map_err(cannot_start)?;
+    if let Some(keys) = keys {
+        keys.keep(args, mapper.endpoint(), log)?;
+    }
     print_first_line(listening_line(mapper.endpoint(), mapper.publish_endpoint()));
     let (stop, log) = (mapper.stopper(), log.clone());
     let on_signal = move |signal| {

@@ -139,13 +139,15 @@ fn sender_name(number: u32) -> String {
 fn open(args: &SoakArgs) -> Result<Deployment, Failure> {
     let supervisor = Supervisor::new().map_err(Failure::failed)?;
     if let Some(mapper) = &args.mapper {
-        status::ask(std::slice::from_ref(mapper), None, PATIENCE)?;
-        return Ok(Deployment::join(supervisor, mapper.clone()));
+        let access = args.keys.access_to(mapper)?;
+        status::ask(&access, None, PATIENCE)?;
+        let (keys, flags) = (access.deployment, args.keys.flags());
+        return Ok(Deployment::join(supervisor, mapper.clone(), keys, flags));
     }
     let interval = args.publish_interval.map(|interval| ("--publish-interval", interval));
     let flags = [("--beat", args.beat)].into_iter().chain(interval);
     let flags = flags.flat_map(|(name, time)| [name.to_owned(), flag(time)]).collect();
-    Deployment::open_with(supervisor, flags)
+    Deployment::open_encrypted(supervisor, flags)
 }
 
 /// A time as a flag's value.

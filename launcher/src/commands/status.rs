@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use svcmap_proto::io::Clock;
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::Name;
 pub use svcmap_proto::status::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 use svcmap_proto::time::Timestamp;
 
 pub use render::{Screen, instances, services};
 
+use crate::access::Access;
 use crate::cli::StatusArgs;
 use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View, Wait};
 use crate::errors::{Error, Failure, print_out};
@@ -34,11 +35,11 @@ const SIMILAR: f64 = 0.8;
 /// # Errors
 /// With exit code 69 if no mapper answers, nobody serves the service or the wait was in vain.
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
-    let mappers = args.mapper.endpoints()?;
+    let access = args.mapper.access()?;
     let mut report = if args.wait.is_empty() {
-        ask(&mappers, args.service.as_ref(), PATIENCE).map_err(Failure::from)?
+        ask(&access, args.service.as_ref(), PATIENCE).map_err(Failure::from)?
     } else {
-        wait(&mappers, args, Clock.now() + args.timeout)?
+        wait(&access, args, Clock.now() + args.timeout)?
     };
     if let Some(service) = &args.service
         && !report.instances.iter().any(|row| row.service == *service)
@@ -63,12 +64,12 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
 /// # Errors
 /// See [`ControlError`].
 pub fn ask(
-    mappers: &[Endpoint],
+    access: impl Into<Access>,
     service: Option<&Name>,
     patience: Duration,
 ) -> Result<Report, ControlError> {
     let scope = service.cloned().map_or(Scope::Everything, Scope::Service);
-    let view = control::ask(mappers, &Question { scope, ..Question::default() }, patience)?;
+    let view = control::ask(access, &Question { scope, ..Question::default() }, patience)?;
     Ok(report(view, service))
 }
 
@@ -78,13 +79,13 @@ pub fn ask(
 /// # Errors
 /// See [`ControlError`].
 pub fn find(
-    mappers: &[Endpoint],
+    access: &Access,
     service: &Name,
     instance: Option<&Name>,
     patience: Duration,
 ) -> Result<Report, ControlError> {
     let (scope, wait) = (Scope::Service(service.clone()), Wait::Found(instance.cloned()));
-    let view = control::ask(mappers, &Question { scope, wait, ..Question::default() }, patience)?;
+    let view = control::ask(access, &Question { scope, wait, ..Question::default() }, patience)?;
     Ok(report(view, Some(service)))
 }
 
@@ -104,11 +105,11 @@ fn report(view: View, service: Option<&Name>) -> Report {
 }
 
 /// Asks again and again until all conditions hold. A mapper that is not there yet may come.
-fn wait(mappers: &[Endpoint], args: &StatusArgs, deadline: Timestamp) -> Result<Report, Failure> {
+fn wait(access: &Access, args: &StatusArgs, deadline: Timestamp) -> Result<Report, Failure> {
     loop {
         let now = Clock.now();
         let patience = PATIENCE.min(deadline.since(now)).max(ASK_INTERVAL);
-        let last = match ask(mappers, None, patience) {
+        let last = match ask(access, None, patience) {
             Ok(report) => match unmet(&args.wait, &report) {
                 None => return Ok(report.only(args.service.as_ref())),
                 Some(failure) => failure.message_after(args.timeout),

@@ -4,6 +4,8 @@ use svcmap_proto::control::Entry;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
 
+use svcmap_proto::names::Endpoint;
+
 use super::*;
 use crate::control::MapperAnswer;
 

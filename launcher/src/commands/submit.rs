@@ -24,12 +24,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 use slog::Logger;
 use svcmap_proto::io::Clock;
-use svcmap_proto::names::Endpoint;
 use svcmap_proto::time::Timestamp;
-use svcmap_worker::Client;
 use svcmap_worker::config::OutboxConfig;
 
 use super::status;
+use crate::access::Access;
 use crate::cli::SubmitArgs;
 use crate::control::{ControlError, PATIENCE};
 use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
@@ -57,19 +56,19 @@ const KINDS_SHOWN: usize = 3;
 /// If nobody serves the service, or something cannot be read or written that all depends on.
 pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let began_at = Clock.now();
-    let mappers = args.mapper.endpoints()?;
+    let access = args.mapper.access()?;
     check(args)?;
     let inputs = Inputs::open(args)?;
     let (joblog, past) = open_joblog(args)?;
     raise_open_files_limit();
-    let client = Client::builder()
-        .mapper(&mappers)
+    let client = access
+        .client()
         .outbox(OutboxConfig::default().with_payload_bytes_max(args.payload_max))
         .logger(log.clone())
         .start()
         .map_err(Failure::failed)?;
     client.follow(args.service.as_str()).map_err(Failure::failed)?;
-    expect_service(args, &mappers, began_at)?;
+    expect_service(args, &access, began_at)?;
     let signals = signals()?;
     let count = inputs.known_count().map(|count| count.saturating_mul(args.count.get() as usize));
     let sink = Sink::new(args, joblog, count);
@@ -80,7 +79,7 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     let inputs = reader.start().map_err(Failure::failed)?;
     let mut batch = Batch::new(args, client, inputs, signals, sink, began_at);
     batch.run();
-    finish(args, batch, &mappers, began_at)
+    finish(args, batch, &access, began_at)
 }
 
 /// What clap cannot say.
@@ -136,15 +135,11 @@ fn signals() -> Result<Receiver<i32>, Failure> {
 /// Whether anybody serves it is worth a question of its own: the answer names what was meant. Who was
 /// there until lately may come back, and so may a mapper: that is worth some patience, if the jobs have
 /// it.
-fn expect_service(
-    args: &SubmitArgs,
-    mappers: &[Endpoint],
-    began_at: Timestamp,
-) -> Result<(), Failure> {
+fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Result<(), Failure> {
     // What would be left of a short deadline is of no use to a job.
     let short = args.deadline.filter(|deadline| *deadline <= 2 * MAPPER_LIMIT);
     let limit = short.unwrap_or(MAPPER_LIMIT);
-    let report = match status::find(mappers, &args.service, args.instance.as_ref(), limit) {
+    let report = match status::find(access, &args.service, args.instance.as_ref(), limit) {
         Ok(report) => report,
         Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
             let waited = Clock.now().since(began_at);
@@ -175,7 +170,7 @@ fn expect_service(
 fn finish(
     args: &SubmitArgs,
     batch: Batch<'_>,
-    mappers: &[Endpoint],
+    access: &Access,
     began_at: Timestamp,
 ) -> Result<ExitCode, Error> {
     let Batch { mut sink, stop, .. } = batch;
@@ -194,7 +189,7 @@ fn finish(
         Some(Why::Failure(failure)) => Err(failure.into()),
         Some(Why::Enough) => Ok(Exit::Failed.into()),
         Some(Why::OutputClosed) => Ok(sink.report.exit()),
-        None if sink.report.found_nobody() => Err(nobody(args, &sink, mappers, took).into()),
+        None if sink.report.found_nobody() => Err(nobody(args, &sink, access, took).into()),
         None => Ok(sink.report.exit()),
     };
     match printed {
@@ -229,12 +224,12 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
 }
 
 /// Why no job met anybody.
-fn nobody(args: &SubmitArgs, sink: &Sink<'_>, mappers: &[Endpoint], took: Duration) -> Failure {
+fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -> Failure {
     if sink.report.found_no_mapper() {
-        return ControlError::NoMapper { mappers: mappers.to_vec(), tried: took }.into();
+        return ControlError::NoMapper { mappers: access.mappers.clone(), tried: took }.into();
     }
     // The mapper was too young to tell before; now it may know what was meant.
-    let known = match status::ask(mappers, Some(&args.service), PATIENCE) {
+    let known = match status::ask(access, Some(&args.service), PATIENCE) {
         Ok(known) => known,
         Err(error) => return error.into(),
     };

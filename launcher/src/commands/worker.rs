@@ -17,6 +17,7 @@ use svcmap_worker::{
 
 use self::programs::Programs;
 use super::soak;
+use crate::access::{self, Access};
 use crate::cli::{Builtin, WorkerArgs};
 use crate::errors::{Error, Failure, print_first_line};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
@@ -112,10 +113,18 @@ fn builder(args: &WorkerArgs, key: &InstanceKey) -> Result<WorkerBuilder, Failur
         queue: args.queue,
         ..IntakeConfig::default().with_payload_bytes_max(args.payload_max)
     };
+    let Access { mappers, deployment } = args.mapper.access()?;
+    let is_beyond = args.bind.as_ref().filter(|bind| !bind.is_loopback());
+    if let (Some(bind), None, false) = (is_beyond, &deployment, args.mapper.keys.insecure) {
+        return Err(access::without_keys(bind, access::default_file().as_deref()));
+    }
     let mut builder = Worker::builder(key.service.as_str())
         .instance(key.instance.as_str())
-        .mapper(args.mapper.endpoints()?)
+        .mapper(mappers)
         .intake(intake);
+    if let Some(deployment) = deployment {
+        builder = builder.deployment(deployment);
+    }
     if let Some(bind) = &args.bind {
         builder = builder.bind(bind.as_str());
     }

@@ -1,16 +1,22 @@
 //! One socket for each mapper, until all have answered or the time is over.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use svcmap_proto::codec;
+use svcmap_proto::deployment::Deployment;
+use svcmap_proto::io::curve::secure_client;
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey, SocketSettings, connect, dealer};
 use svcmap_proto::names::Endpoint;
 use svcmap_proto::time::earliest;
 
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
+use crate::access::Access;
+
+/// Bytes of what a connection begins with.
+const GREETING_BYTES: usize = 64;
 
 /// How long a mapper that accepts a connection takes at most to greet.
 const GREETING_PATIENCE: Duration = Duration::from_millis(300);
@@ -20,25 +26,34 @@ const GREETING_PATIENCE: Duration = Duration::from_millis(300);
 /// # Errors
 /// See [`ControlError`]. If at least one mapper answers it is none that others do not.
 pub fn ask(
-    mappers: &[Endpoint],
+    access: impl Into<Access>,
     question: &Question,
     patience: Duration,
 ) -> Result<View, ControlError> {
+    let Access { mappers, deployment } = access.into();
     let mut events = EventLoop::new(&[]).map_err(poll_failed)?;
     let mut conversations = BTreeMap::new();
-    for mapper in mappers {
-        let key = open(&mut events, mapper)?;
+    for mapper in &mappers {
+        let key = open(&mut events, mapper, deployment.as_ref())?;
         conversations.insert(key, (mapper.clone(), Conversation::new(question.clone())));
     }
     converse(&mut events, &mut conversations, patience)?;
     events.close(Duration::ZERO);
-    judge(merge(conversations.into_values().collect()), patience)
+    judge(merge(conversations.into_values().collect()), deployment.is_some(), patience)
 }
 
-fn open(events: &mut EventLoop, mapper: &Endpoint) -> Result<SocketKey, ControlError> {
+fn open(
+    events: &mut EventLoop,
+    mapper: &Endpoint,
+    deployment: Option<&Deployment>,
+) -> Result<SocketKey, ControlError> {
     let refused = |reason: String| ControlError::Socket { mapper: mapper.clone(), reason };
     let socket = dealer(events.context(), SocketSettings::default())
         .map_err(|error| refused(error.to_string()))?;
+    let keys = deployment.and_then(|keys| Some((&keys.own, keys.key_of(mapper)?)));
+    if let Some((own, server)) = keys {
+        secure_client(&socket, own, server).map_err(|error| refused(error.to_string()))?;
+    }
     connect(&socket, mapper).map_err(|error| refused(error.to_string()))?;
     let key = events.add(socket).map_err(|error| refused(error.to_string()))?;
     events.watch_writable(key);
@@ -88,7 +103,7 @@ fn converse(
 }
 
 /// A view is worth having if any mapper has said anything.
-fn judge(view: View, tried: Duration) -> Result<View, ControlError> {
+fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, ControlError> {
     let answered = |answer: Answer| matches!(answer, Answer::Complete { .. } | Answer::Partial);
     if view.mappers.iter().any(|mapper| answered(mapper.answer)) {
         return Ok(view);
@@ -100,26 +115,60 @@ fn judge(view: View, tried: Duration) -> Result<View, ControlError> {
         }
     }
     let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.endpoint).collect();
-    if let Some(mapper) = mappers.iter().find(|mapper| is_not_accepting(mapper)) {
-        return Err(ControlError::NotAccepting { mapper: mapper.clone(), tried });
+    for mapper in mappers.iter().cloned() {
+        return Err(match (greeting(&mapper), is_encrypted) {
+            (Greeting::None, _) => continue,
+            (Greeting::Silence, _) => ControlError::NotAccepting { mapper, tried },
+            (Greeting::Encrypted, true) => ControlError::KeyRefused { mapper },
+            (Greeting::Encrypted, false) => ControlError::WantsKeys { mapper },
+            (Greeting::Plain, true) => ControlError::NotEncrypted { mapper },
+            (Greeting::Plain, false) => continue,
+        });
     }
     Err(ControlError::NoMapper { mappers, tried })
 }
 
-/// Whether somebody listens there, but says nothing: a mapper that accepts a connection greets first.
-fn is_not_accepting(mapper: &Endpoint) -> bool {
-    let Some(port) = mapper.port() else { return false };
+/// How somebody greets who listens there.
+enum Greeting {
+    /// Nobody does, as far as can be seen.
+    None,
+    /// The connection was made, and nobody says anything: a mapper that accepts one greets first.
+    Silence,
+    /// It goes on with who wants to encrypt.
+    Encrypted,
+    /// It does not.
+    Plain,
+}
+
+/// What ZMTP 3.1 (ZeroMQ RFC 37) begins with, of a client that wants CURVE.
+fn hello() -> [u8; GREETING_BYTES] {
+    let mut hello = [0; GREETING_BYTES];
+    (hello[0], hello[9], hello[10], hello[11]) = (0xff, 0x7f, 3, 1);
+    hello[12..17].copy_from_slice(b"CURVE");
+    hello
+}
+
+fn greeting(mapper: &Endpoint) -> Greeting {
+    let Some(port) = mapper.port() else { return Greeting::None };
     let host = mapper.host().trim_matches(['[', ']']);
     let Some(address) = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next()) else {
-        return false;
+        return Greeting::None;
     };
-    let listen = || {
-        let mut stream = TcpStream::connect_timeout(&address, GREETING_PATIENCE)?;
-        stream.set_read_timeout(Some(GREETING_PATIENCE))?;
-        stream.read(&mut [0])
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, GREETING_PATIENCE) else {
+        return Greeting::None;
     };
-    let connected_and_silent = |error: std::io::Error| error.kind() == ErrorKind::WouldBlock;
-    listen().is_err_and(connected_and_silent)
+    let mut came = [0; GREETING_BYTES];
+    let greet = stream
+        .set_read_timeout(Some(GREETING_PATIENCE))
+        .and_then(|()| stream.write_all(&hello()))
+        .and_then(|()| stream.read_exact(&mut came));
+    match greet {
+        Ok(()) if came[12..].starts_with(b"CURVE\0") => Greeting::Encrypted,
+        Ok(()) => Greeting::Plain,
+        Err(_) if came[0] == 0xff => Greeting::Plain,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Greeting::Silence,
+        Err(_) => Greeting::None,
+    }
 }
 
 fn poll_failed(error: std::io::Error) -> ControlError {

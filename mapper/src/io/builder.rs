@@ -7,8 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use slog::{Logger, info, o, warn};
+use svcmap_proto::deployment::MapperFile;
+use svcmap_proto::io::curve::secure_server;
 use svcmap_proto::io::{
-    self as proto_io, Accepts, BindError, Clock, EventLoop, SocketKey, SocketSettings,
+    self as proto_io, Accepts, BindError, Clock, EventLoop, SocketKey, SocketSettings, ZapError,
 };
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
@@ -40,6 +42,9 @@ pub enum StartError {
     /// Somebody else listens there, or the address is not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Nobody can be kept out, so it does not even listen.
+    #[error(transparent)]
+    Zap(#[from] ZapError),
     /// The system gave no thread, file or socket: look at `ulimit -n`.
     #[error("the system refused: {0}")]
     System(#[from] io::Error),
@@ -57,6 +62,7 @@ pub struct MapperBuilder {
     bind: String,
     publish: String,
     config: Config,
+    keys: Option<MapperFile>,
     logger: Logger,
 }
 
@@ -66,6 +72,7 @@ impl Default for MapperBuilder {
             bind: BIND_DEFAULT.to_owned(),
             publish: PUBLISH_DEFAULT.to_owned(),
             config: Config::default(),
+            keys: None,
             logger: Logger::root(slog::Discard, o!()),
         }
     }
@@ -109,6 +116,14 @@ impl MapperBuilder {
         self
     }
 
+    /// Everything that it says and hears is encrypted with these keys, and whoever is not named there gets
+    /// nowhere. Default: plain text, and whoever reaches it takes part.
+    #[must_use]
+    pub fn keys(mut self, keys: MapperFile) -> Self {
+        self.keys = Some(keys);
+        self
+    }
+
     /// Where it logs. Default: nowhere.
     #[must_use]
     pub fn logger(mut self, logger: Logger) -> Self {
@@ -121,25 +136,34 @@ impl MapperBuilder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Mapper, StartError> {
-        let Self { bind, publish, config, logger } = self;
+        let Self { bind, publish, config, keys, logger } = self;
         let (bind, publish): (Endpoint, Endpoint) = (bind.parse()?, publish.parse()?);
         config.validate()?;
 
         let mut event_loop = EventLoop::new(&[])?;
+        if let Some(keys) = &keys {
+            event_loop.admit_only(keys.principals.iter().map(|principal| principal.key))?;
+        }
+        let secure = |socket: &proto_io::Socket| match &keys {
+            Some(keys) => secure_server(socket, &keys.own),
+            None => Ok(()),
+        };
         let publish_settings = SocketSettings {
             send_queue: limits::queue(PUBLISH_QUEUE_BYTES),
             ..SocketSettings::default()
         };
         let router = proto_io::router(event_loop.context(), SocketSettings::default())?;
+        secure(&router)?;
         let mut accepts = vec![Accepts::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
         let publisher = proto_io::publisher(event_loop.context(), publish_settings)?;
+        secure(&publisher)?;
         accepts.push(Accepts::watch(&mut event_loop, &publisher)?);
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
 
         info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
-        if !(endpoint.is_loopback() && publish_endpoint.is_loopback()) {
-            warn!(logger, "anyone who reaches this address can register, look up and listen";
+        if keys.is_none() && !(endpoint.is_loopback() && publish_endpoint.is_loopback()) {
+            warn!(logger, "not encrypted: whoever reaches this address can register, look up and listen";
                 "bind" => %endpoint, "publish" => %publish_endpoint);
         }
         if let Some(doubt) = proto_io::host_id_doubt() {

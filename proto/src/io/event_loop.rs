@@ -16,7 +16,9 @@ use signal_hook_mio::v1_0::Signals;
 use zmq::{Message, PollEvents};
 
 use super::sockets::{Socket, set_linger};
+use super::zap::{Zap, ZapError};
 use super::{Clock, Spin, shared};
+use crate::keys::PublicKey;
 use crate::limits;
 use crate::payload::Frame;
 use crate::time::Timestamp;
@@ -36,7 +38,8 @@ const LOOK_BYTES: usize = 64 * 1024;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
-const FIRST_SOCKET: usize = 2;
+const ZAP: Token = Token(2);
+const FIRST_SOCKET: usize = 3;
 
 /// Names a socket of an [`EventLoop`]. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,8 +119,10 @@ struct Slot {
 
 /// See the module.
 pub struct EventLoop {
-    // Fields drop in this order: the sockets before the context that they belong to.
+    // Fields drop in this order: the sockets before who says whom they speak with, and all of them
+    // before the context that they belong to.
     slots: Vec<Slot>,
+    zap: Option<Zap>,
     poll: Poll,
     ready: mio::Events,
     waker: Waker,
@@ -150,6 +155,7 @@ impl EventLoop {
         };
         Ok(Self {
             slots: Vec::new(),
+            zap: None,
             poll,
             ready: mio::Events::with_capacity(1024),
             waker: Waker { shared },
@@ -166,6 +172,24 @@ impl EventLoop {
     /// The context in which sockets for this loop are made.
     pub fn context(&self) -> &zmq::Context {
         &self.context
+    }
+
+    /// Sockets of this loop that are [secured](super::curve::secure_server) speak with these and nobody
+    /// else. Whoever else tries may try again later. To be called before any such socket is bound; when
+    /// this returns, it has been tried.
+    ///
+    /// # Errors
+    /// See [`ZapError`].
+    pub fn admit_only(
+        &mut self,
+        admitted: impl IntoIterator<Item = PublicKey>,
+    ) -> Result<(), ZapError> {
+        let zap = Zap::new(&self.context, admitted)?;
+        let fd = zap.socket.as_raw_fd();
+        self.poll.registry().register(&mut SourceFd(&fd), ZAP, Interest::READABLE)?;
+        zap.serve();
+        self.zap = Some(zap);
+        Ok(())
     }
 
     /// A handle that wakes this loop.
@@ -285,6 +309,7 @@ impl EventLoop {
             match event.token() {
                 WAKER => {}
                 SIGNALS => signalled = true,
+                ZAP => self.zap.iter().for_each(Zap::serve),
                 Token(token) => {
                     let key = SocketKey((token - FIRST_SOCKET) as u64);
                     if let Ok(index) = self.slots.binary_search_by_key(&key, |slot| slot.key) {
@@ -327,6 +352,7 @@ impl EventLoop {
         if self.ready.is_empty() && timeout != Some(Duration::ZERO) {
             // It slept and nothing signalled: an insurance against a signal that was consumed.
             self.slots.iter_mut().for_each(|slot| slot.hot = true);
+            self.zap.iter().for_each(Zap::serve);
         }
         Ok(())
     }

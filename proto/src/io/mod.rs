@@ -4,24 +4,31 @@
 
 mod accepts;
 mod clock;
+pub mod curve;
 mod event_loop;
 mod frames;
+mod key_files;
 #[cfg(feature = "log")]
 mod log;
+mod own_address;
 mod probe;
 mod shared;
 mod sockets;
 mod spin;
+mod zap;
 
 pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
 pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
 pub use frames::payloads;
+pub use key_files::KeyFileError;
 #[cfg(feature = "log")]
 pub use log::log_logger;
+pub use own_address::own_address;
 pub use probe::{Probe, probe};
 pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, libzmq_doubt, publisher,
     raise_open_files_limit, router, subscriber,
 };
 pub use spin::Spin;
+pub use zap::ZapError;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use slog::{Logger, o, warn};
+use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{self, Clock, EventLoop};
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
 
@@ -35,6 +36,7 @@ const MAPPER_DEFAULT: &str = "tcp://127.0.0.1:5555";
 struct Common {
     /// `None`: nobody has named any.
     mappers: Option<Vec<String>>,
+    keys: Option<Deployment>,
     outbox: OutboxConfig,
     logger: Logger,
     notify: Notify,
@@ -45,6 +47,7 @@ impl Default for Common {
     fn default() -> Self {
         Self {
             mappers: None,
+            keys: None,
             outbox: OutboxConfig::default(),
             logger: Logger::root(slog::Discard, o!()),
             notify: Box::new(|_| {}),
@@ -59,6 +62,9 @@ impl Common {
     }
 
     fn mappers(&self) -> Result<Vec<Endpoint>, StartError> {
+        if let (None, Some(keys)) = (&self.mappers, &self.keys) {
+            return Ok(keys.mappers.iter().map(|mapper| mapper.address.clone()).collect());
+        }
         let default = [MAPPER_DEFAULT.to_owned()];
         let texts = self.mappers.as_deref().unwrap_or(&default);
         if texts.is_empty() || texts.len() > MAPPERS_MAX {
@@ -93,7 +99,7 @@ impl Common {
         let (instance, serving) = serving.unzip();
         let (count, seed) = (mappers.len(), fastrand::u64(..));
         let report = Report::new(&mappers, self.logger.clone(), self.notify);
-        let mappers = Mappers::new(&mut event_loop, mappers, self.logger)?;
+        let mappers = Mappers::new(&mut event_loop, mappers, self.keys, self.logger)?;
         let process = Process::new(Clock.now(), count, sender, instance, seed);
         let node = Node::new(
             event_loop,
@@ -126,6 +132,14 @@ impl ClientBuilder {
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);
+        self
+    }
+
+    /// Everything that it says and hears is encrypted, with what stands in this deployment file: see
+    /// [`Deployment::load`]. Its mappers are asked unless others are named, which have to stand there, too.
+    /// Default: plain text.
+    pub fn deployment(mut self, deployment: Deployment) -> Self {
+        self.common.keys = Some(deployment);
         self
     }
 
@@ -199,6 +213,15 @@ impl WorkerBuilder {
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);
+        self
+    }
+
+    /// Everything that it says and hears is encrypted, with what stands in this deployment file, and whoever
+    /// has another one, or none, cannot speak with it: see [`Deployment::load`]. Its mappers are registered
+    /// with unless others are named, which have to stand there, too. Default: plain text, and whoever reaches
+    /// it can send jobs.
+    pub fn deployment(mut self, deployment: Deployment) -> Self {
+        self.common.keys = Some(deployment);
         self
     }
 
@@ -368,10 +391,11 @@ impl WorkerBuilder {
             Some(bind) => bind.parse()?,
             None => sockets::default_bind(&mappers)?,
         };
-        let listener = sockets::listen(&mut event_loop, &bind, &self.intake)?;
+        let listener =
+            sockets::listen(&mut event_loop, &bind, &self.intake, self.common.keys.as_ref())?;
         let advertise = advertised(&self.advertise, &listener.endpoint)?;
-        if !listener.endpoint.is_loopback() {
-            warn!(self.common.logger, "anyone who reaches this port can send jobs";
+        if self.common.keys.is_none() && !listener.endpoint.is_loopback() {
+            warn!(self.common.logger, "not encrypted: whoever reaches this port can send jobs";
                 "endpoint" => %listener.endpoint);
         }
         if let Some(doubt) = io::libzmq_doubt() {

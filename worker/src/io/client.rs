@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
+use svcmap_proto::deployment::Deployment;
 use svcmap_proto::metadata::MetadataError;
 use svcmap_proto::names::NameError;
 
@@ -64,6 +65,14 @@ impl Client {
     /// See [`StartError`].
     pub fn connect(mappers: impl IntoAddresses) -> Result<Self, StartError> {
         Self::builder().mapper(mappers).start()
+    }
+
+    /// A process that only sends, with what stands in a deployment file: see [`Deployment::load`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn from_deployment(deployment: Deployment) -> Result<Self, StartError> {
+        Self::builder().deployment(deployment).start()
     }
 
     /// A client with settings.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use slog::{Logger, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::{self, ToMapper};
+use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{EventLoop, SocketKey};
 use svcmap_proto::names::{Endpoint, Name};
 
@@ -26,6 +27,7 @@ pub(super) struct Mappers {
     mappers: Vec<Mapper>,
     /// The services that every subscription is for.
     followed: BTreeSet<Name>,
+    keys: Option<Deployment>,
     log: Logger,
 }
 
@@ -34,14 +36,20 @@ impl Mappers {
     pub(super) fn new(
         event_loop: &mut EventLoop,
         endpoints: Vec<Endpoint>,
+        keys: Option<Deployment>,
         log: Logger,
     ) -> Result<Self, StartError> {
         let mut mappers = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            let socket = Some(sockets::dial_mapper(event_loop, &endpoint)?);
+            let socket = Some(sockets::dial_mapper(event_loop, &endpoint, keys.as_ref())?);
             mappers.push(Mapper { endpoint, socket, publish: None, subscription: None });
         }
-        Ok(Self { mappers, followed: BTreeSet::new(), log })
+        Ok(Self { mappers, followed: BTreeSet::new(), keys, log })
+    }
+
+    /// With what this process proves who it is, if everything is encrypted.
+    pub(super) fn keys(&self) -> Option<&Deployment> {
+        self.keys.as_ref()
     }
 
     /// The index of the mapper that this socket leads to.
@@ -68,7 +76,7 @@ impl Mappers {
         for socket in [mapper.socket.take(), mapper.subscription.take()].into_iter().flatten() {
             event_loop.remove(socket, Duration::ZERO);
         }
-        match sockets::dial_mapper(event_loop, &mapper.endpoint) {
+        match sockets::dial_mapper(event_loop, &mapper.endpoint, self.keys.as_ref()) {
             Ok(socket) => mapper.socket = Some(socket),
             // The session notices that nothing is heard.
             Err(error) => {
@@ -96,7 +104,8 @@ impl Mappers {
         }
         let topics: Vec<_> = self.followed.iter().map(control::topic).collect();
         let topics = topics.iter().map(Vec::as_slice).chain([control::PULSE_TOPIC]);
-        match sockets::subscribe(event_loop, publish, topics) {
+        let (mapper_at, keys) = (&mapper.endpoint, self.keys.as_ref());
+        match sockets::subscribe(event_loop, mapper_at, publish, topics, keys) {
             Ok(socket) => mapper.subscription = Some(socket),
             // The cache asks by SYNC instead, and the session notices that no pulse comes.
             Err(error) => warn!(self.log, "cannot subscribe"; "error" => %error),

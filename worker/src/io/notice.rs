@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use svcmap_proto::control::RegistrationError;
-use svcmap_proto::io::BindError;
+use svcmap_proto::io::{BindError, ZapError};
 use svcmap_proto::names::{Endpoint, EndpointError, Incarnation, NameError};
 
 use crate::config::ConfigError;
@@ -15,6 +15,12 @@ pub(super) const LINGER: Duration = Duration::from_millis(500);
 /// Why a worker or client did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The deployment file names no such mapper, so nobody knows its key: add it there, or leave it out.
+    #[error("the deployment file has no key of {0}")]
+    NoKey(Endpoint),
+    /// Nobody can be kept out, so it does not even listen.
+    #[error(transparent)]
+    Zap(#[from] ZapError),
     /// The service or instance has no valid name.
     #[error(transparent)]
     Name(#[from] NameError),

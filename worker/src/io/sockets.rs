@@ -1,6 +1,8 @@
 //! The sockets of a worker or client, and the addresses that go with them.
 
-use svcmap_proto::io::{self, Accepts, EventLoop, SocketKey, SocketSettings};
+use svcmap_proto::deployment::Deployment;
+use svcmap_proto::io::curve::{secure_client, secure_server};
+use svcmap_proto::io::{self, Accepts, EventLoop, Socket, SocketKey, SocketSettings};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
@@ -30,6 +32,7 @@ pub(super) fn listen(
     event_loop: &mut EventLoop,
     endpoint: &Endpoint,
     config: &IntakeConfig,
+    keys: Option<&Deployment>,
 ) -> Result<Listener, StartError> {
     let settings = SocketSettings {
         frame_bytes_max: config.payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
@@ -38,6 +41,11 @@ pub(super) fn listen(
         ..SocketSettings::default()
     };
     let socket = io::router(event_loop.context(), settings)?;
+    if let Some(Deployment { own, .. }) = keys {
+        // Whoever has the same file.
+        event_loop.admit_only([own.public])?;
+        secure_server(&socket, own)?;
+    }
     let accepts = Accepts::watch(event_loop, &socket)?;
     let endpoint = io::bind(&socket, endpoint)?;
     Ok(Listener { socket: event_loop.add(socket)?, accepts, endpoint })
@@ -47,20 +55,31 @@ pub(super) fn listen(
 pub(super) fn dial_mapper(
     event_loop: &mut EventLoop,
     mapper: &Endpoint,
+    keys: Option<&Deployment>,
 ) -> Result<SocketKey, StartError> {
     let settings = SocketSettings { send_queue: CONTROL_QUEUE, ..SocketSettings::default() };
     let socket = io::dealer(event_loop.context(), settings)?;
+    trust(&socket, mapper, keys)?;
     io::connect(&socket, mapper)?;
     let key = event_loop.add(socket)?;
     event_loop.watch_writable(key);
     Ok(key)
 }
 
-/// Connects a SUB to a mapper's PUB, with these subscriptions.
+/// Speaks only with whoever has the key of that mapper.
+fn trust(socket: &Socket, mapper: &Endpoint, keys: Option<&Deployment>) -> Result<(), StartError> {
+    let Some(keys) = keys else { return Ok(()) };
+    let key = keys.key_of(mapper).ok_or_else(|| StartError::NoKey(mapper.clone()))?;
+    Ok(secure_client(socket, &keys.own, key)?)
+}
+
+/// Connects a SUB to the PUB of a mapper, with these subscriptions.
 pub(super) fn subscribe<'a>(
     event_loop: &mut EventLoop,
+    mapper: &Endpoint,
     publish: &Endpoint,
     topics: impl Iterator<Item = &'a [u8]>,
+    keys: Option<&Deployment>,
 ) -> Result<SocketKey, StartError> {
     // Subscriptions are messages to the publisher: beyond the send queue they are dropped.
     let settings = SocketSettings {
@@ -69,6 +88,7 @@ pub(super) fn subscribe<'a>(
         ..SocketSettings::default()
     };
     let socket = io::subscriber(event_loop.context(), settings)?;
+    trust(&socket, mapper, keys)?;
     for topic in topics {
         socket.set_subscribe(topic)?;
     }
@@ -81,6 +101,7 @@ pub(super) fn dial_worker(
     event_loop: &mut EventLoop,
     worker: &Endpoint,
     config: &OutboxConfig,
+    keys: Option<&Deployment>,
 ) -> Result<SocketKey, StartError> {
     let settings = SocketSettings {
         frame_bytes_max: config.payload_bytes_max.max(limits::CONTROL_BYTES_MAX),
@@ -90,6 +111,9 @@ pub(super) fn dial_worker(
         ..SocketSettings::default()
     };
     let socket = io::dealer(event_loop.context(), settings)?;
+    if let Some(Deployment { own, .. }) = keys {
+        secure_client(&socket, own, own.public)?;
+    }
     io::connect(&socket, worker)?;
     let key = event_loop.add(socket)?;
     event_loop.watch_writable(key);

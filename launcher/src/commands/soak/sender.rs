@@ -46,8 +46,10 @@ pub fn run(args: &SoakSenderArgs) -> Result<ExitCode, Error> {
     raise_open_files_limit();
     let observations = Observations::default();
     let observed = Arc::clone(&observations);
-    let client = Client::builder()
-        .mapper(args.mapper.as_str())
+    let client = args
+        .keys
+        .access_to(&args.mapper)?
+        .client()
         .outbox(outbox(&args.load))
         .observe(move |observation| {
             let at = Clock.now();

@@ -192,7 +192,7 @@ impl State {
     }
 
     fn connect(&mut self, link: u64, endpoint: &Endpoint, event_loop: &mut EventLoop) {
-        match sockets::dial_worker(event_loop, endpoint, &self.shared.config) {
+        match sockets::dial_worker(event_loop, endpoint, &self.shared.config, self.mappers.keys()) {
             Ok(socket) => {
                 self.link_numbers.insert(socket, link);
                 self.links.insert(link, socket);
