@@ -8,11 +8,19 @@ use svcmap_proto::jobs::{Claim, Demand, Grant, OfferId, OfferedSlot, Priority, T
 use svcmap_proto::time::Timestamp;
 
 use super::{Link, LinkOutput, Phase};
+use crate::config::SLOTS_MAX;
 
+/// Most credits that are returned one by one. More are made void together, by HELLO: a worker that grants
+/// what nobody asked for does not make its sender say as much.
+const RETURNS_MAX: u32 = 64;
+
+/// Credits of one grant.
 #[derive(Clone, Copy, Debug)]
-struct Credit {
+struct Credits {
+    /// How many are left, at least one.
+    count: u32,
     expires_at: Timestamp,
-    /// Largest payload that it stands for.
+    /// Largest payload that each stands for.
     bytes: usize,
 }
 
@@ -20,7 +28,7 @@ struct Credit {
 #[derive(Debug, Default)]
 pub(super) struct Promises {
     /// Oldest first, as at the worker.
-    credits: VecDeque<Credit>,
+    credits: VecDeque<Credits>,
     demand: Demand,
     /// Largest payload that the newest credits stand for.
     usual_bytes: usize,
@@ -33,6 +41,22 @@ impl Promises {
     /// Whether credits were asked for that have not come.
     pub(super) fn are_asked_for(&self) -> bool {
         self.demand.share > 0
+    }
+
+    /// Forgets what has lapsed. Returns how many credits are left.
+    fn count(&mut self, now: Timestamp) -> u32 {
+        self.credits.retain(|credits| credits.expires_at > now);
+        self.credits.iter().map(|credits| credits.count).sum()
+    }
+
+    /// Takes one credit of that grant, if there is such a grant.
+    fn take(&mut self, index: usize) -> bool {
+        let Some(credits) = self.credits.get_mut(index) else { return false };
+        credits.count -= 1;
+        if credits.count == 0 {
+            self.credits.remove(index);
+        }
+        true
     }
 }
 
@@ -51,7 +75,7 @@ impl Link {
     pub fn credits(&self, now: Timestamp, bytes: usize) -> (u32, u32) {
         let stand = self.promises.credits.iter().filter(|credit| credit.expires_at > now);
         stand.fold((0, 0), |(all, enough), credit| {
-            (all + 1, enough + u32::from(credit.bytes >= bytes))
+            (all + credit.count, enough + if credit.bytes >= bytes { credit.count } else { 0 })
         })
     }
 
@@ -62,10 +86,9 @@ impl Link {
 
     /// Claims the oldest credit that is enough for so many bytes, as the worker does.
     pub(super) fn claim_credit(&mut self, now: Timestamp, bytes: usize) -> bool {
-        let credits = &mut self.promises.credits;
-        credits.retain(|credit| credit.expires_at > now);
-        let index = credits.iter().position(|credit| credit.bytes >= bytes);
-        index.and_then(|index| credits.remove(index)).is_some()
+        self.promises.count(now);
+        let index = self.promises.credits.iter().position(|credit| credit.bytes >= bytes);
+        index.is_some_and(|index| self.promises.take(index))
     }
 
     /// Jobs wait for credits of that worker, or none does any more. It is told as soon as there is a
@@ -135,13 +158,11 @@ impl Link {
         }
         let expires_at = now + Duration::from_millis(u64::from(grant.lifetime_ms));
         let bytes = usize::try_from(grant.payload_bytes_max).unwrap_or(usize::MAX);
-        self.promises.credits.retain(|credit| credit.expires_at > now);
         self.promises.usual_bytes = bytes;
         // No worker has more to promise.
-        let room = crate::config::SLOTS_MAX as usize - self.promises.credits.len();
-        let credits = grant.credits.min(u32::try_from(room).unwrap_or(u32::MAX));
-        for _ in 0..credits {
-            self.promises.credits.push_back(Credit { expires_at, bytes });
+        let credits = grant.credits.min(SLOTS_MAX - self.promises.count(now));
+        if credits > 0 {
+            self.promises.credits.push_back(Credits { count: credits, expires_at, bytes });
         }
         let demand = &mut self.promises.demand;
         demand.share = demand.share.saturating_sub(credits);
@@ -150,8 +171,8 @@ impl Link {
 
     pub(super) fn handle_recall(&mut self, now: Timestamp) {
         // One that has lapsed at the worker as well would be taken for the next one.
-        self.promises.credits.retain(|credit| credit.expires_at > now);
-        if self.phase == Phase::Ready && self.promises.credits.pop_front().is_some() {
+        self.promises.count(now);
+        if self.phase == Phase::Ready && self.promises.take(0) {
             self.say(ToWorker::Return(Claim::Credit));
         }
     }
@@ -159,8 +180,11 @@ impl Link {
     /// No job here has use for any promise of the worker.
     pub fn return_promises(&mut self, now: Timestamp) {
         self.ask(now, Demand::default());
-        let unused = self.credits(now, 0).0;
-        (0..unused).for_each(|_| self.handle_recall(now));
+        match self.promises.count(now) {
+            unused @ 0..=RETURNS_MAX => (0..unused).for_each(|_| self.handle_recall(now)),
+            _ if self.phase == Phase::Ready => self.greet(now),
+            _ => {}
+        }
     }
 
     /// No job here has use for what was passed on.

@@ -4,6 +4,7 @@ use svcmap_proto::names::Incarnation;
 
 use super::super::{Attempt, Identity, Timing};
 use super::*;
+use crate::config::SLOTS_MAX;
 use crate::testing::*;
 
 fn new() -> Link {
@@ -259,4 +260,23 @@ fn a_slot_is_offered_and_returned_only_on_a_connection() {
     link.handle_message(at(0), FromWorker::Declined(OfferId(8)));
     let told = [LinkOutput::Offered(slot), LinkOutput::Declined(OfferId(8))];
     assert_eq!(outputs(&mut link), told);
+}
+
+#[test]
+fn few_credits_are_returned_one_by_one_and_many_by_a_greeting() {
+    let mut link = ready();
+    grant(&mut link, at(0), 2, 50);
+    grant(&mut link, at(0), 1, 60);
+    link.return_promises(at(1));
+    assert_eq!(sent(&mut link), [RETURN; 3]);
+    // Nobody asked for as many.
+    for _ in 0..2 {
+        grant(&mut link, at(2), u32::MAX, 50);
+    }
+    assert_eq!(link.credits(at(2), 50), (SLOTS_MAX, SLOTS_MAX));
+    outputs(&mut link);
+    link.return_promises(at(2));
+    let said = outputs(&mut link);
+    assert!(matches!(said[..], [LinkOutput::Send(ToWorker::Hello(_))]), "{said:?}");
+    assert!(!link.has_credits());
 }
