@@ -441,6 +441,7 @@ impl Node {
             }
             ServerOutput::SetAside { .. }
             | ServerOutput::Untold { .. }
+            | ServerOutput::UntoldMore(_)
             | ServerOutput::Trusted
             | ServerOutput::Offer { .. } => {}
         }
