@@ -4,7 +4,7 @@
 
 mod io;
 
-pub use io::ask;
+pub use io::{ask, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -116,6 +116,13 @@ fn the_file_is_all_that_it_takes_and_without_it_there_is_nothing() {
         "{}",
         text(&stranger.stderr)
     );
+    // A worker that has it says so as well, and goes on trying.
+    let worker = ["worker", "--service", "x", "--builtin", "echo", "--deployment", &path];
+    let log = elsewhere.path().join("log");
+    let (_worker, _) = start(command(elsewhere.path(), &worker), &log);
+    eventually("it to say so", || {
+        fs::read_to_string(&log).unwrap().contains("does not take this deployment file")
+    });
 }
 
 #[test]

@@ -19,6 +19,7 @@ use self::programs::Programs;
 use super::soak;
 use crate::access::{self, Access};
 use crate::cli::{Builtin, WorkerArgs};
+use crate::control::log_silence;
 use crate::errors::{Error, Failure, print_first_line};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
@@ -48,14 +49,18 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     let replaced = Arc::new(AtomicBool::new(false));
-    let builder = builder(args, &key)?.logger(log.clone()).notify({
+    let access = args.mapper.access()?;
+    let builder = builder(args, &key, &access)?.logger(log.clone()).notify({
         // It goes with the worker's thread, however that ends: nothing is served then.
         let (replaced, stop) = (Arc::clone(&replaced), WhenDropped(signals.stopper()));
-        move |notice| {
-            if matches!(notice, Notice::Replaced(_)) {
+        let log = log.clone();
+        move |notice| match notice {
+            Notice::Replaced(_) => {
                 replaced.store(true, Ordering::Relaxed);
                 stop.call();
             }
+            Notice::NoMapper(silence) => log_silence(access.clone(), silence, log.clone()),
+            _ => {}
         }
     });
     let worker = start(args, builder, programs.clone())?;
@@ -107,15 +112,19 @@ pub fn serving_line(key: &InstanceKey, endpoint: &Endpoint) -> String {
     format!("serving {key} on {endpoint}")
 }
 
-fn builder(args: &WorkerArgs, key: &InstanceKey) -> Result<WorkerBuilder, Failure> {
+fn builder(
+    args: &WorkerArgs,
+    key: &InstanceKey,
+    access: &Access,
+) -> Result<WorkerBuilder, Failure> {
     let intake = IntakeConfig {
         concurrency: args.concurrency.get(),
         queue: args.queue,
         ..IntakeConfig::default().with_payload_bytes_max(args.payload_max)
     };
-    let Access { mappers, deployment } = args.mapper.access()?;
+    let Access { mappers, deployment } = access;
     let is_beyond = args.bind.as_ref().filter(|bind| !bind.is_loopback());
-    if let (Some(bind), None, false) = (is_beyond, &deployment, args.mapper.keys.insecure) {
+    if let (Some(bind), None, false) = (is_beyond, deployment, args.mapper.keys.insecure) {
         return Err(access::without_keys(bind, access::default_file().as_deref()));
     }
     let mut builder = Worker::builder(key.service.as_str())
@@ -123,7 +132,7 @@ fn builder(args: &WorkerArgs, key: &InstanceKey) -> Result<WorkerBuilder, Failur
         .mapper(mappers)
         .intake(intake);
     if let Some(deployment) = deployment {
-        builder = builder.deployment(deployment);
+        builder = builder.deployment(deployment.clone());
     }
     if let Some(bind) = &args.bind {
         builder = builder.bind(bind.as_str());

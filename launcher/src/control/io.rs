@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::thread::Builder;
 use std::time::Duration;
 
+use slog::{Logger, warn};
 use svcmap_proto::codec;
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::curve::secure_client;
@@ -14,6 +16,7 @@ use svcmap_proto::time::earliest;
 
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
 use crate::access::Access;
+use crate::errors::Failure;
 
 /// Bytes of what a connection begins with.
 const GREETING_BYTES: usize = 64;
@@ -115,17 +118,35 @@ fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, Contro
         }
     }
     let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.endpoint).collect();
-    for mapper in mappers.iter().cloned() {
-        return Err(match (greeting(&mapper), is_encrypted) {
-            (Greeting::None, _) => continue,
-            (Greeting::Silence, _) => ControlError::NotAccepting { mapper, tried },
-            (Greeting::Encrypted, true) => ControlError::KeyRefused { mapper },
-            (Greeting::Encrypted, false) => ControlError::WantsKeys { mapper },
-            (Greeting::Plain, true) => ControlError::NotEncrypted { mapper },
-            (Greeting::Plain, false) => continue,
-        });
-    }
-    Err(ControlError::NoMapper { mappers, tried })
+    let known = mappers.iter().find_map(|mapper| silence(mapper, is_encrypted, tried));
+    Err(known.unwrap_or(ControlError::NoMapper { mappers, tried }))
+}
+
+/// Why nothing is heard from there, as far as a greeting tells.
+fn silence(mapper: &Endpoint, is_encrypted: bool, tried: Duration) -> Option<ControlError> {
+    let (found, mapper) = (greeting(mapper), mapper.clone());
+    Some(match (found, is_encrypted) {
+        (Greeting::Silence, _) => ControlError::NotAccepting { mapper, tried },
+        (Greeting::Encrypted, true) => ControlError::KeyRefused { mapper },
+        (Greeting::Encrypted, false) => ControlError::WantsKeys { mapper },
+        (Greeting::Plain, true) => ControlError::NotEncrypted { mapper },
+        (Greeting::Plain, false) | (Greeting::None, _) => return None,
+    })
+}
+
+/// Logs why none of these says anything for so long, if that can be found out: in a thread of its own, as
+/// that takes a moment.
+pub fn log_silence(access: Access, tried: Duration, log: Logger) {
+    let look = move || {
+        let is_encrypted = access.deployment.is_some();
+        let found = |mapper| silence(mapper, is_encrypted, tried);
+        if let Some(error) = access.mappers.iter().find_map(found) {
+            let failure = Failure::from(error);
+            warn!(log, "{}", failure.message; "fix" => failure.fix.unwrap_or_default());
+        }
+    };
+    // Without a thread nothing is found out, and the silence is logged all the same.
+    let _ = Builder::new().name("svcmap-silence".to_owned()).spawn(look);
 }
 
 /// How somebody greets who listens there.
