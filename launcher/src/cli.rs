@@ -167,7 +167,8 @@ Examples:
   svcmap mapper
   svcmap mapper --bind tcp://0.0.0.0:5555
 
-The first line on stdout says where it listens. SIGINT, SIGTERM or SIGHUP ends it, a second SIGINT
+Beyond this machine all is encrypted: its first start makes the deployment file, with which workers and
+senders get in, and says where. The first line on stdout says where it listens. SIGINT, SIGTERM or SIGHUP ends it, a second SIGINT
 or SIGTERM at once.")]
 pub struct MapperArgs {
     /// Where workers and clients talk to it

@@ -71,8 +71,9 @@ impl Keys {
         let address = advertised(args, endpoint)?;
         let mapper = KnownMapper { address: address.clone(), key: own.own.public };
         let deployment = Deployment { mappers: vec![mapper], own: first };
-        own.create(&mapper_file(&path)).map_err(|error| unusable(&error))?;
+        // In this order: without the mapper's own the next start says what is missing.
         deployment.create(&path).map_err(|error| unusable(&error))?;
+        own.create(&mapper_file(&path)).map_err(|error| unusable(&error))?;
         if args.supervised.supervised.is_some() {
             return Ok(());
         }
