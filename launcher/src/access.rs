@@ -102,9 +102,7 @@ impl Access {
             _ => Ok(Self { mappers, deployment: None }),
         }
     }
-}
 
-impl Access {
     /// A sender that gets at them.
     pub fn client(&self) -> ClientBuilder {
         let builder = Client::builder().mapper(&self.mappers);

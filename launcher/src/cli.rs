@@ -113,13 +113,12 @@ impl KeysOption {
         flags
     }
 
-    /// How to get at that mapper.
+    /// How to get at the mappers of which these were named.
     ///
     /// # Errors
     /// See [`Access::resolve`].
-    pub fn access_to(&self, mapper: &Endpoint) -> Result<Access, Failure> {
-        let (mappers, insecure) = (vec![mapper.clone()], self.insecure);
-        let said = Said { mappers, file: self.file(), insecure };
+    pub fn access_to(&self, mappers: Vec<Endpoint>) -> Result<Access, Failure> {
+        let said = Said { mappers, file: self.file(), insecure: self.insecure };
         Access::resolve(said, access::default_file().as_deref())
     }
 
@@ -139,9 +138,7 @@ impl MapperOption {
     /// If the environment variable holds something else than endpoints, or see [`Access::resolve`].
     pub fn access(&self) -> Result<Access, Failure> {
         let variable = std::env::var_os(parse::MAPPER_VARIABLE);
-        let mappers = parse::mappers(&self.mapper, variable.as_deref())?;
-        let said = Said { mappers, file: self.keys.file(), insecure: self.keys.insecure };
-        Access::resolve(said, access::default_file().as_deref())
+        self.keys.access_to(parse::mappers(&self.mapper, variable.as_deref())?)
     }
 }
 
@@ -167,9 +164,9 @@ Examples:
   svcmap mapper
   svcmap mapper --bind tcp://0.0.0.0:5555
 
-Beyond this machine all is encrypted: its first start makes the deployment file, with which workers and
-senders get in, and says where. The first line on stdout says where it listens. SIGINT, SIGTERM or SIGHUP ends it, a second SIGINT
-or SIGTERM at once.")]
+Beyond this machine all is encrypted: its first start makes the deployment file, with which workers
+and senders get in, and says where. The first line on stdout says where it listens. SIGINT, SIGTERM
+or SIGHUP ends it, a second SIGINT or SIGTERM at once.")]
 pub struct MapperArgs {
     /// Where workers and clients talk to it
     #[arg(long, value_name = "ENDPOINT", default_value = parse::MAPPER_DEFAULT)]

@@ -39,8 +39,8 @@ pub struct Deployment {
     flags: Vec<String>,
     /// Where its keys lie, if they are its own.
     keys: Option<TempDir>,
-    /// What a mapper that runs already is reached with.
-    joined: Option<Keys>,
+    /// With what its mapper is reached, if everything is encrypted.
+    known_by: Option<Keys>,
     /// With which flags a command gets at the mapper, whatever it is.
     access_flags: Vec<String>,
     children: BTreeMap<String, (ChildId, Option<InstanceKey>)>,
@@ -81,11 +81,12 @@ impl Deployment {
     pub fn open_encrypted(supervisor: Supervisor, flags: Vec<String>) -> Result<Self, Failure> {
         let any = "tcp://127.0.0.1:0".parse().map_err(failed)?;
         let keys = tempfile::tempdir().map_err(failed)?;
-        let mut deployment = Self { flags, keys: Some(keys), ..Self::new(supervisor, any) };
-        let file = deployment.file().map(|path| path.display().to_string());
-        deployment.access_flags =
-            file.into_iter().flat_map(|path| ["--deployment".to_owned(), path]).collect();
+        let file = file_in(&keys);
+        let access_flags = vec!["--deployment".to_owned(), file.display().to_string()];
+        let keys = Some(keys);
+        let mut deployment = Self { flags, keys, access_flags, ..Self::new(supervisor, any) };
         deployment.start_mapper_again()?;
+        deployment.known_by = Some(Keys::load(file).map_err(failed)?);
         Ok(deployment)
     }
 
@@ -97,28 +98,23 @@ impl Deployment {
         keys: Option<Keys>,
         access_flags: Vec<String>,
     ) -> Self {
-        Self { joined: keys, access_flags, ..Self::new(supervisor, mapper) }
+        Self { known_by: keys, access_flags, ..Self::new(supervisor, mapper) }
     }
 
     fn new(supervisor: Supervisor, mapper: Endpoint) -> Self {
         let publish = mapper.clone();
-        let (flags, keys, joined, access_flags, children) = Default::default();
-        Self { supervisor, mapper, publish, flags, keys, joined, access_flags, children }
+        let (flags, keys, known_by, access_flags, children) = Default::default();
+        Self { supervisor, mapper, publish, flags, keys, known_by, access_flags, children }
     }
 
     /// The deployment file, if everything is encrypted by keys of its own.
     pub fn file(&self) -> Option<PathBuf> {
-        self.keys.as_ref().map(|folder| folder.path().join("svcmap.toml"))
+        self.keys.as_ref().map(file_in)
     }
 
     /// How to get at its mapper.
-    ///
-    /// # Errors
-    /// If its deployment file is gone.
-    pub fn access(&self) -> Result<Access, Failure> {
-        let own = self.file().map(|path| Keys::load(&path)).transpose().map_err(failed)?;
-        let deployment = own.or_else(|| self.joined.clone());
-        Ok(Access { mappers: vec![self.mapper.clone()], deployment })
+    pub fn access(&self) -> Access {
+        Access { mappers: vec![self.mapper.clone()], deployment: self.known_by.clone() }
     }
 
     /// Where its mapper is.
@@ -220,7 +216,7 @@ impl Deployment {
     /// If it does not start.
     pub fn client_with(&self, policy: Policy) -> Result<Client, Failure> {
         let config = OutboxConfig { policy, ..OutboxConfig::default() };
-        self.access()?.client().outbox(config).start().map_err(failed)
+        self.access().client().outbox(config).start().map_err(failed)
     }
 
     /// Waits until so many instances of each service are ready.
@@ -242,7 +238,7 @@ impl Deployment {
     /// If that takes longer than [`PATIENCE`].
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&Report) -> bool) -> Result<(), Failure> {
         let deadline = Clock.now() + PATIENCE;
-        let access = self.access()?;
+        let access = self.access();
         while Clock.now() < deadline {
             if status::ask(&access, None, LOOK_INTERVAL * 20).is_ok_and(|report| wanted(&report)) {
                 return Ok(());
@@ -290,7 +286,7 @@ impl Deployment {
         }
         if let Some(key) = key {
             let question = Question { left: vec![(key, exit.incarnation)], ..Question::default() };
-            control::ask(&self.access()?, &question, PATIENCE)?;
+            control::ask(self.access(), &question, PATIENCE)?;
         }
         Ok(exit)
     }
@@ -305,6 +301,11 @@ impl Deployment {
         let clean = exits.iter().filter(|exit| exit.status.success()).count();
         Stopped { all, clean }
     }
+}
+
+/// The deployment file in a folder of its own.
+fn file_in(folder: &TempDir) -> PathBuf {
+    folder.path().join("svcmap.toml")
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {

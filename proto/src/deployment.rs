@@ -3,6 +3,7 @@
 //! Whoever has it takes part; whoever has not gets nowhere. Beside it lies the mapper's own file, which
 //! stays where it is. Both are TOML.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{KeyPair, PublicKey};
@@ -70,7 +71,7 @@ impl Deployment {
     /// # Errors
     /// See [`FormatError`]: it names the line.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
-        let deployment: Self = toml::from_str(text).map_err(|error| format_error(text, &error))?;
+        let deployment: Self = from_text(text)?;
         if deployment.mappers.is_empty() {
             return Err(FormatError(
                 "it names no mapper: [[mapper]] with address and key".to_owned(),
@@ -96,13 +97,17 @@ impl MapperFile {
     /// # Errors
     /// See [`FormatError`]: it names the line.
     pub fn parse(text: &str) -> Result<Self, FormatError> {
-        toml::from_str(text).map_err(|error| format_error(text, &error))
+        from_text(text)
     }
 
     /// As the text of a file.
     pub fn to_text(&self) -> String {
         to_text(MAPPER_HEAD, self)
     }
+}
+
+fn from_text<T: DeserializeOwned>(text: &str) -> Result<T, FormatError> {
+    toml::from_str(text).map_err(|error| format_error(text, &error))
 }
 
 /// What is wrong and where. What stands there may be a secret, so no value is quoted.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Duration;
 
+use svcmap::access::mapper_file;
 use svcmap_proto::deployment::{Deployment, MapperFile};
 use svcmap_proto::io::curve::new_keys;
 use svcmap_proto::names::Endpoint;
@@ -76,8 +77,18 @@ impl Scene {
         command.env("SVCMAP_DEPLOYMENT", file(self.folder.path())).output().unwrap()
     }
 
+    fn assert_a_job_is_done(&self) {
+        let done = self.run(&["submit", "secretservice", "--data", "hello"]);
+        let outcome = (text(&done.stdout), code(&done));
+        assert_eq!(outcome, ("hello".to_owned(), Some(0)), "{}", text(&done.stderr));
+    }
+
     fn deployment(&self) -> Deployment {
         Deployment::load(file(self.folder.path())).unwrap()
+    }
+
+    fn mapper_file(&self) -> PathBuf {
+        mapper_file(&file(self.folder.path()))
     }
 }
 
@@ -86,13 +97,7 @@ const ECHO: &[&str] = &["--builtin", "echo"];
 #[test]
 fn the_file_is_all_that_it_takes_and_without_it_there_is_nothing() {
     let scene = Scene::new(ECHO);
-    let done = scene.run(&["submit", "secretservice", "--data", "hello"]);
-    assert_eq!(
-        (text(&done.stdout).as_str(), code(&done)),
-        ("hello", Some(0)),
-        "{}",
-        text(&done.stderr)
-    );
+    scene.assert_a_job_is_done();
     let status = scene.run(&["status", "secretservice"]);
     assert!(text(&status.stdout).contains("hidden"), "{}", text(&status.stderr));
     let client = Client::from_deployment(scene.deployment()).unwrap();
@@ -170,22 +175,16 @@ fn a_stranger_gets_no_word_out_of_mapper_and_worker_and_no_job_in() {
 #[test]
 fn a_mapper_keeps_its_keys_and_is_found_again() {
     let mut scene = Scene::new(ECHO);
-    let own = MapperFile::load(scene.folder.path().join("svcmap.mapper.toml")).unwrap();
+    let own = MapperFile::load(scene.mapper_file()).unwrap();
     let address = scene.mapper.to_string();
     drop(scene.processes.remove(0));
     let again = ["mapper", "--bind", &address];
     scene.start(&again, "mapper.log");
-    let done = scene.run(&["submit", "secretservice", "--data", "hello"]);
-    assert_eq!(
-        (text(&done.stdout).as_str(), code(&done)),
-        ("hello", Some(0)),
-        "{}",
-        text(&done.stderr)
-    );
-    let kept = MapperFile::load(scene.folder.path().join("svcmap.mapper.toml")).unwrap();
+    scene.assert_a_job_is_done();
+    let kept = MapperFile::load(scene.mapper_file()).unwrap();
     assert_eq!(kept, own);
     // A file without the mapper's own beside it is not replaced, nor is a mapper started without keys.
-    fs::remove_file(scene.folder.path().join("svcmap.mapper.toml")).unwrap();
+    fs::remove_file(scene.mapper_file()).unwrap();
     let lost = scene.run(&["mapper", "--bind", "tcp://127.0.0.1:0"]);
     assert_eq!(code(&lost), Some(64));
     assert!(text(&lost.stderr).contains("is there, but not"), "{}", text(&lost.stderr));
@@ -195,7 +194,7 @@ fn a_mapper_keeps_its_keys_and_is_found_again() {
 fn files_are_their_owners_and_secrets_are_nowhere_else() {
     let scene = Scene::new(ECHO);
     let deployment = scene.deployment();
-    let own = MapperFile::load(scene.folder.path().join("svcmap.mapper.toml")).unwrap();
+    let own = MapperFile::load(scene.mapper_file()).unwrap();
     for name in ["svcmap.toml", "svcmap.mapper.toml"] {
         let mode = fs::metadata(scene.folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");

@@ -139,7 +139,7 @@ fn sender_name(number: u32) -> String {
 fn open(args: &SoakArgs) -> Result<Deployment, Failure> {
     let supervisor = Supervisor::new().map_err(Failure::failed)?;
     if let Some(mapper) = &args.mapper {
-        let access = args.keys.access_to(mapper)?;
+        let access = args.keys.access_to(vec![mapper.clone()])?;
         status::ask(&access, None, PATIENCE)?;
         let (keys, flags) = (access.deployment, args.keys.flags());
         return Ok(Deployment::join(supervisor, mapper.clone(), keys, flags));

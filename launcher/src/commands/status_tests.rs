@@ -2,9 +2,7 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::control::Entry;
 use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
-
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
 
 use super::*;
 use crate::control::MapperAnswer;

@@ -28,8 +28,7 @@ const ADMITTED: &str = "200";
 /// How long the trial may take: two processes of one machine need some milliseconds.
 const TRIAL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Time between two looks at the trial.
-const LOOK: zmq::PollEvents = zmq::PollEvents::POLLIN;
+/// Longest time between two looks at the clock meanwhile.
 const LOOK_MS: i64 = 10;
 
 /// Why nobody is kept out.
@@ -131,7 +130,8 @@ impl Zap {
     fn await_refusal(&self, watcher: &Socket) -> Result<(), ZapError> {
         let until = Clock.now() + TRIAL_LIMIT;
         while Clock.now() < until {
-            let mut looked_at = [watcher.as_poll_item(LOOK), self.socket.as_poll_item(LOOK)];
+            let mut looked_at =
+                [watcher.as_poll_item(zmq::POLLIN), self.socket.as_poll_item(zmq::POLLIN)];
             zmq::poll(&mut looked_at, LOOK_MS)?;
             self.serve();
             let Ok(event) = watcher.recv_multipart(zmq::DONTWAIT) else { continue };

@@ -62,15 +62,15 @@ impl Common {
     }
 
     fn mappers(&self) -> Result<Vec<Endpoint>, StartError> {
-        if let (None, Some(keys)) = (&self.mappers, &self.keys) {
-            return Ok(keys.mappers.iter().map(|mapper| mapper.address.clone()).collect());
+        let mappers: Vec<Endpoint> = match (&self.mappers, &self.keys) {
+            (Some(texts), _) => texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
+            (None, Some(keys)) => keys.mappers.iter().map(|known| known.address.clone()).collect(),
+            (None, None) => vec![MAPPER_DEFAULT.parse()?],
+        };
+        match mappers.len() {
+            1..=MAPPERS_MAX => Ok(mappers),
+            _ => Err(ConfigError::Mappers.into()),
         }
-        let default = [MAPPER_DEFAULT.to_owned()];
-        let texts = self.mappers.as_deref().unwrap_or(&default);
-        if texts.is_empty() || texts.len() > MAPPERS_MAX {
-            return Err(ConfigError::Mappers.into());
-        }
-        texts.iter().map(|text| Ok(text.parse()?)).collect()
     }
 
     /// Starts the I/O thread.

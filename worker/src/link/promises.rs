@@ -43,9 +43,12 @@ impl Promises {
         self.demand.share > 0
     }
 
-    /// Forgets what has lapsed. Returns how many credits are left.
-    fn count(&mut self, now: Timestamp) -> u32 {
+    fn forget_lapsed(&mut self, now: Timestamp) {
         self.credits.retain(|credits| credits.expires_at > now);
+    }
+
+    /// How many credits there are, those that have lapsed and were not forgotten included.
+    fn count(&self) -> u32 {
         self.credits.iter().map(|credits| credits.count).sum()
     }
 
@@ -86,7 +89,7 @@ impl Link {
 
     /// Claims the oldest credit that is enough for so many bytes, as the worker does.
     pub(super) fn claim_credit(&mut self, now: Timestamp, bytes: usize) -> bool {
-        self.promises.count(now);
+        self.promises.forget_lapsed(now);
         let index = self.promises.credits.iter().position(|credit| credit.bytes >= bytes);
         index.is_some_and(|index| self.promises.take(index))
     }
@@ -160,7 +163,8 @@ impl Link {
         let bytes = usize::try_from(grant.payload_bytes_max).unwrap_or(usize::MAX);
         self.promises.usual_bytes = bytes;
         // No worker has more to promise.
-        let credits = grant.credits.min(SLOTS_MAX - self.promises.count(now));
+        self.promises.forget_lapsed(now);
+        let credits = grant.credits.min(SLOTS_MAX - self.promises.count());
         if credits > 0 {
             self.promises.credits.push_back(Credits { count: credits, expires_at, bytes });
         }
@@ -171,7 +175,7 @@ impl Link {
 
     pub(super) fn handle_recall(&mut self, now: Timestamp) {
         // One that has lapsed at the worker as well would be taken for the next one.
-        self.promises.count(now);
+        self.promises.forget_lapsed(now);
         if self.phase == Phase::Ready && self.promises.take(0) {
             self.say(ToWorker::Return(Claim::Credit));
         }
@@ -180,7 +184,8 @@ impl Link {
     /// No job here has use for any promise of the worker.
     pub fn return_promises(&mut self, now: Timestamp) {
         self.ask(now, Demand::default());
-        match self.promises.count(now) {
+        self.promises.forget_lapsed(now);
+        match self.promises.count() {
             unused @ 0..=RETURNS_MAX => (0..unused).for_each(|_| self.handle_recall(now)),
             _ if self.phase == Phase::Ready => self.greet(now),
             _ => {}

@@ -48,7 +48,7 @@ pub fn run(args: &SoakSenderArgs) -> Result<ExitCode, Error> {
     let observed = Arc::clone(&observations);
     let client = args
         .keys
-        .access_to(&args.mapper)?
+        .access_to(vec![args.mapper.clone()])?
         .client()
         .outbox(outbox(&args.load))
         .observe(move |observation| {

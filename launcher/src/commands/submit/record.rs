@@ -215,7 +215,7 @@ impl Record {
     /// Programs like to tell what they failed with. Their status is not meant, which may look like it.
     fn without_name(&self, failure: &svcmap_worker::Failure) -> String {
         let error = failure.error.as_str();
-        let words = failure.code.and_then(|code| last_words(error, code)).unwrap_or(error);
+        let words = words(failure).unwrap_or(error);
         match (&self.name, std::str::from_utf8(self.name.bytes())) {
             (Name::File(_) | Name::Line(_), Ok(name)) => {
                 let (status, words) = error.split_at(error.len() - words.len());
@@ -281,9 +281,7 @@ impl Record {
                 waited_s: seconds(failure.waited),
                 ran_s: seconds(failure.ran),
                 exit_status: failure.code,
-                stderr: failure
-                    .code
-                    .and_then(|code| last_words(&failure.error, code).map(str::to_owned)),
+                stderr: words(failure).map(str::to_owned),
                 ..fields
             },
             Outcome::Refused(refusal) => Fields {
@@ -306,6 +304,11 @@ impl Record {
         };
         Some(ran).filter(|ran| !ran.is_zero())
     }
+}
+
+/// What a program said last, if the job failed as one ended.
+fn words(failure: &svcmap_worker::Failure) -> Option<&str> {
+    last_words(&failure.error, failure.code?)
 }
 
 /// A text with … in place of that word, where it is not part of another.
