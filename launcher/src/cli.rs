@@ -1,5 +1,6 @@
 //! What may stand on the command line. Help texts are written here and nowhere else.
 
+mod key;
 mod soak;
 mod submit;
 
@@ -13,6 +14,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
+pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
 use crate::access::{self, Access, Said};
@@ -51,6 +53,7 @@ impl Cli {
         match &self.command {
             Command::Status(args) => args.json,
             Command::Submit(args) => args.is_json(),
+            Command::Key(args) => matches!(args.command, KeyCommand::List { json: true }),
             _ => false,
         }
     }
@@ -69,6 +72,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show services and their instances
     Status(StatusArgs),
+    /// Say who may take part, where all is encrypted
+    Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs
     Soak(SoakArgs),
     /// One of the soak's senders

@@ -4,13 +4,15 @@
 
 mod io;
 
-pub use io::{ask, log_silence};
+pub use io::{ask, ask_for_keys, ask_for_principals, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::codec::{self, DecodeError};
-use svcmap_proto::control::{Entry, FromMapper, Hello, Refused, SnapshotPart, ToMapper};
+use svcmap_proto::control::{
+    Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper,
+};
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
@@ -75,6 +77,8 @@ pub struct View {
     pub services: BTreeSet<Name>,
     /// The instances that were asked for; of each the newest that any mapper knows.
     pub instances: BTreeMap<InstanceKey, Entry>,
+    /// Services that were asked for, and that a mapper says nothing of: who asks may not use them.
+    pub denied: BTreeSet<Name>,
 }
 
 /// How one mapper answered.
@@ -233,6 +237,7 @@ struct Conversation {
     /// Services that were asked for, with what came so far.
     asked: BTreeMap<Name, Assembly>,
     instances: BTreeMap<InstanceKey, Entry>,
+    denied: BTreeSet<Name>,
     /// From where on the list of services is not known.
     listed_to: Option<Name>,
     /// When it was last heard or asked again, and for how long it may be silent from then on.
@@ -268,6 +273,7 @@ impl Conversation {
             unasked: VecDeque::new(),
             asked: BTreeMap::new(),
             instances: BTreeMap::new(),
+            denied: BTreeSet::new(),
             listed_to: None,
             heard_at: Timestamp::default(),
             patience: REPEAT,
@@ -394,6 +400,9 @@ impl Conversation {
 
     fn handle_part(&mut self, service: &Name, part: SnapshotPart) {
         let Some(assembly) = self.asked.get_mut(service) else { return };
+        if part.standing == ServiceStanding::NotAllowed {
+            self.denied.insert(service.clone());
+        }
         let Some(entries) = assembly.add(part) else { return };
         self.asked.remove(service);
         for entry in entries {
@@ -446,6 +455,7 @@ fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
             view.agree &= first_lives.get_or_insert_with(|| lives.clone()) == &lives;
         }
         view.services.extend(conversation.services);
+        view.denied.extend(conversation.denied);
         for (key, entry) in conversation.instances {
             let newer = view.instances.get(&key).is_none_or(|known| is_newer(&entry, known));
             if newer {

@@ -1,4 +1,4 @@
-use svcmap_proto::control::Welcome;
+use svcmap_proto::control::{ServiceStanding, Welcome};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, HostId};
 
@@ -30,6 +30,7 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
         host: HostId(1),
         pid: 1,
         error: None,
+        key: None,
         load: Load { sequence, ..Load::default() },
         age_ms: 0,
     }
@@ -58,7 +59,7 @@ fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMa
         epoch: Epoch(1),
         revision: 1,
         warming: false,
-        heard: true,
+        standing: ServiceStanding::Heard,
         part,
         parts,
         entries,

@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use svcmap_proto::codec;
-use svcmap_proto::control::{Entry, FromMapper, Refused, SnapshotPart, ToMapper, Welcome};
+use svcmap_proto::control::{
+    Entry, FromMapper, Refused, ServiceStanding, SnapshotPart, ToMapper, Welcome,
+};
 use svcmap_proto::io::{Clock, Event, EventLoop, SocketSettings, bind, router};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, Name};
@@ -96,6 +98,7 @@ fn snapshot(service: Name, count: u16) -> FromMapper {
         host: HostId(1),
         pid: 7,
         error: None,
+        key: None,
         load: Load { slots: 11, concurrency: 1, ..Load::default() },
         age_ms: 20,
     };
@@ -104,7 +107,7 @@ fn snapshot(service: Name, count: u16) -> FromMapper {
         epoch: Epoch(1),
         revision: 1,
         warming: false,
-        heard: true,
+        standing: ServiceStanding::Heard,
         part: 0,
         parts: 1,
         entries,

@@ -1,6 +1,7 @@
 //! The outside of a mapper: its thread, its sockets, and the handle that users hold.
 
 mod builder;
+mod key_file;
 mod mapper;
 mod node;
 mod received;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use svcmap_proto::json::{self, Command, JsonError, Whole};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Share;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::status::Report;
@@ -219,6 +220,9 @@ pub struct Peer<'a> {
     /// Jobs that it has room for, if that is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
+    /// Who answers there, if everything is encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
 }
 
 /// Says that what was wanted is done.
@@ -376,8 +380,15 @@ mod tests {
     #[test]
     fn the_words_of_the_replies() {
         let address = "tcp://h:1".parse().unwrap();
-        let known =
-            Peer { address: &address, pid: 7, load: 0.0, last_seen: 1.5, tags: &[], slots: None };
+        let known = Peer {
+            address: &address,
+            pid: 7,
+            load: 0.0,
+            last_seen: 1.5,
+            tags: &[],
+            slots: None,
+            key: None,
+        };
         let body = r#"{"address":"tcp://h:1","pid":7,"load":0.0,"last_seen":1.5}"#;
         assert_eq!(text(ok()), r#"{"status":"ok"}"#);
         assert_eq!(text(peer(Some(known.clone()))), format!(r#"{{"status":"ok","peer":{body}}}"#));

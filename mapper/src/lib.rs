@@ -31,12 +31,14 @@
 //! | --- | --- |
 //! | [`config`] | settings, their defaults and limits |
 //! | `registry` | all decisions: messages and time in, messages out |
+//! | `access` | who may do what, by the keys of a deployment |
 //! | `leases` | who was heard when, and who is silent |
 //! | `revisions` | what is published of each service, and when |
 //! | `backlog` | what connections could not take at once |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod backlog;
 pub mod config;
 mod io;
@@ -49,6 +51,7 @@ mod revisions;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, StartError};
-pub use svcmap_proto::deployment::{MapperFile, Principal};
+pub use svcmap_proto::deployment::MapperFile;
 #[cfg(feature = "log")]
 pub use svcmap_proto::io::log_logger;
+pub use svcmap_proto::principals::{Principal, Role, Services};

@@ -12,10 +12,13 @@ use svcmap_proto::control::{
     FromMapper, Hello, PULSE_TOPIC, Publication, Refused, RegistrationError, ReportRef, ToMapper,
     Welcome,
 };
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+use svcmap_proto::principals::Role;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
+use crate::access::Access;
 use crate::config::Config;
 use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
@@ -29,6 +32,7 @@ pub use output::{Connection, Event, Output};
 
 mod instance;
 mod json;
+mod keys;
 mod memory;
 mod output;
 mod publish;
@@ -50,6 +54,8 @@ const NAMES_MAX: usize = limits::PART_BYTES_MAX / (limits::NAME_BYTES_MAX + 2);
 pub struct Registry {
     config: Config,
     identity: Identity,
+    /// Who may do what, unless everybody may do everything.
+    access: Option<Access>,
     warming_until: Timestamp,
     pulse_at: Timestamp,
     /// Those who are listed.
@@ -104,6 +110,7 @@ impl Registry {
             given: Incarnation(0),
             random: fastrand::Rng::with_seed(identity.epoch.0),
             identity,
+            access: None,
             leases: Leases::default(),
             lag: Duration::ZERO,
             shares: Shares::default(),
@@ -143,7 +150,11 @@ impl Registry {
             }
             // Remembering a leave from the far future would lock the name.
             ToMapper::Leave { incarnation, .. } if incarnation > newest => {}
-            ToMapper::Leave { key, incarnation } => self.leave(now, key, incarnation),
+            ToMapper::Leave { key, incarnation } => {
+                if self.may_end(from.user(), &key) {
+                    self.leave(now, key, incarnation);
+                }
+            }
             ToMapper::Sync { service } => {
                 if self.answers.admit(now, from, Question::Sync(service.clone())) {
                     self.send_snapshot(now, from, &service);
@@ -151,9 +162,10 @@ impl Registry {
             }
             ToMapper::List { after } => {
                 if self.answers.admit(now, from, Question::List(after.clone())) {
-                    self.reply(from, self.services_page(after.as_ref()));
+                    self.reply(from, self.services_page(from, after.as_ref()));
                 }
             }
+            ToMapper::Keys(request) => self.handle_keys(from, request),
         }
     }
 
@@ -165,7 +177,7 @@ impl Registry {
         from: &Connection,
         report: &ReportRef<'_>,
     ) -> bool {
-        self.report(now, report, Some(from))
+        self.report(now, report, from.user(), Some(from))
     }
 
     /// A message came of a protocol version that this build does not speak.
@@ -229,7 +241,8 @@ impl Registry {
         if hello.newest < VERSION_OLDEST || hello.oldest > VERSION {
             return self.refuse_version(from);
         }
-        let highest = hello.key.and_then(|key| self.highest(now, &key));
+        let key = hello.key.filter(|key| self.may(from.user(), Role::Worker, key.service.as_str()));
+        let highest = key.as_ref().and_then(|key| self.highest(now, key));
         let welcome = Welcome {
             epoch: self.identity.epoch,
             warming: self.is_warming(now),
@@ -241,18 +254,26 @@ impl Registry {
             highest,
         };
         self.reply(from, FromMapper::Welcome(welcome));
+        // Before anybody hears of it.
+        if let Some(key) = key {
+            self.admit_for(from, &key.service);
+        }
     }
 
-    /// An instance that is listed is alive. `false` if that life of it is not listed.
+    /// An instance that is listed is alive, as who is there says of his own. `false` if there is no such
+    /// life of it.
     fn report(
         &mut self,
         now: Timestamp,
         report: &ReportRef<'_>,
+        user: Option<&PublicKey>,
         from: Option<&Connection>,
     ) -> bool {
-        let Self { services, leases, shares, config, .. } = self;
+        let Self { services, leases, shares, config, access, .. } = self;
         let reported = services.edit(report.service, report.instance, |listed| {
-            if listed.registration.incarnation != report.incarnation {
+            if listed.registration.incarnation != report.incarnation
+                || !keys::is_of(access.as_ref(), user, listed)
+            {
                 return None;
             }
             if listed.contact.hears_anew(from) {
@@ -283,7 +304,8 @@ impl Registry {
         key: InstanceKey,
         incarnation: Incarnation,
     ) {
-        if !self.corrections.admit(now, from) {
+        let is_its = self.may(from.user(), Role::Worker, key.service.as_str());
+        if !is_its || !self.corrections.admit(now, from) {
             return;
         }
         let message = match self.superior(now, &key, incarnation) {
@@ -313,8 +335,9 @@ impl Registry {
     }
 
     /// The services from behind `after`, those that lately lost their last instance included.
-    fn services_page(&self, after: Option<&Name>) -> FromMapper {
-        let mut left = self.revisions.services(after);
+    fn services_page(&self, from: &Connection, after: Option<&Name>) -> FromMapper {
+        let is_its = |name: &&Name| self.may(from.user(), Role::Client, name.as_str());
+        let mut left = self.revisions.services(after).filter(is_its);
         let names = left.by_ref().take(NAMES_MAX).cloned().collect();
         FromMapper::Services { names, more: left.next().is_some(), refused: self.refused }
     }

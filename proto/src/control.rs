@@ -10,7 +10,8 @@
 //! | `Hello`, `Register` | repeated each second until answered; so their answers need not be repeated |
 //! | `Report` | the next one says it, a beat later at the latest |
 //! | `Leave` | the lease ends after an expiry; a supervisor tells the same |
-//! | `Sync`, `List` | whoever asks asks again |
+//! | `Sync`, `List`, `Keys` | whoever asks asks again |
+//! | `Admit` | it comes again after the next WELCOME, which follows every new connection |
 //! | `Reregister`, `Replaced` | each report of an instance that is not listed is answered so, once a second |
 //! | `RegistrationRefused` | each registration is answered |
 //! | changes, `Left` and `Expired` among them | a gap in the revisions makes the cache ask for a snapshot |
@@ -20,12 +21,15 @@
 //! [`Hello`], [`Registration`] and [`FromMapper::WrongVersion`] never change their form.
 
 mod borrowed;
+mod keys;
 
 use serde::{Deserialize, Serialize};
 
 pub use borrowed::{ChangeRef, EntryRef, ReportRef};
+pub use keys::{Admission, KeyAnswer, KeyRefusal, KeyRequest};
 
 use crate::codec::{bounded_error, bounded_list};
+use crate::keys::PublicKey;
 use crate::load::Load;
 use crate::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
 
@@ -62,6 +66,8 @@ pub enum ToMapper {
         /// Only those that sort after this one: the way to the next page.
         after: Option<Name>,
     },
+    /// Who may take part? Answered by [`FromMapper::Keys`].
+    Keys(KeyRequest),
 }
 
 /// The start of a conversation with a mapper.
@@ -146,6 +152,11 @@ pub enum FromMapper {
         /// What the mapper has refused since its start.
         refused: Refused,
     },
+    /// Answers [`ToMapper::Keys`].
+    Keys(KeyAnswer),
+    /// To a worker, if everything is encrypted: whose connections it is to take from now on. After each
+    /// WELCOME, and when that changes.
+    Admit(Admission),
 }
 
 /// What a mapper has refused since its start.
@@ -199,6 +210,14 @@ pub enum RegistrationError {
         crate::limits::INSTANCES_PER_CONNECTION_MAX
     )]
     ConnectionFull,
+    /// Another name, or another key.
+    #[error("this deployment file may not serve that service: `svcmap key list` has what it may")]
+    NotAllowed,
+    /// Nobody takes it away from who has it.
+    #[error(
+        "an instance of another principal has that name: choose another, or wait until it is gone"
+    )]
+    NameTaken,
 }
 
 /// One instance as a mapper lists it.
@@ -222,6 +241,8 @@ pub struct Entry {
     /// What its registration says.
     #[serde(deserialize_with = "bounded_error")]
     pub error: Option<String>,
+    /// Who it is, if it is known by a key: whoever dials it speaks with nobody else.
+    pub key: Option<PublicKey>,
 }
 
 /// What a mapper publishes.
@@ -240,6 +261,18 @@ pub enum Publication {
     Changes(ChangesPart),
 }
 
+/// What a mapper knows of a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceStanding {
+    /// It has never heard of it, or has forgotten it.
+    #[default]
+    Unheard,
+    /// Somebody serves it, or did until lately.
+    Heard,
+    /// Whoever asks has nothing to do with it.
+    NotAllowed,
+}
+
 /// A part of the full state of a service. It means something once all parts are there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SnapshotPart {
@@ -249,9 +282,8 @@ pub struct SnapshotPart {
     pub revision: u64,
     /// Whether the mapper is warming: who is missing here may still be alive.
     pub warming: bool,
-    /// Whether somebody serves it or did until lately. Else the mapper has never heard of it, or has
-    /// forgotten it.
-    pub heard: bool,
+    /// What it knows of the service.
+    pub standing: ServiceStanding,
     /// This part's number, from 0.
     pub part: u16,
     /// How many parts there are.

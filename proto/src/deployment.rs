@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{KeyPair, PublicKey};
 use crate::names::Endpoint;
+use crate::principals::Principal;
 
 /// What stands in a deployment file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,19 +35,14 @@ pub struct KnownMapper {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MapperFile {
+    /// Keys that have been revoked, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<PublicKey>,
     /// The mapper's own keys.
     pub own: KeyPair,
     /// Who may take part.
     #[serde(rename = "principal", default)]
     pub principals: Vec<Principal>,
-}
-
-/// Somebody who may take part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Principal {
-    /// How it is known.
-    pub key: PublicKey,
 }
 
 /// Not such a file.
@@ -131,6 +127,7 @@ fn to_text(head: &str, file: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::keys::SecretKey;
+    use crate::principals::{Role, Services};
 
     fn pair(number: u8) -> KeyPair {
         let (public, secret) = (PublicKey([number; 32]), SecretKey::new([number + 1; 32]));
@@ -154,8 +151,15 @@ mod tests {
             "{text}"
         );
         assert_eq!(Deployment::parse(&text), Ok(deployment()));
-        let principals = vec![Principal { key: PublicKey([3; 32]) }];
-        let file = MapperFile { own: pair(5), principals };
+        let principal = |name: &str, ends_at_unix_s| Principal {
+            name: name.parse().unwrap(),
+            role: Role::Operator,
+            services: vec!["resize*".parse().unwrap(), Services::all()],
+            key: PublicKey([3; 32]),
+            ends_at_unix_s,
+        };
+        let principals = vec![principal("a", None), principal("b", Some(1))];
+        let file = MapperFile { principals, own: pair(5), revoked: vec![PublicKey([4; 32])] };
         assert_eq!(MapperFile::parse(&file.to_text()), Ok(file));
     }
 

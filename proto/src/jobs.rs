@@ -427,6 +427,9 @@ pub enum Reason {
     /// Its sender has jobs without an outcome for so many services that there is no room for one more.
     #[error("too many services")]
     TooManyServices,
+    /// The sender's key may not use that service: `svcmap key list` has which it may.
+    #[error("not allowed")]
+    NotAllowed,
 }
 
 impl Reason {
@@ -445,7 +448,8 @@ impl Reason {
             | Reason::NoSuchService
             | Reason::NotJson
             | Reason::NoMapper
-            | Reason::TooManyServices => false,
+            | Reason::TooManyServices
+            | Reason::NotAllowed => false,
         }
     }
 
@@ -465,7 +469,8 @@ impl Reason {
             | Reason::NoSuchService
             | Reason::NotJson
             | Reason::Unreachable
-            | Reason::NoMapper => false,
+            | Reason::NoMapper
+            | Reason::NotAllowed => false,
         }
     }
 }

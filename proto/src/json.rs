@@ -18,6 +18,7 @@ use serde::de::{
 use serde::{Deserialize, Serialize};
 pub use serde_json::value::RawValue;
 
+use crate::keys::PublicKey;
 use crate::limits;
 
 /// Longest error text in a reply, in characters: an error quotes what it is about.
@@ -32,22 +33,36 @@ pub const QUEUE_FULL: &str = "queue full";
 /// The frames before a body, the connection's routing id first: kept until the reply goes out
 /// behind them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope(Vec<Vec<u8>>);
+pub struct Envelope {
+    frames: Vec<Vec<u8>>,
+    user: Option<PublicKey>,
+}
 
 impl Envelope {
+    /// The same, with who has proven to be there, if somebody had to.
+    #[must_use]
+    pub fn of(self, user: Option<PublicKey>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Who is there.
+    pub fn user(&self) -> Option<&PublicKey> {
+        self.user.as_ref()
+    }
+
     /// The message that brings `body` back to where this came from.
     pub fn around<'a>(&'a self, body: &'a [u8]) -> Vec<&'a [u8]> {
-        self.0.iter().map(Vec::as_slice).chain([body]).collect()
+        self.frames.iter().map(Vec::as_slice).chain([body]).collect()
     }
 
     /// The routing id of the connection.
     pub fn connection(&self) -> &[u8] {
-        self.0.first().map_or(&[], Vec::as_slice)
+        self.frames.first().map_or(&[], Vec::as_slice)
     }
 
     /// Whether it is short enough to be kept while its sender waits for an outcome.
     pub fn is_short(&self) -> bool {
-        self.0.iter().map(Vec::len).sum::<usize>() <= limits::ENVELOPE_BYTES_MAX
+        self.frames.iter().map(Vec::len).sum::<usize>() <= limits::ENVELOPE_BYTES_MAX
     }
 }
 
@@ -63,7 +78,8 @@ pub fn open<F: Deref<Target = [u8]>>(frames: &[F]) -> Option<(Envelope, Result<&
         [body] => Ok(&**body),
         _ => Err(JsonError::new("one frame with one JSON object is expected")),
     };
-    Some((Envelope(envelope.iter().map(|frame| frame.to_vec()).collect()), body))
+    let frames = envelope.iter().map(|frame| frame.to_vec()).collect();
+    Some((Envelope { frames, user: None }, body))
 }
 
 /// Takes apart what a DEALER received from a REP socket, or from a ROUTER that answers like one: the

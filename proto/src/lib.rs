@@ -36,6 +36,7 @@ pub mod load;
 pub mod metadata;
 pub mod names;
 pub mod payload;
+pub mod principals;
 pub mod rarely;
 pub mod refusals;
 pub mod status;

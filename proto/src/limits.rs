@@ -126,3 +126,17 @@ pub const OPEN_ATTEMPTS_MAX: usize = 4096;
 /// Furthest that an incarnation may lie ahead of the mapper's clock: one day. A clock that is
 /// further off would otherwise lock its name for as long.
 pub const INCARNATION_AHEAD_US_MAX: u64 = 24 * 3600 * 1_000_000;
+
+/// Most keys that may take part in a deployment: one for each host of a large one. All of them go into one
+/// message to each worker, of which they take half.
+pub const KEYS_MAX: usize = 1024;
+
+/// Most keys that a mapper remembers as revoked, so that nobody else's list brings them back. Beyond
+/// them the one that was revoked first is forgotten.
+pub const REVOKED_MAX: usize = 512;
+
+/// Most entries in a principal's list of services, each of which may stand for many.
+pub const PRINCIPAL_SERVICES_MAX: usize = 8;
+
+/// Principals in one answer about them: as many of the largest as fit into a part.
+pub const PRINCIPALS_PAGE: usize = 64;

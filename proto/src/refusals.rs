@@ -28,6 +28,9 @@ pub enum BadMessage {
     /// It is a HELLO of one more sender than there is room for.
     #[error("too many senders")]
     Senders,
+    /// It came in plain text, where that is taken as JSON only.
+    #[error("not JSON, in plain text")]
+    Plain,
 }
 
 fn kind(error: &DecodeError) -> &'static str {

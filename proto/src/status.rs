@@ -30,6 +30,9 @@ pub struct Report {
     /// All services that any mapper has a name of.
     #[serde(skip)]
     pub known: BTreeSet<Name>,
+    /// Services that a mapper says nothing of to who asked.
+    #[serde(skip)]
+    pub denied: BTreeSet<Name>,
 }
 
 /// A mapper.
@@ -262,7 +265,7 @@ impl Report {
         instances.sort_by_cached_key(|row| {
             (places.get(row.service.as_str()).copied(), row.state, row.instance.clone())
         });
-        Self { mappers, mappers_agree: agree, services, instances, known }
+        Self { mappers, mappers_agree: agree, services, instances, known, denied: BTreeSet::new() }
     }
 
     /// The same with one service only, if one is named.

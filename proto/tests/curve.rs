@@ -1,10 +1,13 @@
 //! Whom an event loop lets in.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use svcmap_proto::control::{PULSE_TOPIC, topic};
 use svcmap_proto::io::curve::{new_keys, secure_client, secure_server};
 use svcmap_proto::io::{
-    Clock, Event, EventLoop, SocketKey, SocketSettings, bind, connect, dealer, router,
+    Admitted, Clock, Event, EventLoop, SocketKey, SocketSettings, bind, connect, dealer, router,
+    selective_publisher, subscriber, user,
 };
 use svcmap_proto::keys::{KeyPair, PublicKey};
 use svcmap_proto::names::Endpoint;
@@ -17,17 +20,26 @@ struct Server {
     event_loop: EventLoop,
     endpoint: Endpoint,
     keys: KeyPair,
+    /// Who was heard, in their order.
+    users: Vec<Option<PublicKey>>,
+}
+
+/// These, with these services.
+fn admitting(keys: &[(PublicKey, &str)]) -> Admitted {
+    let services = |text: &str| text.split(',').map(|one| one.parse().unwrap()).collect();
+    keys.iter().map(|(key, text)| (*key, services(text))).collect()
 }
 
 impl Server {
     fn admitting(admitted: &[PublicKey]) -> Self {
         let (mut event_loop, keys) = (EventLoop::new(&[]).unwrap(), new_keys().unwrap());
-        event_loop.admit_only(admitted.iter().copied()).unwrap();
+        let admitted = admitted.iter().map(|key| (*key, Vec::new()));
+        event_loop.admit_only(admitted.collect()).unwrap();
         let socket = router(event_loop.context(), SocketSettings::default()).unwrap();
         secure_server(&socket, &keys).unwrap();
         let endpoint = bind(&socket, &"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
         event_loop.add(socket).unwrap();
-        Self { event_loop, endpoint, keys }
+        Self { event_loop, endpoint, keys, users: Vec::new() }
     }
 
     /// What it hears of these, who all speak as soon as they can, until `wanted` of them were heard.
@@ -39,6 +51,7 @@ impl Server {
             let hear = |event: Event<'_>| {
                 if let Event::Received(_, frames) = event {
                     heard.push(frames[1].to_vec());
+                    self.users.push(user(frames));
                 }
             };
             self.event_loop.turn(soon, hear).unwrap();
@@ -135,4 +148,97 @@ fn a_second_loop_of_a_process_has_a_list_of_its_own() {
     ];
     assert_eq!(one.hears(&mut clients, 1), [b"one"]);
     assert!(two.hears(&mut clients, 0).is_empty() && !clients[1].is_connected);
+}
+
+#[test]
+fn each_message_tells_who_sent_it() {
+    let keys = [new_keys().unwrap(), new_keys().unwrap()];
+    let mut server = Server::admitting(&[keys[0].public, keys[1].public]);
+    let key = server.keys.public;
+    for own in &keys {
+        let mut client = [Client::new(&server, b"word", Some((own, key)))];
+        server.hears(&mut client, 1);
+    }
+    assert_eq!(server.users, [Some(keys[0].public), Some(keys[1].public)]);
+}
+
+#[test]
+fn who_is_not_admitted_any_more_is_cut_off_and_the_others_are_not() {
+    let keys = [new_keys().unwrap(), new_keys().unwrap()];
+    let mut server = Server::admitting(&[keys[0].public, keys[1].public]);
+    let key = server.keys.public;
+    let mut clients = [
+        Client::new(&server, b"stays", Some((&keys[0], key))),
+        Client::new(&server, b"goes", Some((&keys[1], key))),
+    ];
+    server.hears(&mut clients, 2);
+    server.event_loop.admit(admitting(&[(keys[0].public, "*")]));
+    let (until, mut lost) = (Clock.now() + LONG, false);
+    while !lost && Clock.now() < until {
+        let soon = Some(Clock.now() + Duration::from_millis(1));
+        let lose = |event: Event<'_>| lost |= matches!(event, Event::Unwritable(_));
+        clients[1].event_loop.turn(soon, lose).unwrap();
+        server.event_loop.turn(soon, |_| {}).unwrap();
+    }
+    assert!(lost);
+    // Who stays is heard on the connection that it had, and who went is not, however long it tries.
+    for word in [&b"first"[..], b"second", b"third"] {
+        let (socket, stays) = (clients[0].socket, &mut clients[0].event_loop);
+        stays.send(socket, [word]).unwrap();
+        let socket = clients[1].socket;
+        let _ = clients[1].event_loop.send(socket, [&b"still here"[..]]);
+        assert_eq!(server.hears(&mut clients, 1), [word]);
+    }
+}
+
+#[test]
+fn a_subscriber_hears_of_its_services_and_of_nothing_else() {
+    let (one, all) = (new_keys().unwrap(), new_keys().unwrap());
+    let (mut publisher, keys) = (EventLoop::new(&[]).unwrap(), new_keys().unwrap());
+    publisher.admit_only(admitting(&[(one.public, "resize*"), (all.public, "*")])).unwrap();
+    let socket = selective_publisher(publisher.context(), SocketSettings::default()).unwrap();
+    secure_server(&socket, &keys).unwrap();
+    let endpoint = bind(&socket, &"tcp://127.0.0.1:0".parse().unwrap()).unwrap();
+    let socket = publisher.add(socket).unwrap();
+    let [resize, resize_2, thumb] =
+        ["resize", "resize-2", "thumb"].map(|service| topic(&service.parse().unwrap()));
+    let topics = [&resize, &resize_2, &thumb].map(Vec::as_slice);
+    let mut listeners = [&one, &all].map(|own| {
+        let event_loop = EventLoop::new(&[]).unwrap();
+        let socket = subscriber(event_loop.context(), SocketSettings::default()).unwrap();
+        secure_client(&socket, own, keys.public).unwrap();
+        // Everything as well, which nobody has, and part of a name.
+        for topic in topics.into_iter().chain([PULSE_TOPIC, b"", b"thu"]) {
+            socket.set_subscribe(topic).unwrap();
+        }
+        connect(&socket, &endpoint).unwrap();
+        let mut event_loop = event_loop;
+        event_loop.add(socket).unwrap();
+        (event_loop, BTreeMap::<Vec<u8>, u32>::new())
+    });
+    let until = Clock.now() + LONG;
+    // As often as it takes until both have heard all that they may, several times.
+    let has_heard = |heard: &BTreeMap<Vec<u8>, u32>, topics: &[&[u8]]| {
+        topics.iter().all(|topic| heard.get(*topic).is_some_and(|count| *count > 20))
+    };
+    let (its, everything) =
+        ([topics[0], topics[1], PULSE_TOPIC], [topics[0], topics[1], topics[2]]);
+    while !(has_heard(&listeners[0].1, &its) && has_heard(&listeners[1].1, &everything)) {
+        assert!(Clock.now() < until, "{:?}", listeners.map(|(_, heard)| heard));
+        for topic in topics.into_iter().chain([PULSE_TOPIC, b"other/"]) {
+            publisher.send(socket, [topic, b"news"]).unwrap();
+        }
+        let soon = || Some(Clock.now() + Duration::from_millis(1));
+        publisher.turn(soon(), |event| panic!("{event:?}")).unwrap();
+        for (event_loop, heard) in &mut listeners {
+            let hear = |event: Event<'_>| {
+                if let Event::Received(_, frames) = event {
+                    *heard.entry(frames[0].to_vec()).or_default() += 1;
+                }
+            };
+            event_loop.turn(soon(), hear).unwrap();
+        }
+    }
+    assert!(!listeners[0].1.contains_key(&thumb), "{:?}", listeners[0].1);
+    assert!(listeners.iter().all(|(_, heard)| !heard.contains_key(&b"other/"[..])));
 }

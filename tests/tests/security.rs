@@ -1,98 +1,21 @@
 //! What a deployment file promises: who has it takes part, and nobody else reads, joins or pretends.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::Builder;
 use std::time::Duration;
 
-use svcmap::access::mapper_file;
 use svcmap_proto::deployment::{Deployment, MapperFile};
 use svcmap_proto::io::curve::new_keys;
 use svcmap_proto::names::Endpoint;
-use svcmap_tests::batch::{Running, code, text};
+use svcmap_tests::batch::{code, text};
+use svcmap_tests::eventually;
+use svcmap_tests::keyed::{ECHO, Scene, command, file, start};
 use svcmap_tests::netns::Network;
-use svcmap_tests::{eventually, executable};
 use svcmap_worker::{Client, Outcome, Reason};
-
-/// A folder with a deployment file, and processes that use it.
-struct Scene {
-    folder: tempfile::TempDir,
-    processes: Vec<Running>,
-    mapper: Endpoint,
-}
-
-fn file(folder: &Path) -> PathBuf {
-    folder.join("svcmap.toml")
-}
-
-/// A command that finds its files there, and nowhere else.
-fn command(home: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(executable());
-    command.args(args).env("XDG_CONFIG_HOME", home).env_remove("SVCMAP_MAPPER");
-    command.env_remove("SVCMAP_DEPLOYMENT").stdin(Stdio::null());
-    command
-}
-
-/// Starts it, with its log in that file, and returns what it says first.
-fn start(mut command: Command, log: &Path) -> (Running, String) {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(fs::File::create(log).unwrap()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (Running::new(child), line)
-}
-
-impl Scene {
-    /// A mapper with keys of its own, and a worker of the service `secretservice`.
-    fn new(worker: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = file(folder.path()).display().to_string();
-        let mapper = ["mapper", "--bind", "tcp://127.0.0.1:0", "--deployment", &path];
-        let (mapper, line) =
-            start(command(folder.path(), &mapper), &folder.path().join("mapper.log"));
-        assert!(line.starts_with("listening on "), "{line}");
-        let deployment = Deployment::load(Path::new(&path)).unwrap();
-        let address = deployment.mappers[0].address.clone();
-        let mut scene = Self { folder, processes: vec![mapper], mapper: address };
-        if !worker.is_empty() {
-            let args = ["worker", "--service", "secretservice", "--instance", "hidden"];
-            scene.start(&[&args[..], worker].concat(), "worker.log");
-        }
-        scene
-    }
-
-    fn start(&mut self, args: &[&str], log: &str) {
-        let mut command = command(self.folder.path(), args);
-        command.env("SVCMAP_DEPLOYMENT", file(self.folder.path()));
-        self.processes.push(start(command, &self.folder.path().join(log)).0);
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let mut command = command(self.folder.path(), args);
-        command.env("SVCMAP_DEPLOYMENT", file(self.folder.path())).output().unwrap()
-    }
-
-    fn assert_a_job_is_done(&self) {
-        let done = self.run(&["submit", "secretservice", "--data", "hello"]);
-        let outcome = (text(&done.stdout), code(&done));
-        assert_eq!(outcome, ("hello".to_owned(), Some(0)), "{}", text(&done.stderr));
-    }
-
-    fn deployment(&self) -> Deployment {
-        Deployment::load(file(self.folder.path())).unwrap()
-    }
-
-    fn mapper_file(&self) -> PathBuf {
-        mapper_file(&file(self.folder.path()))
-    }
-}
-
-const ECHO: &[&str] = &["--builtin", "echo"];
 
 #[test]
 fn the_file_is_all_that_it_takes_and_without_it_there_is_nothing() {
@@ -161,7 +84,7 @@ fn a_stranger_gets_no_word_out_of_mapper_and_worker_and_no_job_in() {
         let socket = context.socket(zmq::REQ).unwrap();
         socket.set_linger(0).unwrap();
         socket.connect(endpoint).unwrap();
-        socket.send(r#"{"type":"LIST_PEERS"}"#, 0).unwrap();
+        socket.send(r#"{"command":"LIST_PEERS","payload":{}}"#, 0).unwrap();
         socket
     });
     for socket in sockets {

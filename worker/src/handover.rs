@@ -192,7 +192,7 @@ mod tests {
     }
 
     fn peer() -> Connection {
-        Connection(vec![1])
+        Connection::from(vec![1])
     }
 
     fn unused(offers: &mut Offers, now: Timestamp) -> Vec<u64> {
@@ -284,7 +284,7 @@ mod tests {
     fn more_offers_than_anybody_needs_are_not_taken() {
         let mut offers = Offers::default();
         let add = |offers: &mut Offers, of: u8, offer| {
-            offers.add(at(0), Connection(vec![of]), slot(offer, 150), WAY)
+            offers.add(at(0), Connection::from(vec![of]), slot(offer, 150), WAY)
         };
         assert!((0..64).all(|offer| add(&mut offers, offer as u8 / 2, offer)));
         assert!(!add(&mut offers, 32, 64));
@@ -297,7 +297,7 @@ mod tests {
         let mut offers = Offers::default();
         let taken = (0..64).filter(|offer| offers.add(at(0), peer(), slot(*offer, 150), WAY));
         assert_eq!(taken.collect::<Vec<_>>(), [0, 1]);
-        assert!(offers.add(at(0), Connection(vec![2]), slot(64, 150), WAY));
+        assert!(offers.add(at(0), Connection::from(vec![2]), slot(64, 150), WAY));
         offers.remove_first();
         assert!(offers.add(at(0), peer(), slot(65, 150), WAY));
     }

@@ -247,6 +247,11 @@ impl Peers {
         self.services.get(service).is_some_and(|service| service.was_served(instance))
     }
 
+    /// Whether a mapper says that this process has nothing to do with that service.
+    pub fn is_denied(&self, service: &Name) -> bool {
+        self.services.get(service).is_some_and(Service::is_denied)
+    }
+
     /// The members of a service, by name.
     pub fn members(&self, service: &Name) -> impl Iterator<Item = (&Name, &Member)> {
         self.services.get(service).into_iter().flat_map(|service| &service.members)

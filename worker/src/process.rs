@@ -127,7 +127,13 @@ impl Process {
         if let FromMapper::Snapshot { service, part } = &message {
             self.sender.handle_snapshot(now, mapper, service, part);
         }
-        self.mappers.handle_message(now, mapper, message);
+        match message {
+            FromMapper::Admit(admission) => {
+                let admitted = self.mappers.handle_admission(mapper, admission);
+                self.outputs.push_back(ProcessOutput::Admit(admitted));
+            }
+            message => self.mappers.handle_message(now, mapper, message),
+        }
     }
 
     /// A mapper published something: about a service, or to all.
@@ -162,7 +168,7 @@ impl Process {
             return;
         };
         match message {
-            ToWorker::Offer(slot) if !self.sender.believes(now, own, &slot) => {
+            ToWorker::Offer(slot) if !self.sender.believes(now, own, from.user.as_ref(), &slot) => {
                 server.decline(now, from, slot.offer);
             }
             message => server.handle_message(now, from, message),

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use svcmap_proto::jobs::{
     AttemptId, Claim, JobBatch, JobHeader, OutcomeHeader, Reason, SenderHello, Verdict,
 };
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::SenderId;
 use svcmap_proto::payload::Payloads;
@@ -47,9 +48,20 @@ const RETAIN_SLACK: Duration = Duration::from_secs(2);
 /// Time to wait before offering an outcome again to a sender that does not read.
 const BLOCKED: Duration = Duration::from_millis(20);
 
-/// Where to answer: the routing id that the ROUTER gave to a connection.
+/// Where to answer: the routing id that the ROUTER gave to a connection, and who has proven to be there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Connection(pub Vec<u8>);
+pub struct Connection {
+    /// The routing id.
+    pub id: Vec<u8>,
+    /// Who is there, if everything is encrypted.
+    pub user: Option<PublicKey>,
+}
+
+impl From<Vec<u8>> for Connection {
+    fn from(id: Vec<u8>) -> Self {
+        Self { id, user: None }
+    }
+}
 
 /// What HELLO is answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +77,8 @@ pub struct HelloAnswer {
 pub enum Unwelcome {
     /// A later one of that sender came before.
     Late,
-    /// There is no room for one more sender, or its connection has spoken for too many.
+    /// There is no room for one more sender, its connection has spoken for too many, or it is not its to
+    /// speak for.
     TurnedAway,
 }
 
@@ -129,6 +142,8 @@ impl Ended {
 
 #[derive(Debug)]
 struct Sender {
+    /// Who it is: nobody else speaks for it, while it is known.
+    user: Option<PublicKey>,
     connection: Option<Connection>,
     connection_number: u32,
     received_jobs: u64,
@@ -207,12 +222,15 @@ impl Senders {
         hello: &SenderHello,
         here: &BTreeSet<AttemptId>,
     ) -> Result<HelloAnswer, Unwelcome> {
-        let may_speak = self.connections.may_claim(now, &from, hello.sender);
+        let known = self.senders.get(&hello.sender);
+        let may_speak = known.is_none_or(|known| known.user == from.user)
+            && self.connections.may_claim(now, &from, hello.sender);
         if !may_speak || !(self.senders.contains_key(&hello.sender) || self.make_room(now)) {
             self.turned_away += 1;
             return Err(Unwelcome::TurnedAway);
         }
         let sender = self.senders.entry(hello.sender).or_insert_with(|| Sender {
+            user: from.user,
             connection: None,
             connection_number: 0,
             received_jobs: 0,

@@ -238,7 +238,10 @@ impl Session {
                 self.phase = Phase::Due(self.retry_at(now));
                 self.say_refused(SessionOutput::WrongVersion { oldest, newest });
             }
-            FromMapper::Snapshot { .. } | FromMapper::Services { .. } => {}
+            FromMapper::Snapshot { .. }
+            | FromMapper::Services { .. }
+            | FromMapper::Keys(_)
+            | FromMapper::Admit(_) => {}
         }
         self.plan();
     }

@@ -49,7 +49,7 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     }
     let keys = keys::keys(args)?;
     if let Some(keys) = &keys {
-        builder = builder.keys(keys.own.clone());
+        builder = builder.keys(keys.own.clone()).key_file(keys.file());
     }
     let mapper = builder.start().map_err(cannot_start)?;
     if let Some(keys) = keys {

@@ -101,7 +101,9 @@ fn report(view: View, service: Option<&Name>) -> Report {
         let (endpoint, refused) = (mapper.endpoint, mapper.refused);
         MapperRow { endpoint, answer, warming, refused }
     });
-    Report::new(mappers.collect(), view.agree, view.services, view.instances.iter()).only(service)
+    let entries = view.instances.iter();
+    let report = Report::new(mappers.collect(), view.agree, view.services, entries);
+    Report { denied: view.denied, ..report }.only(service)
 }
 
 /// Asks again and again until all conditions hold. A mapper that is not there yet may come.
@@ -151,6 +153,10 @@ impl Unmet<'_> {
 
 /// The error for a service that nobody serves, with what may have been meant.
 pub fn unknown_service(service: &Name, report: &Report) -> Failure {
+    if report.denied.contains(service) {
+        let message = format!("this deployment file has nothing to do with `{service}`");
+        return Failure::failed(message).fix("svcmap key list");
+    }
     let known: Vec<&str> = report.known.iter().map(Name::as_str).collect();
     let others: Vec<&str> =
         known.iter().copied().filter(|name| *name != service.as_str()).collect();

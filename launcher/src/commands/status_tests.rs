@@ -37,6 +37,7 @@ fn view(mappers: Vec<MapperAnswer>, instances: &[(&str, &str, Load, u32)]) -> Vi
             host: HostId(1),
             pid: 4000 + u32::from(number),
             error: None,
+            key: None,
             load: *load,
             age_ms: *age_ms,
         };

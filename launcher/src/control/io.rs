@@ -1,5 +1,9 @@
 //! One socket for each mapper, until all have answered or the time is over.
 
+mod keys;
+
+pub use keys::{ask_for_keys, ask_for_principals};
+
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

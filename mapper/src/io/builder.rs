@@ -1,6 +1,7 @@
 //! Settings of a mapper, and how it starts.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -15,8 +16,10 @@ use svcmap_proto::io::{
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 
+use super::key_file::KeyFile;
 use super::mapper::Mapper;
 use super::node::{Node, Sockets};
+use crate::access::Access;
 use crate::config::{Config, ConfigError};
 use crate::registry::{Identity, Registry};
 
@@ -63,6 +66,7 @@ pub struct MapperBuilder {
     publish: String,
     config: Config,
     keys: Option<MapperFile>,
+    key_file: Option<PathBuf>,
     logger: Logger,
 }
 
@@ -73,6 +77,7 @@ impl Default for MapperBuilder {
             publish: PUBLISH_DEFAULT.to_owned(),
             config: Config::default(),
             keys: None,
+            key_file: None,
             logger: Logger::root(slog::Discard, o!()),
         }
     }
@@ -124,6 +129,14 @@ impl MapperBuilder {
         self
     }
 
+    /// Where those keys are kept, if operators change who may take part. Default: nowhere, so that such
+    /// changes end with the mapper.
+    #[must_use]
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.key_file = Some(path.into());
+        self
+    }
+
     /// Where it logs. Default: nowhere.
     #[must_use]
     pub fn logger(mut self, logger: Logger) -> Self {
@@ -136,13 +149,15 @@ impl MapperBuilder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Mapper, StartError> {
-        let Self { bind, publish, config, keys, logger } = self;
+        let Self { bind, publish, config, keys, key_file, logger } = self;
         let (bind, publish): (Endpoint, Endpoint) = (bind.parse()?, publish.parse()?);
         config.validate()?;
 
         let mut event_loop = EventLoop::new(&[])?;
-        if let Some(keys) = &keys {
-            event_loop.admit_only(keys.principals.iter().map(|principal| principal.key))?;
+        let access =
+            keys.as_ref().map(|keys| Access::new(keys.principals.clone(), keys.revoked.clone()));
+        if let Some(access) = &access {
+            event_loop.admit_only(access.admitted())?;
         }
         let secure = |socket: &proto_io::Socket| match &keys {
             Some(keys) => secure_server(socket, &keys.own),
@@ -156,7 +171,10 @@ impl MapperBuilder {
         secure(&router)?;
         let mut accepts = vec![Accepts::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
-        let publisher = proto_io::publisher(event_loop.context(), publish_settings)?;
+        let publisher = match &access {
+            Some(_) => proto_io::selective_publisher(event_loop.context(), publish_settings)?,
+            None => proto_io::publisher(event_loop.context(), publish_settings)?,
+        };
         secure(&publisher)?;
         accepts.push(Accepts::watch(&mut event_loop, &publisher)?);
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
@@ -181,9 +199,14 @@ impl MapperBuilder {
             endpoint: endpoint.clone(),
             publish: publish_endpoint.clone(),
         };
-        let registry = Registry::new(config, identity, Clock.now());
+        let mut registry = Registry::new(config, identity, Clock.now());
+        if let Some(access) = access {
+            registry = registry.with_access(access);
+        }
         let sockets = Sockets { router, publisher, accepts };
-        let node = Node::new(event_loop, sockets, registry, beat, Arc::clone(&stop), logger);
+        let key_file = KeyFile::new(key_file);
+        let node =
+            Node::new(event_loop, sockets, registry, key_file, beat, Arc::clone(&stop), logger);
         let thread =
             thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
         Ok(Mapper { endpoint, publish_endpoint, stop, waker, thread: Some(thread) })

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec;
-use svcmap_proto::control::RegistrationError;
+use svcmap_proto::control::{KeyAnswer, KeyRefusal, KeyRequest, RegistrationError};
 use svcmap_proto::io::{Accepts, Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
 use svcmap_proto::refusals::Refusals;
 use svcmap_proto::time::{Timestamp, earliest};
 
+use super::key_file::KeyFile;
 use super::received;
+use crate::access::Access;
 use crate::backlog::Backlog;
 use crate::registry::{Connection, Event, Output, Registry};
 
@@ -57,6 +59,7 @@ pub(super) struct Node {
     event_loop: EventLoop,
     sockets: Sockets,
     registry: Registry,
+    key_file: KeyFile,
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
     stop: Arc<AtomicBool>,
@@ -76,6 +79,7 @@ impl Node {
         event_loop: EventLoop,
         sockets: Sockets,
         registry: Registry,
+        key_file: KeyFile,
         beat: Duration,
         stop: Arc<AtomicBool>,
         log: Logger,
@@ -84,6 +88,7 @@ impl Node {
             event_loop,
             sockets,
             registry,
+            key_file,
             suspension: beat,
             stop,
             backlog: Backlog::default(),
@@ -121,6 +126,7 @@ impl Node {
             let now = Clock.now();
             if self.registry.poll_timeout().is_some_and(|at| at <= now) {
                 self.registry.handle_timeout(now);
+                self.end_keys();
                 self.act();
             }
             self.try_again(now);
@@ -213,9 +219,55 @@ impl Node {
                     let sent = self.event_loop.send(self.sockets.publisher, [&topic[..], &frame]);
                     self.count_undelivered(sent);
                 }
+                Output::Keys { from, request } => {
+                    let answer = self.change_keys(request);
+                    self.registry.answer_keys(&from, answer);
+                }
                 Output::Event(event) => self.tell(event),
             }
         }
+    }
+
+    /// Does what an operator wants: once it is kept, it counts.
+    fn change_keys(&mut self, request: KeyRequest) -> KeyAnswer {
+        let Some(access) = self.registry.access() else {
+            return KeyAnswer::Refused(KeyRefusal::NoKeys);
+        };
+        match access.after(Clock.unix_us() / 1_000_000, request) {
+            Ok(next) if next == *access => KeyAnswer::Done,
+            Ok(next) => match self.key_file.keep(&next) {
+                Ok(()) => {
+                    self.adopt(next);
+                    KeyAnswer::Done
+                }
+                Err(error) => {
+                    error!(self.log, "keys are as they were: the file cannot be written";
+                        "error" => %error);
+                    KeyAnswer::Refused(KeyRefusal::NotKept)
+                }
+            },
+            Err(refusal) => KeyAnswer::Refused(refusal),
+        }
+    }
+
+    /// Keys whose time has come are good no more.
+    fn end_keys(&mut self) {
+        let access = self.registry.access();
+        if let Some(next) = access.and_then(|access| access.at(Clock.unix_us() / 1_000_000)) {
+            if let Err(error) = self.key_file.keep(&next) {
+                error!(self.log, "a key has ended, and the file cannot be written";
+                    "error" => %error);
+            }
+            self.adopt(next);
+        }
+    }
+
+    /// Those may take part from now on, and nobody else: who may not any more is cut off.
+    fn adopt(&mut self, access: Access) {
+        let keys = access.principals().len();
+        self.event_loop.admit(access.admitted());
+        self.registry.handle_access(Clock.now(), access);
+        info!(self.log, "who may take part has changed"; "keys" => keys);
     }
 
     fn send(&mut self, to: Connection, frame: Arc<[u8]>) {

@@ -2,8 +2,9 @@
 
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::ReportRef;
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{self, Clock};
 use svcmap_proto::json::{self, JsonError};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::refusals::BadMessage;
 use svcmap_proto::time::Timestamp;
@@ -12,23 +13,33 @@ use zmq::Message;
 use crate::registry::{Connection, Registry};
 
 /// Handles the report of an instance that is listed. `false` if the message is anything else.
-pub(super) fn handle_report(registry: &mut Registry, now: Timestamp, frames: &[Message]) -> bool {
-    let [from, frame] = frames else { return false };
-    let report = ReportRef::in_frame(frame);
-    report.is_some_and(|report| registry.handle_report(now, &Connection::new(from), &report))
+pub(super) fn handle_report(
+    registry: &mut Registry,
+    now: Timestamp,
+    frames: &mut [Message],
+) -> bool {
+    let user = io::user(frames);
+    let [from, frame] = &*frames else { return false };
+    let Some(report) = ReportRef::in_frame(frame) else { return false };
+    is_heard(registry, user) && {
+        registry.handle_report(now, &Connection::new(from).of(user), &report)
+    }
 }
 
 /// Handles any other message: the connection it came on, and one frame, or what a REQ socket sends.
 pub(super) fn handle(registry: &mut Registry, frames: &mut [Message]) -> Result<(), BadMessage> {
     let (now, unix_us) = (Clock.now(), Clock.unix_us());
-    let observed = observed(frames);
+    let (observed, user) = (observed(frames), io::user(frames));
     if let Some((from, body)) = json::open(frames) {
         let body = body.and_then(within_limit);
-        let handled = registry.handle_request(now, unix_us, from, &observed, body);
+        let handled = registry.handle_request(now, unix_us, from.of(user), &observed, body);
         return handled.map_err(|_| BadMessage::Json);
     }
+    if !is_heard(registry, user) {
+        return Err(BadMessage::Plain);
+    }
     let [from, frame] = &*frames else { return Err(BadMessage::FrameCount) };
-    let from = Connection::new(from);
+    let from = Connection::new(from).of(user);
     match codec::decode(frame) {
         Ok(message) => registry.handle_message(now, unix_us, &from, &observed, message),
         Err(error) => {
@@ -39,6 +50,11 @@ pub(super) fn handle(registry: &mut Registry, frames: &mut [Message]) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether who is there may speak natively: where there are keys, plain text is for the JSON dialect.
+fn is_heard(registry: &Registry, user: Option<PublicKey>) -> bool {
+    registry.access().is_none() || user.is_some()
 }
 
 /// Refuses a message of too many frames, of which these are the first.

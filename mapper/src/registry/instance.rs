@@ -153,6 +153,7 @@ impl Instance {
             load,
             age_ms: self.age_ms(now),
             error: error.as_deref(),
+            key: self.contact.connection().user().copied(),
         }
     }
 

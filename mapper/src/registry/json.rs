@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use svcmap_proto::control::{Entry, Registration, ReportRef};
+use svcmap_proto::control::{Entry, Registration, RegistrationError, ReportRef};
 use svcmap_proto::json::{Envelope, JsonError, LEASE, error};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
+use svcmap_proto::principals::Role;
 use svcmap_proto::status::{MapperRow, Report};
 use svcmap_proto::time::Timestamp;
 
@@ -21,6 +23,12 @@ const SHORT_LIST: usize = 100;
 
 /// What is said to who asks for one long list after the other.
 const TOO_OFTEN: &str = "a long list was just sent: try again in a moment";
+
+/// What is said to who asks for a service that it has nothing to do with.
+const NOT_ALLOWED: &str = "this key has nothing to do with that service";
+
+/// What is said to who has to do with some services only, and asks for all.
+const ONE_BY_ONE: &str = "this key has to do with some services only: ask for one by its name";
 
 /// The long lists: who gets one, and what they hold. Of the peers there are two, as clients elsewhere are
 /// not told of what is reached on the mapper's host only; the third is the status.
@@ -72,7 +80,11 @@ impl Registry {
         let address = observed.parse::<IpAddr>();
         let is_local = address.is_ok_and(|address| address.to_canonical().is_loopback());
         let asked = Asked { now, unix_us, is_local };
+        let has_all = self.has_all(from.user());
         let answered = body.and_then(json::read).map(|request| match request {
+            Request::ListPeers { service: None } | Request::Status if !has_all => {
+                error(ONE_BY_ONE).into()
+            }
             Request::ListPeers { service: None } => {
                 self.list_for(asked, &from, usize::from(asked.is_local))
             }
@@ -100,11 +112,12 @@ impl Registry {
                 }
             },
             Request::UpdateHealth { name, share } => {
-                match self.update_health(asked, &name, share) {
+                match self.update_health(asked, from.user(), &name, share) {
                     true => json::ok(),
                     false => error("not found"),
                 }
             }
+            Request::GetPeer { name } if !self.may_find(from.user(), &name) => error(NOT_ALLOWED),
             Request::GetPeer { name } => {
                 let (host, warming) = (self.identity.host, self.is_warming_in_json(asked.now));
                 match self.find(&name, asked) {
@@ -121,7 +134,7 @@ impl Registry {
                 }
             }
             Request::Deregister { name, pid } => {
-                self.deregister(asked.now, &name, pid);
+                self.deregister(asked.now, from.user(), &name, pid);
                 json::ok()
             }
             Request::ListPeers { .. } | Request::Status | Request::Unknown => {
@@ -139,7 +152,7 @@ impl Registry {
     fn list_for(&mut self, asked: Asked, from: &Envelope, which: usize) -> Arc<[u8]> {
         let instances = self.services.len();
         let is_short = instances.max(self.revisions.len()) <= SHORT_LIST;
-        let connection = Connection::new(from.connection());
+        let connection = connection(from);
         if !is_short && !self.lists.admitted.admit(asked.now, &connection) {
             return error(TOO_OFTEN).into();
         }
@@ -160,9 +173,12 @@ impl Registry {
 
     /// The instances of a service, with the room that each has.
     fn list_service(&mut self, asked: Asked, from: &Envelope, service: &str) -> Vec<u8> {
+        if !self.may(from.user(), Role::Client, service) {
+            return error(NOT_ALLOWED);
+        }
         let (host, warming) = (self.identity.host, self.is_warming_in_json(asked.now));
         let listed = self.services.service(service);
-        let connection = Connection::new(from.connection());
+        let connection = connection(from);
         if listed.is_some_and(|listed| listed.len() > SHORT_LIST)
             && !self.lists.admitted.admit(asked.now, &connection)
         {
@@ -202,12 +218,18 @@ impl Registry {
             error: None,
         };
         let contact = Contact::Json(Box::new(Listing {
-            connection: Connection::new(from.connection()),
+            connection: connection(from),
             unproven_since: Some(now),
             name: worker.name.clone(),
             expiry: worker.expiry,
             tags: worker.tags.clone(),
         }));
+        if self
+            .named(worker.name.as_str())
+            .is_some_and(|(_, earlier)| !self.owns(from.user(), earlier))
+        {
+            return Err(self.refused(RegistrationError::NameTaken));
+        }
         self.register(now, newest_incarnation(unix_us), contact, registration)?;
         // One name, one process, whatever it served before.
         let earlier = self.names.insert(worker.name.clone(), worker.key.clone());
@@ -239,7 +261,13 @@ impl Registry {
         (self.given, 1)
     }
 
-    fn update_health(&mut self, asked: Asked, name: &str, share: Share) -> bool {
+    fn update_health(
+        &mut self,
+        asked: Asked,
+        user: Option<&PublicKey>,
+        name: &str,
+        share: Share,
+    ) -> bool {
         let Some((key, listed)) = self.named(name) else { return false };
         let Registration { incarnation, load, .. } = listed.registration;
         let sequence = load.sequence.saturating_add(1);
@@ -247,16 +275,27 @@ impl Registry {
         let share = Some(share.giving_results(gives_results));
         let (key, load) = (key.clone(), Load { sequence, share, ..load });
         let (service, instance) = (key.service.as_str(), key.instance.as_str());
-        self.report(asked.now, &ReportRef { service, instance, incarnation, load }, None)
+        self.report(asked.now, &ReportRef { service, instance, incarnation, load }, user, None)
     }
 
-    fn deregister(&mut self, now: Timestamp, name: &str, pid: u32) {
+    fn deregister(&mut self, now: Timestamp, user: Option<&PublicKey>, name: &str, pid: u32) {
         if let Some((key, listed)) = self.named(name)
             && listed.registration.pid == pid
+            && self.owns(user, listed)
         {
             let (key, incarnation) = (key.clone(), listed.registration.incarnation);
             self.leave(now, key, incarnation);
         }
+    }
+
+    /// Whether who is there may ask for what has that name: see [`Registry::find`].
+    fn may_find(&self, user: Option<&PublicKey>, name: &str) -> bool {
+        let service = match name.split_once('/') {
+            Some((service, _)) => service,
+            None if self.services.service(name).is_some() => name,
+            None => self.named(name).map_or(name, |(key, _)| key.service.as_str()),
+        };
+        self.may(user, Role::Client, service)
     }
 
     /// The worker that registered under that name.
@@ -311,8 +350,19 @@ impl Registry {
         let entry = |instance: &Instance| {
             let Registration { key, incarnation, endpoints, host, pid, load, error } =
                 instance.registration.clone();
+            let user = instance.contact.connection().user().copied();
             let (instance, age_ms) = (key.instance.clone(), instance.age_ms(now));
-            let entry = Entry { instance, incarnation, endpoints, host, pid, load, age_ms, error };
+            let entry = Entry {
+                instance,
+                incarnation,
+                endpoints,
+                host,
+                pid,
+                load,
+                age_ms,
+                error,
+                key: user,
+            };
             (key, entry)
         };
         let mut entries: Vec<_> = self.services.iter().map(entry).collect();
@@ -321,6 +371,11 @@ impl Registry {
         let entries = entries.iter().map(|(key, entry)| (key, entry));
         Report::new(vec![mapper], true, services, entries)
     }
+}
+
+/// Where a request came from.
+fn connection(from: &Envelope) -> Connection {
+    Connection::new(from.connection()).of(from.user().copied())
 }
 
 /// The name by which an instance is listed.
@@ -349,6 +404,7 @@ fn peer(instance: &Instance, asked: Asked, host: HostId) -> Option<Peer<'_>> {
         last_seen: asked.unix_us.saturating_sub(age_us) as f64 / 1e6,
         tags: instance.contact.listing().map_or(&[], |listing| &listing.tags),
         slots: None,
+        key: instance.contact.connection().user().copied(),
     })
 }
 

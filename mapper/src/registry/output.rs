@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use svcmap_proto::control::{FromMapper, RegistrationError};
+use svcmap_proto::control::{FromMapper, KeyRequest, RegistrationError};
 use svcmap_proto::json::Envelope;
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 
-/// Where an answer goes: the routing id of a connection, which ends with it. It says nothing about
-/// who is there.
+/// Where an answer goes: the routing id of a connection, which ends with it, and who has proven to be
+/// there, if somebody had to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Connection(RoutingId);
+pub struct Connection {
+    id: RoutingId,
+    user: Option<PublicKey>,
+}
 
 /// libzmq's own have five bytes, and a message is not to cost an allocation for its sender's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,15 +30,26 @@ impl Connection {
     pub fn new(routing_id: &[u8]) -> Self {
         let mut bytes = [0; SHORT_BYTES_MAX];
         let Some(start) = bytes.get_mut(..routing_id.len()) else {
-            return Self(RoutingId::Long(routing_id.into()));
+            return Self { id: RoutingId::Long(routing_id.into()), user: None };
         };
         start.copy_from_slice(routing_id);
-        Self(RoutingId::Short { length: routing_id.len() as u8, bytes })
+        Self { id: RoutingId::Short { length: routing_id.len() as u8, bytes }, user: None }
+    }
+
+    /// The same, with who is there.
+    #[must_use]
+    pub fn of(self, user: Option<PublicKey>) -> Self {
+        Self { user, ..self }
+    }
+
+    /// Who is there.
+    pub fn user(&self) -> Option<&PublicKey> {
+        self.user.as_ref()
     }
 
     /// Its routing id.
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
+        match &self.id {
             RoutingId::Short { length, bytes } => &bytes[..usize::from(*length)],
             RoutingId::Long(bytes) => bytes,
         }
@@ -71,6 +86,15 @@ pub enum Output {
         topic: Vec<u8>,
         /// A [`Publication`](svcmap_proto::control::Publication), encoded.
         frame: Vec<u8>,
+    },
+    /// An operator wants this. What it comes to is to be kept before it counts: see
+    /// [`Registry::handle_access`](super::Registry::handle_access) and
+    /// [`Registry::answer_keys`](super::Registry::answer_keys).
+    Keys {
+        /// Who is to be answered.
+        from: Connection,
+        /// What he wants.
+        request: KeyRequest,
     },
     /// Something that people want to know. Nothing needs to be done.
     Event(Event),

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use svcmap_proto::codec::Parts;
-use svcmap_proto::control::{ChangeRef, ChangesPart, FromMapper, Publication, SnapshotPart, topic};
+use svcmap_proto::control::{
+    ChangeRef, ChangesPart, FromMapper, Publication, ServiceStanding, SnapshotPart, topic,
+};
 use svcmap_proto::names::Name;
+use svcmap_proto::principals::Role;
 use svcmap_proto::time::Timestamp;
 
 use super::memory::Kept;
@@ -15,6 +18,9 @@ use crate::revisions::{Due, Happened};
 impl Registry {
     /// Answers who asks for the state of a service, from what was encoded if that is as good.
     pub(super) fn send_snapshot(&mut self, now: Timestamp, to: &Connection, service: &Name) {
+        if !self.may(to.user(), Role::Client, service.as_str()) {
+            return self.send_nothing(to, service);
+        }
         let revision = self.revisions.revision(service);
         let warming = self.is_warming(now);
         let listed = self.services.service(service.as_str());
@@ -38,6 +44,20 @@ impl Registry {
         self.outputs.extend(frames.into_iter().map(send));
     }
 
+    /// Answers who asks for the state of a service that it has nothing to do with.
+    fn send_nothing(&mut self, to: &Connection, service: &Name) {
+        let part = SnapshotPart {
+            epoch: self.identity.epoch,
+            revision: 0,
+            warming: false,
+            standing: ServiceStanding::NotAllowed,
+            part: 0,
+            parts: 1,
+            entries: Vec::new(),
+        };
+        self.reply(to, FromMapper::Snapshot { service: service.clone(), part });
+    }
+
     /// The state of a service as of now, in parts, each made into a message.
     fn snapshot<T: serde::Serialize>(
         &self,
@@ -50,10 +70,13 @@ impl Registry {
         let listed = self.services.service(service.as_str()).into_iter().flat_map(Service::iter);
         listed.for_each(|instance| entries.push(&instance.entry(now)));
         let (epoch, warming) = (self.identity.epoch, self.is_warming(now));
-        let heard = self.revisions.contains(service);
+        let standing = match self.revisions.contains(service) {
+            true => ServiceStanding::Heard,
+            false => ServiceStanding::Unheard,
+        };
         entries.into_frames(|part, parts| {
             let entries = Vec::new();
-            message(SnapshotPart { epoch, revision, warming, heard, part, parts, entries })
+            message(SnapshotPart { epoch, revision, warming, standing, part, parts, entries })
         })
     }
 

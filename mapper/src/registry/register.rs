@@ -1,8 +1,10 @@
 //! Who is listed: registrations, and those that are refused.
 
 use svcmap_proto::control::{FromMapper, Registration, RegistrationError};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
+use svcmap_proto::principals::Role;
 use svcmap_proto::time::Timestamp;
 
 use super::instance::{Contact, Instance};
@@ -36,16 +38,35 @@ impl Registry {
         registration: Registration,
     ) -> Result<(), Denied> {
         let (key, incarnation) = (&registration.key, registration.incarnation);
+        if let Err(error) = self.allow(contact.connection().user(), key) {
+            return Err(self.refused(error));
+        }
         if let Some(by) = self.superior(now, key, incarnation) {
             return Err(Denied::Superior(by));
         }
         if let Err(error) = self.admit(now, &registration, newest, contact.connection()) {
-            self.refused.registrations += 1;
-            self.event(Event::Refused(error));
-            return Err(Denied::Refused(error));
+            return Err(self.refused(error));
         }
         self.list(now, Instance::new(now, registration, contact));
         Ok(())
+    }
+
+    pub(super) fn refused(&mut self, error: RegistrationError) -> Denied {
+        self.refused.registrations += 1;
+        self.event(Event::Refused(error));
+        Denied::Refused(error)
+    }
+
+    /// Whether who is there may serve under that name: nobody takes one from who has it.
+    fn allow(&self, user: Option<&PublicKey>, key: &InstanceKey) -> Result<(), RegistrationError> {
+        let is_anothers = |listed| !self.owns(user, listed);
+        match () {
+            () if !self.may(user, Role::Worker, key.service.as_str()) => {
+                Err(RegistrationError::NotAllowed)
+            }
+            () if self.listed(key).is_some_and(is_anothers) => Err(RegistrationError::NameTaken),
+            () => Ok(()),
+        }
     }
 
     /// Whether the instance can be listed; others make way for it if they must.

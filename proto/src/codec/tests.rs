@@ -8,10 +8,12 @@ use serde::de::{Error as _, value};
 use super::*;
 use crate::control::*;
 use crate::jobs::*;
+use crate::keys::PublicKey;
 use crate::limits::*;
 use crate::load::{Load, Share, State};
 use crate::names::*;
 use crate::payload::Payloads;
+use crate::principals::{Principal, Role};
 
 /// What messages are filled with: for the golden tables 1, 2, 3 and so on, so that no two fields
 /// can change places unnoticed; for properties, anything.
@@ -91,12 +93,22 @@ impl Filling {
         Grant { credits, lifetime_ms, payload_bytes_max: self.small() }
     }
 
+    fn principal(&mut self) -> Principal {
+        Principal {
+            name: self.key.instance.clone(),
+            role: Role::Worker,
+            services: vec!["r*".parse().unwrap()],
+            key: PublicKey([0x70; 32]),
+            ends_at_unix_s: Some(self.number()),
+        }
+    }
+
     fn snapshot_part(&mut self) -> SnapshotPart {
         SnapshotPart {
             epoch: Epoch(self.number()),
             revision: self.number(),
             warming: self.full,
-            heard: self.full,
+            standing: if self.full { ServiceStanding::Heard } else { ServiceStanding::Unheard },
             part: self.small() as u16,
             parts: self.small() as u16,
             entries: self.list(Self::entry),
@@ -113,6 +125,7 @@ impl Filling {
             load: self.load(),
             age_ms: self.small(),
             error: self.full.then(|| "gone".to_owned()),
+            key: self.full.then_some(PublicKey([0x70; 32])),
         }
     }
 }
@@ -204,6 +217,9 @@ const TO_MAPPER: &[Golden<ToMapper>] = &[
     (|f| ToMapper::Leave { key: f.key.clone(), incarnation: f.life }, "02 03 key life"),
     (|f| ToMapper::Sync { service: f.key.service.clone() }, "02 04 'resize"),
     (|f| ToMapper::List { after: f.full.then(|| f.key.service.clone()) }, "02 05 01 'resize"),
+    (|f| ToMapper::Keys(KeyRequest::Rotate {
+        name: f.key.instance.clone(), key: PublicKey([0x70; 32]), keep_s: f.small(),
+    }), "02 06 03 'a-1 public 01"),
 ];
 
 #[rustfmt::skip]
@@ -221,27 +237,32 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     }, "02 04 key life 01"),
     (|_| FromMapper::RegistrationRefused(RegistrationError::Endpoints), "02 05 02"),
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
-        "02 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
+        "02 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone 01 public"),
     (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full,
          refused: Refused { registrations: f.number(), messages: f.number() } },
          "02 07 01 'resize 01 01 02"),
+    (|f| FromMapper::Keys(KeyAnswer::Listed { principals: f.list(Filling::principal), more: f.full }),
+        "02 08 00 01 principal 01 01"),
+    (|f| FromMapper::Admit(Admission {
+        keys: f.list(|_| PublicKey([0x70; 32])), revoked: f.list(|_| PublicKey([0x70; 32])),
+    }), "02 09 01 public 01 public"),
 ];
 
 #[rustfmt::skip]
 const PUBLICATION: &[Golden<Publication>] = &[
     (|f| Publication::Pulse { epoch: Epoch(f.number()), instances: f.small() }, "02 00 01 02"),
-    (|f| Publication::Snapshot(f.snapshot_part()), "02 01 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone"),
+    (|f| Publication::Snapshot(f.snapshot_part()), "02 01 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone 01 public"),
     (|f| Publication::Changes(ChangesPart {
         epoch: Epoch(f.number()), previous: f.number(), revision: f.number(),
         part: f.small() as u16, parts: f.small() as u16,
         changes: CHANGE.iter().map(|(change, _)| change(f)).collect(),
     }), "02 02 01 02 03 04 05 04 \
-         00 entry 06 07 load 08 01 'gone 01 'a-1 life load 09 02 'a-1 life 03 'a-1 life"),
+         00 entry 06 07 load 08 01 'gone 01 public 01 'a-1 life load 09 02 'a-1 life 03 'a-1 life"),
 ];
 
 #[rustfmt::skip]
 const CHANGE: &[Golden<Change>] = &[
-    (|f| Change::Put(f.entry()), "02 00 entry 01 02 load 03 01 'gone"),
+    (|f| Change::Put(f.entry()), "02 00 entry 01 02 load 03 01 'gone 01 public"),
     (|f| Change::Load {
         instance: f.key.instance.clone(), incarnation: f.life, load: f.load(), age_ms: f.small(),
     }, "02 01 'a-1 life load 01"),
@@ -262,6 +283,8 @@ fn bytes(golden: &str) -> Vec<u8> {
         ),
         ("entry", _) => bytes("'a-1 life 01 'tcp://h:1"),
         ("slot", _) => bytes("'a-1 life"),
+        ("public", _) => vec![0x70; 32],
+        ("principal", _) => bytes("'a-1 01 01 'r* public 01"),
         (hex, _) => vec![u8::from_str_radix(hex, 16).unwrap()],
     };
     golden.split_whitespace().flat_map(part).collect()
@@ -316,17 +339,25 @@ fn the_wire_format_stays_as_it_is() {
     check(PUBLICATION);
     check(CHANGE);
     // The byte of what carries nothing else is its place here.
+    assert_eq!(variants::<Role>(), "client worker operator");
+    assert_eq!(variants::<ServiceStanding>(), "Unheard Heard NotAllowed");
+    assert_eq!(variants::<KeyRequest>(), "List Add Revoke Rotate");
+    assert_eq!(variants::<KeyAnswer>(), "Listed Done Refused");
+    assert_eq!(
+        variants::<KeyRefusal>(),
+        "NoKeys NotOperator Taken Revoked Unknown LastOperator Rotating Full NotKept"
+    );
     assert_eq!(variants::<State>(), "Ready Draining Failing");
     assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted HandedOver");
     assert_eq!(variants::<Claim>(), "Nothing Credit Offer");
     assert_eq!(
         variants::<Reason>(),
         "Full NoCredit Draining Expired Cancelled TooLarge NoSuchService NotHere NotJson \
-         Unreachable NoMapper CannotStart TooManyServices"
+         Unreachable NoMapper CannotStart TooManyServices NotAllowed"
     );
     assert_eq!(
         variants::<RegistrationError>(),
-        "RegistryFull IncarnationAhead Endpoints ConnectionFull"
+        "RegistryFull IncarnationAhead Endpoints ConnectionFull NotAllowed NameTaken"
     );
 }
 

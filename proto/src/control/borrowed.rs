@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
+use crate::keys::PublicKey;
 use crate::load::Load;
 use crate::names::{Endpoint, HostId, Incarnation, Name};
 
@@ -49,6 +50,8 @@ pub struct EntryRef<'a> {
     pub age_ms: u32,
     /// What its registration says.
     pub error: Option<&'a str>,
+    /// Who it is, if it is known by a key.
+    pub key: Option<PublicKey>,
 }
 
 /// A [`Change`](super::Change) to be written.
@@ -99,6 +102,7 @@ mod tests {
             load: Load { sequence: 4, running: 2, ..Load::default() },
             age_ms: 1000,
             error: Some("no".to_owned()),
+            key: None,
         }
     }
 
@@ -114,6 +118,7 @@ mod tests {
             load: &entry.load,
             age_ms: entry.age_ms,
             error: entry.error.as_deref(),
+            key: None,
         };
         let Entry { instance, incarnation, load, age_ms, .. } = entry.clone();
         let whole = [

@@ -13,28 +13,14 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll, Token};
 use signal_hook_mio::v1_0::Signals;
-use zmq::{Message, PollEvents};
+use zmq::Message;
 
+use super::slot::{Slot, read, retry_interrupted};
 use super::sockets::{Socket, set_linger};
-use super::zap::{Zap, ZapError};
-use super::{Clock, Spin, shared};
-use crate::keys::PublicKey;
-use crate::limits;
+use super::zap::{Admitted, Zap, ZapError};
+use super::{Clock, Spin, raw};
 use crate::payload::Frame;
 use crate::time::Timestamp;
-
-/// Messages that one socket may deliver before the others get their turn.
-const BUDGET: usize = 256;
-
-/// Time that their delivery may take, whatever they are: deadlines and beats wait no longer.
-const TURN: Duration = Duration::from_millis(10);
-
-/// Messages between two looks at the clock.
-const LOOK: usize = 4;
-
-/// A message with more bytes is looked at the clock after: reading what is in it may take as long as
-/// hundreds of small ones.
-const LOOK_BYTES: usize = 64 * 1024;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -51,7 +37,7 @@ pub enum Event<'a> {
     /// A message came. Its frames are borrowed: what is to be kept is taken out by
     /// [`payloads`](super::payloads), as small frames would pin libzmq's receive buffers.
     Received(SocketKey, &'a mut [Message]),
-    /// A message of more than [`limits::FRAMES_MAX`] frames came; these are its first.
+    /// A message of more than [`limits::FRAMES_MAX`](crate::limits::FRAMES_MAX) frames came; these are its first.
     TooManyFrames(SocketKey, &'a mut [Message]),
     /// A watched socket is connected, or has room again.
     Writable(SocketKey),
@@ -102,19 +88,6 @@ impl Waker {
             is_wanted.store(false, Ordering::SeqCst);
         }
     }
-}
-
-struct Slot {
-    key: SocketKey,
-    socket: Socket,
-    /// Something may wait here that no signal will tell of.
-    hot: bool,
-    /// More waited here than was read the last time.
-    behind: bool,
-    /// Its messages stay in this process: who receives one may write into it.
-    is_within: bool,
-    /// Its last known writability, if anybody wants to know.
-    writable: Option<bool>,
 }
 
 /// See the module.
@@ -180,16 +153,19 @@ impl EventLoop {
     ///
     /// # Errors
     /// See [`ZapError`].
-    pub fn admit_only(
-        &mut self,
-        admitted: impl IntoIterator<Item = PublicKey>,
-    ) -> Result<(), ZapError> {
+    pub fn admit_only(&mut self, admitted: Admitted) -> Result<(), ZapError> {
         let zap = Zap::new(&self.context, admitted)?;
         let fd = zap.socket.as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), ZAP, Interest::READABLE)?;
         zap.serve();
         self.zap = Some(zap);
         Ok(())
+    }
+
+    /// The same for a loop that admits only some already: these instead, and who is connected and is not
+    /// among them is cut off.
+    pub fn admit(&mut self, admitted: Admitted) {
+        self.zap.iter_mut().for_each(|zap| zap.admit(admitted.clone()));
     }
 
     /// A handle that wakes this loop.
@@ -207,10 +183,7 @@ impl EventLoop {
         let fd = socket.as_raw_fd();
         let token = Token(FIRST_SOCKET + usize::try_from(key.0).unwrap_or(usize::MAX));
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        // The signal may have come before the registration: look once.
-        let is_within = is_within_process(&socket);
-        let (hot, behind, writable) = (true, false, None);
-        self.slots.push(Slot { key, socket, hot, behind, is_within, writable });
+        self.slots.push(Slot::new(key, socket));
         Ok(key)
     }
 
@@ -271,9 +244,7 @@ impl EventLoop {
             let more = if frames.peek().is_some() { zmq::SNDMORE } else { 0 };
             let flags = zmq::DONTWAIT | more;
             let sent = retry_interrupted(|| match frame {
-                Frame::Large(bytes) if !slot.is_within => {
-                    shared::send(&mut slot.socket, bytes, flags)
-                }
+                Frame::Large(bytes) if !slot.is_within => raw::send(&mut slot.socket, bytes, flags),
                 frame => slot.socket.send(frame.bytes(), flags),
             });
             match sent {
@@ -391,7 +362,7 @@ impl EventLoop {
         for offset in 0..count {
             let slot = &mut self.slots[(self.first + offset) % count];
             if slot.hot {
-                slot.behind = read(slot, &mut self.frames, &mut deliver);
+                slot.behind = read(slot, &mut self.frames, &mut self.zap, &mut deliver);
                 slot.hot = slot.behind;
             }
         }
@@ -401,88 +372,5 @@ impl EventLoop {
     fn slot(&mut self, key: SocketKey) -> Option<&mut Slot> {
         let index = self.slots.binary_search_by_key(&key, |slot| slot.key).ok()?;
         self.slots.get_mut(index)
-    }
-}
-
-/// Delivers what a socket has, and returns whether there may be more.
-fn read(slot: &mut Slot, frames: &mut Vec<Message>, deliver: &mut impl FnMut(Event<'_>)) -> bool {
-    let mut left = BUDGET;
-    let until = Clock.now() + TURN;
-    loop {
-        // Looking at the events is what makes the next signal possible, so it comes last as well.
-        let Ok(events) = retry_interrupted(|| slot.socket.get_events()) else { return false };
-        let before = left;
-        while left > 0 && events.contains(PollEvents::POLLIN) {
-            let received = receive(&slot.socket, frames);
-            let is_large = frames.iter().map(|frame| frame.len()).sum::<usize>() > LOOK_BYTES;
-            match received {
-                Received::Message => deliver(Event::Received(slot.key, frames)),
-                Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key, frames)),
-                Received::Nothing => break,
-            }
-            left -= 1;
-            if (is_large || left.is_multiple_of(LOOK)) && Clock.now() >= until {
-                left = 0;
-            }
-        }
-        frames.clear();
-        if left == 0 {
-            return true;
-        }
-        if left == before {
-            let writable = events.contains(PollEvents::POLLOUT);
-            if slot.writable.is_some_and(|known| known != writable) {
-                slot.writable = Some(writable);
-                deliver(if writable {
-                    Event::Writable(slot.key)
-                } else {
-                    Event::Unwritable(slot.key)
-                });
-            }
-            return false;
-        }
-    }
-}
-
-enum Received {
-    Message,
-    TooManyFrames,
-    Nothing,
-}
-
-/// Receives one message frame by frame: what has too many is read to its end and not kept whole.
-fn receive(socket: &Socket, frames: &mut Vec<Message>) -> Received {
-    frames.clear();
-    let mut count = 0;
-    loop {
-        let mut frame = Message::new();
-        if retry_interrupted(|| socket.recv(&mut frame, zmq::DONTWAIT)).is_err() {
-            // Messages are atomic: nothing can be missing once the first frame came.
-            return Received::Nothing;
-        }
-        let more = frame.get_more();
-        count += 1;
-        if count <= limits::FRAMES_MAX {
-            frames.push(frame);
-        }
-        if !more {
-            break;
-        }
-    }
-    if count > limits::FRAMES_MAX { Received::TooManyFrames } else { Received::Message }
-}
-
-/// Whether a socket's last address is of this process only.
-fn is_within_process(socket: &Socket) -> bool {
-    let endpoint = socket.get_last_endpoint();
-    !endpoint.is_ok_and(|endpoint| endpoint.is_ok_and(|text| !text.starts_with("inproc:")))
-}
-
-fn retry_interrupted<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
-    loop {
-        match call() {
-            Err(zmq::Error::EINTR) => {}
-            result => return result,
-        }
     }
 }

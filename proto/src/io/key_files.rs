@@ -1,6 +1,6 @@
 //! Files with secrets: made so that nobody else can read them, and not taken if somebody else can.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -81,6 +81,25 @@ impl MapperFile {
     /// See [`KeyFileError`]: among others, if there is one.
     pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
         create(path, &self.to_text())
+    }
+
+    /// Puts it in the place of what is there: whoever looks finds the one or the other, whole.
+    ///
+    /// # Errors
+    /// See [`KeyFileError`].
+    pub fn replace(&self, path: &Path) -> Result<(), KeyFileError> {
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        // Of a mapper that ended amid this.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(system(&new)(error));
+            }
+            _ => {}
+        }
+        create(&new, &self.to_text())?;
+        fs::rename(&new, path).map_err(system(path))
     }
 }
 

@@ -12,7 +12,8 @@ mod key_files;
 mod log;
 mod own_address;
 mod probe;
-mod shared;
+mod raw;
+mod slot;
 mod sockets;
 mod spin;
 mod zap;
@@ -28,7 +29,7 @@ pub use own_address::own_address;
 pub use probe::{Probe, probe};
 pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, libzmq_doubt, publisher,
-    raise_open_files_limit, router, subscriber,
+    raise_open_files_limit, router, selective_publisher, subscriber,
 };
 pub use spin::Spin;
-pub use zap::ZapError;
+pub use zap::{Admitted, ZapError, user};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::raw;
 use crate::limits;
 use crate::names::Endpoint;
 
@@ -86,6 +87,21 @@ pub fn dealer(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<S
 pub fn publisher(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
     let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
     new(context, zmq::PUB, SocketSettings { frame_bytes_max, ..settings })
+}
+
+/// The same, where each subscription is [decided](super::EventLoop::admit_only) on: nobody hears of what
+/// it has nothing to do with.
+///
+/// # Errors
+/// If the process is out of files or sockets.
+pub fn selective_publisher(
+    context: &zmq::Context,
+    settings: SocketSettings,
+) -> zmq::Result<Socket> {
+    let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
+    let mut socket = new(context, zmq::XPUB, SocketSettings { frame_bytes_max, ..settings })?;
+    raw::decide_subscriptions(&mut socket)?;
+    Ok(socket)
 }
 
 /// A SUB socket without subscriptions.

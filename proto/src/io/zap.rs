@@ -1,18 +1,21 @@
 //! Who gets in: answers libzmq's question for each connection that has proven its key (ZAP, ZeroMQ
-//! RFC 27).
+//! RFC 27), and knows who is behind each that is there.
 //!
 //! libzmq admits everybody if nobody answers, so this is there before any socket that depends on it, is
-//! tried out, and goes after them.
+//! tried out, and goes after them. It asks once for each connection; who is not to be there any more is
+//! found by the messages that came.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use zmq::SocketEvent;
 
 use super::sockets::Socket;
-use super::{Clock, curve};
+use super::{Clock, curve, raw};
+use crate::control::{PULSE_TOPIC, topic_service};
 use crate::keys::{KEY_BYTES, PublicKey};
+use crate::principals::Services;
 
 /// Where libzmq asks.
 const ENDPOINT: &str = "inproc://zeromq.zap.01";
@@ -56,27 +59,35 @@ impl From<zmq::Error> for ZapError {
     }
 }
 
+/// Who gets in, and of which services each may hear.
+pub type Admitted = BTreeMap<PublicKey, Vec<Services>>;
+
+/// Who sent a message, if its connection has proven that. Any frame but the routing id tells.
+pub fn user(frames: &mut [zmq::Message]) -> Option<PublicKey> {
+    frames.last_mut()?.gets("User-Id")?.parse().ok()
+}
+
 /// See the module.
 pub(super) struct Zap {
     pub(super) socket: Socket,
-    admitted: BTreeSet<PublicKey>,
+    admitted: Admitted,
+    /// Who was last heard on each connection, by the number of its file. Another may have that number by
+    /// now, until it is heard as well.
+    heard: BTreeMap<i32, PublicKey>,
     /// Who is refused once and for all.
     stranger: Option<PublicKey>,
 }
 
 impl Zap {
     /// Admits these and nobody else, and has tried that.
-    pub(super) fn new(
-        context: &zmq::Context,
-        admitted: impl IntoIterator<Item = PublicKey>,
-    ) -> Result<Self, ZapError> {
+    pub(super) fn new(context: &zmq::Context, admitted: Admitted) -> Result<Self, ZapError> {
         if !curve::can_encrypt() {
             return Err(ZapError::NoCurve);
         }
         let socket = context.socket(zmq::REP)?;
         socket.set_linger(0)?;
         socket.bind(ENDPOINT)?;
-        let mut zap = Self { socket, admitted: admitted.into_iter().collect(), stranger: None };
+        let mut zap = Self { socket, admitted, heard: BTreeMap::new(), stranger: None };
         zap.refuses_strangers(context)?;
         Ok(zap)
     }
@@ -89,16 +100,63 @@ impl Zap {
         }
     }
 
+    /// From now on these are admitted and nobody else. Who is connected and is not among them is cut off.
+    pub(super) fn admit(&mut self, admitted: Admitted) {
+        self.admitted = admitted;
+        let admitted = &self.admitted;
+        self.heard.retain(|connection, user| {
+            let stays = admitted.contains_key(user);
+            // If another has this number by now, it loses no more than its connection.
+            if !stays {
+                raw::shut_down(*connection);
+            }
+            stays
+        });
+    }
+
+    /// A message came. Whether its sender is admitted now, or has not had to prove who it is; else its
+    /// connection has ended.
+    pub(super) fn hears(&mut self, frames: &mut [zmq::Message]) -> bool {
+        let Some(user) = user(frames) else { return true };
+        let connection = frames.last_mut().and_then(|frame| frame.gets("__fd")?.parse().ok());
+        let is_admitted = self.admitted.contains_key(&user);
+        match connection {
+            Some(connection) if is_admitted => {
+                self.heard.insert(connection, user);
+            }
+            Some(connection) => {
+                self.heard.remove(&connection);
+                raw::shut_down(connection);
+            }
+            None => {}
+        }
+        is_admitted
+    }
+
+    /// Whether who sent this subscription may hear of that topic.
+    pub(super) fn may_hear(&self, frames: &mut [zmq::Message], topic: &[u8]) -> bool {
+        let services = user(frames).and_then(|user| self.admitted.get(&user));
+        services.is_some_and(|services| {
+            let service = topic_service(topic);
+            let is_its = |one: &Services| {
+                service.as_ref().is_some_and(|service| one.contains(service.as_str()))
+            };
+            topic == PULSE_TOPIC || services.iter().any(is_its)
+        })
+    }
+
     /// RFC 27: version, request, domain, address, identity, mechanism, credentials; and back version,
     /// request, status, text, user, metadata.
-    fn answer<'a>(&self, question: &'a [Vec<u8>]) -> [&'a [u8]; 6] {
+    fn answer(&self, question: &[Vec<u8>]) -> [Vec<u8>; 6] {
         let frame = |index: usize| question.get(index).map_or(&b""[..], Vec::as_slice);
-        let status = match (frame(5), <[u8; KEY_BYTES]>::try_from(frame(6))) {
-            (b"CURVE", Ok(key)) if self.admitted.contains(&PublicKey(key)) => ADMITTED,
-            (b"CURVE", Ok(key)) if self.stranger == Some(PublicKey(key)) => REFUSED,
-            _ => TRY_AGAIN,
+        let key = <[u8; KEY_BYTES]>::try_from(frame(6)).ok().filter(|_| frame(5) == b"CURVE");
+        let (status, user) = match key.map(PublicKey) {
+            Some(key) if self.admitted.contains_key(&key) => (ADMITTED, key.to_string()),
+            Some(key) if self.stranger == Some(key) => (REFUSED, String::new()),
+            _ => (TRY_AGAIN, String::new()),
         };
-        [frame(0), frame(1), status.as_bytes(), b"", b"", b""]
+        let (status, nothing) = (status.as_bytes(), &b""[..]);
+        [frame(0), frame(1), status, nothing, user.as_bytes(), nothing].map(<[u8]>::to_vec)
     }
 
     /// Tries to get in with a key that nobody has.

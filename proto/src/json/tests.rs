@@ -27,7 +27,7 @@ type Opened = (Vec<Vec<u8>>, Result<Vec<u8>, JsonError>);
 fn opened(frames: &[&[u8]]) -> Option<Opened> {
     let frames: Vec<Vec<u8>> = frames.iter().map(|frame| frame.to_vec()).collect();
     let (envelope, body) = open(&frames)?;
-    Some((envelope.0, body.map(<[u8]>::to_vec)))
+    Some((envelope.frames, body.map(<[u8]>::to_vec)))
 }
 
 #[test]

@@ -141,7 +141,8 @@ impl Scene {
                     self.unanswered = self.unanswered.checked_sub(1).expect("nobody asked");
                 }
                 Output::Publish { topic, frame } => published(&topic, &frame),
-                Output::Event(_) => {}
+                // Only where there are keys.
+                Output::Keys { .. } | Output::Event(_) => {}
             }
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use svcmap_proto::codec;
-use svcmap_proto::control::{Entry, FromMapper, Publication, SnapshotPart, Welcome};
+use svcmap_proto::control::{
+    Entry, FromMapper, Publication, ServiceStanding, SnapshotPart, Welcome,
+};
 use svcmap_proto::jobs::{Detachment, FromWorker, ToWorker};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits;
@@ -144,6 +146,7 @@ impl Node {
             load,
             age_ms: 0,
             error: None,
+            key: None,
         };
         for (service, entries) in [
             ("s", vec![entry("a", 1, native), entry("b", 2, native)]),
@@ -153,7 +156,7 @@ impl Node {
                 epoch: Epoch(1),
                 revision: 1,
                 warming: false,
-                heard: true,
+                standing: ServiceStanding::Heard,
                 part: 0,
                 parts: 1,
                 entries,
@@ -387,6 +390,7 @@ impl Node {
             ProcessOutput::Welcomed { .. }
             | ProcessOutput::Redial { .. }
             | ProcessOutput::Relisten { .. }
+            | ProcessOutput::Admit(_)
             | ProcessOutput::Event(_) => {}
         }
     }

@@ -51,7 +51,7 @@ fn handle_step(node: &mut Node, step: &Step<'_>) {
             }
         }
         5 => {
-            let from = connection(who).0;
+            let from = connection(who).id;
             let frames: [&[u8]; 3] = [&from, b"", body];
             if let Some((from, body)) = json::open(&frames) {
                 node.hear_client(from, body);
@@ -86,7 +86,7 @@ fn handle_step(node: &mut Node, step: &Step<'_>) {
 }
 
 fn connection(who: usize) -> Connection {
-    Connection(vec![who as u8; 5])
+    Connection::from(vec![who as u8; 5])
 }
 
 fn ending(who: usize) -> Ending {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use svcmap_proto::control::{Entry, SnapshotPart, Welcome};
+use svcmap_proto::control::{Entry, ServiceStanding, SnapshotPart, Welcome};
 use svcmap_proto::jobs::FromWorker;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name, SenderId};
@@ -114,7 +114,7 @@ impl Pure {
                 }
                 SenderOutput::Settled { outcome: Outcome::Done(_), .. } => self.done += 1,
                 SenderOutput::Settled { outcome, .. } => panic!("{outcome}"),
-                SenderOutput::Connect { link, endpoint } => {
+                SenderOutput::Connect { link, endpoint, .. } => {
                     let number = usize::from(endpoint.port().expect("it has a port")) - 1;
                     self.links.insert(link, number);
                     self.sender.handle_link_writable(self.now, link);
@@ -133,7 +133,7 @@ impl Pure {
         self.now = self.now + WAY;
         let mut busy = Vec::new();
         for (link, frames) in std::mem::take(&mut self.to_servers) {
-            let (number, from) = (self.links[&link], Connection(link.to_le_bytes().to_vec()));
+            let (number, from) = (self.links[&link], Connection::from(link.to_le_bytes().to_vec()));
             self.servers[number].handle_message(self.now, from, decode(frames));
             busy.push(number);
         }
@@ -165,7 +165,7 @@ impl Pure {
                     ServerOutput::Answer { to, message } => (to, message),
                     _ => continue,
                 };
-                let link = u64::from_le_bytes(to.0[..].try_into().expect("it is a link's number"));
+                let link = u64::from_le_bytes(to.id[..].try_into().expect("it is a link's number"));
                 self.to_sender.push_back((link, payload::encode(message)));
             }
             if started.is_empty() {
@@ -191,7 +191,7 @@ impl Pure {
             epoch: Epoch(1),
             revision: now.as_micros(),
             warming: false,
-            heard: true,
+            standing: ServiceStanding::Heard,
             part: 0,
             parts: 1,
             entries,
@@ -224,6 +224,7 @@ fn entry(number: usize, load: Load) -> Entry {
         load,
         age_ms: 0,
         error: None,
+        key: None,
     }
 }
 

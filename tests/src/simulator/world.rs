@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use svcmap_proto::control::{Entry, Publication, SnapshotPart, ToMapper};
+use svcmap_proto::control::{Entry, Publication, ServiceStanding, SnapshotPart, ToMapper};
 use svcmap_proto::names::{Epoch, Name};
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::pure::{Ending, JobSpec, Origin, Task, TaskId};
@@ -439,6 +439,7 @@ impl World {
                 host: registered.host,
                 pid: registered.pid,
                 error: registered.error,
+                key: None,
                 load: registered.load,
                 age_ms: 0,
             });
@@ -449,7 +450,7 @@ impl World {
                 epoch: Epoch(1),
                 revision: self.board_revision,
                 warming: false,
-                heard: true,
+                standing: ServiceStanding::Heard,
                 part: part as u16,
                 parts: chunks.len() as u16,
                 entries: entries.to_vec(),

@@ -301,8 +301,9 @@ impl State {
         if let Some((from, body)) = json::open(frames) {
             return self.handle_request(now, from, body);
         }
+        let user = io::user(frames);
         let [from, frame, others @ ..] = frames else { return Err(BadMessage::FrameCount) };
-        let from = Connection(from.to_vec());
+        let from = Connection { id: from.to_vec(), user };
         let message = payload::decode(frame, io::payloads(others)).inspect_err(|error| {
             if matches!(error, DecodeError::Version(_)) {
                 self.process.handle_wrong_version(from.clone());

@@ -1,8 +1,11 @@
 //! The sockets of a worker or client, and the addresses that go with them.
 
+use std::collections::BTreeMap;
+
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::curve::{secure_client, secure_server};
 use svcmap_proto::io::{self, Accepts, EventLoop, Socket, SocketKey, SocketSettings};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
 
@@ -42,8 +45,8 @@ pub(super) fn listen(
     };
     let socket = io::router(event_loop.context(), settings)?;
     if let Some(Deployment { own, .. }) = keys {
-        // Whoever has the same file.
-        event_loop.admit_only([own.public])?;
+        // The mappers say who else, before anybody hears of this worker.
+        event_loop.admit_only(BTreeMap::new())?;
         secure_server(&socket, own)?;
     }
     let accepts = Accepts::watch(event_loop, &socket)?;
@@ -100,6 +103,7 @@ pub(super) fn subscribe<'a>(
 pub(super) fn dial_worker(
     event_loop: &mut EventLoop,
     worker: &Endpoint,
+    key: Option<PublicKey>,
     config: &OutboxConfig,
     keys: Option<&Deployment>,
 ) -> Result<SocketKey, StartError> {
@@ -111,8 +115,12 @@ pub(super) fn dial_worker(
         ..SocketSettings::default()
     };
     let socket = io::dealer(event_loop.context(), settings)?;
-    if let Some(Deployment { own, .. }) = keys {
-        secure_client(&socket, own, own.public)?;
+    match (keys, key) {
+        (Some(Deployment { own, .. }), Some(key)) => secure_client(&socket, own, key)?,
+        // Of this machine, and with the mapper's word for that.
+        (Some(_), None) if worker.is_loopback() => {}
+        (Some(_), None) => return Err(StartError::NoKey(worker.clone())),
+        (None, _) => {}
     }
     io::connect(&socket, worker)?;
     let key = event_loop.add(socket)?;

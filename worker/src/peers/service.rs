@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use svcmap_proto::control::{Change, Entry};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, Name};
 use svcmap_proto::time::Timestamp;
@@ -33,6 +34,8 @@ pub struct Member {
     pid: u32,
     /// Where it is reached, best first.
     pub endpoints: Vec<Endpoint>,
+    /// Who answers there, if it is known by a key.
+    pub key: Option<PublicKey>,
     /// On which machine it runs.
     pub host: HostId,
     /// Its newest load.
@@ -75,6 +78,7 @@ impl Member {
             life: entry.incarnation,
             pid: entry.pid,
             endpoints: entry.endpoints.clone(),
+            key: entry.key,
             host: entry.host,
             load: entry.load,
             load_at: heard_at(now, entry.age_ms),
@@ -88,6 +92,11 @@ impl Member {
     fn is_process_of(&self, entry: &Entry) -> bool {
         let both_json = self.load.share.is_some() && entry.load.share.is_some();
         both_json && self.pid == entry.pid && self.endpoints == entry.endpoints
+    }
+
+    /// Whether this is where it is reached, and who answers there.
+    fn is_reached_as(&self, entry: &Entry) -> bool {
+        self.endpoints == entry.endpoints && self.key == entry.key
     }
 
     /// It said something itself.
@@ -259,8 +268,9 @@ impl Service {
             Some(member) if member.incarnation == entry.incarnation => {
                 member.listed_by |= bit(mapper);
                 member.handle_told(now, &entry.load, entry.age_ms);
-                if member.endpoints != entry.endpoints {
+                if !member.is_reached_as(entry) {
                     member.endpoints.clone_from(&entry.endpoints);
+                    member.key = entry.key;
                     self.membership += 1;
                 }
                 None
@@ -268,7 +278,7 @@ impl Service {
             Some(member) if member.is_process_of(entry) => {
                 let Member { life, answered_at, .. } = *member;
                 let listed_by = bit(mapper);
-                self.membership += u64::from(member.endpoints != entry.endpoints);
+                self.membership += u64::from(!member.is_reached_as(entry));
                 *member = Member { life, answered_at, listed_by, ..Member::new(now, entry) };
                 None
             }
@@ -336,6 +346,11 @@ impl Service {
             Some(instance) if !self.members.is_empty() => self.removed.contains_key(instance),
             _ => self.membership > 0 || self.views.iter().any(View::has_heard),
         }
+    }
+
+    /// Whether a mapper says that this process has nothing to do with it.
+    pub(super) fn is_denied(&self) -> bool {
+        self.views.iter().any(View::is_denied)
     }
 
     /// Forgets who was removed long ago.

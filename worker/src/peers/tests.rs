@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use svcmap_proto::control::{Change, ChangesPart, Entry};
+use svcmap_proto::control::{Change, ChangesPart, Entry, ServiceStanding};
 use svcmap_proto::names::HostId;
 
 use super::*;
@@ -21,13 +21,22 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
         host: HostId(1),
         pid: 1,
         error: None,
+        key: None,
         load: Load { sequence, slots: 4, ..Load::default() },
         age_ms: 0,
     }
 }
 
 fn snapshot(epoch: Epoch, revision: u64, entries: Vec<Entry>) -> SnapshotPart {
-    SnapshotPart { epoch, revision, warming: false, heard: true, part: 0, parts: 1, entries }
+    SnapshotPart {
+        epoch,
+        revision,
+        warming: false,
+        standing: ServiceStanding::Heard,
+        part: 0,
+        parts: 1,
+        entries,
+    }
 }
 
 fn changes(epoch: Epoch, previous: u64, changes: Vec<Change>) -> Publication {
@@ -198,7 +207,7 @@ proptest! {
                         let times = times[part];
                         let (part, parts) = (part as u16, parts as u16);
                         let part =
-                            SnapshotPart { epoch, revision, warming, heard: true, part, parts, entries };
+                            SnapshotPart { epoch, revision, warming, standing: ServiceStanding::Heard, part, parts, entries };
                         publish(Publication::Snapshot(part), times);
                     }
                     in_step |= whole;

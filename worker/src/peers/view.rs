@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use svcmap_proto::control::{Change, ChangesPart, Entry, SnapshotPart};
+use svcmap_proto::control::{Change, ChangesPart, Entry, ServiceStanding, SnapshotPart};
 use svcmap_proto::json;
 use svcmap_proto::limits;
 use svcmap_proto::names::Epoch;
@@ -40,8 +40,8 @@ pub struct View {
     since: Timestamp,
     /// The revision that the cache is at; `None` until a snapshot came, and after a gap.
     revision: Option<u64>,
-    /// Whether the mapper knows the service, if only from before.
-    heard: bool,
+    /// What the mapper knows of the service, if only from before.
+    standing: ServiceStanding,
     warming: bool,
     /// When something last came on PUB, as far as that still means that more comes.
     published_at: Option<Timestamp>,
@@ -61,7 +61,7 @@ impl View {
             epoch,
             since: now,
             revision: None,
-            heard: false,
+            standing: ServiceStanding::Unheard,
             warming: true,
             published_at: None,
             asked_at: now,
@@ -89,7 +89,12 @@ impl View {
 
     /// Whether it knows the service, if only from before.
     pub fn has_heard(&self) -> bool {
-        self.heard
+        self.standing == ServiceStanding::Heard
+    }
+
+    /// Whether it says that this process has nothing to do with it.
+    pub fn is_denied(&self) -> bool {
+        self.standing == ServiceStanding::NotAllowed
     }
 
     /// Whether a worker of the JSON dialect has had the time to register again at a mapper that was
@@ -171,12 +176,12 @@ impl View {
         part: &SnapshotPart,
         entries: Cow<'a, [Entry]>,
     ) -> Option<Update<'a>> {
-        let SnapshotPart { revision, warming, heard, .. } = *part;
+        let SnapshotPart { revision, warming, standing, .. } = *part;
         if self.revision.is_some_and(|known| revision < known) {
             return None;
         }
         self.revision = Some(revision);
-        (self.warming, self.heard) = (warming, heard);
+        (self.warming, self.standing) = (warming, standing);
         self.ask_at = None;
         Some(Update::Snapshot { entries, warming })
     }

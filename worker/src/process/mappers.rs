@@ -1,8 +1,10 @@
 //! The conversations with all mappers, and what people want to know of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use svcmap_proto::control::{FromMapper, Registration};
+use svcmap_proto::control::{Admission, FromMapper, Registration};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, InstanceKey};
 use svcmap_proto::time::{Timestamp, earliest};
@@ -15,6 +17,8 @@ struct Mapper {
     session: Session,
     /// It was said that nothing is heard from it.
     is_missed: bool,
+    /// Whose connections this worker takes, as it said last.
+    admission: Admission,
 }
 
 /// See the module.
@@ -35,7 +39,7 @@ impl Mappers {
     ) -> Self {
         let mut mapper = || {
             let session = Session::new(now, key.cloned(), random.u64(..));
-            Mapper { session, is_missed: false }
+            Mapper { session, is_missed: false, admission: Admission::default() }
         };
         let mappers = (0..mappers).map(|_| mapper()).collect();
         Self { mappers, outage: Outage::new(now), random }
@@ -57,6 +61,20 @@ impl Mappers {
 
     pub(super) fn handle_message(&mut self, now: Timestamp, index: usize, message: FromMapper) {
         self.mappers[index].session.handle_message(now, message);
+    }
+
+    /// Returns whose connections this worker takes, by all that mappers say: a key is good if one of them
+    /// says so, and none that it was revoked. One that is away has said so.
+    pub(super) fn handle_admission(
+        &mut self,
+        index: usize,
+        admission: Admission,
+    ) -> BTreeSet<PublicKey> {
+        self.mappers[index].admission = admission;
+        let said = || self.mappers.iter().map(|mapper| &mapper.admission);
+        let revoked: BTreeSet<_> = said().flat_map(|said| &said.revoked).collect();
+        let keys = said().flat_map(|said| &said.keys);
+        keys.filter(|key| !revoked.contains(key)).copied().collect()
     }
 
     pub(super) fn handle_pulse(

@@ -1,8 +1,10 @@
 //! What a process wants done, and what it has to say to people.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use svcmap_proto::control::{RegistrationError, ToMapper, Welcome};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::Incarnation;
 
 use crate::sender::SenderOutput;
@@ -43,6 +45,8 @@ pub enum ProcessOutput {
         /// To which mapper.
         mapper: usize,
     },
+    /// Take connections from these from now on, and from nobody else.
+    Admit(BTreeSet<PublicKey>),
     /// People want to know this.
     Event(ProcessEvent),
 }

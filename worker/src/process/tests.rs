@@ -1,7 +1,10 @@
 //! What only the composition decides.
 
-use svcmap_proto::control::{Entry, RegistrationError, SnapshotPart, ToMapper};
+use svcmap_proto::control::{
+    Admission, Entry, RegistrationError, ServiceStanding, SnapshotPart, ToMapper,
+};
 use svcmap_proto::jobs::{OfferId, OfferedSlot, Reason, Verdict};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation};
@@ -73,7 +76,7 @@ impl Scene {
     }
 
     fn say(&mut self, now: Timestamp, message: ToWorker) {
-        self.process.handle_message(now, Connection(vec![1]), message);
+        self.process.handle_message(now, Connection::from(vec![1]), message);
         self.act(now);
     }
 
@@ -181,7 +184,7 @@ fn who_speaks_before_the_first_welcome_is_told_so() {
     let frames: [&[u8]; 3] = [b"c", b"", b"{}"];
     let (from, body) = json::open(&frames).unwrap();
     scene.process.handle_request(at(1), from, body).unwrap();
-    scene.process.handle_wrong_version(Connection(vec![1]));
+    scene.process.handle_wrong_version(Connection::from(vec![1]));
     scene.say(at(1), ToWorker::Hello(hello()));
     let replied = |output: &&ProcessOutput| {
         matches!(output, ProcessOutput::Server(ServerOutput::Reply { .. }))
@@ -275,7 +278,7 @@ fn a_drain_hands_back_what_waits_once_a_peer_is_known() {
         epoch: Epoch(1),
         revision: 1,
         warming: false,
-        heard: true,
+        standing: ServiceStanding::Heard,
         part: 0,
         parts: 1,
         entries: vec![Entry {
@@ -285,6 +288,7 @@ fn a_drain_hands_back_what_waits_once_a_peer_is_known() {
             host: HostId(2),
             pid: 1,
             error: None,
+            key: None,
             load: Load { slots: 10, ..Load::default() },
             age_ms: 0,
         }],
@@ -335,4 +339,25 @@ fn who_comes_much_later_than_was_due_was_suspended() {
     assert_eq!(late(Some(at(10)), 0, 1011), Some(ms(1001)));
     assert_eq!(late(Some(at(10)), 500, 1011), None, "it was busy");
     assert_eq!(late(None, 0, 9999), None);
+}
+
+#[test]
+fn connections_are_taken_from_whom_a_mapper_names_and_none_has_revoked() {
+    let mut scene = Scene::new(2, Some(instance()));
+    let key = |number| PublicKey([number; 32]);
+    let mut admitted = |mapper, keys: &[u8], revoked: &[u8]| {
+        let [keys, revoked] = [keys, revoked].map(|all| all.iter().copied().map(key).collect());
+        let admission = Admission { keys, revoked };
+        scene.hear(at(1), mapper, FromMapper::Admit(admission));
+        let admitted = scene.outputs.iter().find_map(|output| match output {
+            ProcessOutput::Admit(keys) => Some(keys.iter().map(|key| key.0[0]).collect::<Vec<_>>()),
+            _ => None,
+        });
+        admitted.unwrap()
+    };
+    assert_eq!(admitted(0, &[1, 2], &[]), [1, 2]);
+    assert_eq!(admitted(1, &[2, 3], &[]), [1, 2, 3]);
+    // Revoked at one is revoked, whatever the other said.
+    assert_eq!(admitted(1, &[3], &[2]), [1, 3]);
+    assert_eq!(admitted(0, &[1, 2, 4], &[]), [1, 3, 4]);
 }

@@ -208,7 +208,8 @@ impl Sender {
         let (number, connect) = self.links.open(now, key, member, self.identity, self.timing);
         if connect {
             let endpoint = self.links.get_mut(number)?.dial(member, self.host)?;
-            self.outputs.push_back(SenderOutput::Connect { link: number, endpoint });
+            let key = member.key;
+            self.outputs.push_back(SenderOutput::Connect { link: number, endpoint, key });
         }
         Some(number)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Entry, ServiceStanding};
 use svcmap_proto::jobs::{Claim, Grant, OfferedSlot, OutcomeBatch, OutcomeHeader, Verdict};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
@@ -37,14 +37,15 @@ pub(super) fn entry(worker: u16, load: Load) -> Entry {
         host: HostId(9),
         pid: 7,
         error: None,
+        key: None,
         load,
         age_ms: 0,
     }
 }
 
 pub(super) fn publish(sender: &mut Sender, now: Timestamp, revision: u64, entries: Vec<Entry>) {
-    let (warming, heard, part, parts) = (false, true, 0, 1);
-    let part = SnapshotPart { epoch: Epoch(1), revision, warming, heard, part, parts, entries };
+    let (warming, standing, part, parts) = (false, ServiceStanding::Heard, 0, 1);
+    let part = SnapshotPart { epoch: Epoch(1), revision, warming, standing, part, parts, entries };
     sender.handle_snapshot(now, 0, &service(), &part);
 }
 
@@ -95,7 +96,7 @@ struct World {
 }
 
 fn connection(sender: usize, link: u64) -> Connection {
-    Connection(vec![sender as u8, link as u8])
+    Connection::from(vec![sender as u8, link as u8])
 }
 
 impl World {
@@ -142,7 +143,7 @@ impl World {
                     self.nodes[worker].server.handle_message(now, from, message);
                 }
                 Mail::ToSender { to, message } => {
-                    let (sender, link) = (to.0[0] as usize, to.0[1].into());
+                    let (sender, link) = (to.id[0] as usize, to.id[1].into());
                     self.senders[sender].handle_link_message(now, link, message);
                 }
             }
@@ -205,7 +206,7 @@ impl World {
         let (now, due) = (self.now, self.now + self.way);
         while let Some(output) = self.senders[number].poll_output(now) {
             match output {
-                SenderOutput::Connect { link, endpoint } => {
+                SenderOutput::Connect { link, endpoint, .. } => {
                     let worker = usize::from(endpoint.port().unwrap() - 6000);
                     self.links.insert((number, link), worker);
                     self.senders[number].handle_link_writable(now, link);
@@ -377,7 +378,7 @@ impl Alone {
         let mut sent = Vec::new();
         while let Some(output) = self.sender.poll_output(now) {
             match output {
-                SenderOutput::Connect { link, endpoint } => {
+                SenderOutput::Connect { link, endpoint, .. } => {
                     self.links.insert(endpoint.port().unwrap() - 6000, link);
                     self.sender.handle_link_writable(now, link);
                 }

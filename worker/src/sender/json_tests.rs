@@ -1,6 +1,6 @@
 //! A sender and workers of the JSON dialect.
 
-use svcmap_proto::control::{Change, ChangesPart, Entry};
+use svcmap_proto::control::{Change, ChangesPart, Entry, ServiceStanding};
 use svcmap_proto::load::{Load, Share};
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey};
 
@@ -22,6 +22,7 @@ fn entry(instance: &str, sequence: u64, share: Option<f64>) -> Entry {
         host: HostId(9),
         pid: 7,
         error: None,
+        key: None,
         load: match share {
             Some(share) => Load { slots: 0, share: Share::new(share), ..load },
             None => load,
@@ -61,7 +62,7 @@ impl Scene {
             epoch: Epoch(1),
             revision,
             warming: false,
-            heard: true,
+            standing: ServiceStanding::Heard,
             part: 0,
             parts: 1,
             entries,

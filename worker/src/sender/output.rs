@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use svcmap_proto::jobs::{AttemptId, OfferId, ToWorker};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 
 use super::Trouble;
@@ -18,6 +19,8 @@ pub enum SenderOutput {
         link: u64,
         /// Where to.
         endpoint: Endpoint,
+        /// Who is to answer there, if it is known by a key.
+        key: Option<PublicKey>,
     },
     /// Close the connection of this link.
     Disconnect {

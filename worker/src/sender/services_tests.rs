@@ -1,5 +1,7 @@
 //! Many services, typos included.
 
+use svcmap_proto::control::{Entry, ServiceStanding};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
 
 use super::handover_tests::{entry, new_sender, publish, spec};
@@ -36,7 +38,7 @@ fn publish_nobody(sender: &mut Sender, now: Timestamp, service: &str) {
     let part = SnapshotPart {
         epoch,
         revision,
-        heard: true,
+        standing: ServiceStanding::Heard,
         warming,
         part: 0,
         parts: 1,
@@ -130,9 +132,18 @@ fn an_offer_is_believed_of_a_life_that_the_cache_lists() {
         lifetime_ms: 100,
         payload_bytes_max: 100,
     };
-    assert!(!sender.believes(at(0), &own, &slot("w-1", 5)));
+    assert!(!sender.believes(at(0), &own, None, &slot("w-1", 5)));
     publish(&mut sender, at(0), 1, vec![entry(1, Load { slots: 4, ..Load::default() })]);
-    assert!(sender.believes(at(0), &own, &slot("w-1", 5)));
-    assert!(!sender.believes(at(0), &own, &slot("w-1", 6)));
-    assert!(!sender.believes(at(0), &own, &slot("w-2", 5)));
+    assert!(sender.believes(at(0), &own, None, &slot("w-1", 5)));
+    assert!(!sender.believes(at(0), &own, None, &slot("w-1", 6)));
+    assert!(!sender.believes(at(0), &own, None, &slot("w-2", 5)));
+    // Where there are keys, of who has that life's key, and of nobody else.
+    let keyed = Entry { key: Some(PublicKey([2; 32])), ..entry(2, Load::default()) };
+    publish(&mut sender, at(1), 2, vec![keyed]);
+    let believed = |sender: &mut Sender, user: Option<u8>| {
+        let user = user.map(|number| PublicKey([number; 32]));
+        sender.believes(at(1), &own, user.as_ref(), &slot("w-2", 5))
+    };
+    assert!(believed(&mut sender, Some(2)));
+    assert!(!believed(&mut sender, Some(3)) && !believed(&mut sender, None));
 }

@@ -1,6 +1,7 @@
 //! What a worker asks its own sending half about the other instances of its service.
 
 use svcmap_proto::jobs::OfferedSlot;
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
@@ -8,7 +9,7 @@ use svcmap_proto::time::Timestamp;
 use super::Sender;
 use super::subset::usable_endpoints;
 use crate::health;
-use crate::peers::Knowledge;
+use crate::peers::{Knowledge, Member};
 
 impl Sender {
     /// What the cache says of the failures of this process's own worker, which has that load: see
@@ -26,11 +27,20 @@ impl Sender {
     }
 
     /// Whether a peer that offers a slot can be believed, as far as its name goes: the cache lists that
-    /// life of an instance of this process's own service. If it knows nothing yet, it does next time.
-    pub fn believes(&mut self, now: Timestamp, own: &InstanceKey, slot: &OfferedSlot) -> bool {
+    /// life of an instance of this process's own service, with the key of who is there (`user`). If it
+    /// knows nothing yet, it does next time.
+    pub fn believes(
+        &mut self,
+        now: Timestamp,
+        own: &InstanceKey,
+        user: Option<&PublicKey>,
+        slot: &OfferedSlot,
+    ) -> bool {
         self.follow(now, &own.service);
         let key = InstanceKey { service: own.service.clone(), instance: slot.instance.clone() };
-        self.peers.is_member(&key, slot.incarnation)
+        let is_it =
+            |member: &Member| member.life == slot.incarnation && member.key.as_ref() == user;
+        self.peers.member(&key).is_some_and(is_it)
     }
 
     /// Whether, as far as is known, another instance of that one's service takes jobs. Those of the

@@ -76,6 +76,9 @@ pub(super) fn standing(
         return match peers.knowledge(&lane.service) {
             Knowledge::None => Standing::Unheard,
             Knowledge::Warming => Standing::Warming,
+            Knowledge::Complete if peers.is_denied(&lane.service) => {
+                Standing::Unserved(Reason::NotAllowed)
+            }
             Knowledge::Complete if peers.was_served(&lane.service, lane.instance.as_ref()) => {
                 Standing::Missed(reason)
             }

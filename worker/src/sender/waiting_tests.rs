@@ -1,6 +1,6 @@
 //! A sender whose jobs wait: for whom, for how long, and what it says meanwhile.
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Entry, ServiceStanding};
 use svcmap_proto::names::Epoch;
 
 use super::handover_tests::{entry, publish, spec};
@@ -112,9 +112,10 @@ fn idle(worker: u16) -> Entry {
 }
 
 /// A snapshot of a service of which the mapper knows nobody, if only from before.
-fn nobody(scene: &mut Scene, now: Timestamp, heard: bool) {
+fn nobody(scene: &mut Scene, now: Timestamp, standing: ServiceStanding) {
     let (warming, part, parts, entries) = (false, 0, 1, Vec::new());
-    let part = SnapshotPart { epoch: Epoch(1), revision: 9, warming, heard, part, parts, entries };
+    let part =
+        SnapshotPart { epoch: Epoch(1), revision: 9, warming, standing, part, parts, entries };
     scene.sender.handle_snapshot(now, 0, &name("resize"), &part);
 }
 
@@ -147,7 +148,7 @@ fn a_mapper_that_comes_late_is_early_enough() {
 #[test]
 fn a_service_that_no_mapper_has_heard_of_is_refused_at_once() {
     let mut scene = Scene::told(1, Vec::new());
-    nobody(&mut scene, at(0), false);
+    nobody(&mut scene, at(0), ServiceStanding::Unheard);
     scene.submit(at(5), 1, None);
     scene.pass(at(5));
     assert_eq!(scene.refused(), [(at(5), 1, Reason::NoSuchService)]);
@@ -156,21 +157,31 @@ fn a_service_that_no_mapper_has_heard_of_is_refused_at_once() {
     scene.submit(at(0), 1, None);
     scene.pass(at(700));
     scene.sender.handle_welcome(at(700), 0, &welcome());
-    nobody(&mut scene, at(700), false);
+    nobody(&mut scene, at(700), ServiceStanding::Unheard);
     scene.pass(at(700));
     assert_eq!(scene.refused(), [(at(700), 1, Reason::NoSuchService)]);
+}
+
+#[test]
+fn a_service_that_is_none_of_its_business_is_refused_as_such() {
+    let mut scene = Scene::alone(1);
+    scene.submit(at(0), 1, None);
+    scene.sender.handle_welcome(at(10), 0, &welcome());
+    nobody(&mut scene, at(10), ServiceStanding::NotAllowed);
+    scene.pass(at(10));
+    assert_eq!(scene.refused(), [(at(10), 1, Reason::NotAllowed)]);
 }
 
 #[test]
 fn one_that_somebody_served_is_waited_for() {
     // As far as the mapper has heard, or this sender.
     let mut heard = Scene::told(1, Vec::new());
-    nobody(&mut heard, at(0), true);
+    nobody(&mut heard, at(0), ServiceStanding::Heard);
     let mut seen = Scene::told(1, vec![idle(1)]);
-    nobody(&mut seen, at(1), true);
+    nobody(&mut seen, at(1), ServiceStanding::Heard);
     // It was not told that it left, so it waits for an expiry.
     seen.pass(at(4000));
-    nobody(&mut seen, at(4000), false);
+    nobody(&mut seen, at(4000), ServiceStanding::Unheard);
     for mut scene in [heard, seen] {
         scene.submit(at(5000), 1, None);
         scene.pass(at(34_999));

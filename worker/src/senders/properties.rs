@@ -82,7 +82,7 @@ impl Model {
     fn hello(&mut self, whose: usize, own: bool) -> Result<(), TestCaseError> {
         let foreign = self.peers[(whose + 1) % SENDERS].connection.clone().filter(|_| !own);
         self.next_connection += 1;
-        let on = foreign.unwrap_or(Connection(self.next_connection.to_be_bytes().to_vec()));
+        let on = foreign.unwrap_or(Connection::from(self.next_connection.to_be_bytes().to_vec()));
         let peer = &mut self.peers[whose];
         peer.connections += 1;
         let now = self.now;

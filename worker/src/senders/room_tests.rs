@@ -5,7 +5,7 @@ use crate::testing::{self, at, attempt};
 
 /// A connection of its own for each sender, unless said otherwise.
 fn connection(number: u32) -> Connection {
-    Connection(number.to_be_bytes().to_vec())
+    Connection::from(number.to_be_bytes().to_vec())
 }
 
 fn greet_on(

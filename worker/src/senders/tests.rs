@@ -10,7 +10,7 @@ pub(super) fn config(results_bytes_max: usize) -> IntakeConfig {
 }
 
 fn greet(senders: &mut Senders, hello: &SenderHello) {
-    let from = Connection(vec![1]);
+    let from = Connection::from(vec![1]);
     assert!(senders.handle_hello(at(0), from, hello, &BTreeSet::new()).is_ok());
 }
 
@@ -73,4 +73,27 @@ fn a_sender_is_sent_no_more_than_it_acknowledges_within_a_window() {
     assert!(sent(&mut senders).is_empty() && senders.is_flushed());
     end(&mut senders, 11, 5 << 20);
     assert_eq!(sent(&mut senders), [11], "one is sent, however large");
+}
+
+#[test]
+fn nobody_speaks_for_a_sender_with_another_key() {
+    let mut senders = Senders::new(&config(100));
+    let from = |id: u8, who: Option<u8>| Connection {
+        id: vec![id],
+        user: who.map(|number| PublicKey([number; 32])),
+    };
+    let greet = |senders: &mut Senders, from, connection| {
+        let hello = hello(connection, 0);
+        senders.handle_hello(at(0), from, &hello, &BTreeSet::new()).map(|_| ())
+    };
+    assert_eq!(greet(&mut senders, from(1, Some(1)), 1), Ok(()));
+    end(&mut senders, 1, 10);
+    for thief in [from(2, Some(2)), from(2, None), from(1, Some(2))] {
+        assert_eq!(greet(&mut senders, thief.clone(), 9), Err(Unwelcome::TurnedAway));
+        assert_eq!(senders.sender(at(0), &thief), None);
+    }
+    assert_eq!(senders.poll_delivery().map(|sent| sent.to), Some(from(1, Some(1))));
+    // Itself, on another connection.
+    assert_eq!(greet(&mut senders, from(3, Some(1)), 2), Ok(()));
+    assert_eq!(senders.poll_delivery().map(|sent| sent.to), Some(from(3, Some(1))));
 }

@@ -19,7 +19,7 @@ pub(super) struct Scene {
 }
 
 fn from() -> Connection {
-    Connection(vec![1])
+    Connection::from(vec![1])
 }
 
 impl Scene {

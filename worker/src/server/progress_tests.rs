@@ -29,10 +29,10 @@ impl Scene {
     fn begin(&mut self, now: Timestamp, who: u8, jobs: u64) {
         let sender = SenderId(who.into());
         let hello = ToWorker::Hello(SenderHello { sender, ..hello() });
-        self.server.handle_message(now, Connection(vec![who]), hello);
+        self.server.handle_message(now, Connection::from(vec![who]), hello);
         for number in 1..=jobs {
             let job = job(number, attempt(number), 60_000).message();
-            self.server.handle_message(now, Connection(vec![who]), job);
+            self.server.handle_message(now, Connection::from(vec![who]), job);
         }
         self.act(now, Vec::new());
     }
@@ -55,7 +55,7 @@ impl Scene {
                 }
                 ServerOutput::Answer { to, message: FromWorker::Progress(reports) } => {
                     let reports = reports.into_iter().map(|report| (report.attempt, report.text));
-                    told.push((to.0[0], reports.collect()));
+                    told.push((to.id[0], reports.collect()));
                 }
                 _ => {}
             }
@@ -123,12 +123,12 @@ fn who_is_silent_or_gone_or_reads_nothing_is_not_told() {
     let everybody = |scene: &Scene| (0..3).map(|number| scene.said(number, "here")).collect();
     let who = |told: Vec<Told>| told.into_iter().map(|(who, _)| who).collect::<Vec<_>>();
     assert_eq!(who(scene.say(at(0), everybody(&scene))), [1, 2, 3]);
-    scene.server.handle_gone(at(100), &Connection(vec![1]));
+    scene.server.handle_gone(at(100), &Connection::from(vec![1]));
     assert_eq!(who(scene.say(at(100), everybody(&scene))), [2, 3]);
     scene.server.handle_blocked(at(200), SenderId(2), 1, false);
     assert_eq!(who(scene.say(at(200), everybody(&scene))), [3]);
     let beat = ToWorker::Received { outcomes: 0 };
-    scene.server.handle_message(at(3000), Connection(vec![2]), beat);
+    scene.server.handle_message(at(3000), Connection::from(vec![2]), beat);
     scene.server.handle_timeout(at(3001));
     assert_eq!(who(scene.say(at(3001), everybody(&scene))), [2]);
 }

@@ -57,7 +57,7 @@ impl Scene {
         seen.offers.iter().for_each(|(slot, _)| scene.server.handle_no_taker(slot.offer));
         scene.finish(at(100), seen.started[0]);
         let seen = scene.see(at(100));
-        scene.server.handle_gone(at(100), &Connection(vec![9]));
+        scene.server.handle_gone(at(100), &Connection::from(vec![9]));
         (scene, seen)
     }
 
@@ -69,7 +69,7 @@ impl Scene {
     }
 
     fn say(&mut self, now: Timestamp, who: u8, message: ToWorker) {
-        self.server.handle_message(now, Connection(vec![who]), message);
+        self.server.handle_message(now, Connection::from(vec![who]), message);
     }
 
     fn greet(&mut self, now: Timestamp, who: u8) {
@@ -106,14 +106,14 @@ impl Scene {
             match output {
                 ServerOutput::Start(task) => seen.started.push(task.id),
                 ServerOutput::Outcomes { to, batch, .. } => {
-                    let who = to.0[0];
+                    let who = to.id[0];
                     for outcome in batch.outcomes {
                         seen.ended.push((who, outcome.attempt.job, outcome.verdict));
                     }
                     seen.granted.extend(batch.grant.map(|grant| (who, grant.credits, true)));
                 }
                 ServerOutput::Answer { to, message } => {
-                    let who = to.0[0];
+                    let who = to.id[0];
                     match message {
                         FromWorker::Grant { grant, .. } => {
                             seen.granted.push((who, grant.credits, false));
@@ -263,7 +263,7 @@ fn a_hello_and_a_lost_connection_make_void_what_was_promised() {
     assert_eq!(scene.see(at(2)).granted, [(2, 1, false)]);
     scene.ask(at(3), 1, 1);
     assert_eq!(scene.see(at(3)).granted, []);
-    scene.server.handle_gone(at(4), &Connection(vec![2]));
+    scene.server.handle_gone(at(4), &Connection::from(vec![2]));
     assert_eq!(scene.see(at(4)).granted, [(1, 1, false)]);
 }
 
@@ -282,7 +282,7 @@ fn a_promise_that_cannot_be_told_goes_to_the_next() {
     let received = FromWorker::Declined(OfferId(1));
     for (message, granted) in [(grant, true), (FromWorker::Recall, true), (received, false)] {
         let mut scene = scene();
-        scene.server.handle_unread(at(2), &Connection(vec![1]), &message);
+        scene.server.handle_unread(at(2), &Connection::from(vec![1]), &message);
         assert_eq!(scene.see(at(2)).granted.len(), usize::from(granted), "{message:?}");
     }
     for (is_granted, expected) in [(true, 1), (false, 0)] {
@@ -371,7 +371,7 @@ fn a_credit_for_the_next_job_is_enough_for_one_as_large_as_this() {
     // It can go nowhere else, so it is granted although nobody knows how long jobs take.
     let mut job = job(1, attempt(1), 60_000);
     (job.share, job.payload) = (1, vec![0; 300].into());
-    let from = Connection(vec![1]);
+    let from = Connection::from(vec![1]);
     scene.server.handle_message(at(0), from, job.message());
     let granted = std::iter::from_fn(|| scene.server.poll_output(at(0)));
     let granted = granted.filter_map(|output| match output {
@@ -414,7 +414,7 @@ fn a_promise_that_was_reclaimed_is_no_rejection_for_who_still_believes_in_it() {
     let answers = |scene: &mut Scene, now| {
         let outputs = std::iter::from_fn(|| scene.server.poll_output(now));
         let answers = outputs.filter_map(|output| match output {
-            ServerOutput::Answer { to, message } => Some((to.0[0], message)),
+            ServerOutput::Answer { to, message } => Some((to.id[0], message)),
             _ => None,
         });
         answers.map(|(to, message)| (to, message == FromWorker::HelloWanted)).collect::<Vec<_>>()

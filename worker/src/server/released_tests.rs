@@ -17,7 +17,7 @@ struct Scene {
 }
 
 fn from() -> Connection {
-    Connection(vec![1])
+    Connection::from(vec![1])
 }
 
 impl Scene {

@@ -84,7 +84,7 @@ impl World {
     fn connect(&mut self) {
         if self.connection.is_none() {
             self.connections += 1;
-            self.connection = Some(Connection(vec![self.connections]));
+            self.connection = Some(Connection::from(vec![self.connections]));
             self.link.reopen(self.now);
             self.link.handle_writable(self.now);
             self.act();
@@ -433,7 +433,7 @@ fn answers(server: &mut Server, now: Timestamp) -> Vec<FromWorker> {
 }
 
 fn server() -> (Server, Connection) {
-    (Server::new(key(), LIFE, IntakeConfig::default()), Connection(vec![1]))
+    (Server::new(key(), LIFE, IntakeConfig::default()), Connection::from(vec![1]))
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use slog::{Logger, warn};
-use svcmap_proto::deployment::{Deployment, KnownMapper, MapperFile, Principal};
+use svcmap_proto::deployment::{Deployment, KnownMapper, MapperFile};
 use svcmap_proto::io::curve::new_keys;
 use svcmap_proto::io::own_address;
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::Endpoint;
+use svcmap_proto::principals::{Principal, Role, Services};
 
 use crate::access::{self, mapper_file, unusable};
 use crate::cli::MapperArgs;
@@ -46,8 +48,9 @@ pub fn keys(args: &MapperArgs) -> Result<Option<Keys>, Failure> {
         }
         Err(error) if error.is_missing() => {
             let (own, first) = (made()?, made()?);
-            let principals = vec![Principal { key: first.public }];
-            Ok(Some(Keys { own: MapperFile { own, principals }, path, new: Some(first) }))
+            let (principals, revoked) = (vec![everyone(first.public)?], Vec::new());
+            let own = MapperFile { revoked, own, principals };
+            Ok(Some(Keys { own, path, new: Some(first) }))
         }
         Err(error) => Err(unusable(&error)),
     }
@@ -57,7 +60,19 @@ fn made() -> Result<svcmap_proto::keys::KeyPair, Failure> {
     new_keys().map_err(|_| Failure::failed("this libzmq cannot encrypt").fix("--insecure"))
 }
 
+/// Whoever has the first file.
+fn everyone(key: PublicKey) -> Result<Principal, Failure> {
+    let (role, services) = (Role::Operator, vec![Services::all()]);
+    let name = "everyone".parse().map_err(Failure::failed)?;
+    Ok(Principal { name, role, services, key, ends_at_unix_s: None })
+}
+
 impl Keys {
+    /// Where the mapper keeps its own.
+    pub fn file(&self) -> PathBuf {
+        mapper_file(&self.path)
+    }
+
     /// Now that it listens there: what is new is written down, and said.
     ///
     /// # Errors

@@ -354,6 +354,9 @@ fn remedy(reason: Reason, service: &names::Name) -> String {
         }
         Reason::NoMapper => "svcmap mapper, or name the one that runs: --mapper".to_owned(),
         Reason::CannotStart => format!("svcmap status {service} shows why"),
+        Reason::NotAllowed => {
+            "svcmap key list has what this deployment file may; an operator adds another".to_owned()
+        }
         Reason::TooManyServices => "wait for the outcomes of others first".to_owned(),
         Reason::NotHere | Reason::NoSuchService | Reason::Cancelled | Reason::Unreachable => {
             format!("svcmap status {service}")

@@ -11,7 +11,7 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 9] {
         [bytes(before), encode(&n).split_off(1), bytes(item).repeat(n), bytes(after)].concat()
     };
     let load = "0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0";
-    let (of_registration, of_entry) = (format!("0 0 {load} 0"), format!("0 0 {load} 0 0"));
+    let (of_registration, of_entry) = (format!("0 0 {load} 0"), format!("0 0 {load} 0 0 0"));
     [
         error::<ToWorker>(list("2 0 1 1 1 1 key life 0 0 0", "0 0 0 0", "")),
         error::<FromWorker>(list(&format!("2 1 1 2 3 {load}"), "0 0", "")),

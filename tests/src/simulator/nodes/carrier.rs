@@ -130,6 +130,7 @@ impl Carrier {
                 ProcessOutput::Welcomed { .. }
                 | ProcessOutput::Redial { .. }
                 | ProcessOutput::Relisten { .. }
+                | ProcessOutput::Admit(_)
                 | ProcessOutput::Event(_) => {}
             }
         }
@@ -138,7 +139,7 @@ impl Carrier {
 
     fn send(&mut self, output: SenderOutput, effects: &mut Vec<Effect>) {
         match output {
-            SenderOutput::Connect { link, endpoint } => {
+            SenderOutput::Connect { link, endpoint, .. } => {
                 let worker = usize::from(endpoint.port().unwrap_or(0)) - 1;
                 let generation = self.wires.get(&link).map_or(0, |wire| wire.generation + 1);
                 self.wires.insert(link, Wire { worker, generation, is_open: true });

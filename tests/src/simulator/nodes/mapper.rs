@@ -51,7 +51,7 @@ impl MapperNode {
                     let message = codec::decode(&frame);
                     effects.extend(message.map(|m| Effect::Publish(topic_service(&topic), m)));
                 }
-                Output::JsonReply { .. } | Output::Event(_) => {}
+                Output::JsonReply { .. } | Output::Keys { .. } | Output::Event(_) => {}
             }
         }
         self.registry.poll_timeout()

@@ -159,12 +159,12 @@ fn connection(from: Node, line: Line) -> Connection {
     bytes.extend_from_slice(&(number as u64).to_le_bytes());
     bytes.extend_from_slice(&link.to_le_bytes());
     bytes.extend_from_slice(&generation.to_le_bytes());
-    Connection(bytes)
+    Connection::from(bytes)
 }
 
 fn node_and_line(connection: &Connection) -> (Node, Line) {
     let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_le_bytes);
-    let (node, line) = connection.0.split_at(9);
+    let (node, line) = connection.id.split_at(9);
     let (link, generation) = line.split_at(8);
     let generation = generation.try_into().map_or(0, u32::from_le_bytes);
     let line = Line { link: number(link), generation };

@@ -6,6 +6,7 @@ use slog::{info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::io::{Clock, EventLoop, SendError};
 use svcmap_proto::jobs::FromWorker;
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::Endpoint;
 use svcmap_proto::payload::{self, Frame};
 use svcmap_proto::refusals::BadMessage;
@@ -35,6 +36,9 @@ impl State {
                 }
                 ProcessOutput::Redial { mapper } => self.mappers.dial_again(mapper, event_loop),
                 ProcessOutput::Relisten { mapper } => self.mappers.subscribe(mapper, event_loop),
+                ProcessOutput::Admit(keys) => {
+                    event_loop.admit(keys.into_iter().map(|key| (key, Vec::new())).collect());
+                }
                 ProcessOutput::Event(event) => self.report.handle_event(event),
             }
         }
@@ -87,7 +91,8 @@ impl State {
             ServerOutput::Outcomes { to, sender, batch } => {
                 let (number, is_granted) = (batch.first_number, batch.grant.is_some());
                 let frames = payload::encode(FromWorker::Outcomes(batch));
-                let sent = serving.send(event_loop, once(Frame::Short(&to.0)).chain(frames.iter()));
+                let sent =
+                    serving.send(event_loop, once(Frame::Short(&to.id)).chain(frames.iter()));
                 match (sent, self.process.server()) {
                     (Err(SendError::Full), Some(server)) => {
                         server.handle_blocked(now, sender, number, is_granted);
@@ -125,7 +130,7 @@ impl State {
         if *message == FromWorker::TurnedAway {
             self.refusals.count(BadMessage::Senders);
         }
-        let sent = serving.send(event_loop, [&to.0[..], &codec::encode(message)]);
+        let sent = serving.send(event_loop, [&to.id[..], &codec::encode(message)]);
         match (sent, self.process.server()) {
             (Err(SendError::Unreachable), Some(server)) => server.handle_gone(now, to),
             (Err(SendError::Full), Some(server)) => server.handle_unread(now, to, message),
@@ -152,7 +157,9 @@ impl State {
                     self.process.sender().handle_unsent(now, link, attempt);
                 }
             }
-            SenderOutput::Connect { link, endpoint } => self.connect(link, &endpoint, event_loop),
+            SenderOutput::Connect { link, endpoint, key } => {
+                self.connect(link, (&endpoint, key), event_loop);
+            }
             SenderOutput::Disconnect { link } => {
                 if let Some(socket) = self.links.remove(&link) {
                     self.link_numbers.remove(&socket);
@@ -191,8 +198,14 @@ impl State {
         }
     }
 
-    fn connect(&mut self, link: u64, endpoint: &Endpoint, event_loop: &mut EventLoop) {
-        match sockets::dial_worker(event_loop, endpoint, &self.shared.config, self.mappers.keys()) {
+    fn connect(
+        &mut self,
+        link: u64,
+        (endpoint, key): (&Endpoint, Option<PublicKey>),
+        event_loop: &mut EventLoop,
+    ) {
+        let keys = self.mappers.keys();
+        match sockets::dial_worker(event_loop, endpoint, key, &self.shared.config, keys) {
             Ok(socket) => {
                 self.link_numbers.insert(socket, link);
                 self.links.insert(link, socket);

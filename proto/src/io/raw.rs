@@ -1,14 +1,17 @@
-//! Bytes that libzmq sends from where they lie, and keeps alive until they are out.
+//! What no safe function does: bytes that libzmq sends from where they lie and keeps alive until they are
+//! out, an option of its sockets, and the end of one connection among many.
 //!
-//! The crate `zmq` can only send what it copies or takes over whole, so this speaks to libzmq itself: the
-//! one place in this crate that may be unsafe.
+//! The one place in this crate that may be unsafe.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use zmq_sys::{zmq_errno, zmq_msg_close, zmq_msg_init_data, zmq_msg_send, zmq_msg_t};
+use zmq_sys::{
+    ZMQ_XPUB_MANUAL, zmq_errno, zmq_msg_close, zmq_msg_init_data, zmq_msg_send, zmq_msg_t,
+    zmq_setsockopt,
+};
 
 use super::sockets::Socket;
 
@@ -56,6 +59,27 @@ unsafe extern "C" fn release(_data: *mut c_void, owner: *mut c_void) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(owner))) {
         std::mem::forget(panic);
     }
+}
+
+/// From now on this XPUB waits for a word of its owner to each subscription.
+pub(super) fn decide_subscriptions(socket: &mut Socket) -> zmq::Result<()> {
+    let value: i32 = 1;
+    let (pointer, size) = ((&raw const value).cast::<c_void>(), size_of_val(&value));
+    // SAFETY: the socket is open as long as it is borrowed, and libzmq reads `size` bytes of `value`,
+    // which outlives the call.
+    match unsafe { zmq_setsockopt(socket.as_mut_ptr(), ZMQ_XPUB_MANUAL as i32, pointer, size) } {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
+}
+
+/// Ends what goes over the connection behind that number, in both directions. libzmq, which owns it,
+/// notices and closes it. Nothing happens if there is none by now.
+pub(super) fn shut_down(connection: i32) {
+    // SAFETY: it takes two numbers and touches no memory; a number that is no socket is an error. That
+    // it may be another connection by now is the caller's to think of: nobody is to lose more by it than
+    // that connection, which its other end makes again.
+    unsafe { libc::shutdown(connection, libc::SHUT_RDWR) };
 }
 
 fn last_error() -> zmq::Error {

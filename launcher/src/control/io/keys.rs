@@ -1,0 +1,90 @@
+//! What operators want of the keys: asked of each mapper, one after the other.
+
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, Hello, KeyAnswer, KeyRequest, ToMapper};
+use svcmap_proto::deployment::Deployment;
+use svcmap_proto::io::{Clock, Event, EventLoop};
+use svcmap_proto::names::Endpoint;
+use svcmap_proto::principals::Principal;
+
+use super::super::ControlError;
+use super::{open, poll_failed, silence};
+
+/// What is not answered is said again after so long. Each of these may be said twice.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// Says that to one mapper, and returns its answer.
+///
+/// # Errors
+/// If there is none, see [`ControlError`].
+pub fn ask_for_keys(
+    mapper: &Endpoint,
+    deployment: &Deployment,
+    request: &KeyRequest,
+    patience: Duration,
+) -> Result<KeyAnswer, ControlError> {
+    let mut events = EventLoop::new(&[]).map_err(poll_failed)?;
+    let key = open(&mut events, mapper, Some(deployment))?;
+    let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+    let hello = ToMapper::Hello(Hello { oldest, newest, key: None });
+    let said = [hello, ToMapper::Keys(request.clone())].map(|message| codec::encode(&message));
+    let (deadline, mut say_at) = (Clock.now() + patience, Clock.now() + patience);
+    let mut answer = None;
+    while answer.is_none() && Clock.now() < deadline {
+        let mut is_connected = false;
+        let turn = events.turn(Some(deadline.min(say_at)), |event| match event {
+            Event::Writable(_) => is_connected = true,
+            Event::Received(_, [frame]) => match codec::decode(frame) {
+                Ok(FromMapper::Keys(said)) => answer = Some(Ok(said)),
+                Ok(FromMapper::WrongVersion { oldest, newest }) => {
+                    let mapper = mapper.clone();
+                    answer = Some(Err(ControlError::WrongVersion { mapper, oldest, newest }));
+                }
+                // Nothing else is an answer to this.
+                _ => {}
+            },
+            _ => {}
+        });
+        turn.map_err(poll_failed)?;
+        if is_connected || say_at <= Clock.now() {
+            say_at = Clock.now() + REPEAT;
+            for frame in &said {
+                // What cannot be sent had no connection; with the next one it is said again.
+                let _ = events.send(key, [&frame[..]]);
+            }
+        }
+    }
+    events.close(Duration::ZERO);
+    let no_mapper = || {
+        let mappers = vec![mapper.clone()];
+        ControlError::NoMapper { mappers, tried: patience }
+    };
+    answer.unwrap_or_else(|| Err(silence(mapper, true, patience).unwrap_or_else(no_mapper)))
+}
+
+/// Who may take part, as one mapper says; or why it does not say so.
+///
+/// # Errors
+/// If it does not answer, see [`ControlError`].
+pub fn ask_for_principals(
+    mapper: &Endpoint,
+    deployment: &Deployment,
+    patience: Duration,
+) -> Result<Result<Vec<Principal>, KeyAnswer>, ControlError> {
+    let mut all = Vec::new();
+    loop {
+        let skip = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        match ask_for_keys(mapper, deployment, &KeyRequest::List { skip }, patience)? {
+            KeyAnswer::Listed { principals, more } => {
+                let is_page = !principals.is_empty();
+                all.extend(principals);
+                if !(more && is_page && all.len() < svcmap_proto::limits::KEYS_MAX) {
+                    return Ok(Ok(all));
+                }
+            }
+            other => return Ok(Err(other)),
+        }
+    }
+}
