@@ -189,6 +189,10 @@ pub struct MapperArgs {
     /// this machine]
     #[arg(long, value_name = "HOST")]
     pub advertise: Option<String>,
+    /// Where it listens in plain text as well, for JSON from processes of this machine that cannot
+    /// encrypt: whoever is on this machine takes part there
+    #[arg(long, value_name = "ENDPOINT", conflicts_with = "insecure")]
+    pub plain_bind: Option<Endpoint>,
     /// How it is protected.
     #[command(flatten)]
     pub keys: KeysOption,

@@ -23,6 +23,8 @@ pub struct Scene {
     pub processes: Vec<Running>,
     /// Where the mapper is.
     pub mapper: Endpoint,
+    /// What it said first.
+    pub first_line: String,
 }
 
 /// The deployment file there.
@@ -50,15 +52,21 @@ pub fn start(mut command: Command, log: &Path) -> (Running, String) {
 impl Scene {
     /// A mapper with keys of its own, and a worker of the service `secretservice`.
     pub fn new(worker: &[&str]) -> Self {
+        Self::with_flags(&[], worker)
+    }
+
+    /// The same with these flags for the mapper.
+    pub fn with_flags(flags: &[&str], worker: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = file(folder.path()).display().to_string();
         let mapper = ["mapper", "--bind", "tcp://127.0.0.1:0", "--deployment", &path];
+        let mapper = [&mapper[..], flags].concat();
         let (mapper, line) =
             start(command(folder.path(), &mapper), &folder.path().join("mapper.log"));
         assert!(line.starts_with("listening on "), "{line}");
         let deployment = Deployment::load(Path::new(&path)).unwrap();
         let address = deployment.mappers[0].address.clone();
-        let mut scene = Self { folder, processes: vec![mapper], mapper: address };
+        let mut scene = Self { folder, processes: vec![mapper], mapper: address, first_line: line };
         if !worker.is_empty() {
             let args = ["worker", "--service", "secretservice", "--instance", "hidden"];
             scene.start(&[&args[..], worker].concat(), "worker.log");

@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use svcmap::commands::status::{self, InstanceRow, Report};
 use svcmap_proto::names::{Endpoint, InstanceKey};
+use svcmap_tests::batch::code;
+use svcmap_tests::keyed::{ECHO, Scene};
 use svcmap_tests::{Count, Deployment, PATIENCE, deployment, deployment_of, eventually, svcmap};
 use svcmap_worker::{Client, Outcome, Reason, Ticket};
 
@@ -311,4 +313,20 @@ fn the_encrypted_sender_of_the_page_gets_its_result() {
         .unwrap();
     let printed = String::from_utf8_lossy(&run.stdout).into_owned();
     assert_eq!(printed, "{\"status\": \"done\", \"result\": {\"a\": 1}}\n", "{run:?}");
+}
+
+#[test]
+#[ignore = "needs pyzmq: pip install pyzmq"]
+fn the_original_processes_take_part_beside_keys() {
+    let scripts = Scripts::new();
+    let scene = Scene::with_flags(&["--plain-bind", "tcp://127.0.0.1:0"], ECHO);
+    let (_, plain) = scene.first_line.trim().split_once(", in plain text on ").unwrap();
+    let plain: Endpoint = plain.parse().unwrap();
+    let _worker = scripts.start_at("original_worker.py", &plain, &["old-1", "100", "0.2"]);
+    eventually("the worker", || code(&scene.run(&["status", "old-1"])) == Some(0));
+    let counted = scripts.run_at("original_sender.py", &plain, &["old-1", "50", "0"]);
+    assert!(counted.contains("50"), "{counted}");
+    let client = Client::from_deployment(scene.deployment()).unwrap();
+    let keyed = Count::of(submit(&client, "old-1", 50, 0.0));
+    assert_eq!((keyed.accepted, keyed.all()), (50, 50));
 }

@@ -21,6 +21,9 @@ fn cannot_start(error: StartError) -> Failure {
         }
         StartError::Zap(_) => Failure::failed(&error).fix("--insecure, or another build"),
         StartError::System(_) => Failure::failed(&error).fix("ulimit -n 65536"),
+        StartError::PlainBeyond(_) => {
+            Failure::usage(&error).fix("--plain-bind tcp://127.0.0.1:PORT")
+        }
         StartError::Endpoint(_) | StartError::Config(_) => {
             Failure::usage(&error).fix("svcmap mapper --help")
         }
@@ -48,6 +51,14 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
         builder = builder.publish_interval(interval);
     }
     let keys = keys::keys(args)?;
+    if let Some(plain) = &args.plain_bind {
+        if keys.is_none() {
+            return Err(Failure::usage("--plain-bind is beside keys, and here all is plain text")
+                .fix("leave it out, or name a deployment file: --deployment FILE")
+                .into());
+        }
+        builder = builder.plain_bind(plain.as_str());
+    }
     if let Some(keys) = &keys {
         builder = builder.keys(keys.own.clone()).key_file(keys.file());
     }
@@ -55,7 +66,9 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     if let Some(keys) = keys {
         keys.keep(args, mapper.endpoint(), log)?;
     }
-    print_first_line(listening_line(mapper.endpoint(), mapper.publish_endpoint()));
+    let plain = mapper.plain_endpoint().map(|plain| format!("{PLAIN}{plain}"));
+    let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
+    print_first_line(line + &plain.unwrap_or_default());
     let (stop, log) = (mapper.stopper(), log.clone());
     let on_signal = move |signal| {
         info!(log, "mapper stops"; "signal" => signal);
@@ -66,6 +79,9 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Before where it listens in plain text as well, in its first line.
+const PLAIN: &str = ", in plain text on ";
+
 /// What a mapper prints first, for scripts that let the system choose ports.
 pub fn listening_line(bind: &Endpoint, publish: &Endpoint) -> String {
     format!("listening on {bind}, publishing on {publish}")
@@ -74,6 +90,7 @@ pub fn listening_line(bind: &Endpoint, publish: &Endpoint) -> String {
 /// The two endpoints of [`listening_line`]: where to talk to the mapper, and where it publishes.
 pub fn parse_listening_line(line: &str) -> Option<(Endpoint, Endpoint)> {
     let (bind, publish) = line.strip_prefix("listening on ")?.split_once(", publishing on ")?;
+    let publish = publish.split(PLAIN).next()?;
     Some((bind.parse().ok()?, publish.parse().ok()?))
 }
 
@@ -86,7 +103,10 @@ mod tests {
         let [a, b] = ["tcp://*:5555", "tcp://[::1]:7"].map(|t| t.parse::<Endpoint>().unwrap());
         let line = listening_line(&a, &b);
         assert_eq!(line, "listening on tcp://*:5555, publishing on tcp://[::1]:7");
-        assert_eq!(parse_listening_line(&line), Some((a, b)));
+        for plain in ["", ", in plain text on tcp://127.0.0.1:9"] {
+            let line = format!("{line}{plain}");
+            assert_eq!(parse_listening_line(&line), Some((a.clone(), b.clone())));
+        }
         assert_eq!(parse_listening_line("listening on x, publishing on y"), None);
     }
 }

@@ -42,6 +42,9 @@ pub enum StartError {
     /// The settings make no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// In plain text it listens on loopback only.
+    #[error("{0} is not on loopback, and plain text beside keys is for this machine only")]
+    PlainBeyond(Endpoint),
     /// Somebody else listens there, or the address is not of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -67,6 +70,7 @@ pub struct MapperBuilder {
     config: Config,
     keys: Option<MapperFile>,
     key_file: Option<PathBuf>,
+    plain_bind: Option<String>,
     logger: Logger,
 }
 
@@ -78,6 +82,7 @@ impl Default for MapperBuilder {
             config: Config::default(),
             keys: None,
             key_file: None,
+            plain_bind: None,
             logger: Logger::root(slog::Discard, o!()),
         }
     }
@@ -137,6 +142,14 @@ impl MapperBuilder {
         self
     }
 
+    /// Where it listens in plain text as well, beside its [`keys`](Self::keys), for processes of this machine
+    /// that speak JSON and cannot encrypt: an address of loopback. Default: nowhere.
+    #[must_use]
+    pub fn plain_bind(mut self, endpoint: &str) -> Self {
+        self.plain_bind = Some(endpoint.to_owned());
+        self
+    }
+
     /// Where it logs. Default: nowhere.
     #[must_use]
     pub fn logger(mut self, logger: Logger) -> Self {
@@ -149,8 +162,12 @@ impl MapperBuilder {
     /// # Errors
     /// See [`StartError`].
     pub fn start(self) -> Result<Mapper, StartError> {
-        let Self { bind, publish, config, keys, key_file, logger } = self;
+        let Self { bind, publish, config, keys, key_file, plain_bind, logger } = self;
         let (bind, publish): (Endpoint, Endpoint) = (bind.parse()?, publish.parse()?);
+        let plain_bind: Option<Endpoint> = plain_bind.map(|at| at.parse()).transpose()?;
+        if let Some(beyond) = plain_bind.as_ref().filter(|at| !at.is_loopback()) {
+            return Err(StartError::PlainBeyond(beyond.clone()));
+        }
         config.validate()?;
 
         let mut event_loop = EventLoop::new(&[])?;
@@ -168,6 +185,8 @@ impl MapperBuilder {
             ..SocketSettings::default()
         };
         let router = proto_io::router(event_loop.context(), SocketSettings::default())?;
+        // What is bound before the keys are set goes without them.
+        let plain_endpoint = plain_bind.map(|at| proto_io::bind(&router, &at)).transpose()?;
         secure(&router)?;
         let mut accepts = vec![Accepts::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
@@ -180,6 +199,9 @@ impl MapperBuilder {
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
 
         info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
+        if let Some(plain) = &plain_endpoint {
+            info!(logger, "listening in plain text for JSON of this machine"; "bind" => %plain);
+        }
         if keys.is_none() && !(endpoint.is_loopback() && publish_endpoint.is_loopback()) {
             warn!(logger, "not encrypted: whoever reaches this address can register, look up and listen";
                 "bind" => %endpoint, "publish" => %publish_endpoint);
@@ -209,7 +231,7 @@ impl MapperBuilder {
             Node::new(event_loop, sockets, registry, key_file, beat, Arc::clone(&stop), logger);
         let thread =
             thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
-        Ok(Mapper { endpoint, publish_endpoint, stop, waker, thread: Some(thread) })
+        Ok(Mapper { endpoint, publish_endpoint, plain_endpoint, stop, waker, thread: Some(thread) })
     }
 }
 

@@ -26,6 +26,7 @@ pub enum MapperError {
 pub struct Mapper {
     pub(super) endpoint: Endpoint,
     pub(super) publish_endpoint: Endpoint,
+    pub(super) plain_endpoint: Option<Endpoint>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
     /// Taken when it is waited for.
@@ -46,6 +47,11 @@ impl Mapper {
     /// Where it publishes, in the same form.
     pub fn publish_endpoint(&self) -> &Endpoint {
         &self.publish_endpoint
+    }
+
+    /// Where it listens in plain text beside its keys, if it does.
+    pub fn plain_endpoint(&self) -> Option<&Endpoint> {
+        self.plain_endpoint.as_ref()
     }
 
     /// Asks it to stop. [`Mapper::wait`] waits until it has.

@@ -30,27 +30,31 @@ const NOT_ALLOWED: &str = "this key has nothing to do with that service";
 /// What is said to who has to do with some services only, and asks for all.
 const ONE_BY_ONE: &str = "this key has to do with some services only: ask for one by its name";
 
-/// The long lists: who gets one, and what they hold. Of the peers there are two, as clients elsewhere are
-/// not told of what is reached on the mapper's host only; the third is the status.
+/// The long lists: who gets one, and what they hold. Of the peers there are several, as clients elsewhere are
+/// not told of what is reached on the mapper's host only, nor those without a key of those that have one; the
+/// last is the status.
 #[derive(Debug)]
 pub(super) struct Lists {
     admitted: Throttle,
-    kept: [Option<Kept<Arc<[u8]>>>; 3],
+    kept: [Option<Kept<Arc<[u8]>>>; STATUS + 1],
 }
 
 /// Which of the lists is the status.
-const STATUS: usize = 2;
+const STATUS: usize = 4;
+
+/// Which of the lists are those for clients without a key.
+const PLAIN: usize = 2;
 
 impl Default for Lists {
     fn default() -> Self {
-        Self { admitted: Throttle::lists(), kept: [None, None, None] }
+        Self { admitted: Throttle::lists(), kept: Default::default() }
     }
 }
 
 impl Lists {
     /// Nobody may ask again, and they are not to take memory for ever.
     pub(super) fn forget(&mut self) {
-        self.kept = [None, None, None];
+        self.kept = Default::default();
     }
 }
 
@@ -61,6 +65,8 @@ struct Asked {
     unix_us: u64,
     /// Whether who asks is on the mapper's own host.
     is_local: bool,
+    /// Whether who asks has no key, where others have one.
+    is_plain: bool,
 }
 
 impl Registry {
@@ -79,14 +85,16 @@ impl Registry {
     ) -> Result<(), JsonError> {
         let address = observed.parse::<IpAddr>();
         let is_local = address.is_ok_and(|address| address.to_canonical().is_loopback());
-        let asked = Asked { now, unix_us, is_local };
+        let is_plain = self.access().is_some() && from.user().is_none();
+        let asked = Asked { now, unix_us, is_local, is_plain };
         let has_all = self.has_all(from.user());
         let answered = body.and_then(json::read).map(|request| match request {
             Request::ListPeers { service: None } | Request::Status if !has_all => {
                 error(ONE_BY_ONE).into()
             }
             Request::ListPeers { service: None } => {
-                self.list_for(asked, &from, usize::from(asked.is_local))
+                let which = usize::from(asked.is_local) + usize::from(asked.is_plain) * PLAIN;
+                self.list_for(asked, &from, which)
             }
             Request::ListPeers { service: Some(service) } => {
                 self.list_service(asked, &from, &service).into()
@@ -390,6 +398,10 @@ fn named(instance: &Instance) -> String {
 /// host only.
 fn address(instance: &Instance, asked: Asked, host: HostId) -> Option<&Endpoint> {
     let Registration { endpoints, host: its_host, .. } = &instance.registration;
+    // Who cannot encrypt does not reach who does.
+    if asked.is_plain && instance.contact.connection().user().is_some() {
+        return None;
+    }
     usable_endpoints(endpoints, asked.is_local && *its_host == host).first().copied()
 }
 

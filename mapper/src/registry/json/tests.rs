@@ -153,7 +153,10 @@ fn one_name_is_one_process() {
     ask(&mut registry, ms(3000), "REGISTER", moved);
     let moved = changes(&mut registry, ms(4000));
     assert!(moved.iter().any(|change| matches!(change, Change::Left { .. })), "{moved:?}");
-    assert_eq!(registry.peers(Asked { now: ms(4000), unix_us: 0, is_local: true }).len(), 1);
+    assert_eq!(
+        registry.peers(Asked { now: ms(4000), unix_us: 0, is_local: true, is_plain: false }).len(),
+        1
+    );
     assert_eq!(peer(&mut registry, ms(4000), "w1"), peer(&mut registry, ms(4000), "video/w1"));
 }
 
