@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::KeyFileError;
 use svcmap_proto::names::Endpoint;
-use svcmap_worker::{Client, ClientBuilder};
+use svcmap_worker::{Client, ClientBuilder, Worker, WorkerBuilder};
 
 use crate::errors::Failure;
 use crate::parse;
@@ -100,6 +100,15 @@ impl Access {
         match mappers.iter().find(|mapper| !mapper.is_loopback()) {
             Some(mapper) if !insecure => Err(without_keys(mapper, default)),
             _ => Ok(Self { mappers, deployment: None }),
+        }
+    }
+
+    /// A worker of that service that gets at them.
+    pub fn worker(&self, service: &str) -> WorkerBuilder {
+        let builder = Worker::builder(service).mapper(&self.mappers);
+        match &self.deployment {
+            Some(deployment) => builder.deployment(deployment.clone()),
+            None => builder,
         }
     }
 

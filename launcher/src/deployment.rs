@@ -2,6 +2,7 @@
 //! tests of whole systems.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,12 +14,13 @@ use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{Client, Policy};
 use tempfile::TempDir;
 
-use crate::access::Access;
+use crate::access::{Access, DEPLOYMENT_VARIABLE};
 use crate::commands::mapper::parse_listening_line;
 use crate::commands::status::{self, Report};
 use crate::control::{self, Question};
 use crate::errors::Failure;
 use crate::io::pause_until;
+use crate::parse::MAPPER_VARIABLE;
 use crate::supervisor::{ChildId, ChildSpec, Exit, Supervisor};
 
 /// How long anything may take that should happen at once.
@@ -29,6 +31,9 @@ pub const MAPPER: &str = "mapper";
 
 /// Time between two looks at what the mapper knows.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// How long it may take to answer: it may share a busy machine with all the others.
+const ASK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The mapper and the workers, all ended when this is dropped.
 pub struct Deployment {
@@ -110,6 +115,13 @@ impl Deployment {
     /// The deployment file, if everything is encrypted by keys of its own.
     pub fn file(&self) -> Option<PathBuf> {
         self.keys.as_ref().map(file_in)
+    }
+
+    /// What tells a command how to get at its mapper.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mapper = (MAPPER_VARIABLE, OsString::from(self.mapper.as_str()));
+        let file = self.file().map(|file| (DEPLOYMENT_VARIABLE, file.into_os_string()));
+        [Some(mapper), file].into_iter().flatten().collect()
     }
 
     /// How to get at its mapper.
@@ -240,7 +252,7 @@ impl Deployment {
         let deadline = Clock.now() + PATIENCE;
         let access = self.access();
         while Clock.now() < deadline {
-            if status::ask(&access, None, LOOK_INTERVAL * 20).is_ok_and(|report| wanted(&report)) {
+            if status::ask(&access, None, ASK_PATIENCE).is_ok_and(|report| wanted(&report)) {
                 return Ok(());
             }
             pause_until(Clock.now() + LOOK_INTERVAL);

@@ -255,7 +255,9 @@ impl Registry {
         };
         self.reply(from, FromMapper::Welcome(welcome));
         // Before anybody hears of it.
-        if let Some(key) = key {
+        if let Some(key) = key
+            && self.answers.admit(now, from, Question::Admission(key.service.clone()))
+        {
             self.admit_for(from, &key.service);
         }
     }

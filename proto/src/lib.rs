@@ -25,6 +25,7 @@
 
 pub mod backoff;
 pub mod codec;
+pub mod conduct;
 pub mod control;
 pub mod deployment;
 pub mod io;

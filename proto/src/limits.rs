@@ -127,6 +127,14 @@ pub const OPEN_ATTEMPTS_MAX: usize = 4096;
 /// further off would otherwise lock its name for as long.
 pub const INCARNATION_AHEAD_US_MAX: u64 = 24 * 3600 * 1_000_000;
 
+/// Most connections to one socket from one address, or half of the files that the process may open, if
+/// those are fewer: far more than processes run on a machine, and somebody else gets in all the same.
+pub const CONNECTIONS_PER_ADDRESS_MAX: u64 = 16_384;
+
+/// Most messages that are refused on one connection in a second before it is ended: a peer of another
+/// build or a broken client is told what is wrong some times, and nobody keeps others from being read.
+pub const BAD_MESSAGES_MAX: u32 = 100;
+
 /// Most keys that may take part in a deployment: one for each host of a large one. All of them go into one
 /// message to each worker, of which they take half.
 pub const KEYS_MAX: usize = 1024;

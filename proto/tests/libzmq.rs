@@ -18,6 +18,7 @@ const LONG: Duration = Duration::from_secs(20);
 enum Seen {
     Received(Vec<Vec<u8>>),
     TooManyFrames,
+    CutOff,
     Writable,
     Unwritable,
     Signal(i32),
@@ -33,6 +34,7 @@ fn turn(event_loop: &mut EventLoop, at_most: Duration) -> Vec<Seen> {
                 Seen::Received(frames.iter().map(|frame| frame.to_vec()).collect())
             }
             Event::TooManyFrames(..) => Seen::TooManyFrames,
+            Event::CutOff(..) => Seen::CutOff,
             Event::Writable(_) => Seen::Writable,
             Event::Unwritable(_) => Seen::Unwritable,
             Event::Signal(signal) => Seen::Signal(signal),

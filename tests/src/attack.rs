@@ -122,10 +122,21 @@ pub struct Attack {
 impl Attack {
     /// Each of these does one bounded step again and again; it is paused at first.
     pub fn new(steps: Vec<Box<dyn FnMut() + Send>>) -> Self {
+        Self::with_niceness(steps, 0)
+    }
+
+    /// The same, as if from other machines: they take no time that somebody here has use for.
+    pub fn from_elsewhere(steps: Vec<Box<dyn FnMut() + Send>>) -> Self {
+        Self::with_niceness(steps, 19)
+    }
+
+    fn with_niceness(steps: Vec<Box<dyn FnMut() + Send>>, niceness: i32) -> Self {
         let (goes_on, ends) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let start = |mut step: Box<dyn FnMut() + Send>| {
             let (goes_on, ends) = (Arc::clone(&goes_on), Arc::clone(&ends));
             let run = move || {
+                // On Linux it is this thread's.
+                rustix::process::setpriority_process(None, niceness).expect("it may");
                 while !ends.load(Ordering::Acquire) {
                     if goes_on.load(Ordering::Acquire) {
                         step();

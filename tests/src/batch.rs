@@ -60,7 +60,7 @@ impl Scene {
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(executable());
         command.arg("submit").args(args).current_dir(self.folder.path());
-        command.env("SVCMAP_MAPPER", self.deployment.mapper().as_str());
+        command.envs(self.deployment.environment());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

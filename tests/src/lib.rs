@@ -36,6 +36,9 @@ pub fn executable() -> &'static str {
     })
 }
 
+/// With this environment variable set, [`deployment`] encrypts.
+pub const ENCRYPTED_VARIABLE: &str = "SVCMAP_TESTS_ENCRYPTED";
+
 /// A mapper on ports of its own.
 pub fn deployment() -> Deployment {
     deployment_by(executable())
@@ -43,7 +46,22 @@ pub fn deployment() -> Deployment {
 
 /// The same by another executable that is svcmap.
 pub fn deployment_by(executable: impl Into<PathBuf>) -> Deployment {
-    Deployment::open(Supervisor::with_executable(executable)).expect("a mapper starts")
+    let supervisor = Supervisor::with_executable(executable);
+    let opened = match std::env::var_os(ENCRYPTED_VARIABLE).is_some() {
+        true => Deployment::open_encrypted(supervisor, Vec::new()),
+        false => Deployment::open(supervisor),
+    };
+    opened.expect("a mapper starts")
+}
+
+/// A mapper in plain text, for who speaks with it by hand.
+pub fn plain_deployment() -> Deployment {
+    Deployment::open(Supervisor::with_executable(executable())).expect("a mapper starts")
+}
+
+/// The same with workers: see [`deployment_of`].
+pub fn plain_deployment_of(service: &str, workers: usize, flags: &[&str]) -> Deployment {
+    with_workers(plain_deployment(), service, workers, flags)
 }
 
 /// A mapper and workers `w-1`, `w-2`, … of one service, all registered.
@@ -83,7 +101,7 @@ pub fn with_workers(
 pub fn svcmap(deployment: &Deployment, args: &[&str]) -> Output {
     Command::new(executable())
         .args(args)
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         .output()
         .expect("the command starts")
 }
@@ -145,8 +163,7 @@ pub fn endpoint_of(deployment: &Deployment, instance: &str) -> String {
     deployment
         .wait_for("the instance", |report| found(report).is_some())
         .expect("the instance is listed");
-    let mappers = std::slice::from_ref(deployment.mapper());
-    if let Ok(report) = svcmap::commands::status::ask(mappers, None, PATIENCE) {
+    if let Ok(report) = svcmap::commands::status::ask(deployment.access(), None, PATIENCE) {
         endpoint = found(&report);
     }
     endpoint.expect("the instance is listed")

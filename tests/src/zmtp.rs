@@ -2,9 +2,13 @@
 //! one file each and next to no time.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, connect, recv, socket_with,
+};
 
 use svcmap_proto::io::Clock;
 
@@ -12,6 +16,20 @@ use crate::PATIENCE;
 
 /// How long a peer by hand waits for a reader that does not read.
 const WRITE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection to there from that address of this machine.
+///
+/// # Errors
+/// If nobody listens there.
+pub fn stream_from(source: [u8; 4], endpoint: &str) -> io::Result<TcpStream> {
+    let to = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
+    let to: SocketAddrV4 = to.parse().map_err(io::Error::other)?;
+    let kind = SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, kind, None)?;
+    bind(&socket, &SocketAddrV4::new(source.into(), 0))?;
+    connect(&socket, &to)?;
+    Ok(socket.into())
+}
 
 /// A connection that speaks ZMTP by hand.
 pub struct Raw {
@@ -47,9 +65,20 @@ impl Raw {
         Ok(peer)
     }
 
+    /// Connects as a DEALER does, from that address of this machine.
+    ///
+    /// # Errors
+    /// If nobody listens there, or greets in time.
+    pub fn connect_from(source: [u8; 4], endpoint: &str, patience: Duration) -> io::Result<Self> {
+        Self::greet("DEALER", stream_from(source, endpoint)?, patience)
+    }
+
     fn connect_as(kind: &str, endpoint: &str, patience: Duration) -> io::Result<Self> {
-        let address = endpoint.strip_prefix("tcp://").unwrap_or(endpoint);
-        let mut stream = TcpStream::connect(address)?;
+        let stream = TcpStream::connect(endpoint.strip_prefix("tcp://").unwrap_or(endpoint))?;
+        Self::greet(kind, stream, patience)
+    }
+
+    fn greet(kind: &str, mut stream: TcpStream, patience: Duration) -> io::Result<Self> {
         stream.set_write_timeout(Some(WRITE_PATIENCE))?;
         stream.set_nodelay(true)?;
         // Signature, version, mechanism, not a server, filler.
@@ -115,6 +144,12 @@ impl Raw {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the other end has neither closed it nor gone, as far as is known now.
+    pub fn is_open(&self) -> bool {
+        let peeked = recv(&self.stream, &mut [0_u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(peeked, Ok((_, 1..)) | Err(rustix::io::Errno::WOULDBLOCK))
     }
 
     /// The next message of those that were read.

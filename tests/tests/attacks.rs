@@ -16,7 +16,7 @@ use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::payload::{self, Frame, Payloads};
 use svcmap_tests::attack::{Attack, Expiries, Peak, median, p99, publisher_of, times};
 use svcmap_tests::zmtp::{Raw, frame};
-use svcmap_tests::{Deployment, MAPPER, deployment_of, endpoint_of, eventually};
+use svcmap_tests::{Deployment, MAPPER, endpoint_of, eventually, plain_deployment_of};
 
 /// Attacks load the machine, so one after another.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -34,7 +34,7 @@ struct Stage {
 impl Stage {
     fn new(service: &str, flags: &[&str]) -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let deployment = deployment_of(service, 1, flags);
+        let deployment = plain_deployment_of(service, 1, flags);
         let worker = endpoint_of(&deployment, "w-1");
         let expiries = Expiries::of(&deployment);
         Self { deployment, worker, expiries, _alone: alone }
@@ -317,10 +317,14 @@ fn a_mapper_that_is_out_of_files_says_so_and_rests() {
         (command.status.success(), String::from_utf8(command.stderr).unwrap())
     };
     assert!(status().0);
+    // From two addresses: one alone does not get as many.
     let mut peers = Vec::new();
-    while let Ok(peer) = Raw::connect_within(endpoint.as_str(), Duration::from_secs(2)) {
-        peers.push(peer);
-        assert!(peers.len() < 64, "all are accepted");
+    for source in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        let connect = || Raw::connect_from(source, endpoint.as_str(), Duration::from_secs(2));
+        while let Ok(peer) = connect() {
+            peers.push(peer);
+            assert!(peers.len() < 64, "all are accepted");
+        }
     }
     // Two that wait for ever.
     let address = endpoint.as_str().strip_prefix("tcp://").unwrap();

@@ -10,7 +10,9 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
-use svcmap_tests::{Deployment, PATIENCE, dealer, deployment_of, endpoint_of, eventually, svcmap};
+use svcmap_tests::{
+    Deployment, PATIENCE, dealer, endpoint_of, eventually, plain_deployment_of, svcmap,
+};
 use svcmap_worker::{Client, Outcome, Reason};
 
 const ECHO: &[&str] = &["--builtin", "echo"];
@@ -99,7 +101,7 @@ fn promised(deployment: &Deployment) -> u32 {
 #[test]
 fn any_number_of_senders_shuts_out_no_newcomer() {
     let _alone = alone();
-    let deployment = deployment_of("echo", 1, ECHO);
+    let deployment = plain_deployment_of("echo", 1, ECHO);
     let target = Target::new(&deployment, "echo", "w-1");
     // As many as `submit` makes in ten seconds and more, each of which ends at once.
     for _ in 0..300 {
@@ -148,7 +150,7 @@ fn greedy(target: &Target) -> zmq::Socket {
 fn one_that_asks_for_every_slot_and_stands_still_holds_up_nobody() {
     let _alone = alone();
     let flags = ["--builtin", "sleep", "--concurrency", "4", "--queue", "60"];
-    let deployment = deployment_of("nap", 1, &flags);
+    let deployment = plain_deployment_of("nap", 1, &flags);
     let target = Target::new(&deployment, "nap", "w-1");
     let client = deployment.client().unwrap();
     let attack = || {
@@ -184,7 +186,7 @@ fn back_after(deployment: &Deployment, since: Timestamp) {
 #[test]
 fn two_thousand_typos_hide_no_service() {
     let _alone = alone();
-    let deployment = deployment_of("echo", 1, ECHO);
+    let deployment = plain_deployment_of("echo", 1, ECHO);
     let client = deployment.client().unwrap();
     let typo = |number| {
         let service = format!("eko-{number}");
@@ -211,7 +213,7 @@ fn two_thousand_typos_hide_no_service() {
 fn forged_offers_make_no_job_full() {
     let _alone = alone();
     let flags = ["--builtin", "sleep", "--queue", "2"];
-    let deployment = deployment_of("nap", 3, &flags);
+    let deployment = plain_deployment_of("nap", 3, &flags);
     let targets = ["w-1", "w-2", "w-3"].map(|instance| Target::new(&deployment, "nap", instance));
     let forgers = targets.each_ref().map(|target| {
         let socket = target.connect();

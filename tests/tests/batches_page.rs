@@ -94,7 +94,7 @@ impl Shell<'_> {
             .args(["-c", &format!("exec 2>&1\n{command}")])
             .current_dir(self.folder)
             .env("PATH", format!("{}/bin:{path}", self.folder.display()))
-            .env("SVCMAP_MAPPER", self.deployment.mapper().as_str())
+            .envs(self.deployment.environment())
             .env("LC_ALL", "C.UTF-8")
             .stdin(Stdio::null())
             .output()

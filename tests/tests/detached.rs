@@ -70,7 +70,7 @@ fn a_worker_says_what_nobody_else_knows_has_failed() {
     let worker = Command::new(executable())
         .args(["worker", "--service", "work", "--instance", "w-1"])
         .args(["--exec", "sh -c 'echo a full disk >&2; exit 3'"])
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         .stdout(Stdio::null())
         .stderr(File::create(&log).unwrap())
         .spawn();

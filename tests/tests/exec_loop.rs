@@ -186,7 +186,7 @@ fn stderr_is_logged_with_the_job_that_it_belongs_to() {
         let mut worker = Command::new(executable())
             .args(["--log-level", "debug", "--log-format", "json", "worker"])
             .args(["--service", "run", flag, command])
-            .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+            .envs(deployment.environment())
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()

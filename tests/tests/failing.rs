@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use svcmap_tests::{Count, Deployment, PATIENCE, deployment, eventually, executable, svcmap};
-use svcmap_worker::{Client, HandlerError, Job, Outcome, Ticket, Worker};
+use svcmap_worker::{Client, HandlerError, Job, Outcome, Ticket};
 
 /// What each job asks for where all is well.
 const JOB: &[u8] = b"50ms";
@@ -67,8 +67,9 @@ fn a_program_that_fails_at_once_gets_few_jobs() {
 #[test]
 fn a_handler_that_panics_gets_few_jobs() {
     let deployment = three_good();
-    let bad = Worker::builder("work")
-        .mapper(deployment.mapper())
+    let bad = deployment
+        .access()
+        .worker("work")
         .instance("bad")
         .serve(|_: &Job| -> Result<Vec<u8>, HandlerError> { panic!("no model") })
         .unwrap();
@@ -119,7 +120,7 @@ fn worker(deployment: &Deployment, program: &Path, log: &Path) -> Child {
     Command::new(executable())
         .args(["worker", "--service", "work", "--instance", "bad", "--exec"])
         .arg(program)
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         .stdout(Stdio::null())
         .stderr(fs::File::create(log).unwrap())
         .spawn()

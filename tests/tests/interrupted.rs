@@ -213,7 +213,7 @@ fn a_log_that_cannot_be_written_stops_the_batch_and_is_mended_later() {
     let run = Command::new("bash")
         .args(["-c", &full])
         .current_dir(scene.folder.path())
-        .env("SVCMAP_MAPPER", scene.deployment.mapper().as_str())
+        .envs(scene.deployment.environment())
         .output()
         .unwrap();
     let said = text(&run.stderr);

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use svcmap_proto::io::Clock;
 use svcmap_tests::{Count, PATIENCE, deployment};
-use svcmap_worker::{
-    Client, HandlerError, Job, MetadataError, Outcome, Priority, SubmitError, Worker,
-};
+use svcmap_worker::{Client, HandlerError, Job, MetadataError, Outcome, Priority, SubmitError};
 
 fn last_for(time: Duration) {
     let began_at = Clock.now();
@@ -33,7 +31,7 @@ fn describe(job: &Job) -> Result<Vec<u8>, HandlerError> {
 #[test]
 fn what_is_said_of_a_job_reaches_its_handler_and_its_times_come_back() {
     let deployment = deployment();
-    let worker = Worker::builder("describe").mapper(deployment.mapper()).serve(describe).unwrap();
+    let worker = deployment.access().worker("describe").serve(describe).unwrap();
     let client = deployment.client().unwrap();
     let submit = |payload: &'static str| {
         let job = client.job("describe", payload).priority(Priority::High);
@@ -85,7 +83,7 @@ fn jobs_of_a_higher_priority_go_first_whoever_sends_them() {
     let deployment = deployment();
     let (order, gate) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Barrier::new(2)));
     let (ordered, gated) = (Arc::clone(&order), Arc::clone(&gate));
-    let worker = Worker::builder("note").mapper(deployment.mapper()).serve(move |job: &Job| {
+    let worker = deployment.access().worker("note").serve(move |job: &Job| {
         notes(&ordered, &gated, job);
     });
     let _worker = worker.unwrap();

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use svcmap_tests::{
-    Count, Deployment, PATIENCE, dealer, deployment, deployment_of, endpoint_of, svcmap,
+    Count, Deployment, PATIENCE, dealer, endpoint_of, plain_deployment, plain_deployment_of, svcmap,
 };
-use svcmap_worker::{HandlerError, Job, Outcome, Reason, Worker};
+use svcmap_worker::{HandlerError, Job, Outcome, Reason};
 
 /// A REQ socket, as any language has it.
 struct Req(zmq::Socket);
@@ -49,7 +49,7 @@ fn accepted() -> Value {
 
 #[test]
 fn a_req_socket_gives_jobs_to_a_worker() {
-    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let deployment = plain_deployment_of("echo", 1, &["--builtin", "echo"]);
     let req = Req::connect(&endpoint_of(&deployment, "w-1"));
     assert_eq!(req.ask(r#"{"task": "process_video", "duration": 4}"#), accepted());
     let body = json!({"numbers": [1, 2.5], "text": "ä"});
@@ -63,7 +63,7 @@ fn a_req_socket_gives_jobs_to_a_worker() {
 
 #[test]
 fn a_full_worker_says_so_at_once() {
-    let deployment = deployment_of("nap", 1, &["--builtin", "sleep", "--queue", "0"]);
+    let deployment = plain_deployment_of("nap", 1, &["--builtin", "sleep", "--queue", "0"]);
     let endpoint = endpoint_of(&deployment, "w-1");
     let filler = Req::connect(&endpoint);
     filler.send(
@@ -81,10 +81,11 @@ fn a_full_worker_says_so_at_once() {
 
 #[test]
 fn who_waits_is_told_when_the_worker_stops() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let (started, has_started) = std::sync::mpsc::channel();
-    let worker = Worker::builder("nap")
-        .mapper(deployment.mapper())
+    let worker = deployment
+        .access()
+        .worker("nap")
         .serve(move |_: &Job| -> Result<Vec<u8>, HandlerError> {
             started.send(()).unwrap();
             loop {
@@ -130,7 +131,7 @@ fn assert_all_refused(req: &Req, limit: usize) {
 
 #[test]
 fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
-    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let deployment = plain_deployment_of("echo", 1, &["--builtin", "echo"]);
     let endpoint = endpoint_of(&deployment, "w-1");
     let req = Req::connect(&endpoint);
     assert_all_refused(&req, 1024 * 1024);
@@ -159,7 +160,7 @@ fn whatever_comes_gets_a_reply_and_disturbs_nobody() {
 
 #[test]
 fn a_mapper_answers_whatever_comes_from_req_sockets() {
-    let deployment = deployment_of("echo", 1, &["--builtin", "echo"]);
+    let deployment = plain_deployment_of("echo", 1, &["--builtin", "echo"]);
     let req = Req::connect(deployment.mapper().as_str());
     assert_all_refused(&req, 64 * 1024);
     (0..20).for_each(|_| Req::connect(deployment.mapper().as_str()).send("{}"));
@@ -209,7 +210,7 @@ fn rep_worker(room: usize) -> (String, JoinHandle<Vec<String>>) {
 
 #[test]
 fn a_reply_of_several_frames_ends_the_job_and_the_next_is_sent() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let (socket, address) = rep();
     let mapper = Req::connect(deployment.mapper().as_str());
     mapper.command("REGISTER", &json!({"name": "old", "address": &address, "pid": 7}));
@@ -227,7 +228,7 @@ fn a_reply_of_several_frames_ends_the_job_and_the_next_is_sent() {
 
 #[test]
 fn a_native_sender_gives_jobs_to_a_rep_socket() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let (address, worker) = rep_worker(5);
     let mapper = Req::connect(deployment.mapper().as_str());
     let registered =
@@ -290,7 +291,7 @@ fn answer(socket: &zmq::Socket, envelope: &[Vec<u8>], body: impl AsRef<[u8]>) {
 
 #[test]
 fn a_rep_socket_may_answer_when_a_job_is_done() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let socket = with_results(&deployment, zmq::REP, 0);
     let worker = Builder::new().spawn(move || {
         for _ in 0..4 {
@@ -325,7 +326,7 @@ fn a_rep_socket_may_answer_when_a_job_is_done() {
 
 #[test]
 fn a_router_has_several_jobs_at_once_and_nonsense_loses_none_of_them() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let socket = with_results(&deployment, zmq::ROUTER, 4);
     let client = deployment.client().unwrap();
     let tickets: Vec<_> = (0..4)
@@ -362,7 +363,7 @@ fn a_router_has_several_jobs_at_once_and_nonsense_loses_none_of_them() {
 
 #[test]
 fn when_a_worker_with_results_is_gone_its_jobs_are_unknown_or_tried_elsewhere() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let socket = with_results(&deployment, zmq::ROUTER, 2);
     let client = deployment.client().unwrap();
     let once = client.submit("double", b"1".to_vec()).unwrap();

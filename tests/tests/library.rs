@@ -8,11 +8,11 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use svcmap_proto::io::Clock;
 use svcmap_proto::status::Shown;
-use svcmap_tests::{PATIENCE, deployment, wait_for};
+use svcmap_tests::{Deployment, PATIENCE, deployment, wait_for};
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{
-    Client, HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker,
-    WorkerBuilder, value,
+    HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker, WorkerBuilder,
+    value,
 };
 use tokio::runtime::Runtime;
 
@@ -44,15 +44,15 @@ fn started(worker: Result<Worker, svcmap_worker::StartError>) -> Worker {
     worker
 }
 
-fn worker(service: &str, mapper: &svcmap_proto::names::Endpoint) -> WorkerBuilder {
-    Worker::builder(service).mapper(mapper)
+fn worker(service: &str, deployment: &Deployment) -> WorkerBuilder {
+    deployment.access().worker(service)
 }
 
 #[test]
 fn values_travel_as_json_that_other_programs_read() {
     let deployment = deployment();
-    let _worker = started(worker("resize", deployment.mapper()).serve_json(resize));
-    let client = Client::connect(deployment.mapper()).unwrap();
+    let _worker = started(worker("resize", &deployment).serve_json(resize));
+    let client = deployment.access().client().start().unwrap();
     let reply = client.submit_json("resize", &job_of("a.jpg")).unwrap().wait().done().unwrap();
     let expected = Thumbnail { name: "a.640.jpg".to_owned(), bytes: 1234 };
     assert_eq!(reply.json::<Thumbnail>(), Ok(expected));
@@ -81,7 +81,7 @@ fn values_as_postcard_are_read_as_that_or_are_an_error() {
         let thumbnail = resize(job.postcard()?)?;
         Ok(value::to_postcard(&thumbnail)?)
     };
-    let _worker = started(worker("resize", deployment.mapper()).serve(handler));
+    let _worker = started(worker("resize", &deployment).serve(handler));
     let client = deployment.client().unwrap();
     let reply = client.submit_postcard("resize", &job_of("a.jpg")).unwrap().wait().done().unwrap();
     assert_eq!(reply.postcard::<Thumbnail>().unwrap().name, "a.640.jpg");
@@ -96,13 +96,13 @@ fn values_as_postcard_are_read_as_that_or_are_an_error() {
 #[test]
 fn a_handler_sends_jobs_by_the_client_of_its_worker() {
     let deployment = deployment();
-    let mapper = deployment.mapper();
-    let _double = started(worker("double", mapper).serve_json(|n: u64| Ok::<_, String>(2 * n)));
+    let _double =
+        started(worker("double", &deployment).serve_json(|n: u64| Ok::<_, String>(2 * n)));
     let twice = |job: &Job| -> anyhow::Result<_> {
         let ticket = job.client().job("double", job.payload_bytes()).deadline(PATIENCE).submit()?;
         Ok(ticket.wait().done()?.payload)
     };
-    let _twice = started(worker("twice", mapper).serve(twice));
+    let _twice = started(worker("twice", &deployment).serve(twice));
     let client = deployment.client().unwrap();
     let reply = client.submit_json("twice", &21).unwrap().wait().done().unwrap();
     assert_eq!(reply.json(), Ok(42));
@@ -111,10 +111,9 @@ fn a_handler_sends_jobs_by_the_client_of_its_worker() {
 #[test]
 fn a_job_that_one_handler_rejects_is_done_by_another() {
     let deployment = deployment();
-    let mapper = deployment.mapper();
     let asked = Arc::new(AtomicU32::new(0));
     let asks = Arc::clone(&asked);
-    let _busy = started(worker("render", mapper).instance("busy").serve(move |_: &Job| {
+    let _busy = started(worker("render", &deployment).instance("busy").serve(move |_: &Job| {
         asks.fetch_add(1, Ordering::SeqCst);
         Err::<(), _>(HandlerError::reject("no device"))
     }));
@@ -123,7 +122,7 @@ fn a_job_that_one_handler_rejects_is_done_by_another() {
     let Outcome::Refused(refusal) = alone else { panic!("{alone:?}") };
     assert_eq!(refusal.reason, Reason::CannotStart);
     assert!(asked.load(Ordering::SeqCst) > 0);
-    let _able = started(worker("render", mapper).instance("able").serve(|_: &Job| "done"));
+    let _able = started(worker("render", &deployment).instance("able").serve(|_: &Job| "done"));
     for _ in 0..10 {
         let reply = client.submit("render", ()).unwrap().wait().done().unwrap();
         assert_eq!((&reply[..], reply.by.instance.as_str()), (&b"done"[..], "able"));
@@ -147,7 +146,7 @@ fn handlers_on_a_runtime_do_a_hundred_jobs_at_once_without_a_thread_for_each() {
     let begin = move |job: Job, responder: Responder| {
         handle.spawn(async move { responder.respond(nap(&job).await) });
     };
-    let worker = worker("nap", deployment.mapper()).concurrency(100).queue(10).serve_later(begin);
+    let worker = worker("nap", &deployment).concurrency(100).queue(10).serve_later(begin);
     let worker = started(worker);
     let client = deployment.client().unwrap();
     let naps: Vec<_> = (0..100).map(|_| client.submit_json("nap", &60_000).unwrap()).collect();
@@ -167,9 +166,9 @@ fn handlers_on_a_runtime_do_a_hundred_jobs_at_once_without_a_thread_for_each() {
 #[test]
 fn senders_on_a_runtime_wait_for_room_without_a_thread() {
     let deployment = deployment();
-    let _worker = started(worker("echo", deployment.mapper()).serve(Job::payload_bytes));
+    let _worker = started(worker("echo", &deployment).serve(Job::payload_bytes));
     let outbox = OutboxConfig { jobs_max: 2, ..OutboxConfig::default() };
-    let client = Client::builder().mapper(deployment.mapper()).outbox(outbox).start().unwrap();
+    let client = deployment.access().client().outbox(outbox).start().unwrap();
     let mut one_thread = tokio::runtime::Builder::new_multi_thread();
     let runtime = one_thread.worker_threads(1).enable_time().build().unwrap();
     let tasks: Vec<_> = (0..200_u32)
@@ -224,7 +223,7 @@ fn a_ticket_that_is_dropped_cancels_its_job_if_that_was_wanted() {
         }
         tells.send(job.is_cancelled()).unwrap();
     };
-    let _worker = started(worker("watch", deployment.mapper()).serve(handler));
+    let _worker = started(worker("watch", &deployment).serve(handler));
     let client = deployment.client().unwrap();
     let ticket = client.submit("watch", ()).unwrap().cancel_on_drop();
     wait_for(&deployment, "it to run", |row| row.running == 1);
@@ -241,7 +240,7 @@ fn a_worker_that_is_dropped_finishes_what_it_has() {
         let _ = waits.lock().unwrap().recv_timeout(PATIENCE);
         "done"
     };
-    let worker = started(worker("slow", deployment.mapper()).serve(handler));
+    let worker = started(worker("slow", &deployment).serve(handler));
     let client = deployment.client().unwrap();
     let ticket = client.submit("slow", ()).unwrap();
     wait_for(&deployment, "it to run", |row| row.running == 1);

@@ -14,7 +14,7 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey};
 use svcmap_tests::{
-    Count, Deployment, MAPPER, PATIENCE, dealer, deployment, eventually, executable,
+    Count, Deployment, MAPPER, PATIENCE, dealer, eventually, executable, plain_deployment,
 };
 use svcmap_worker::{Client, Job, Notice, Worker};
 
@@ -31,7 +31,7 @@ fn answers(deployment: &Deployment, instances: usize) -> bool {
 
 #[test]
 fn a_mapper_that_stands_still_holds_nobody_up() {
-    let (first, second) = (deployment(), deployment());
+    let (first, second) = (plain_deployment(), plain_deployment());
     let both = [first.mapper().as_str(), second.mapper().as_str()];
     let start = || {
         let worker = Worker::builder("echo").mapper(both).queue(100);
@@ -76,7 +76,7 @@ fn a_mapper_that_stands_still_holds_nobody_up() {
 
 #[test]
 fn a_status_of_thousands_of_services_is_complete() {
-    let deployment = deployment();
+    let deployment = plain_deployment();
     let mapper = deployment.mapper();
     let sockets: Vec<_> = (0..63).map(|_| dealer(mapper.as_str())).collect();
     let services = 63 * 64;

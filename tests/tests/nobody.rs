@@ -34,7 +34,7 @@ impl Sender {
         let child = Command::new(executable())
             .args(["submit", "nap", "--instance", "w-1", "--data", data, "--count", count])
             .args(["--hold", "60s", "--deadline", "60s"])
-            .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+            .envs(deployment.environment())
             .stdout(Stdio::null())
             .spawn();
         Self(child.expect("it starts"))
@@ -140,7 +140,7 @@ fn handlers_of_a_worker_that_is_dropped_are_told() {
         saw.send(if job.is_cancelled() { "cancelled" } else { "not told" }).unwrap();
         Ok(Vec::new())
     };
-    let worker = Worker::builder("watch").mapper(deployment.mapper()).serve(handler).unwrap();
+    let worker = deployment.access().worker("watch").serve(handler).unwrap();
     let client = deployment.client().unwrap();
     let _ticket = client.submit("watch", Vec::new()).unwrap();
     assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), "began");
@@ -166,9 +166,10 @@ impl Held {
             let _ = released.lock().unwrap().recv_timeout(PATIENCE);
             Ok(Vec::new())
         };
-        let worker = Worker::builder("nap")
+        let worker = deployment
+            .access()
+            .worker("nap")
             .instance("held")
-            .mapper(deployment.mapper())
             .intake(IntakeConfig { concurrency: 1, queue: 9, ..IntakeConfig::default() })
             .serve(handler)
             .unwrap();

@@ -172,7 +172,7 @@ impl Worker {
         let own = [executable(), "--log-level", "error", "worker", "--service", "nap"];
         let argv: Vec<&str> = before.iter().chain(&own).chain(flags).copied().collect();
         let mut command = Command::new(argv[0]);
-        command.args(&argv[1..]).env("SVCMAP_MAPPER", deployment.mapper().as_str());
+        command.args(&argv[1..]).envs(deployment.environment());
         let worker = Self(command.stdout(Stdio::null()).spawn().unwrap());
         deployment.wait_ready(&[("nap", 1)]).unwrap();
         worker
@@ -192,7 +192,8 @@ impl Drop for Worker {
 
 /// What the program of a worker says that was started so.
 fn said(before: &[&str], flags: &[&str], program: &str) -> String {
-    let deployment = deployment();
+    // Keys are for their owner only, and this may be somebody else.
+    let deployment = svcmap_tests::plain_deployment();
     let flags = [flags, &["--exec", program]].concat();
     let _worker = Worker::start(&deployment, before, &flags);
     let output = svcmap(&deployment, &["submit", "nap", "--data", ""]);
@@ -237,7 +238,7 @@ fn a_closed_terminal_drains() {
     let worker = format!("exec {} worker --service nap --builtin sleep", executable());
     let mut terminal = Command::new("script");
     terminal.args(["-qec", &worker, "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::null());
-    let terminal = terminal.env("SVCMAP_MAPPER", deployment.mapper().as_str()).spawn().unwrap();
+    let terminal = terminal.envs(deployment.environment()).spawn().unwrap();
     let mut terminal = Worker(terminal);
     deployment.wait_ready(&[("nap", 1)]).unwrap();
     let pids = svcmap_tests::children_of(terminal.0.id());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use svcmap_proto::io::Clock;
 use svcmap_tests::{PATIENCE, deployment, deployment_of, eventually, svcmap};
-use svcmap_worker::{HandlerError, Job, Outcome, Worker};
+use svcmap_worker::{HandlerError, Job, Outcome};
 
 #[test]
 fn a_ticket_sees_what_its_handler_says_of_how_far_it_is() {
@@ -24,8 +24,7 @@ fn a_ticket_sees_what_its_handler_says_of_how_far_it_is() {
         wait();
         Ok(b"all of it".to_vec())
     };
-    let mapper = deployment.mapper();
-    let _worker = Worker::builder("slow").mapper(mapper).serve(handler).unwrap();
+    let _worker = deployment.access().worker("slow").serve(handler).unwrap();
     let client = deployment.client().unwrap();
     let ticket = client.submit("slow", "").unwrap();
     assert_eq!(ticket.progress(), None);
@@ -55,8 +54,7 @@ fn a_handler_that_says_much_costs_few_messages() {
         }
         Ok(count.to_string().into_bytes())
     };
-    let mapper = deployment.mapper();
-    let _worker = Worker::builder("chatty").mapper(mapper).serve(spoken).unwrap();
+    let _worker = deployment.access().worker("chatty").serve(spoken).unwrap();
     let client = deployment.client().unwrap();
     let began_at = Clock.now();
     let ticket = client.submit("chatty", "").unwrap();

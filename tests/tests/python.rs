@@ -16,7 +16,9 @@ use svcmap::commands::status::{self, InstanceRow, Report};
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_tests::batch::code;
 use svcmap_tests::keyed::{ECHO, Scene};
-use svcmap_tests::{Count, Deployment, PATIENCE, deployment, deployment_of, eventually, svcmap};
+use svcmap_tests::{
+    Count, Deployment, PATIENCE, eventually, plain_deployment, plain_deployment_of, svcmap,
+};
 use svcmap_worker::{Client, Outcome, Reason, Ticket};
 
 /// A process that ends with this; what it prints is kept in a file.
@@ -163,7 +165,7 @@ fn the_programs_on_the_page_are_short() {
 #[ignore = "needs pyzmq: pip install pyzmq"]
 fn every_pair_of_a_mixed_fleet_exchanges_jobs() {
     // Room for all jobs at once: senders that are told at acceptance are faster than any handler.
-    let deployment = deployment_of("echo", 2, &["--builtin", "echo", "--queue", "100"]);
+    let deployment = plain_deployment_of("echo", 2, &["--builtin", "echo", "--queue", "100"]);
     let scripts = Scripts::new();
     let old: Vec<Python> = ["old-1", "old-2"]
         .map(|name| scripts.start("original_worker.py", &deployment, &[name, "100", "0.2"]))
@@ -204,7 +206,7 @@ fn every_pair_of_a_mixed_fleet_exchanges_jobs() {
 #[ignore = "needs pyzmq: pip install pyzmq"]
 fn queue_full_is_said_in_both_directions() {
     let flags = ["--builtin", "sleep", "--concurrency", "1", "--queue", "0"];
-    let deployment = deployment_of("nap", 1, &flags);
+    let deployment = plain_deployment_of("nap", 1, &flags);
     let scripts = Scripts::new();
     // It has room for one that waits and one that runs, and tells of neither within this test.
     let old = scripts.start("original_worker.py", &deployment, &["old", "1", "60"]);
@@ -242,7 +244,7 @@ fn is_full(report: &Report, service: &str) -> bool {
 #[test]
 #[ignore = "needs pyzmq: pip install pyzmq"]
 fn the_programs_on_the_page_work() {
-    let mut deployment = deployment();
+    let mut deployment = plain_deployment();
     deployment.start_worker("echo", "w-1", &["--builtin", "echo"]).unwrap();
     let scripts = Scripts::new();
     let start = |name| scripts.start("worker.py", &deployment, &["video", name]);

@@ -55,7 +55,7 @@ fn stdin_is_read_once_and_sent_as_often_as_wanted() {
     let deployment = deployment_of("echo", 1, ECHO);
     let mut child = Command::new(executable())
         .args(["submit", "echo", "-", "--count", "3"])
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -89,7 +89,7 @@ fn a_closed_pipe_hides_no_failure() {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let mut command = Command::new(executable());
-        command.args(args).env("SVCMAP_MAPPER", deployment.mapper().as_str());
+        command.args(args).envs(deployment.environment());
         command.stdout(writer).stderr(Stdio::piped()).output().unwrap()
     };
     assert_eq!(code(&closed(&["submit", "cat", &bad, &good])), Some(1));
@@ -107,7 +107,7 @@ fn text_from_elsewhere_commands_no_terminal() {
     std::fs::write(&evil, "\u{1b}[2Jgone\u{9b}31m\rerror: fake\n").unwrap();
     let output = Command::new(executable())
         .args(["submit", "fail", &evil.display().to_string()])
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         // As on a terminal.
         .env("CLICOLOR_FORCE", "1")
         .output()
@@ -204,7 +204,7 @@ fn a_replaced_worker_tells_of_no_signal() {
     let start = || {
         Command::new(executable())
             .args(["worker", "--service", "echo", "--instance", "a", "--builtin", "echo"])
-            .args(["--mapper", deployment.mapper().as_str()])
+            .envs(deployment.environment())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -245,8 +245,7 @@ fn a_deadline_is_one_for_all_jobs_of_a_command() {
     let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
     let args = ["submit", "nap", "--data", "50ms", "--deadline", "1s", "--count", "3000", "--json"];
     let before = Clock.now();
-    let mapper = ["--mapper", deployment.mapper().as_str()];
-    let output = run(&[&args[..], &mapper].concat());
+    let output = svcmap(&deployment, &args);
     // Portions of 512 would take six seconds.
     let took = Clock.now().since(before);
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -268,7 +267,7 @@ fn ends_behind_a_full_pipe(args: &[&str], ready: impl Fn()) -> bool {
 #[test]
 fn a_log_that_nobody_reads_does_not_keep_a_worker_from_its_work_and_its_end() {
     for format in ["human", "json"] {
-        let deployment = deployment();
+        let deployment = svcmap_tests::plain_deployment();
         let mapper = deployment.mapper().as_str();
         let args = ["--log-format", format, "--log-level", "debug", "worker", "--service", "echo"];
         let args = [&args[..], &["--builtin", "echo", "--mapper", mapper]].concat();

@@ -97,7 +97,7 @@ fn a_soak_that_is_too_much_refuses_what_does_not_fit_and_says_so() {
 
 #[test]
 fn a_soak_can_use_the_mapper_of_a_deployment() {
-    let deployment = svcmap_tests::deployment();
+    let deployment = svcmap_tests::plain_deployment();
     let mapper = deployment.mapper().as_str().to_owned();
     let flags = ["--utilisation", "0.3", "--mapper", &mapper, "--payload", "64KiB"];
     let (figures, _) = soak(&flags);

@@ -21,9 +21,8 @@ fn done(deployment: &Deployment, jobs: u64) -> Vec<u64> {
     let mut done = Vec::new();
     let of = |report: &Report| report.instances.iter().map(|row| row.done).collect::<Vec<_>>();
     eventually("all jobs to be told of", || {
-        let mappers = std::slice::from_ref(deployment.mapper());
-        done =
-            svcmap::commands::status::ask(mappers, None, PATIENCE).map_or(Vec::new(), |r| of(&r));
+        let report = svcmap::commands::status::ask(deployment.access(), None, PATIENCE);
+        done = report.map_or(Vec::new(), |report| of(&report));
         done.iter().sum::<u64>() == jobs
     });
     done

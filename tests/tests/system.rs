@@ -11,9 +11,9 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_tests::{
     Count, MAPPER, PATIENCE, children_of, dealer, deployment, deployment_of, endpoint_of,
-    eventually, garbage, is_running, resident_kb, svcmap,
+    eventually, garbage, is_running, plain_deployment_of, resident_kb, svcmap,
 };
-use svcmap_worker::{Cause, Client, HandlerError, Job, Outcome, Policy, Reason, Ticket, Worker};
+use svcmap_worker::{Cause, HandlerError, Job, Outcome, Policy, Reason, Ticket};
 
 const ECHO: &[&str] = &["--builtin", "echo"];
 const SLEEP: &[&str] = &["--builtin", "sleep"];
@@ -190,7 +190,7 @@ fn the_later_of_two_processes_with_one_name_stays() {
     let flags = ["worker", "--service", "echo", "--instance", "w-1", "--builtin", "echo"];
     let mut second = std::process::Command::new(svcmap_tests::executable())
         .args(flags)
-        .args(["--mapper", deployment.mapper().as_str()])
+        .envs(deployment.environment())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -207,7 +207,7 @@ fn the_later_of_two_processes_with_one_name_stays() {
 
 #[test]
 fn another_protocol_version_gets_an_error_that_names_both() {
-    let deployment = deployment_of("echo", 1, ECHO);
+    let deployment = plain_deployment_of("echo", 1, ECHO);
     let hello = ToMapper::Hello(Hello { oldest: 9, newest: 9, key: None });
     let mut frame = codec::encode(&hello);
     frame[0] = 9;
@@ -232,7 +232,7 @@ fn another_protocol_version_gets_an_error_that_names_both() {
 fn garbage_on_both_routers_disturbs_nobody() {
     let messages: usize =
         std::env::var("SVCMAP_GARBAGE").map_or(20_000, |text| text.parse().unwrap());
-    let deployment = deployment_of("echo", 1, ECHO);
+    let deployment = plain_deployment_of("echo", 1, ECHO);
     let client = deployment.client().unwrap();
     let service = "echo".parse().unwrap();
     let real = [
@@ -270,8 +270,9 @@ fn garbage_on_both_routers_disturbs_nobody() {
 #[test]
 fn a_handler_that_panics_fails_its_job_and_nothing_else() {
     let deployment = deployment();
-    let worker = Worker::builder("fragile")
-        .mapper(deployment.mapper())
+    let worker = deployment
+        .access()
+        .worker("fragile")
         .serve(|job: &Job| match job.payload() {
             b"panic" => panic!("on purpose"),
             b"error" => Err(HandlerError::new("no such model")),
@@ -279,7 +280,7 @@ fn a_handler_that_panics_fails_its_job_and_nothing_else() {
         })
         .unwrap();
     assert!(worker.wait_registered(PATIENCE));
-    let client = Client::connect(deployment.mapper()).unwrap();
+    let client = deployment.access().client().start().unwrap();
     let outcome = |payload: &[u8]| client.job("fragile", payload.to_vec()).submit().unwrap().wait();
     let error = |payload: &[u8]| match outcome(payload) {
         Outcome::Failed(failure) => failure.error,

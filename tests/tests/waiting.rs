@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use svcmap_proto::io::Clock;
-use svcmap_tests::{Count, Deployment, PATIENCE, deployment, deployment_of, executable, svcmap};
+use svcmap_tests::{Count, Deployment, PATIENCE, deployment_of, executable, svcmap};
 use svcmap_worker::{Client, Outcome, Reason, Worker};
 
 fn text(bytes: &[u8]) -> String {
@@ -51,7 +51,7 @@ fn a_service_whose_only_worker_starts_again_is_waited_for() {
     // Another process has never seen it, but the mapper has.
     let submit = Command::new(executable())
         .args(["submit", "echo", "--data", "3"])
-        .env("SVCMAP_MAPPER", deployment.mapper().as_str())
+        .envs(deployment.environment())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -94,7 +94,7 @@ fn a_job_is_ended_at_its_run_limit_and_has_failed() {
 #[test]
 fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
     // Ports that were free a moment ago.
-    let deployment = deployment();
+    let deployment = svcmap_tests::plain_deployment();
     let mapper = deployment.mapper().clone();
     drop(deployment);
     let mut submit = Command::new(executable())

@@ -11,7 +11,7 @@ use slog::{Logger, info, o, warn};
 use svcmap_proto::deployment::MapperFile;
 use svcmap_proto::io::curve::secure_server;
 use svcmap_proto::io::{
-    self as proto_io, Accepts, BindError, Clock, EventLoop, SocketKey, SocketSettings, ZapError,
+    self as proto_io, BindError, Clock, Connections, EventLoop, SocketKey, SocketSettings, ZapError,
 };
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
@@ -188,14 +188,14 @@ impl MapperBuilder {
         // What is bound before the keys are set goes without them.
         let plain_endpoint = plain_bind.map(|at| proto_io::bind(&router, &at)).transpose()?;
         secure(&router)?;
-        let mut accepts = vec![Accepts::watch(&mut event_loop, &router)?];
+        let mut connections = vec![Connections::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
         let publisher = match &access {
             Some(_) => proto_io::selective_publisher(event_loop.context(), publish_settings)?,
             None => proto_io::publisher(event_loop.context(), publish_settings)?,
         };
         secure(&publisher)?;
-        accepts.push(Accepts::watch(&mut event_loop, &publisher)?);
+        connections.push(Connections::watch(&mut event_loop, &publisher)?);
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
 
         info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
@@ -225,7 +225,7 @@ impl MapperBuilder {
         if let Some(access) = access {
             registry = registry.with_access(access);
         }
-        let sockets = Sockets { router, publisher, accepts };
+        let sockets = Sockets { router, publisher, connections };
         let key_file = KeyFile::new(key_file);
         let node =
             Node::new(event_loop, sockets, registry, key_file, beat, Arc::clone(&stop), logger);

@@ -9,7 +9,10 @@ use std::time::Duration;
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::{KeyAnswer, KeyRefusal, KeyRequest, RegistrationError};
-use svcmap_proto::io::{Accepts, Clock, Event as IoEvent, EventLoop, SendError, SocketKey};
+use svcmap_proto::io::{
+    Clock, Connections, Event as IoEvent, EventLoop, Heard, SendError, SocketKey,
+};
+use svcmap_proto::rarely::Rarely;
 use svcmap_proto::refusals::Refusals;
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -50,8 +53,8 @@ struct Came {
 pub(super) struct Sockets {
     pub(super) router: SocketKey,
     pub(super) publisher: SocketKey,
-    /// What tells of connections to them that could not be accepted.
-    pub(super) accepts: Vec<Accepts>,
+    /// What tells of connections to them.
+    pub(super) connections: Vec<Connections>,
 }
 
 /// What runs on the thread of a mapper.
@@ -65,6 +68,8 @@ pub(super) struct Node {
     stop: Arc<AtomicBool>,
     backlog: Backlog,
     bad_messages: Refusals,
+    /// Who sent too many of them.
+    cut_off: Rarely,
     refused: Refusals<RegistrationError>,
     undelivered: Refusals<SendError>,
     suspensions: u64,
@@ -93,6 +98,7 @@ impl Node {
             stop,
             backlog: Backlog::default(),
             bad_messages: Refusals::default(),
+            cut_off: Rarely::default(),
             refused: Refusals::default(),
             undelivered: Refusals::default(),
             suspensions: 0,
@@ -147,14 +153,16 @@ impl Node {
     /// One turn of the loop: what it brings is bounded by the loop's own budget. Returns what came.
     fn turn(&mut self, deadline: Option<Timestamp>) -> io::Result<Came> {
         let (mut came, mut now) = (Came::default(), Clock.now());
-        let Self { event_loop, sockets, registry, bad_messages, log, .. } = self;
+        let Self { event_loop, sockets, registry, bad_messages, cut_off, log, .. } = self;
         event_loop.turn(deadline, |event| match event {
             IoEvent::Received(key, frames) if key != sockets.router => {
-                let watched = sockets.accepts.iter_mut().find(|accepts| accepts.key() == key);
+                let watched = sockets.connections.iter_mut().find(|watched| watched.key() == key);
                 let now = Clock.now();
-                if let Some(failure) = watched.and_then(|a| a.handle_event(now, frames)) {
-                    error!(log, "{}", failure);
+                if let Some(trouble) = watched.and_then(|watched| watched.handle_event(now, frames))
+                {
+                    error!(log, "{}", trouble);
                 }
+                Heard::Fine
             }
             IoEvent::Received(_, frames) => {
                 if came.messages.is_multiple_of(LOOK) {
@@ -162,21 +170,34 @@ impl Node {
                 }
                 came.messages += 1;
                 if received::handle_report(registry, now, frames) {
-                    return;
+                    return Heard::Fine;
                 }
                 came.others += 1;
-                if let Err(reason) = received::handle(registry, frames) {
-                    bad_messages.count(reason);
-                    registry.count_bad_message();
+                match received::handle(registry, frames) {
+                    Ok(()) => Heard::Fine,
+                    Err(reason) => {
+                        bad_messages.count(reason);
+                        registry.count_bad_message();
+                        Heard::Bad
+                    }
                 }
             }
             IoEvent::TooManyFrames(_, frames) => {
                 (came.messages, came.others) = (came.messages + 1, came.others + 1);
                 bad_messages.count(received::refuse_frames(registry, frames));
                 registry.count_bad_message();
+                Heard::Bad
+            }
+            IoEvent::CutOff(_, address) => {
+                if let Some(times) = cut_off.admit(Clock.now()) {
+                    warn!(log, "cut off: it sent more than can be answered of what nobody can read";
+                        "address" => address, "times" => times);
+                }
+                Heard::Fine
             }
             // To stop; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
+                Heard::Fine
             }
         })?;
         // Reports may be among what was not read yet.

@@ -110,6 +110,8 @@ pub(super) enum Question {
     Sync(Name),
     /// A page of names, from behind that one.
     List(Option<Name>),
+    /// Whom a worker of that service is to let in.
+    Admission(Name),
 }
 
 /// Which questions were answered lately: whoever asks the same again has the answer, or does not read

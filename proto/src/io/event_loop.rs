@@ -39,6 +39,9 @@ pub enum Event<'a> {
     Received(SocketKey, &'a mut [Message]),
     /// A message of more than [`limits::FRAMES_MAX`](crate::limits::FRAMES_MAX) frames came; these are its first.
     TooManyFrames(SocketKey, &'a mut [Message]),
+    /// Somebody was cut off who sent too much that was refused, there, from that address (empty if it is
+    /// not known).
+    CutOff(SocketKey, &'a str),
     /// A watched socket is connected, or has room again.
     Writable(SocketKey),
     /// A watched socket is not connected any more, or full.
@@ -47,6 +50,22 @@ pub enum Event<'a> {
     Signal(i32),
     /// Another thread called [`Waker::wake`].
     Woken,
+}
+
+/// What somebody makes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing is wrong with it.
+    Fine,
+    /// A message that was refused. Who sends many of them to a ROUTER is cut off: see
+    /// [`limits::BAD_MESSAGES_MAX`](crate::limits::BAD_MESSAGES_MAX).
+    Bad,
+}
+
+impl From<()> for Heard {
+    fn from((): ()) -> Self {
+        Self::Fine
+    }
 }
 
 /// Why a message was not sent.
@@ -154,7 +173,7 @@ impl EventLoop {
     /// # Errors
     /// See [`ZapError`].
     pub fn admit_only(&mut self, admitted: Admitted) -> Result<(), ZapError> {
-        let zap = Zap::new(&self.context, admitted)?;
+        let mut zap = Zap::new(&self.context, admitted)?;
         let fd = zap.socket.as_raw_fd();
         self.poll.registry().register(&mut SourceFd(&fd), ZAP, Interest::READABLE)?;
         zap.serve();
@@ -267,11 +286,12 @@ impl EventLoop {
     ///
     /// # Errors
     /// If the system's poll fails, which it does only for reasons that do not pass.
-    pub fn turn(
+    pub fn turn<R: Into<Heard>>(
         &mut self,
         deadline: Option<Timestamp>,
-        mut deliver: impl FnMut(Event<'_>),
+        mut deliver: impl FnMut(Event<'_>) -> R,
     ) -> io::Result<()> {
+        let mut deliver = |event: Event<'_>| deliver(event).into();
         // What was sent to is looked at before the loop sleeps.
         let delivered = self.pump(&mut deliver);
         self.wait(if delivered { Some(Timestamp::default()) } else { deadline })?;
@@ -280,7 +300,7 @@ impl EventLoop {
             match event.token() {
                 WAKER => {}
                 SIGNALS => signalled = true,
-                ZAP => self.zap.iter().for_each(Zap::serve),
+                ZAP => self.zap.iter_mut().for_each(Zap::serve),
                 Token(token) => {
                     let key = SocketKey((token - FIRST_SOCKET) as u64);
                     if let Ok(index) = self.slots.binary_search_by_key(&key, |slot| slot.key) {
@@ -294,7 +314,9 @@ impl EventLoop {
             deliver(Event::Woken);
         }
         if signalled && let Some(signals) = &mut self.signals {
-            signals.pending().for_each(|signal| deliver(Event::Signal(signal)));
+            for signal in signals.pending() {
+                deliver(Event::Signal(signal));
+            }
         }
         if !delivered {
             self.pump(&mut deliver);
@@ -323,7 +345,7 @@ impl EventLoop {
         if self.ready.is_empty() && timeout != Some(Duration::ZERO) {
             // It slept and nothing signalled: an insurance against a signal that was consumed.
             self.slots.iter_mut().for_each(|slot| slot.hot = true);
-            self.zap.iter().for_each(Zap::serve);
+            self.zap.iter_mut().for_each(Zap::serve);
         }
         Ok(())
     }
@@ -351,11 +373,11 @@ impl EventLoop {
 
     /// Reads every hot socket within its budget, another one first each time.
     /// Returns whether anything was delivered.
-    fn pump(&mut self, deliver: &mut impl FnMut(Event<'_>)) -> bool {
+    fn pump(&mut self, deliver: &mut impl FnMut(Event<'_>) -> Heard) -> bool {
         let mut delivered = false;
         let mut deliver = |event: Event<'_>| {
             delivered = true;
-            deliver(event);
+            deliver(event)
         };
         let count = self.slots.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };

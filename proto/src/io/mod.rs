@@ -2,8 +2,8 @@
 //!
 //! Nothing outside the modules named `io` touches any of these.
 
-mod accepts;
 mod clock;
+mod connections;
 pub mod curve;
 mod event_loop;
 mod frames;
@@ -18,9 +18,9 @@ mod sockets;
 mod spin;
 mod zap;
 
-pub use accepts::{AcceptFailure, Accepts};
 pub use clock::{Clock, host_id, host_id_doubt, node_name};
-pub use event_loop::{Event, EventLoop, SendError, SocketKey, Waker};
+pub use connections::{ConnectionTrouble, Connections};
+pub use event_loop::{Event, EventLoop, Heard, SendError, SocketKey, Waker};
 pub use frames::payloads;
 pub use key_files::KeyFileError;
 #[cfg(feature = "log")]

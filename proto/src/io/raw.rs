@@ -1,10 +1,11 @@
 //! What no safe function does: bytes that libzmq sends from where they lie and keeps alive until they are
-//! out, an option of its sockets, and the end of one connection among many.
+//! out, an option of its sockets, and one connection among many: from where it is, and its end.
 //!
 //! The one place in this crate that may be unsafe.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -80,6 +81,32 @@ pub(super) fn shut_down(connection: i32) {
     // it may be another connection by now is the caller's to think of: nobody is to lose more by it than
     // that connection, which its other end makes again.
     unsafe { libc::shutdown(connection, libc::SHUT_RDWR) };
+}
+
+/// Where the other end of that connection is; `None` if there is none, or not on a network.
+pub(super) fn peer_address(connection: i32) -> Option<IpAddr> {
+    // SAFETY: zeros are an address of no kind.
+    let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut size = size_of_val(&address) as libc::socklen_t;
+    let pointer = (&raw mut address).cast::<libc::sockaddr>();
+    // SAFETY: the system writes at most `size` bytes to where `pointer` leads, and they are there; a
+    // number that is no socket is an error.
+    if unsafe { libc::getpeername(connection, pointer, &mut size) } != 0 {
+        return None;
+    }
+    match i32::from(address.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: an address of that kind has this form, and is shorter.
+            let address = unsafe { *pointer.cast::<libc::sockaddr_in>() };
+            Some(IpAddr::from(address.sin_addr.s_addr.to_ne_bytes()))
+        }
+        libc::AF_INET6 => {
+            // SAFETY: an address of that kind has this form, and is shorter.
+            let address = unsafe { *pointer.cast::<libc::sockaddr_in6>() };
+            Some(IpAddr::from(address.sin6_addr.s6_addr).to_canonical())
+        }
+        _ => None,
+    }
 }
 
 fn last_error() -> zmq::Error {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use zmq::{Message, PollEvents};
 
-use super::Clock;
-use super::event_loop::{Event, SocketKey};
+use super::event_loop::{Event, Heard, SocketKey};
 use super::sockets::Socket;
-use super::zap::Zap;
+use super::zap::{Zap, connection};
+use super::{Clock, raw};
+use crate::conduct::Conduct;
 use crate::limits;
 
 /// Messages that one socket may deliver before the others get their turn.
@@ -36,6 +37,10 @@ pub(super) struct Slot {
     pub(super) is_within: bool,
     /// Who is at the other ends has proven that, or did not have to.
     is_secured: bool,
+    /// Others connect to it, and send.
+    is_router: bool,
+    /// Who has sent what was refused there.
+    conduct: Conduct<(i32, Vec<u8>)>,
     /// Its messages are subscriptions, each of which is decided on here.
     is_publisher: bool,
     /// Its last known writability, if anybody wants to know.
@@ -46,10 +51,23 @@ impl Slot {
     pub(super) fn new(key: SocketKey, socket: Socket) -> Self {
         let is_within = is_within_process(&socket);
         let is_secured = socket.is_curve_server().unwrap_or(false);
-        let is_publisher = is_secured && socket.get_socket_type() == Ok(zmq::XPUB);
+        let kind = socket.get_socket_type();
+        let (is_router, conduct) = (kind == Ok(zmq::ROUTER), Conduct::default());
+        let is_publisher = is_secured && kind == Ok(zmq::XPUB);
         // The signal may have come before anybody waited for it: look once.
         let (hot, behind, writable) = (true, false, None);
-        Self { key, socket, hot, behind, is_within, is_secured, is_publisher, writable }
+        Self {
+            key,
+            socket,
+            hot,
+            behind,
+            is_within,
+            is_secured,
+            is_router,
+            conduct,
+            is_publisher,
+            writable,
+        }
     }
 }
 
@@ -58,7 +76,7 @@ pub(super) fn read(
     slot: &mut Slot,
     frames: &mut Vec<Message>,
     zap: &mut Option<Zap>,
-    deliver: &mut impl FnMut(Event<'_>),
+    deliver: &mut impl FnMut(Event<'_>) -> Heard,
 ) -> bool {
     let mut left = BUDGET;
     let until = Clock.now() + TURN;
@@ -69,12 +87,15 @@ pub(super) fn read(
         while left > 0 && events.contains(PollEvents::POLLIN) {
             let received = receive(&slot.socket, frames);
             let is_large = frames.iter().map(|frame| frame.len()).sum::<usize>() > LOOK_BYTES;
-            let zap = zap.as_mut().filter(|_| slot.is_secured);
-            match received {
-                Received::Message if zap.is_some_and(|zap| !is_for_owner(slot, zap, frames)) => {}
+            let mut zap = zap.as_mut().filter(|_| slot.is_secured);
+            let heard = match received {
+                Received::Nothing => break,
+                Received::Message if !is_for_owner(slot, zap.as_deref_mut(), frames) => Heard::Fine,
                 Received::Message => deliver(Event::Received(slot.key, frames)),
                 Received::TooManyFrames => deliver(Event::TooManyFrames(slot.key, frames)),
-                Received::Nothing => break,
+            };
+            if heard == Heard::Bad {
+                handle_bad(slot, zap, frames, deliver);
             }
             left -= 1;
             if (is_large || left.is_multiple_of(LOOK)) && Clock.now() >= until {
@@ -100,9 +121,35 @@ pub(super) fn read(
     }
 }
 
-/// Whether the owner of a secured socket gets that message: who sent it is admitted, and it is no
+/// Cuts off who has sent so much that was refused, and says so.
+fn handle_bad(
+    slot: &mut Slot,
+    zap: Option<&mut Zap>,
+    frames: &mut [Message],
+    deliver: &mut impl FnMut(Event<'_>) -> Heard,
+) {
+    let now = Clock.now();
+    if !slot.is_router {
+        return;
+    }
+    let Some(connection) = connection(frames) else { return };
+    // Another may have that file's number while what was under way still comes, but not its routing id.
+    let id = frames.first().map(|id| id.to_vec()).unwrap_or_default();
+    if !slot.conduct.handle_bad(now, (connection, id)) {
+        return;
+    }
+    raw::shut_down(connection);
+    if let Some(zap) = zap {
+        zap.bar(now, frames);
+    }
+    let address = frames.last_mut().and_then(|frame| frame.gets("Peer-Address"));
+    deliver(Event::CutOff(slot.key, address.unwrap_or_default()));
+}
+
+/// Whether the owner gets that message: if the socket is secured, who sent it is admitted, and it is no
 /// subscription, which is decided on here.
-fn is_for_owner(slot: &Slot, zap: &mut Zap, frames: &mut [Message]) -> bool {
+fn is_for_owner(slot: &Slot, zap: Option<&mut Zap>, frames: &mut [Message]) -> bool {
+    let Some(zap) = zap else { return true };
     let is_heard = zap.hears(frames);
     if slot.is_publisher
         && let Some((verb, topic)) = frames.first().and_then(|frame| frame.split_first())

@@ -16,6 +16,7 @@ use super::{Clock, curve, raw};
 use crate::control::{PULSE_TOPIC, topic_service};
 use crate::keys::{KEY_BYTES, PublicKey};
 use crate::principals::Services;
+use crate::time::Timestamp;
 
 /// Where libzmq asks.
 const ENDPOINT: &str = "inproc://zeromq.zap.01";
@@ -30,6 +31,10 @@ const ADMITTED: &str = "200";
 
 /// How long the trial may take: two processes of one machine need some milliseconds.
 const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// For how long who was cut off is not let in again: others of the same file on the same machine are not
+/// either, so not for long, and long beside what a connection takes.
+const BARRED: Duration = Duration::from_secs(1);
 
 /// Longest time between two looks at the clock meanwhile.
 const LOOK_MS: i64 = 10;
@@ -67,13 +72,21 @@ pub fn user(frames: &mut [zmq::Message]) -> Option<PublicKey> {
     frames.last_mut()?.gets("User-Id")?.parse().ok()
 }
 
+/// The number of the file of the connection that a message came on: it is libzmq's, and by now perhaps
+/// another one's.
+pub(super) fn connection(frames: &mut [zmq::Message]) -> Option<i32> {
+    frames.last_mut()?.gets("__fd")?.parse().ok()
+}
+
 /// See the module.
 pub(super) struct Zap {
     pub(super) socket: Socket,
     admitted: Admitted,
-    /// Who was last heard on each connection, by the number of its file. Another may have that number by
-    /// now, until it is heard as well.
-    heard: BTreeMap<i32, PublicKey>,
+    /// Who was last heard on each connection, by the number of its file, and whether that one was cut off:
+    /// what it had sent before still comes, while another may have that number already.
+    heard: BTreeMap<i32, (PublicKey, bool)>,
+    /// Who is not let in from where, until then, for what it sent.
+    barred: BTreeMap<(PublicKey, String), Timestamp>,
     /// Who is refused once and for all.
     stranger: Option<PublicKey>,
 }
@@ -87,13 +100,19 @@ impl Zap {
         let socket = context.socket(zmq::REP)?;
         socket.set_linger(0)?;
         socket.bind(ENDPOINT)?;
-        let mut zap = Self { socket, admitted, heard: BTreeMap::new(), stranger: None };
+        let mut zap = Self {
+            socket,
+            admitted,
+            heard: BTreeMap::new(),
+            barred: BTreeMap::new(),
+            stranger: None,
+        };
         zap.refuses_strangers(context)?;
         Ok(zap)
     }
 
     /// Answers every question that is there.
-    pub(super) fn serve(&self) {
+    pub(super) fn serve(&mut self) {
         while let Ok(question) = self.socket.recv_multipart(zmq::DONTWAIT) {
             // Whoever asked is of this process, and waits.
             let _ = self.socket.send_multipart(self.answer(&question), zmq::DONTWAIT);
@@ -103,34 +122,41 @@ impl Zap {
     /// From now on these are admitted and nobody else. Who is connected and is not among them is cut off.
     pub(super) fn admit(&mut self, admitted: Admitted) {
         self.admitted = admitted;
-        let admitted = &self.admitted;
-        self.heard.retain(|connection, user| {
-            let stays = admitted.contains_key(user);
+        for (connection, (user, is_cut)) in &mut self.heard {
             // If another has this number by now, it loses no more than its connection.
-            if !stays {
+            if !*is_cut && !self.admitted.contains_key(user) {
                 raw::shut_down(*connection);
+                *is_cut = true;
             }
-            stays
-        });
+        }
     }
 
     /// A message came. Whether its sender is admitted now, or has not had to prove who it is; else its
     /// connection has ended.
     pub(super) fn hears(&mut self, frames: &mut [zmq::Message]) -> bool {
         let Some(user) = user(frames) else { return true };
-        let connection = frames.last_mut().and_then(|frame| frame.gets("__fd")?.parse().ok());
         let is_admitted = self.admitted.contains_key(&user);
-        match connection {
-            Some(connection) if is_admitted => {
-                self.heard.insert(connection, user);
-            }
-            Some(connection) => {
-                self.heard.remove(&connection);
+        if let Some(connection) = connection(frames) {
+            let known = self.heard.insert(connection, (user, !is_admitted));
+            if !is_admitted && known != Some((user, true)) {
                 raw::shut_down(connection);
             }
-            None => {}
         }
         is_admitted
+    }
+
+    /// Who sent this is not let in again from there for a while.
+    pub(super) fn bar(&mut self, now: Timestamp, frames: &mut [zmq::Message]) {
+        self.barred.retain(|_, until| now < *until);
+        let Some(user) = user(frames) else { return };
+        let address = frames.last_mut().and_then(|frame| frame.gets("Peer-Address"));
+        let address = address.unwrap_or_default().to_owned();
+        self.barred.insert((user, address), now + BARRED);
+    }
+
+    fn is_barred(&self, now: Timestamp, key: PublicKey, address: &[u8]) -> bool {
+        let address = String::from_utf8_lossy(address).into_owned();
+        self.barred.get(&(key, address)).is_some_and(|until| now < *until)
     }
 
     /// Whether who sent this subscription may hear of that topic.
@@ -151,6 +177,7 @@ impl Zap {
         let frame = |index: usize| question.get(index).map_or(&b""[..], Vec::as_slice);
         let key = <[u8; KEY_BYTES]>::try_from(frame(6)).ok().filter(|_| frame(5) == b"CURVE");
         let (status, user) = match key.map(PublicKey) {
+            Some(key) if self.is_barred(Clock.now(), key, frame(3)) => (TRY_AGAIN, String::new()),
             Some(key) if self.admitted.contains_key(&key) => (ADMITTED, key.to_string()),
             Some(key) if self.stranger == Some(key) => (REFUSED, String::new()),
             _ => (TRY_AGAIN, String::new()),
@@ -185,7 +212,7 @@ impl Zap {
         outcome
     }
 
-    fn await_refusal(&self, watcher: &Socket) -> Result<(), ZapError> {
+    fn await_refusal(&mut self, watcher: &Socket) -> Result<(), ZapError> {
         let until = Clock.now() + TRIAL_LIMIT;
         while Clock.now() < until {
             let mut looked_at =

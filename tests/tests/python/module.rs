@@ -35,7 +35,7 @@ fn scene(client: &str) -> (Deployment, Scripts) {
     for (name, script) in [("worker.py", WORKER), ("client.py", client)] {
         fs::write(scripts.0.path().join(name), script).unwrap();
     }
-    (deployment(), scripts)
+    (plain_deployment(), scripts)
 }
 
 /// What `svcmap submit` prints, without the line's end.

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use slog::{error, warn};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{Publication, topic_service};
-use svcmap_proto::io::{self, Clock, Event, EventLoop, SocketKey};
+use svcmap_proto::io::{self, Clock, Event, EventLoop, Heard, SocketKey};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::payload;
 use svcmap_proto::rarely::Rarely;
@@ -70,6 +70,8 @@ struct State {
     report: Report,
     observer: Option<Observer>,
     refusals: Refusals,
+    /// Who sent too much that was refused.
+    cut_off: Rarely,
     /// Workers to whom no socket could be opened.
     unconnected: Rarely,
     ending: Ending,
@@ -102,6 +104,7 @@ impl Node {
             report,
             observer,
             refusals: Refusals::default(),
+            cut_off: Rarely::default(),
             unconnected: Rarely::default(),
             ending: Ending::NotYet,
         };
@@ -199,12 +202,13 @@ impl State {
         }
     }
 
-    fn handle_event(&mut self, event: Event<'_>) {
+    fn handle_event(&mut self, event: Event<'_>) -> Heard {
         let now = Clock.now();
         match event {
             Event::Received(socket, frames) => {
                 if let Err(reason) = self.handle_frames(now, socket, frames) {
                     self.refusals.count(reason);
+                    return Heard::Bad;
                 }
             }
             Event::TooManyFrames(socket, frames) => {
@@ -223,6 +227,13 @@ impl State {
                     let error = JsonError::new("too many frames: one JSON object is expected");
                     let _ = self.handle_request(now, from, Err(error));
                 }
+                return Heard::Bad;
+            }
+            Event::CutOff(_, address) => {
+                if let Some(times) = self.cut_off.admit(now) {
+                    warn!(self.report.log, "cut off: it sent more than can be answered of what nobody \
+                        can read"; "address" => address, "times" => times);
+                }
             }
             Event::Writable(socket) => {
                 if let Some(&link) = self.link_numbers.get(&socket) {
@@ -240,6 +251,7 @@ impl State {
             }
             Event::Signal(_) | Event::Woken => {}
         }
+        Heard::Fine
     }
 
     fn handle_frames(
@@ -264,10 +276,10 @@ impl State {
             self.process.handle_mapper_message(now, unix_us, mapper, message);
             Ok(())
         } else if let Some(serving) = &mut self.serving
-            && serving.listener.accepts.key() == socket
+            && serving.listener.connections.key() == socket
         {
-            if let Some(failure) = serving.listener.accepts.handle_event(now, frames) {
-                error!(self.report.log, "{}", failure);
+            if let Some(trouble) = serving.listener.connections.handle_event(now, frames) {
+                error!(self.report.log, "{}", trouble);
             }
             Ok(())
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::curve::{secure_client, secure_server};
-use svcmap_proto::io::{self, Accepts, EventLoop, Socket, SocketKey, SocketSettings};
+use svcmap_proto::io::{self, Connections, EventLoop, Socket, SocketKey, SocketSettings};
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, EndpointError, Name};
@@ -26,7 +26,7 @@ const SUBSCRIPTION_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 /// Where a worker listens for jobs.
 pub(super) struct Listener {
     pub(super) socket: SocketKey,
-    pub(super) accepts: Accepts,
+    pub(super) connections: Connections,
     pub(super) endpoint: Endpoint,
 }
 
@@ -49,9 +49,9 @@ pub(super) fn listen(
         event_loop.admit_only(BTreeMap::new())?;
         secure_server(&socket, own)?;
     }
-    let accepts = Accepts::watch(event_loop, &socket)?;
+    let connections = Connections::watch(event_loop, &socket)?;
     let endpoint = io::bind(&socket, endpoint)?;
-    Ok(Listener { socket: event_loop.add(socket)?, accepts, endpoint })
+    Ok(Listener { socket: event_loop.add(socket)?, connections, endpoint })
 }
 
 /// Connects a DEALER to a mapper.
