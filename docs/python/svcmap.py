@@ -5,6 +5,7 @@ This file is all there is. It needs Python 3.8 or later, and pyzmq.
 import base64, collections, concurrent.futures, itertools, json, logging, os, queue, random
 import signal, socket, sys, threading, time, zmq
 from zmq.utils.monitor import recv_monitor_message
+from zmq.utils.z85 import encode
 
 log, served = logging.getLogger("svcmap"), {}
 current = threading.local()  # current.job: what was said of the job that a function is called for
@@ -39,12 +40,36 @@ def serve(service):
 def _json(value):
     return json.dumps(value, allow_nan=False).encode()
 
+def _deployment(file, mappers):
+    """The mappers' keys by their addresses, and one's own: those of the deployment file that is named,
+    or of the one that lies where svcmap finds it, if it knows these mappers."""
+    named = file or os.environ.get("SVCMAP_DEPLOYMENT")
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    path = named or os.path.join(settings, "svcmap", "svcmap.toml")
+    if not (named or os.path.exists(path)):
+        return {}, None
+    try:
+        import tomllib
+    except ImportError:  # before Python 3.11
+        import tomli as tomllib
+    with open(path, "rb") as opened:
+        said = tomllib.load(opened)
+    keys = {known["address"]: known["key"].encode() for known in said["mapper"]}
+    missing = [address for address in mappers if address not in keys]
+    if missing and named:
+        raise ValueError(f"{path} has no key of {missing[0]}")
+    own = said["own"]["public"].encode(), said["own"]["secret"].encode()
+    return ({}, None) if missing else (keys, own)
+
 class _Loop:
     """What one thread waits for: sockets, and others that wake it."""
-    def __init__(self, mapper):
-        mapper = mapper or os.environ.get("SVCMAP_MAPPER") or "tcp://127.0.0.1:5555"
+    def __init__(self, mapper, deployment=None):
+        mapper = mapper or os.environ.get("SVCMAP_MAPPER") or ""
+        named = [address.strip() for address in mapper.split(",") if address.strip()]
+        keys, self.own = _deployment(deployment, named)
+        named = named or [*keys] or ["tcp://127.0.0.1:5555"]
         self.context, self.poller, self.lock = zmq.Context(), zmq.Poller(), threading.Lock()
-        self.mappers = {self.dealer(): address.strip() for address in mapper.split(",")}
+        self.mappers = {self.dealer(keys.get(address)): address for address in named}
         self.woken, self.waker = socket.socketpair()
         self.waker.setblocking(False)
         self.poller.register(self.woken, zmq.POLLIN)
@@ -54,9 +79,13 @@ class _Loop:
             except zmq.ZMQError:
                 raise ValueError(f"{address!r} is no mapper: write tcp://HOST:PORT") from None
 
-    def dealer(self):
-        """A socket that sends where there is a connection, and else nowhere."""
+    def dealer(self, key):
+        """A socket that sends where there is a connection, and else nowhere. With a key, it speaks with
+        whoever has that."""
         dealer = self.context.socket(zmq.DEALER)
+        if key:
+            dealer.curve_serverkey = key
+            dealer.curve_publickey, dealer.curve_secretkey = self.own
         dealer.linger, dealer.immediate, dealer.sndhwm, dealer.rcvhwm = 0, 1, 0, 0
         self.poller.register(dealer, zmq.POLLIN)
         return dealer
@@ -100,19 +129,24 @@ def _replies(dealer):
 
 # Workers.
 
-def run(*functions, mapper=None, concurrency=4, waiting=None, host=None):
+def run(*functions, mapper=None, concurrency=4, waiting=None, host=None, deployment=None):
     """Serves these functions, or all that have `serve`, until SIGTERM or SIGINT: then it finishes what
     runs, and returns. So many jobs run at once, each in a thread, and so many may wait: as many as run,
-    unless `waiting` says otherwise. `host` is this machine as others reach it."""
+    unless `waiting` says otherwise. `host` is this machine as others reach it, `deployment` a file."""
     functions = functions or tuple(served.values())
     if not functions:
         raise ValueError("nothing to serve: put @svcmap.serve(NAME) before a function")
     waiting = concurrency if waiting is None else waiting
-    _Worker(functions, mapper, concurrency, concurrency + waiting, host).run()
+    _Worker(functions, mapper, concurrency, concurrency + waiting, host, deployment).run()
 
 class _Worker(_Loop):
-    def __init__(self, functions, mapper, concurrency, slots, host):
-        super().__init__(mapper)
+    def __init__(self, functions, mapper, concurrency, slots, host, deployment):
+        super().__init__(mapper, deployment)
+        self.guard, self.admitted, self.lists = None, {}, {}
+        if self.own:  # libzmq asks it about each connection, and lets everybody in if there is none
+            self.guard = self.context.socket(zmq.REP)
+            self.guard.bind("inproc://zeromq.zap.01")
+            self.poller.register(self.guard, zmq.POLLIN)
         self.slots, self.under_way, self.known = slots, 0, set()
         self.signal, self.quiet_at = None, 0  # from then on, senders have heard that it ends
         self.jobs, self.done = queue.PriorityQueue(), collections.deque()
@@ -121,6 +155,9 @@ class _Worker(_Loop):
         node = "".join(c for c in socket.gethostname() if c.isascii() and c.isalnum())[:30]
         for function in functions:
             inbox = self.context.socket(zmq.ROUTER)
+            if self.own:
+                inbox.curve_server, inbox.curve_secretkey = True, self.own[1]
+                inbox.zap_domain = function.service.encode()
             address = f"tcp://{host}:{inbox.bind_to_random_port(f'tcp://{host}')}"
             self.inboxes[inbox] = function
             self.poller.register(inbox, zmq.POLLIN)
@@ -148,12 +185,16 @@ class _Worker(_Loop):
                 self.hand_back()
             if time.monotonic() >= beat_at:
                 beat_at = time.monotonic() + EXPIRY_S / 6
+                self.ask_for_keys()
                 self.tell("UPDATE_HEALTH")
                 if not self.known and beat_at > warn_at:
                     log.warning("no mapper answers yet at %s", ", ".join(self.mappers.values()))
                     warn_at = float("inf")
             for each in self.wait(max(0, beat_at - time.monotonic())):
-                self.take(each) if each in self.inboxes else self.hear(each)
+                if each is self.guard:
+                    self.let_in()
+                else:
+                    self.take(each) if each in self.inboxes else self.hear(each)
             while self.done:
                 inbox, envelope, reply = self.done.popleft()
                 self.under_way -= 1
@@ -175,13 +216,37 @@ class _Worker(_Loop):
             said = command if is_known else "REGISTER"
             _say(mapper, name, said, _json({**worker, "load": load}))
 
+    def ask_for_keys(self):
+        """Before anybody hears of this worker, and again and again: keys are revoked."""
+        for service in {function.service for function in self.inboxes.values()} if self.own else ():
+            for mapper in self.mappers:
+                _say(mapper, b"keys " + service.encode(), "LIST_KEYS", _json({"service": service}))
+
+    def learn_keys(self, mapper, service, said):
+        """Good is a key that one mapper names and none has revoked."""
+        self.lists[mapper, service] = set(said["keys"]), set(said["revoked"])
+        lists = [both for (_, of), both in self.lists.items() if of == service]
+        good = set().union(*(keys for keys, _ in lists))
+        self.admitted[service] = good.difference(*(revoked for _, revoked in lists))
+
+    def let_in(self):
+        """RFC 27: whether that key may come in. Who may not may try again later."""
+        version, request, service, *_, mechanism, key = self.guard.recv_multipart()
+        key = encode(key).decode() if mechanism == b"CURVE" else ""
+        is_good = key in self.admitted.get(service.decode(), ())
+        code, user = (b"200", key.encode()) if is_good else (b"300", b"")
+        self.guard.send_multipart([version, request, code, b"", user, b""])
+
     def load(self):
         """The share of its room that is taken; at its end, all of it."""
         return 1.0 if self.signal else self.under_way / self.slots
 
     def hear(self, mapper):
         for name, said in _replies(mapper):
-            if said.get("status") == "ok":
+            if name.startswith(b"keys "):
+                if said.get("status") == "ok":
+                    self.learn_keys(mapper, name[5:].decode(), said)
+            elif said.get("status") == "ok":
                 if (mapper, name) not in self.known:
                     worker = self.workers[name]
                     print(f"serving {worker['service']} on {worker['address']}, registered with "
@@ -194,7 +259,10 @@ class _Worker(_Loop):
 
     def take(self, inbox):
         """A job is for a thread; what is none, or finds no room, is answered at once."""
-        *envelope, body = inbox.recv_multipart()
+        frames = inbox.recv_multipart(copy=False)
+        if self.own and frames[-1].get("User-Id") not in self.admitted.get(self.inboxes[inbox].service, ()):
+            return  # it was let in before its key was revoked
+        *envelope, body = (frame.bytes for frame in frames)
         try:
             job = json.loads(body)["payload"]
             job["body"], rank = job["body"], RANKS[job.get("priority") or "normal"]
@@ -264,10 +332,10 @@ class _Service:
 
 class _Peer:
     """A worker, and the jobs that it has."""
-    def __init__(self, client, service, key):
+    def __init__(self, client, service, key, told):
         self.service, self.key, self.open, self.is_connected = service, key, {}, False
         self.slots, self.load, self.rest_until, self.pause, self.missing_since = 1, 0, 0, 0, None
-        self.socket = client.dealer()
+        self.socket = client.dealer(client.own and told.get("key", "").encode())
         self.monitor = self.socket.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         client.poller.register(self.monitor, zmq.POLLIN)
@@ -284,8 +352,9 @@ class _Peer:
 class Client(_Loop, concurrent.futures.Executor):
     """An executor that sends jobs to whoever serves them, many at a time. One that no worker takes for
     `hold_s` is refused; `deadline_s` limits all of it, if it is set. `idempotent` jobs may run twice."""
-    def __init__(self, mapper=None, *, deadline_s=None, hold_s=30.0, idempotent=False):
-        super().__init__(mapper)
+    def __init__(self, mapper=None, *, deadline_s=None, hold_s=30.0, idempotent=False,
+                 deployment=None):
+        super().__init__(mapper, deployment)
         self.terms = deadline_s, hold_s, idempotent
         self.inbox, self.futures = queue.SimpleQueue(), set()
         self.services, self.peers, self.numbers = {}, {}, itertools.count(1)
@@ -402,7 +471,7 @@ class Client(_Loop, concurrent.futures.Executor):
             service.why = ("none of its workers can be reached: see `svcmap status`" if found else
                            "nobody serves it: start a worker, or see `svcmap status`")
             for key, told in found.items():
-                peer = service.peers.get(key) or _Peer(self, service, key)
+                peer = service.peers.get(key) or _Peer(self, service, key, told)
                 peer.slots, peer.load, peer.missing_since = max(1, told["slots"]), told["load"], None
             if said["warming"]:
                 continue  # who is not listed may be there all the same

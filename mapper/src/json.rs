@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use svcmap_proto::control::Admission;
 use svcmap_proto::json::{self, Command, JsonError, Whole};
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Share;
@@ -57,6 +58,11 @@ pub enum Request {
         name: String,
         /// Its process: a late word must not remove a successor.
         pid: u32,
+    },
+    /// Whose connections is a worker of that service to take?
+    ListKeys {
+        /// Which one.
+        service: String,
     },
     /// What `svcmap status --json` prints.
     Status,
@@ -127,6 +133,11 @@ struct Wanted {
 }
 
 #[derive(Deserialize)]
+struct Served {
+    service: String,
+}
+
+#[derive(Deserialize)]
 struct Process {
     name: String,
     pid: Whole,
@@ -151,6 +162,7 @@ pub fn read(body: &[u8]) -> Result<Request, JsonError> {
             let Process { name, pid } = command.payload()?;
             Request::Deregister { name, pid: pid.0 }
         }
+        Some("LIST_KEYS") => Request::ListKeys { service: command.payload::<Served>()?.service },
         Some("STATUS") => Request::Status,
         _ => Request::Unknown,
     })
@@ -263,6 +275,11 @@ pub fn service(peers: &BTreeMap<String, Peer<'_>>, warming: bool) -> Vec<u8> {
         peers: &'a BTreeMap<String, Peer<'a>>,
     }
     json::ok(&Listed { warming, peers })
+}
+
+/// Tells a worker whose connections it is to take.
+pub fn keys(admission: &Admission) -> Vec<u8> {
+    json::ok(admission)
 }
 
 /// Tells everything that people are told.

@@ -218,6 +218,11 @@ pub enum RegistrationError {
         "an instance of another principal has that name: choose another, or wait until it is gone"
     )]
     NameTaken,
+    /// Nobody fills the registry alone.
+    #[error(
+        "this deployment file has half of the mapper's registry already, and is not the only one"
+    )]
+    ShareFull,
 }
 
 /// One instance as a mapper lists it.

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::json;
 use svcmap::commands::status::{self, InstanceRow, Report};
 use svcmap_proto::names::{Endpoint, InstanceKey};
-use svcmap_tests::batch::code;
+use svcmap_tests::batch::{Running, code, text};
 use svcmap_tests::keyed::{ECHO, Scene};
 use svcmap_tests::{
     Count, Deployment, PATIENCE, eventually, plain_deployment, plain_deployment_of, svcmap,

@@ -141,6 +141,7 @@ impl Registry {
                     None => json::peer(None),
                 }
             }
+            Request::ListKeys { service } => self.list_keys(from, &service),
             Request::Deregister { name, pid } => {
                 self.deregister(asked.now, from.user(), &name, pid);
                 json::ok()
@@ -198,6 +199,15 @@ impl Registry {
             Some((named(instance), Peer { slots, ..peer(instance, asked, host)? }))
         });
         json::service(&peers.collect(), warming)
+    }
+
+    /// Whose connections a worker of that service is to take.
+    fn list_keys(&self, from: &Envelope, service: &str) -> Vec<u8> {
+        match self.access() {
+            None => error("this mapper does not encrypt: there are no keys"),
+            Some(_) if !self.may(from.user(), Role::Worker, service) => error(NOT_ALLOWED),
+            Some(access) => json::keys(&access.admission(service)),
+        }
     }
 
     fn register_worker(

@@ -92,10 +92,19 @@ impl Registry {
         if listed.is_none_or(|l| l.contact.connection() != from) && !self.shares.has_room(from) {
             return Err(RegistrationError::ConnectionFull);
         }
+        if listed.is_none() && from.user().is_some_and(|user| self.has_its_share(user)) {
+            return Err(RegistrationError::ShareFull);
+        }
         if listed.is_none() && !self.make_room(now, &key.service) {
             return Err(RegistrationError::RegistryFull);
         }
         Ok(())
+    }
+
+    /// Whether who has that key lists as many as one of several may: half of all.
+    fn has_its_share(&self, user: &PublicKey) -> bool {
+        let is_alone = self.access().is_none_or(|access| access.principals().len() < 2);
+        !is_alone && self.shares.of_user(user) >= self.config.instances_max.div_ceil(2)
     }
 
     /// Lists an instance that was admitted, or updates it.

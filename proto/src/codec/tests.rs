@@ -357,7 +357,7 @@ fn the_wire_format_stays_as_it_is() {
     );
     assert_eq!(
         variants::<RegistrationError>(),
-        "RegistryFull IncarnationAhead Endpoints ConnectionFull NotAllowed NameTaken"
+        "RegistryFull IncarnationAhead Endpoints ConnectionFull NotAllowed NameTaken ShareFull"
     );
 }
 

@@ -1,11 +1,12 @@
 //! A registry that is told things by a few connections, in both dialects. Whatever it says can be read by
 //! whoever it is for, and it lists no more than it may.
 
-use svcmap_mapper::Config;
-use svcmap_mapper::pure::{Connection, Identity, Output, Registry};
+use svcmap_mapper::pure::{Access, Connection, Identity, Output, Registry};
+use svcmap_mapper::{Config, Principal, Role};
 use svcmap_proto::codec::{self, DecodeError};
-use svcmap_proto::control::{FromMapper, Publication, ReportRef, topic_service};
+use svcmap_proto::control::{FromMapper, KeyAnswer, Publication, ReportRef, topic_service};
 use svcmap_proto::json;
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Epoch, HostId};
 use svcmap_proto::time::Timestamp;
@@ -35,13 +36,36 @@ const JSON: u8 = 1;
 const MANY_FRAMES: u8 = 2;
 const SUSPENDED: u8 = 3;
 
-/// The steps of an input, one after the other.
+/// The steps of an input, one after the other: where there are keys, and where there are none.
 pub(crate) fn read(bytes: &[u8]) {
-    let mut scene = Scene::new();
-    for step in input::steps(bytes) {
-        bounded(ALWAYS_BYTES + step.body.len(), TIMES, || scene.handle_step(&step));
-        bounded(ALWAYS_BYTES, TIMES, || scene.handle_time());
+    for has_keys in [false, true] {
+        let mut scene = Scene::new(has_keys);
+        for step in input::steps(bytes) {
+            bounded(ALWAYS_BYTES + step.body.len(), TIMES, || scene.handle_step(&step));
+            bounded(ALWAYS_BYTES, TIMES, || scene.handle_time());
+        }
     }
+}
+
+/// The key of a connection: the first few are somebody's.
+fn key(who: usize) -> Option<PublicKey> {
+    (who != PLAIN).then_some(PublicKey([who as u8; 32]))
+}
+
+/// Who came without a key.
+const PLAIN: usize = 4;
+
+fn access() -> Access {
+    let principal = |(who, (role, services)): (usize, (Role, &str))| Principal {
+        name: format!("p{who}").parse().expect("a name"),
+        role,
+        services: vec![services.parse().expect("services")],
+        key: PublicKey([who as u8; 32]),
+        ends_at_unix_s: Some(UNIX_US / 1_000_000 + 5).filter(|_| who == 1),
+    };
+    let all =
+        [(Role::Operator, "*"), (Role::Worker, "*"), (Role::Worker, "s"), (Role::Client, "s")];
+    Access::new(all.into_iter().enumerate().map(principal).collect(), Vec::new())
 }
 
 struct Scene {
@@ -52,7 +76,7 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
+    fn new(has_keys: bool) -> Self {
         let config = Config {
             instances_max: INSTANCES_MAX,
             services_max: SERVICES_MAX,
@@ -66,7 +90,11 @@ impl Scene {
             endpoint: endpoint(1),
             publish: endpoint(2),
         };
-        Self { registry: Registry::new(config, identity, now), now, unanswered: 0 }
+        let mut registry = Registry::new(config, identity, now);
+        if has_keys {
+            registry = registry.with_access(access());
+        }
+        Self { registry, now, unanswered: 0 }
     }
 
     fn handle_step(&mut self, step: &Step<'_>) {
@@ -76,25 +104,34 @@ impl Scene {
         let from = if who == 0 { vec![b'x'; 64] } else { vec![who as u8; 5] };
         let observed = ["", "127.0.0.1", "10.0.0.7", "fe80::1"][who % 4];
         match kind {
-            JSON => self.handle_json(&[&from, b"", step.body], observed),
+            JSON => self.handle_json(&[&from, b"", step.body], who, observed),
             MANY_FRAMES => {
                 let frames: Vec<_> = input::frames(step.body).collect();
                 let frames: Vec<&[u8]> = frames.iter().map(|frame| &**frame).collect();
-                self.handle_json(&[&[&from[..]], &frames[..]].concat(), observed);
+                self.handle_json(&[&[&from[..]], &frames[..]].concat(), who, observed);
             }
             SUSPENDED => self.registry.handle_suspension(self.now, step.pause),
-            _ => self.handle_native(&Connection::new(&from), observed, step.body),
+            // In plain text there is nothing native where there are keys.
+            _ if self.registry.access().is_some() && who == PLAIN => {}
+            _ => {
+                self.handle_native(&Connection::new(&from).of(self.user(who)), observed, step.body)
+            }
         }
         self.listen();
         assert_eq!(self.unanswered, 0, "one request, one reply");
+    }
+
+    fn user(&self, who: usize) -> Option<PublicKey> {
+        self.registry.access().and_then(|_| key(who))
     }
 
     fn unix_us(&self) -> u64 {
         UNIX_US + self.now.as_micros()
     }
 
-    fn handle_json(&mut self, frames: &[&[u8]], observed: &str) {
+    fn handle_json(&mut self, frames: &[&[u8]], who: usize, observed: &str) {
         let Some((from, body)) = json::open(frames) else { return };
+        let from = from.of(self.user(who));
         self.unanswered += 1;
         // What is wrong with it is said as well.
         let _ = self.registry.handle_request(self.now, self.unix_us(), from, observed, body);
@@ -116,6 +153,10 @@ impl Scene {
     }
 
     fn handle_time(&mut self) {
+        let ended = self.registry.access().and_then(|access| access.at(self.unix_us() / 1_000_000));
+        if let Some(access) = ended {
+            self.registry.handle_access(self.now, access);
+        }
         let mut turns = 0;
         while self.registry.poll_timeout().is_some_and(|at| at <= self.now) {
             self.registry.handle_timeout(self.now);
@@ -141,8 +182,19 @@ impl Scene {
                     self.unanswered = self.unanswered.checked_sub(1).expect("nobody asked");
                 }
                 Output::Publish { topic, frame } => published(&topic, &frame),
-                // Only where there are keys.
-                Output::Keys { .. } | Output::Event(_) => {}
+                Output::Keys { from, request } => {
+                    let access = self.registry.access().expect("there are keys");
+                    assert!(access.is_operator(from.user()), "who is none has no say");
+                    let answer = match access.after(self.unix_us() / 1_000_000, request) {
+                        Ok(next) => {
+                            self.registry.handle_access(self.now, next);
+                            KeyAnswer::Done
+                        }
+                        Err(refusal) => KeyAnswer::Refused(refusal),
+                    };
+                    self.registry.answer_keys(&from, answer);
+                }
+                Output::Event(_) => {}
             }
         }
     }

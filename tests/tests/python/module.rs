@@ -275,3 +275,67 @@ fn a_python_client_says_what_is_wrong_with_workers() {
     eventually("the client to end", || client.child.try_wait().unwrap().is_some());
     assert!(client.child.wait().unwrap().success());
 }
+
+/// A client that says how each of these jobs ends.
+const ASKS: &str = r#"
+import sys, svcmap
+with svcmap.Client(hold_s=2, deadline_s=5) as client:
+    for service in sys.argv[1:]:
+        try:
+            print(service, client.submit(service, "two words").result())
+        except svcmap.JobError as error:
+            print(service, type(error).__name__)
+"#;
+
+/// A script with that deployment file, and what it prints.
+fn keyed(scripts: &Scripts, script: &str, file: &Path) -> Command {
+    let python = std::env::var("SVCMAP_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let mut command = Command::new(python);
+    command.arg(scripts.0.path().join(script)).env_remove("SVCMAP_MAPPER");
+    command.env("SVCMAP_DEPLOYMENT", file).stdin(Stdio::null());
+    command
+}
+
+#[test]
+#[ignore = "needs pyzmq: pip install pyzmq"]
+fn with_a_deployment_file_everything_is_encrypted_and_only_who_may_gets_in() {
+    let scripts = Scripts::new();
+    fs::write(scripts.0.path().join("asks.py"), ASKS).unwrap();
+    let scene = Scene::new(ECHO);
+    scene.assert_a_job_is_done();
+    let worker = scene.add_key("worker", &["--services", "count"]);
+    let alice = scene.add_key("alice", &["--role", "client", "--services", "count"]);
+    let mut serving = keyed(&scripts, "words.py", &worker);
+    let _serving = Running::new(serving.stderr(Stdio::null()).spawn().unwrap());
+    eventually("the worker", || code(&scene.run(&["status", "count"])) == Some(0));
+    let submitted = scene.run(&["submit", "count", "--data", "\"one two three\""]);
+    assert_eq!(text(&submitted.stdout), "3", "{}", text(&submitted.stderr));
+    let asks = |file: &Path, services: &[&str]| {
+        let output = keyed(&scripts, "asks.py", file).args(services).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stdout)
+    };
+    let everybody = scene.folder.path().join("svcmap.toml");
+    assert_eq!(asks(&everybody, &["count"]), "count 2\n");
+    assert_eq!(asks(&everybody, &["secretservice"]), "secretservice two words\n");
+    assert_eq!(asks(&alice, &["count", "secretservice"]), "count 2\nsecretservice JobRefused\n");
+    // The worker hears of it within a second.
+    assert_eq!(code(&scene.run(&["key", "revoke", "alice"])), Some(0));
+    assert_eq!(asks(&alice, &["count"]), "count JobRefused\n");
+    let context = zmq::Context::new();
+    let address = text(&scene.run(&["status", "count", "--json"]).stdout);
+    let report: serde_json::Value = serde_json::from_str(&address).unwrap();
+    let ask = |file: &Path| {
+        let own = svcmap_proto::deployment::Deployment::load(file).unwrap().own;
+        let server = svcmap_proto::deployment::Deployment::load(&worker).unwrap().own.public;
+        let socket = context.socket(zmq::REQ).unwrap();
+        socket.set_linger(0).unwrap();
+        svcmap_proto::io::curve::secure_client(&socket, &own, server).unwrap();
+        socket.connect(report["instances"][0]["endpoint"].as_str().unwrap()).unwrap();
+        socket.send(r#"{"command":"SUBMIT","payload":{"body":"a b"}}"#, 0).unwrap();
+        socket.set_rcvtimeo(3000).unwrap();
+        socket.recv_bytes(0).is_ok()
+    };
+    assert!(ask(&everybody));
+    eventually("alice to be shut out", || !ask(&alice));
+}

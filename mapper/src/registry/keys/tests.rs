@@ -115,6 +115,33 @@ fn nobody_takes_a_name_that_another_has() {
 }
 
 #[test]
+fn nobody_fills_the_registry_alone() {
+    let config = Config { instances_max: 4, ..Config::default() };
+    let mut registry = Registry::new(config.clone(), identity(), ms(0)).with_access(access());
+    for name in ["s/a", "s/b"] {
+        register(&mut registry, ONE, name, 1);
+        assert!(is_listed(&registry, name, 1));
+    }
+    let third = register(&mut registry, ONE, "s/c", 1);
+    assert_eq!(third, refused(RegistrationError::ShareFull));
+    // What it has goes on, and the other half is for others.
+    register(&mut registry, ONE, "s/a", 2);
+    register(&mut registry, TWO, "s/c", 1);
+    assert!(is_listed(&registry, "s/a", 2) && is_listed(&registry, "s/c", 1));
+    let (key, incarnation) = (registration("s/b", 1).key, Incarnation(1));
+    say(&mut registry, ONE, ToMapper::Leave { key, incarnation });
+    register(&mut registry, ONE, "s/d", 1);
+    assert!(is_listed(&registry, "s/d", 1));
+    // Who is alone has all of it.
+    let alone = Access::new(vec![principal("one", Role::Worker, "s", ONE)], Vec::new());
+    let mut registry = Registry::new(config, identity(), ms(0)).with_access(alone);
+    for name in ["s/a", "s/b", "s/c", "s/d"] {
+        register(&mut registry, ONE, name, 1);
+        assert!(is_listed(&registry, name, 1));
+    }
+}
+
+#[test]
 fn nobody_speaks_for_an_instance_of_another() {
     let mut registry = registry();
     register(&mut registry, ONE, "s/a", 5);
@@ -216,12 +243,25 @@ fn the_same_holds_in_json() {
         assert!(told[1].contains("nothing to do with"), "{told:?}");
     }
     for body in [("LIST_PEERS", "{}"), ("STATUS", "{}")] {
-        let told = [Some(BOSS), None, Some(CLIENT)].map(|who| ask(&mut registry, who, body));
-        assert!(told[..2].iter().all(|told| told.contains("py")), "{told:?}");
-        assert!(told[2].contains("by its name"), "{told:?}");
+        let told = [Some(BOSS), Some(CLIENT)].map(|who| ask(&mut registry, who, body));
+        assert!(told[0].contains("py"), "{told:?}");
+        assert!(told[1].contains("by its name"), "{told:?}");
     }
+    // Who has no key is of this machine, and told of whom it can speak with.
+    assert!(!ask(&mut registry, None, ("LIST_PEERS", "{}")).contains("py"));
+    assert!(ask(&mut registry, None, ("STATUS", "{}")).contains("py"));
     ask(&mut registry, Some(ONE), deregister);
     assert_eq!(registry.services.len(), 0);
+    // Workers of this dialect ask whom to let in.
+    let keys = |registry: &mut Registry, who| {
+        ask(registry, Some(who), ("LIST_KEYS", r#"{"service":"s"}"#))
+    };
+    let of_s = keys(&mut registry, ONE);
+    assert!(of_s.contains(&public(CLIENT).to_string()), "{of_s}");
+    assert!(!of_s.contains(&public(OTHER).to_string()), "{of_s}");
+    for who in [CLIENT, OTHER, STRANGER] {
+        assert!(keys(&mut registry, who).contains("nothing to do with"));
+    }
 }
 
 fn admission(told: &[FromMapper]) -> Option<&Admission> {
