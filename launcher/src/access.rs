@@ -181,7 +181,7 @@ mod tests {
         let mapper = KnownMapper { address: at(FAR), key: new_keys().unwrap().public };
         let path = folder.path().join(FILE_NAME);
         let deployment = Deployment { mappers: vec![mapper], own: new_keys().unwrap() };
-        deployment.create(&path).unwrap();
+        deployment.create(&path, "alice").unwrap();
         path
     }
 

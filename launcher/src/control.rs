@@ -202,7 +202,8 @@ impl From<ControlError> for Failure {
                      --mapper out",
             ),
             ControlError::KeyRefused { .. } => Failure::unavailable(&error).fix(
-                "copy svcmap.toml from its machine again, and start anew what has the old one",
+                "its key was revoked or has ended, or it is of another mapper: ask who runs that for \
+                     a new one (svcmap key add, or rotate)",
             ),
             ControlError::NotEncrypted { .. } => Failure::unavailable(&error)
                 .fix("start that mapper with its deployment file, or do without here: --insecure"),

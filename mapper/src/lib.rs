@@ -31,14 +31,13 @@
 //! | --- | --- |
 //! | [`config`] | settings, their defaults and limits |
 //! | `registry` | all decisions: messages and time in, messages out |
-//! | `access` | who may do what, by the keys of a deployment |
+//! | `rights` | who may do what, by the keys of a deployment |
 //! | `leases` | who was heard when, and who is silent |
 //! | `revisions` | what is published of each service, and when |
 //! | `backlog` | what connections could not take at once |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod access;
 mod backlog;
 pub mod config;
 mod io;
@@ -48,6 +47,7 @@ mod leases;
 pub mod pure;
 mod registry;
 mod revisions;
+mod rights;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, StartError};

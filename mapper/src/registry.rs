@@ -5,6 +5,7 @@
 //! and requests in JSON are two ways to say the same to it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use svcmap_proto::codec::{VERSION, VERSION_OLDEST, encode};
@@ -18,10 +19,10 @@ use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Nam
 use svcmap_proto::principals::Role;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
-use crate::access::Access;
 use crate::config::Config;
 use crate::leases::Leases;
 use crate::revisions::{Happened, Revisions};
+use crate::rights::Rights;
 use instance::{Contact, Instance};
 use json::Lists;
 use memory::{Answers, Departed, Question, Throttle};
@@ -55,7 +56,9 @@ pub struct Registry {
     config: Config,
     identity: Identity,
     /// Who may do what, unless everybody may do everything.
-    access: Option<Access>,
+    rights: Option<Rights>,
+    /// Whom workers let in, encoded, for some services.
+    admissions: BTreeMap<Name, Arc<[u8]>>,
     warming_until: Timestamp,
     pulse_at: Timestamp,
     /// Those who are listed.
@@ -110,7 +113,8 @@ impl Registry {
             given: Incarnation(0),
             random: fastrand::Rng::with_seed(identity.epoch.0),
             identity,
-            access: None,
+            rights: None,
+            admissions: BTreeMap::new(),
             leases: Leases::default(),
             lag: Duration::ZERO,
             shares: Shares::default(),
@@ -271,10 +275,10 @@ impl Registry {
         user: Option<&PublicKey>,
         from: Option<&Connection>,
     ) -> bool {
-        let Self { services, leases, shares, config, access, .. } = self;
+        let Self { services, leases, shares, config, rights, .. } = self;
         let reported = services.edit(report.service, report.instance, |listed| {
             if listed.registration.incarnation != report.incarnation
-                || !keys::is_of(access.as_ref(), user, listed)
+                || !keys::is_of(rights.as_ref(), user, listed)
             {
                 return None;
             }

@@ -211,17 +211,13 @@ pub enum RegistrationError {
     )]
     ConnectionFull,
     /// Another name, or another key.
-    #[error("this deployment file may not serve that service: `svcmap key list` has what it may")]
+    #[error("its key may not serve that service: `svcmap key list` has what it may")]
     NotAllowed,
     /// Nobody takes it away from who has it.
-    #[error(
-        "an instance of another principal has that name: choose another, or wait until it is gone"
-    )]
+    #[error("an instance with another key has that name: choose another, or wait until it is gone")]
     NameTaken,
     /// Nobody fills the registry alone.
-    #[error(
-        "this deployment file has half of the mapper's registry already, and is not the only one"
-    )]
+    #[error("its key has half of the mapper's registry already, and is not the only one")]
     ShareFull,
 }
 

@@ -51,8 +51,8 @@ pub struct MapperFile {
 pub struct FormatError(String);
 
 const DEPLOYMENT_HEAD: &str = "\
-# A deployment of svcmap: whoever has this file takes part in it.
-# Copy it to where workers and senders run, and keep it private (chmod 600).
+# A deployment of svcmap: whoever has this file takes part in it, as HOLDER.
+# Keep it private (chmod 600).
 
 ";
 
@@ -76,9 +76,9 @@ impl Deployment {
         Ok(deployment)
     }
 
-    /// As the text of a file.
-    pub fn to_text(&self) -> String {
-        to_text(DEPLOYMENT_HEAD, self)
+    /// As the text of a file. `holder` says, for people, who takes part with it.
+    pub fn to_text(&self, holder: &str) -> String {
+        to_text(&DEPLOYMENT_HEAD.replace("HOLDER", holder), self)
     }
 
     /// The key of the mapper there.
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn files_are_read_as_they_are_written() {
-        let text = deployment().to_text();
+        let text = deployment().to_text("alice");
         assert!(
             text.starts_with("# A deployment of svcmap") && text.contains("[[mapper]]"),
             "{text}"
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_line_and_without_secrets() {
-        let text = deployment().to_text();
+        let text = deployment().to_text("alice");
         let secret = String::from(deployment().own.secret);
         let line = text.lines().position(|line| line.starts_with("secret")).unwrap() + 1;
         let told = |text: &str| Deployment::parse(text).unwrap_err().to_string();

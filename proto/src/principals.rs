@@ -79,6 +79,14 @@ impl Services {
         Self { start: String::new(), is_open: true }
     }
 
+    /// Whether those are among them.
+    pub fn includes(&self, others: &Self) -> bool {
+        match self.is_open {
+            true => others.start.starts_with(&self.start),
+            false => self == others,
+        }
+    }
+
     /// Whether this is one of them.
     pub fn contains(&self, service: &str) -> bool {
         match self.is_open {
@@ -186,6 +194,16 @@ mod tests {
                 .iter()
                 .for_each(|name| assert!(!services(text).contains(name), "{text} {name}"));
             assert_eq!(services(text).to_string(), text);
+        }
+        for (all, some, is_so) in [
+            ("*", "resize*", true),
+            ("resize*", "resize-2*", true),
+            ("resize*", "resize", true),
+            ("resize*", "*", false),
+            ("resize", "resize", true),
+            ("resize", "resize*", false),
+        ] {
+            assert_eq!(services(all).includes(&services(some)), is_so, "{all} {some}");
         }
         for text in ["", "re*size", "**", "re size", "ä*", &format!("{}*", "x".repeat(65))] {
             assert_eq!(text.parse::<Services>(), Err(ServicesError), "{text}");

@@ -69,6 +69,7 @@ const PATCHES: &[&str] = &[
     "patches/bytes.patch",
     "patches/capability.patch",
     "patches/listener.patch",
+    "patches/routing-ids.patch",
     "patches/subscriptions.patch",
 ];
 

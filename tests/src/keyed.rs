@@ -86,6 +86,15 @@ impl Scene {
         self.processes.push(start(command, &self.folder.path().join(log)).0);
     }
 
+    /// Ends the mapper, and starts it where it was. The port beside may be somebody else's by now.
+    pub fn restart_mapper(&mut self) {
+        drop(self.processes.remove(0));
+        let address = self.mapper.to_string();
+        let args = ["mapper", "--bind", &address, "--publish", "tcp://127.0.0.1:0"];
+        self.start(&args, "mapper.log");
+        self.processes.rotate_right(1);
+    }
+
     /// Runs that with the deployment file.
     pub fn run(&self, args: &[&str]) -> Output {
         self.run_as(&file(self.folder.path()), args)

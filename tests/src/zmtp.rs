@@ -31,6 +31,13 @@ pub fn stream_from(source: [u8; 4], endpoint: &str) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
+/// What a peer says of itself when it connects (ZeroMQ RFC 23).
+fn property(name: &str, value: &[u8]) -> Vec<u8> {
+    let lengths = (u8::try_from(name.len()), u32::try_from(value.len()));
+    let (name_length, value_length) = (lengths.0.expect("short"), lengths.1.expect("short"));
+    [&[name_length], name.as_bytes(), &value_length.to_be_bytes(), value].concat()
+}
+
 /// A connection that speaks ZMTP by hand.
 pub struct Raw {
     stream: TcpStream,
@@ -73,12 +80,30 @@ impl Raw {
         Self::greet("DEALER", stream_from(source, endpoint)?, patience)
     }
 
+    /// Connects as a DEALER does that says this of itself as well: a name, and a value.
+    ///
+    /// # Errors
+    /// If nobody listens there, or greets.
+    pub fn connect_claiming(endpoint: &str, name: &str, value: &[u8]) -> io::Result<Self> {
+        let stream = TcpStream::connect(endpoint.strip_prefix("tcp://").unwrap_or(endpoint))?;
+        Self::greet_claiming("DEALER", stream, PATIENCE, &property(name, value))
+    }
+
     fn connect_as(kind: &str, endpoint: &str, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::connect(endpoint.strip_prefix("tcp://").unwrap_or(endpoint))?;
         Self::greet(kind, stream, patience)
     }
 
-    fn greet(kind: &str, mut stream: TcpStream, patience: Duration) -> io::Result<Self> {
+    fn greet(kind: &str, stream: TcpStream, patience: Duration) -> io::Result<Self> {
+        Self::greet_claiming(kind, stream, patience, &[])
+    }
+
+    fn greet_claiming(
+        kind: &str,
+        mut stream: TcpStream,
+        patience: Duration,
+        claims: &[u8],
+    ) -> io::Result<Self> {
         stream.set_write_timeout(Some(WRITE_PATIENCE))?;
         stream.set_nodelay(true)?;
         // Signature, version, mechanism, not a server, filler.
@@ -87,9 +112,8 @@ impl Raw {
         greeting[10] = 3;
         greeting[12..16].copy_from_slice(b"NULL");
         stream.write_all(&greeting)?;
-        let length = u8::try_from(kind.len()).expect("short");
-        let ready = [&b"\x05READY\x0bSocket-Type\x00\x00\x00"[..], &[length], kind.as_bytes()];
-        let ready = ready.concat();
+        let kind = property("Socket-Type", kind.as_bytes());
+        let ready = [&b"\x05READY"[..], &kind, claims].concat();
         stream.write_all(&[4, u8::try_from(ready.len()).expect("short")])?;
         stream.write_all(&ready)?;
         // What comes before the other end has greeted is no message.

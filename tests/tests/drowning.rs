@@ -88,6 +88,23 @@ fn who_sends_what_nobody_can_read_is_told_for_a_while_and_then_cut_off() {
     }
 }
 
+/// libzmq numbers connections, and would end the process at a number that somebody has chosen before.
+#[test]
+fn nobody_takes_a_routing_id_that_is_to_be_given_to_somebody_else() {
+    let _alone = alone();
+    let deployment = deployment(false);
+    for target in targets(&deployment) {
+        // The same for two of them, who are both heard: it counts for nothing.
+        let claimed = || Raw::connect_claiming(&target, "Identity", &[0, 1, 2, 3, 4]).unwrap();
+        let mut peers = [claimed(), claimed()];
+        for peer in &mut peers {
+            peer.send(&[b"", br#"{"command":"NONE"}"#]).unwrap();
+            assert!(peer.receive().is_ok(), "{target}");
+        }
+    }
+    times(&deployment.client().unwrap(), "nap", Duration::from_millis(50));
+}
+
 #[test]
 fn one_address_leaves_files_and_connections_for_others() {
     let _alone = alone();

@@ -4,8 +4,11 @@ use std::thread::Builder;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use svcmap_proto::codec;
+use svcmap_proto::control::{Hello, KeyRequest, ToMapper};
 use svcmap_tests::batch::{code, text};
 use svcmap_tests::keyed::{ECHO, Scene, command};
+use svcmap_tests::zmtp::Raw;
 use svcmap_worker::{Client, Outcome};
 
 const FLAGS: &[&str] = &["--plain-bind", "tcp://127.0.0.1:0"];
@@ -64,6 +67,22 @@ fn who_cannot_encrypt_takes_part_on_the_mappers_machine_with_its_like_and_in_jso
     let native = Client::connect(plain).unwrap();
     let job = native.job("old", b"{}".to_vec()).hold(Duration::from_secs(1));
     assert!(matches!(job.submit().unwrap().wait(), Outcome::Refused(_)));
+    // Nor who calls himself by somebody's public key, as any property of a connection may be claimed there.
+    let operator = scene.deployment().own.public.to_string();
+    let mut pretender = Raw::connect_claiming(plain, "User-Id", operator.as_bytes()).unwrap();
+    let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
+    let hello = ToMapper::Hello(Hello { oldest, newest, key: None });
+    for message in [hello, ToMapper::Keys(KeyRequest::List { skip: 0 })] {
+        pretender.send(&[&codec::encode(&message)]).unwrap();
+    }
+    let listed = json!({"command": "LIST_PEERS", "payload": {}}).to_string();
+    pretender.send(&[b"", listed.as_bytes()]).unwrap();
+    // The first word that it gets is the answer to that, as for anybody there.
+    let told = pretender.receive().unwrap();
+    let told: Value = serde_json::from_slice(&told[1]).unwrap();
+    assert_eq!(told["peers"].as_object().unwrap().keys().collect::<Vec<_>>(), ["old"]);
+    let told = ask(&mapper, "STATUS", &json!({})).to_string();
+    assert!(told.contains("old") && !told.contains("secretservice"), "{told}");
     let keyed = scene.run(&["status", "--mapper", plain]);
     assert_ne!(code(&keyed), Some(0));
     scene.assert_a_job_is_done();

@@ -36,7 +36,7 @@ fn the_file_is_all_that_it_takes_and_without_it_there_is_nothing() {
         "{said}"
     );
     let other = Deployment { own: new_keys().unwrap(), ..scene.deployment() };
-    other.create(&file(elsewhere.path())).unwrap();
+    other.create(&file(elsewhere.path()), "alice").unwrap();
     let path = file(elsewhere.path()).display().to_string();
     let stranger = command(elsewhere.path(), &["status", "--deployment", &path]).output().unwrap();
     assert!(
@@ -99,10 +99,7 @@ fn a_stranger_gets_no_word_out_of_mapper_and_worker_and_no_job_in() {
 fn a_mapper_keeps_its_keys_and_is_found_again() {
     let mut scene = Scene::new(ECHO);
     let own = MapperFile::load(scene.mapper_file()).unwrap();
-    let address = scene.mapper.to_string();
-    drop(scene.processes.remove(0));
-    let again = ["mapper", "--bind", &address];
-    scene.start(&again, "mapper.log");
+    scene.restart_mapper();
     scene.assert_a_job_is_done();
     let kept = MapperFile::load(scene.mapper_file()).unwrap();
     assert_eq!(kept, own);
@@ -230,7 +227,7 @@ fn eavesdrop(is_encrypted: bool) -> [Wire; 2] {
         let mut deployment = Deployment::load(&path).unwrap();
         deployment.mappers[0].address = wire.endpoint.clone();
         fs::remove_file(&path).unwrap();
-        deployment.create(&path).unwrap();
+        deployment.create(&path, "alice").unwrap();
     }
     let worker_at = Arc::new(Mutex::new(String::new()));
     let worker_wire = Wire::new(Arc::clone(&worker_at));

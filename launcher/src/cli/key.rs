@@ -18,8 +18,9 @@ Examples:
   svcmap key list
   svcmap key revoke alice
 
-Each asks all mappers that the deployment file names; that file has to be an operator's, as the one
-is that a mapper makes at its first start.")]
+Each asks every mapper that the deployment file names, and says which have done it; with one that does not
+answer, say it again later. The file has to be an operator's, as the one is that a mapper makes at its first
+start.")]
 pub struct KeyArgs {
     /// What to do.
     #[command(subcommand)]
@@ -40,9 +41,9 @@ impl KeyArgs {
 /// One variant for each.
 #[derive(Clone, Debug, Subcommand)]
 pub enum KeyCommand {
-    /// Let in somebody new: makes a deployment file for him
+    /// Let in somebody new: a person, a host, a program. Makes a deployment file
     Add(AddArgs),
-    /// Show who may take part; to who is no operator, himself
+    /// Show who may take part: to operators all, to others themselves
     List {
         /// Print one JSON object with principals[]
         #[arg(long)]
@@ -50,38 +51,48 @@ pub enum KeyCommand {
     },
     /// Shut somebody out, at once and for good: connections end, instances are listed no more
     Revoke {
-        /// Whom
+        /// The name that was added
         name: Name,
     },
-    /// Give somebody another key: makes a new deployment file for him, in place of the one that he has
+    /// Give somebody another key: makes a deployment file in place of the former one
     Rotate(RotateArgs),
 }
 
 /// `svcmap key add`.
 #[derive(Clone, Debug, Args)]
 pub struct AddArgs {
-    /// What to call him, or the host
+    /// What to call it
+    #[arg(value_parser = file_name)]
     pub name: Name,
-    /// What he may do: a client sends jobs, a worker serves as well, an operator manages keys as well
+    /// What it may do: a client sends jobs, a worker serves as well, an operator manages keys as well
     #[arg(long, value_name = "ROLE", default_value = "worker")]
     pub role: Role,
     /// With which services: names, 'beginnings*' with commas between them, or all
     #[arg(long, value_name = "NAME", default_value = "*", value_delimiter = ',')]
     pub services: Vec<Services>,
-    /// Where to write the file [default: NAME.toml here]
+    /// Where to write the file, folders included [default: NAME.toml here]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// A name that is also a file's.
+fn file_name(text: &str) -> Result<Name, String> {
+    match text.starts_with(|first: char| first.is_ascii_alphanumeric()) {
+        true => text.parse().map_err(|error: svcmap_proto::names::NameError| error.to_string()),
+        false => Err("begin with a letter or digit: it becomes the name of a file".to_owned()),
+    }
 }
 
 /// `svcmap key rotate`.
 #[derive(Clone, Debug, Args)]
 pub struct RotateArgs {
-    /// Whom
+    /// The name that was added
+    #[arg(value_parser = file_name)]
     pub name: Name,
-    /// How long his former key is good
+    /// How long the former key is good
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse::duration)]
     pub keep: Duration,
-    /// Where to write the file [default: NAME.toml here]
+    /// Where to write the file, folders included [default: NAME.new.toml here]
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

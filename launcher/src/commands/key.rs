@@ -10,7 +10,7 @@ use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::Clock;
 use svcmap_proto::io::curve::new_keys;
 use svcmap_proto::keys::PublicKey;
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::Endpoint;
 use svcmap_proto::principals::Principal;
 
 use crate::access::{Access, unusable};
@@ -32,7 +32,8 @@ pub fn run(args: &KeyArgs) -> Result<ExitCode, Error> {
         KeyCommand::Add(add) => add_key(&deployment, add)?,
         KeyCommand::Rotate(rotate) => rotate_key(&deployment, rotate)?,
         KeyCommand::Revoke { name } => {
-            change(&deployment, &KeyRequest::Revoke { name: name.clone() })?;
+            let revoke = KeyRequest::Revoke { name: name.clone() };
+            change(&deployment, &revoke).without_unknown().check()?;
             print_note(&format!("{name} is shut out, at once and for good"));
         }
     }
@@ -47,30 +48,79 @@ fn deployment(args: &KeyArgs) -> Result<Deployment, Failure> {
     })
 }
 
-/// Says it to every mapper: what one has done and another has not is said, and can be repeated.
-fn change(deployment: &Deployment, request: &KeyRequest) -> Result<(), Failure> {
+/// What became of it at the mappers.
+#[derive(Default)]
+struct Outcome {
+    done: Vec<Endpoint>,
+    refused: Vec<(Endpoint, KeyRefusal)>,
+    /// Those that have not answered, and that may have done it all the same.
+    silent: Vec<(Endpoint, ControlError)>,
+}
+
+/// Says it to every mapper. It may be said again: who has done it already does nothing more.
+fn change(deployment: &Deployment, request: &KeyRequest) -> Outcome {
+    let mut outcome = Outcome::default();
     for known in &deployment.mappers {
-        let answer = ask_for_keys(&known.address, deployment, request, PATIENCE);
-        match answer.map_err(|error| unheard(&known.address, error))? {
-            KeyAnswer::Refused(refusal) => return Err(refused(&known.address, refusal)),
-            KeyAnswer::Done | KeyAnswer::Listed { .. } => {}
+        let at = known.address.clone();
+        match ask_for_keys(&at, deployment, request, PATIENCE) {
+            Ok(KeyAnswer::Refused(refusal)) => outcome.refused.push((at, refusal)),
+            Ok(KeyAnswer::Done | KeyAnswer::Listed { .. }) => outcome.done.push(at),
+            Err(error) => outcome.silent.push((at, error)),
         }
     }
-    Ok(())
+    outcome
 }
 
-fn unheard(mapper: &Endpoint, error: ControlError) -> Failure {
-    let failure = Failure::from(error);
-    let message = format!("{}: nothing has changed at {mapper}", failure.message);
-    Failure { message, ..failure }
+impl Outcome {
+    /// Who is not there is shut out as well, if he was anywhere.
+    fn without_unknown(mut self) -> Self {
+        let is_unknown = |(_, refusal): &(Endpoint, KeyRefusal)| *refusal == KeyRefusal::Unknown;
+        if !self.done.is_empty() || !self.silent.is_empty() {
+            self.refused.retain(|refused| !is_unknown(refused));
+        }
+        self
+    }
+
+    /// Whether no mapper has done it, or may have.
+    fn is_nothing(&self) -> bool {
+        self.done.is_empty() && self.silent.is_empty()
+    }
+
+    /// Nothing if all have done it; else who has, and who has not, and what to do.
+    fn check(self) -> Result<(), Failure> {
+        let Self { mut done, refused, silent } = self;
+        let done = match done.len() {
+            0 => "done nowhere".to_owned(),
+            _ => {
+                done.sort();
+                format!("done at {}", joined(&done))
+            }
+        };
+        if let Some((at, refusal)) = refused.into_iter().next() {
+            return Err(refused_at(&at, refusal, &done));
+        }
+        let Some((_, error)) = silent.first() else { return Ok(()) };
+        let silent: Vec<_> = silent.iter().map(|(at, _)| at.clone()).collect();
+        let message = format!("{done}; {} may have done it or not: {error}", joined(&silent));
+        Err(Failure::unavailable(message).fix("the same command again, once all of them answer"))
+    }
 }
 
-fn refused(mapper: &Endpoint, refusal: KeyRefusal) -> Failure {
-    let failure = Failure::failed(format!("{refusal} (the mapper at {mapper})"));
+fn joined(endpoints: &[Endpoint]) -> String {
+    endpoints.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn refused_at(mapper: &Endpoint, refusal: KeyRefusal, done: &str) -> Failure {
+    let failure = Failure::failed(format!("{mapper}: {refusal} ({done})"));
     match refusal {
-        KeyRefusal::NotOperator => failure.fix("--deployment FILE of an operator"),
-        KeyRefusal::Taken => failure.fix("another name, or svcmap key rotate NAME"),
-        KeyRefusal::Unknown | KeyRefusal::Rotating | KeyRefusal::Full | KeyRefusal::Revoked => {
+        KeyRefusal::NotOperator | KeyRefusal::Beyond | KeyRefusal::Oneself => {
+            failure.fix("--deployment FILE of another operator; svcmap key list shows who you are")
+        }
+        KeyRefusal::Taken => failure.fix("another name; or svcmap key rotate NAME --output NEW"),
+        KeyRefusal::Rotating => {
+            failure.fix("svcmap key revoke NAME ends both; then svcmap key add NAME")
+        }
+        KeyRefusal::Unknown | KeyRefusal::Full | KeyRefusal::Revoked => {
             failure.fix("svcmap key list")
         }
         KeyRefusal::LastOperator => failure.fix("svcmap key add NAME --role operator"),
@@ -80,16 +130,17 @@ fn refused(mapper: &Endpoint, refusal: KeyRefusal) -> Failure {
 
 fn add_key(deployment: &Deployment, args: &AddArgs) -> Result<(), Failure> {
     let AddArgs { name, role, services, output } = args;
-    let path = output.clone().unwrap_or_else(|| file_of(name));
+    let path = output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
     let services_text = services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    with_new_file(deployment, &path, |key| {
+    let holder = format!("{name}, {role} of {services_text}");
+    with_file(deployment, &path, &holder, |key| {
         let (name, role, services) = (name.clone(), *role, services.clone());
         let principal = Principal { name, role, services, key, ends_at_unix_s: None };
         change(deployment, &KeyRequest::Add(principal))
     })?;
     print_note(&format!(
         "{name} takes part as {role}, with {}\n\
-         {} is his deployment file: copy it to him as ~/.config/svcmap/svcmap.toml",
+         {} is the deployment file: copy it there as ~/.config/svcmap/svcmap.toml, and remove it here",
         if services_text == "*" { "all services" } else { &services_text },
         path.display(),
     ));
@@ -98,41 +149,52 @@ fn add_key(deployment: &Deployment, args: &AddArgs) -> Result<(), Failure> {
 
 fn rotate_key(deployment: &Deployment, args: &RotateArgs) -> Result<(), Failure> {
     let RotateArgs { name, keep, output } = args;
-    let path = output.clone().unwrap_or_else(|| file_of(name));
-    with_new_file(deployment, &path, |key| {
+    let path = output.clone().unwrap_or_else(|| PathBuf::from(format!("{name}.new.toml")));
+    with_file(deployment, &path, name.as_str(), |key| {
         let keep_s = u32::try_from(keep.as_secs()).unwrap_or(u32::MAX);
         change(deployment, &KeyRequest::Rotate { name: name.clone(), key, keep_s })
     })?;
+    let former = match keep.as_secs() {
+        0 => "good no more".to_owned(),
+        _ => format!("good for {}", time(*keep)),
+    };
     print_note(&format!(
-        "{name} has another key; the former one is good for {}\n\
-         {} is his deployment file from now on: copy it to where the former is, and start anew what has that",
-        time(*keep),
+        "{name} has another key; the former one is {former}\n\
+         {} is the deployment file from now on: copy it to where the former is, start anew what has that, \
+         and remove it here",
         path.display(),
     ));
     Ok(())
 }
 
-fn file_of(name: &Name) -> PathBuf {
-    PathBuf::from(format!("{name}.toml"))
-}
-
-/// Makes a deployment file with a new key, which `enter` makes known to the mappers. There is none
-/// afterwards if they do not take it.
-fn with_new_file(
+/// Makes a deployment file with a new key, which `enter` makes known to the mappers; or goes on with the
+/// one that is there, if some mapper did not answer before. There is none afterwards if none takes it.
+fn with_file(
     deployment: &Deployment,
     path: &Path,
-    enter: impl FnOnce(PublicKey) -> Result<(), Failure>,
+    holder: &str,
+    enter: impl FnOnce(PublicKey) -> Outcome,
 ) -> Result<(), Failure> {
-    let own = new_keys().map_err(|_| Failure::failed("this libzmq cannot encrypt"))?;
-    let key = own.public;
-    // Before anybody knows it: a key that nobody has is of no use.
-    Deployment { own, mappers: deployment.mappers.clone() }
-        .create(path)
-        .map_err(|error| unusable(&error).fix("another name, or --output FILE"))?;
-    enter(key).inspect_err(|_| {
+    let mappers = || deployment.mappers.clone();
+    let there = Deployment::load(path).ok().filter(|there| there.mappers == mappers());
+    let is_new = there.is_none();
+    let key = match there {
+        Some(there) => there.own.public,
+        None => {
+            let own = new_keys().map_err(|_| Failure::failed("this libzmq cannot encrypt"))?;
+            let key = own.public;
+            // Before anybody knows it: a key that nobody has is of no use.
+            let made = Deployment { own, mappers: mappers() }.create(path, holder);
+            made.map_err(|error| unusable(&error).fix("--output FILE, elsewhere"))?;
+            key
+        }
+    };
+    let outcome = enter(key);
+    if is_new && outcome.is_nothing() {
         // It is ours, a moment old, and good for nothing.
         let _ = std::fs::remove_file(path);
-    })
+    }
+    outcome.check()
 }
 
 /// A principal, and the mappers that do not know it.
@@ -144,19 +206,22 @@ struct Row {
 fn list(deployment: &Deployment, is_json: bool) -> Result<(), Error> {
     let mut rows: Vec<Row> = Vec::new();
     let mut heard: Vec<(Endpoint, Vec<Principal>)> = Vec::new();
-    let mut silent = None;
+    let mut silent = Vec::new();
     for known in &deployment.mappers {
         match ask_for_principals(&known.address, deployment, PATIENCE) {
             Ok(Ok(all)) => heard.push((known.address.clone(), all)),
             Ok(Err(KeyAnswer::Refused(refusal))) => {
-                return Err(refused(&known.address, refusal).into());
+                return Err(refused_at(&known.address, refusal, "nothing is listed").into());
             }
             Ok(Err(_)) => {}
-            Err(error) => silent = Some(Failure::from(error)),
+            Err(error) => silent.push((known.address.clone(), error)),
         }
     }
-    if let (Some(failure), true) = (silent, heard.is_empty()) {
-        return Err(failure.into());
+    for (at, error) in silent {
+        if heard.is_empty() {
+            return Err(Failure::from(error).into());
+        }
+        print_note(&format!("! what {at} has is not among these: {error}"));
     }
     for (_, principals) in &heard {
         for principal in principals {

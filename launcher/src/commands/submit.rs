@@ -25,12 +25,13 @@ use crossbeam_channel::{Receiver, unbounded};
 use slog::Logger;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
+use svcmap_worker::Notice;
 use svcmap_worker::config::OutboxConfig;
 
 use super::status;
 use crate::access::Access;
 use crate::cli::SubmitArgs;
-use crate::control::{ControlError, PATIENCE};
+use crate::control::{ControlError, PATIENCE, log_silence};
 use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
 use crate::io::{on_stop_signals, raise_open_files_limit};
 use batch::Batch;
@@ -63,6 +64,14 @@ pub fn run(args: &SubmitArgs, log: &Logger) -> Result<ExitCode, Error> {
     raise_open_files_limit();
     let client = access
         .client()
+        .notify({
+            let (access, log) = (access.clone(), log.clone());
+            move |notice| {
+                if let Notice::NoMapper(silence) = notice {
+                    log_silence(access.clone(), silence, log.clone());
+                }
+            }
+        })
         .outbox(OutboxConfig::default().with_payload_bytes_max(args.payload_max))
         .logger(log.clone())
         .start()

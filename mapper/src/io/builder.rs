@@ -19,9 +19,9 @@ use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 use super::key_file::KeyFile;
 use super::mapper::Mapper;
 use super::node::{Node, Sockets};
-use crate::access::Access;
 use crate::config::{Config, ConfigError};
 use crate::registry::{Identity, Registry};
+use crate::rights::Rights;
 
 /// Where a mapper listens unless somebody says otherwise.
 const BIND_DEFAULT: &str = "tcp://127.0.0.1:5555";
@@ -171,10 +171,10 @@ impl MapperBuilder {
         config.validate()?;
 
         let mut event_loop = EventLoop::new(&[])?;
-        let access =
-            keys.as_ref().map(|keys| Access::new(keys.principals.clone(), keys.revoked.clone()));
-        if let Some(access) = &access {
-            event_loop.admit_only(access.admitted())?;
+        let rights =
+            keys.as_ref().map(|keys| Rights::new(keys.principals.clone(), keys.revoked.clone()));
+        if let Some(rights) = &rights {
+            event_loop.admit_only(rights.admitted())?;
         }
         let secure = |socket: &proto_io::Socket| match &keys {
             Some(keys) => secure_server(socket, &keys.own),
@@ -190,7 +190,10 @@ impl MapperBuilder {
         secure(&router)?;
         let mut connections = vec![Connections::watch(&mut event_loop, &router)?];
         let (router, endpoint) = bound(&mut event_loop, router, &bind)?;
-        let publisher = match &access {
+        if let Some(port) = plain_endpoint.as_ref().and_then(Endpoint::port) {
+            event_loop.listens_on(router, port);
+        }
+        let publisher = match &rights {
             Some(_) => proto_io::selective_publisher(event_loop.context(), publish_settings)?,
             None => proto_io::publisher(event_loop.context(), publish_settings)?,
         };
@@ -222,8 +225,8 @@ impl MapperBuilder {
             publish: publish_endpoint.clone(),
         };
         let mut registry = Registry::new(config, identity, Clock.now());
-        if let Some(access) = access {
-            registry = registry.with_access(access);
+        if let Some(rights) = rights {
+            registry = registry.with_rights(rights);
         }
         let sockets = Sockets { router, publisher, connections };
         let key_file = KeyFile::new(key_file);

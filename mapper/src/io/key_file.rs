@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use svcmap_proto::deployment::MapperFile;
 use svcmap_proto::io::KeyFileError;
 
-use crate::access::Access;
+use crate::rights::Rights;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -20,10 +20,10 @@ impl KeyFile {
     }
 
     /// Keeps this list from now on.
-    pub(super) fn keep(&self, access: &Access) -> Result<(), KeyFileError> {
+    pub(super) fn keep(&self, rights: &Rights) -> Result<(), KeyFileError> {
         let Some(path) = &self.path else { return Ok(()) };
         let MapperFile { own, .. } = MapperFile::load(path)?;
-        let (principals, revoked) = (access.principals().to_vec(), access.revoked().to_vec());
+        let (principals, revoked) = (rights.principals().to_vec(), rights.revoked().to_vec());
         MapperFile { own, principals, revoked }.replace(path)
     }
 }

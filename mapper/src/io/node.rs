@@ -12,15 +12,17 @@ use svcmap_proto::control::{KeyAnswer, KeyRefusal, KeyRequest, RegistrationError
 use svcmap_proto::io::{
     Clock, Connections, Event as IoEvent, EventLoop, Heard, SendError, SocketKey,
 };
+use svcmap_proto::keys::PublicKey;
+use svcmap_proto::principals::Principal;
 use svcmap_proto::rarely::Rarely;
 use svcmap_proto::refusals::Refusals;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::key_file::KeyFile;
 use super::received;
-use crate::access::Access;
 use crate::backlog::Backlog;
 use crate::registry::{Connection, Event, Output, Registry};
+use crate::rights::Rights;
 
 /// While nothing but reports comes, and few of them, they are read together once in this time: each
 /// would wake this thread, and nobody waits for an answer. It is little beside the time that news waits
@@ -41,6 +43,20 @@ const CATCH_UP_MESSAGES: usize = 65_536;
 
 /// How long answers have to get out when the mapper stops.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// What an operator wants, for the log.
+fn told(request: &KeyRequest) -> String {
+    match request {
+        KeyRequest::List { .. } => "keys are listed".to_owned(),
+        KeyRequest::Add(Principal { name, role, .. }) => {
+            format!("a key is added: {name}, {role}")
+        }
+        KeyRequest::Revoke { name } => format!("a key is revoked: {name}"),
+        KeyRequest::Rotate { name, keep_s, .. } => {
+            format!("a key is replaced: {name}, whose former one is good for {keep_s} s")
+        }
+    }
+}
 
 /// What a turn of the loop brought: so many messages, and how many of them were no reports.
 #[derive(Clone, Copy, Default)]
@@ -241,7 +257,7 @@ impl Node {
                     self.count_undelivered(sent);
                 }
                 Output::Keys { from, request } => {
-                    let answer = self.change_keys(request);
+                    let answer = self.change_keys(from.user(), request);
                     self.registry.answer_keys(&from, answer);
                 }
                 Output::Event(event) => self.tell(event),
@@ -250,14 +266,19 @@ impl Node {
     }
 
     /// Does what an operator wants: once it is kept, it counts.
-    fn change_keys(&mut self, request: KeyRequest) -> KeyAnswer {
-        let Some(access) = self.registry.access() else {
+    fn change_keys(&mut self, user: Option<&PublicKey>, request: KeyRequest) -> KeyAnswer {
+        let Some(rights) = self.registry.rights() else {
             return KeyAnswer::Refused(KeyRefusal::NoKeys);
         };
-        match access.after(Clock.unix_us() / 1_000_000, request) {
-            Ok(next) if next == *access => KeyAnswer::Done,
+        let by = user.and_then(|user| rights.of(user)).map(|by| by.name.to_string());
+        let (unix_s, what) = (Clock.unix_us() / 1_000_000, told(&request));
+        // A key that is to be kept for no time ends now.
+        let next = rights.after(unix_s, request).map(|next| next.at(unix_s).unwrap_or(next));
+        match next {
+            Ok(next) if next == *rights => KeyAnswer::Done,
             Ok(next) => match self.key_file.keep(&next) {
                 Ok(()) => {
+                    info!(self.log, "{}", what; "by" => by);
                     self.adopt(next);
                     KeyAnswer::Done
                 }
@@ -273,8 +294,8 @@ impl Node {
 
     /// Keys whose time has come are good no more.
     fn end_keys(&mut self) {
-        let access = self.registry.access();
-        if let Some(next) = access.and_then(|access| access.at(Clock.unix_us() / 1_000_000)) {
+        let rights = self.registry.rights();
+        if let Some(next) = rights.and_then(|rights| rights.at(Clock.unix_us() / 1_000_000)) {
             if let Err(error) = self.key_file.keep(&next) {
                 error!(self.log, "a key has ended, and the file cannot be written";
                     "error" => %error);
@@ -284,11 +305,11 @@ impl Node {
     }
 
     /// Those may take part from now on, and nobody else: who may not any more is cut off.
-    fn adopt(&mut self, access: Access) {
-        let keys = access.principals().len();
-        self.event_loop.admit(access.admitted());
-        self.registry.handle_access(Clock.now(), access);
-        info!(self.log, "who may take part has changed"; "keys" => keys);
+    fn adopt(&mut self, rights: Rights) {
+        let keys = rights.principals().len();
+        self.event_loop.admit(rights.admitted());
+        self.registry.handle_rights(Clock.now(), rights);
+        info!(self.log, "others may take part from now on"; "keys" => keys);
     }
 
     fn send(&mut self, to: Connection, frame: Arc<[u8]>) {

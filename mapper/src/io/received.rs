@@ -54,7 +54,7 @@ pub(super) fn handle(registry: &mut Registry, frames: &mut [Message]) -> Result<
 
 /// Whether who is there may speak natively: where there are keys, plain text is for the JSON dialect.
 fn is_heard(registry: &Registry, user: Option<PublicKey>) -> bool {
-    registry.access().is_none() || user.is_some()
+    registry.rights().is_none() || user.is_some()
 }
 
 /// Refuses a message of too many frames, of which these are the first.

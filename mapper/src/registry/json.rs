@@ -85,7 +85,7 @@ impl Registry {
     ) -> Result<(), JsonError> {
         let address = observed.parse::<IpAddr>();
         let is_local = address.is_ok_and(|address| address.to_canonical().is_loopback());
-        let is_plain = self.access().is_some() && from.user().is_none();
+        let is_plain = self.rights().is_some() && from.user().is_none();
         let asked = Asked { now, unix_us, is_local, is_plain };
         let has_all = self.has_all(from.user());
         let answered = body.and_then(json::read).map(|request| match request {
@@ -99,6 +99,7 @@ impl Registry {
             Request::ListPeers { service: Some(service) } => {
                 self.list_service(asked, &from, &service).into()
             }
+            Request::Status if asked.is_plain => json::status(&self.report_status(asked)).into(),
             Request::Status => self.list_for(asked, &from, STATUS),
             request => self.answer(asked, &from, request).into(),
         });
@@ -170,7 +171,7 @@ impl Registry {
             return Arc::clone(list);
         }
         let list: Arc<[u8]> = match which {
-            STATUS => json::status(&self.report_status(asked.now)),
+            STATUS => json::status(&self.report_status(asked)),
             _ => json::peers(&self.peers(asked)),
         }
         .into();
@@ -203,10 +204,10 @@ impl Registry {
 
     /// Whose connections a worker of that service is to take.
     fn list_keys(&self, from: &Envelope, service: &str) -> Vec<u8> {
-        match self.access() {
+        match self.rights() {
             None => error("this mapper does not encrypt: there are no keys"),
             Some(_) if !self.may(from.user(), Role::Worker, service) => error(NOT_ALLOWED),
-            Some(access) => json::keys(&access.admission(service)),
+            Some(rights) => json::keys(&rights.admission(service)),
         }
     }
 
@@ -357,7 +358,9 @@ impl Registry {
         self.services.iter().filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
 
-    fn report_status(&self, now: Timestamp) -> Report {
+    /// Who has no key where others have one is told of those that have none either.
+    fn report_status(&self, asked: Asked) -> Report {
+        let Asked { now, is_plain, .. } = asked;
         let endpoint = self.identity.endpoint.clone();
         let mapper = MapperRow {
             endpoint,
@@ -383,9 +386,11 @@ impl Registry {
             };
             (key, entry)
         };
-        let mut entries: Vec<_> = self.services.iter().map(entry).collect();
+        let is_told =
+            |instance: &&Instance| !is_plain || instance.contact.connection().user().is_none();
+        let mut entries: Vec<_> = self.services.iter().filter(is_told).map(entry).collect();
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let services = self.revisions.services(None).cloned().collect();
+        let services = self.revisions.services(None).filter(|_| !is_plain).cloned().collect();
         let entries = entries.iter().map(|(key, entry)| (key, entry));
         Report::new(vec![mapper], true, services, entries)
     }

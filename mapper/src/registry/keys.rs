@@ -1,7 +1,9 @@
 //! Who may do what here, and what happens when that changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use svcmap_proto::codec::encode;
 use svcmap_proto::control::{FromMapper, KeyAnswer, KeyRefusal, KeyRequest};
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::names::{InstanceKey, Name};
@@ -10,66 +12,72 @@ use svcmap_proto::time::Timestamp;
 
 use super::instance::Instance;
 use super::{Connection, Output, Registry};
-use crate::access::Access;
+use crate::rights::Rights;
+
+/// Most services for which it is kept, encoded, whom their workers let in: each may take 48 KiB.
+const ADMISSIONS_MAX: usize = 64;
 
 impl Registry {
     /// Nobody but these takes part, from now on.
     #[must_use]
-    pub fn with_access(mut self, access: Access) -> Self {
-        self.access = Some(access);
+    pub fn with_rights(mut self, rights: Rights) -> Self {
+        self.rights = Some(rights);
         self
     }
 
     /// Who may take part; `None`: everybody, in plain text.
-    pub fn access(&self) -> Option<&Access> {
-        self.access.as_ref()
+    pub fn rights(&self) -> Option<&Rights> {
+        self.rights.as_ref()
     }
 
     /// Whether who is there may play that role for that service.
     pub(super) fn may(&self, user: Option<&PublicKey>, role: Role, service: &str) -> bool {
-        self.access.as_ref().is_none_or(|access| access.may(user, role, service))
+        self.rights.as_ref().is_none_or(|rights| rights.may(user, role, service))
     }
 
     /// Whether who is there has to do with all services.
     pub(super) fn has_all(&self, user: Option<&PublicKey>) -> bool {
-        self.access.as_ref().is_none_or(|access| access.has_all(user))
+        self.rights.as_ref().is_none_or(|rights| rights.has_all(user))
     }
 
     /// Whether the instance is one of who is there.
     pub(super) fn owns(&self, user: Option<&PublicKey>, listed: &Instance) -> bool {
-        is_of(self.access.as_ref(), user, listed)
+        is_of(self.rights.as_ref(), user, listed)
     }
 
     /// Whether who is there may say that the instance has left.
     pub(super) fn may_end(&self, user: Option<&PublicKey>, key: &InstanceKey) -> bool {
-        let Some(access) = &self.access else { return true };
-        let is_its = match self.listed(key) {
-            Some(listed) => is_of(Some(access), user, listed),
-            None => access.may(user, Role::Worker, key.service.as_str()),
-        };
-        is_its || access.is_operator(user)
+        let Some(rights) = &self.rights else { return true };
+        // Of one that is not listed here, nobody else knows whose it is.
+        let is_its = |listed| is_of(Some(rights), user, listed);
+        self.listed(key).is_some_and(is_its) || rights.is_operator(user)
     }
 
     /// Says to a worker of that service whom it is to let in.
     pub(super) fn admit_for(&mut self, to: &Connection, service: &Name) {
-        if let Some(access) = &self.access {
-            let message = FromMapper::Admit(access.admission(service.as_str()));
-            self.reply(to, message);
+        let Some(rights) = &self.rights else { return };
+        if self.admissions.len() >= ADMISSIONS_MAX {
+            self.admissions.clear();
         }
+        let encoded = || encode(&FromMapper::Admit(rights.admission(service.as_str()))).into();
+        let frame = self.admissions.entry(service.clone()).or_insert_with(encoded);
+        self.outputs.push_back(Output::Send { to: to.clone(), frame: Arc::clone(frame) });
     }
 
     /// Somebody wants something of the keys.
     pub(super) fn handle_keys(&mut self, from: &Connection, request: KeyRequest) {
-        let answer = match &self.access {
+        let answer = match &self.rights {
             None => KeyAnswer::Refused(KeyRefusal::NoKeys),
-            Some(access) => match request {
-                KeyRequest::List { skip } => access.page(from.user(), skip),
-                _ if !access.is_operator(from.user()) => {
-                    KeyAnswer::Refused(KeyRefusal::NotOperator)
-                }
-                request => {
-                    return self.outputs.push_back(Output::Keys { from: from.clone(), request });
-                }
+            Some(rights) => match request {
+                KeyRequest::List { skip } => rights.page(from.user(), skip),
+                request => match rights.may_change(from.user(), &request) {
+                    Err(refusal) => KeyAnswer::Refused(refusal),
+                    Ok(()) => {
+                        return self
+                            .outputs
+                            .push_back(Output::Keys { from: from.clone(), request });
+                    }
+                },
             },
         };
         self.answer_keys(from, answer);
@@ -81,11 +89,11 @@ impl Registry {
     }
 
     /// Those may take part from now on: who may not any more is not listed, and workers hear of it.
-    pub fn handle_access(&mut self, now: Timestamp, access: Access) {
+    pub fn handle_rights(&mut self, now: Timestamp, rights: Rights) {
         let is_out = |listed: &Instance| {
             let user = listed.contact.connection().user();
             let service = listed.registration.key.service.as_str();
-            !access.may(user, Role::Worker, service)
+            !rights.may(user, Role::Worker, service)
         };
         let (out, stay): (Vec<_>, Vec<_>) = self.services.iter().partition(|listed| is_out(listed));
         let out: Vec<_> = out
@@ -99,15 +107,16 @@ impl Registry {
                 Some((at, listed.registration.key.service.clone()))
             })
             .collect();
-        self.access = Some(access);
+        self.rights = Some(rights);
+        self.admissions.clear();
         out.into_iter().for_each(|(key, incarnation)| self.leave(now, key, incarnation));
         workers.iter().for_each(|(at, service)| self.admit_for(at, service));
     }
 }
 
 /// Whether the instance is one of who is there.
-pub(super) fn is_of(access: Option<&Access>, user: Option<&PublicKey>, listed: &Instance) -> bool {
-    access.is_none_or(|access| access.is_same(user, listed.contact.connection().user()))
+pub(super) fn is_of(rights: Option<&Rights>, user: Option<&PublicKey>, listed: &Instance) -> bool {
+    rights.is_none_or(|rights| rights.is_same(user, listed.contact.connection().user()))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub enum Output {
         frame: Vec<u8>,
     },
     /// An operator wants this. What it comes to is to be kept before it counts: see
-    /// [`Registry::handle_access`](super::Registry::handle_access) and
+    /// [`Registry::handle_rights`](super::Registry::handle_rights) and
     /// [`Registry::answer_keys`](super::Registry::answer_keys).
     Keys {
         /// Who is to be answered.

@@ -21,11 +21,16 @@ impl Registry {
     ) {
         let (key, incarnation) = (registration.key.clone(), registration.incarnation);
         let contact = Contact::Native(from.clone());
+        let is_new = self.listed(&key).is_none_or(|listed| listed.contact.connection() != from);
         let message = match self.register(now, newest, contact, registration) {
-            Ok(()) => FromMapper::Registered { key, incarnation },
-            Err(Denied::Superior(by)) => FromMapper::Replaced { key, incarnation, by },
+            Ok(()) => FromMapper::Registered { key: key.clone(), incarnation },
+            Err(Denied::Superior(by)) => FromMapper::Replaced { key: key.clone(), incarnation, by },
             Err(Denied::Refused(error)) => FromMapper::RegistrationRefused(error),
         };
+        // That may have changed while it was not listed.
+        if is_new && self.listed(&key).is_some_and(|listed| listed.contact.connection() == from) {
+            self.admit_for(from, &key.service);
+        }
         self.reply(from, message);
     }
 
@@ -103,7 +108,7 @@ impl Registry {
 
     /// Whether who has that key lists as many as one of several may: half of all.
     fn has_its_share(&self, user: &PublicKey) -> bool {
-        let is_alone = self.access().is_none_or(|access| access.principals().len() < 2);
+        let is_alone = self.rights().is_none_or(|rights| rights.principals().len() < 2);
         !is_alone && self.shares.of_user(user) >= self.config.instances_max.div_ceil(2)
     }
 

@@ -345,7 +345,7 @@ fn the_wire_format_stays_as_it_is() {
     assert_eq!(variants::<KeyAnswer>(), "Listed Done Refused");
     assert_eq!(
         variants::<KeyRefusal>(),
-        "NoKeys NotOperator Taken Revoked Unknown LastOperator Rotating Full NotKept"
+        "NoKeys NotOperator Beyond Oneself Taken Revoked Unknown LastOperator Rotating Full NotKept"
     );
     assert_eq!(variants::<State>(), "Ready Draining Failing");
     assert_eq!(variants::<Verdict>(), "Done Failed Rejected Abandoned Accepted HandedOver");

@@ -60,6 +60,12 @@ pub enum KeyRefusal {
     /// Whoever asks is no operator.
     #[error("only an operator may do that")]
     NotOperator,
+    /// His own services are fewer.
+    #[error("an operator gives and takes only what is within his own services")]
+    Beyond,
+    /// Who asks would be shut out himself.
+    #[error("it is your own key: another operator can revoke it")]
+    Oneself,
     /// There is somebody with that name, or that key.
     #[error("somebody has that name or key already")]
     Taken,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zmq::{Message, SocketEvent};
 
 use super::event_loop::{EventLoop, SocketKey};
-use super::raw::{peer_address, shut_down};
+use super::raw::{ends, shut_down};
 use super::sockets::{Socket, open_files_limit};
 use crate::limits;
 use crate::rarely::Rarely;
@@ -121,7 +121,7 @@ impl Connections {
         // Its number was another's before.
         self.forget(connection);
         // Who is gone already has none.
-        let address = peer_address(connection)?;
+        let (_, address) = ends(connection)?;
         self.addresses.insert(connection, address);
         let count = self.counts.entry(address).or_default();
         *count += 1;

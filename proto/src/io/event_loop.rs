@@ -202,8 +202,19 @@ impl EventLoop {
         let fd = socket.as_raw_fd();
         let token = Token(FIRST_SOCKET + usize::try_from(key.0).unwrap_or(usize::MAX));
         self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
-        self.slots.push(Slot::new(key, socket));
+        let slot = Slot::new(key, socket);
+        if let Some(zap) = self.zap.as_mut().filter(|_| slot.is_secured) {
+            slot.ports.iter().for_each(|port| zap.watch_port(*port));
+        }
+        self.slots.push(slot);
         Ok(key)
+    }
+
+    /// That socket is bound to this port as well, beside the one that it was bound to last.
+    pub fn listens_on(&mut self, key: SocketKey, port: u16) {
+        if let Some(slot) = self.slot(key) {
+            slot.ports.push(port);
+        }
     }
 
     /// Delivers [`Event::Writable`] and [`Event::Unwritable`] of that socket from now on.

@@ -56,12 +56,12 @@ impl Deployment {
         Self::parse(&read(path)?).map_err(|error| format(path, error))
     }
 
-    /// Writes it to a new file.
+    /// Writes it to a new file. `holder` says, for people, who takes part with it.
     ///
     /// # Errors
     /// See [`KeyFileError`]: among others, if there is one.
-    pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
-        create(path, &self.to_text())
+    pub fn create(&self, path: &Path, holder: &str) -> Result<(), KeyFileError> {
+        create(path, &self.to_text(holder))
     }
 }
 
@@ -88,6 +88,8 @@ impl MapperFile {
     /// # Errors
     /// See [`KeyFileError`].
     pub fn replace(&self, path: &Path) -> Result<(), KeyFileError> {
+        // What a link leads to, and not the link.
+        let path = &fs::canonicalize(path).map_err(system(path))?;
         let mut new = path.as_os_str().to_owned();
         new.push(".new");
         let new = PathBuf::from(new);
@@ -98,8 +100,16 @@ impl MapperFile {
             }
             _ => {}
         }
-        create(&new, &self.to_text())?;
-        fs::rename(&new, path).map_err(system(path))
+        let text = self.to_text();
+        // It has secrets that are nowhere else.
+        if let Err(error) = Self::parse(&text) {
+            return Err(format(path, error));
+        }
+        create(&new, &text)?;
+        fs::rename(&new, path).map_err(system(path))?;
+        // After a loss of power, too, it is there.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(system(folder))
     }
 }
 
@@ -153,11 +163,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new").join("svcmap.toml");
         let deployment = deployment();
-        deployment.create(&path).unwrap();
+        deployment.create(&path, "alice").unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
         assert_eq!(path.parent().unwrap().metadata().unwrap().mode() & 0o777, 0o700);
         assert_eq!(Deployment::load(&path).unwrap(), deployment);
-        let again = deployment.create(&path).unwrap_err();
+        let again = deployment.create(&path, "alice").unwrap_err();
         assert!(again.to_string().contains("exists"), "{again}");
     }
 
@@ -165,7 +175,7 @@ mod tests {
     fn what_others_can_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("svcmap.toml");
-        deployment().create(&path).unwrap();
+        deployment().create(&path, "alice").unwrap();
         for mode in [0o640, 0o604, 0o620, 0o601] {
             set_permissions(&path, Permissions::from_mode(mode)).unwrap();
             let error = Deployment::load(&path).unwrap_err();

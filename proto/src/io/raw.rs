@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -75,35 +75,45 @@ pub(super) fn decide_subscriptions(socket: &mut Socket) -> zmq::Result<()> {
 }
 
 /// Ends what goes over the connection behind that number, in both directions. libzmq, which owns it,
-/// notices and closes it. Nothing happens if there is none by now.
+/// notices and closes it. Nothing happens if there is none by now. That it may be another one, or a
+/// listening socket, is the caller's to exclude, by [`ends`].
 pub(super) fn shut_down(connection: i32) {
-    // SAFETY: it takes two numbers and touches no memory; a number that is no socket is an error. That
-    // it may be another connection by now is the caller's to think of: nobody is to lose more by it than
-    // that connection, which its other end makes again.
+    // SAFETY: it takes two numbers and touches no memory; a number that is no socket is an error.
     unsafe { libc::shutdown(connection, libc::SHUT_RDWR) };
 }
 
-/// Where the other end of that connection is; `None` if there is none, or not on a network.
-pub(super) fn peer_address(connection: i32) -> Option<IpAddr> {
+/// The port at this end of that connection, and the address at the other; `None` if there is none, or not
+/// on a network.
+pub(super) fn ends(connection: i32) -> Option<(u16, IpAddr)> {
+    let (near, far) = (end(connection, libc::getsockname)?, end(connection, libc::getpeername)?);
+    Some((near.port(), far.ip().to_canonical()))
+}
+
+/// What the system calls by which it names an end of a connection have in common.
+type NameEnd = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
+fn end(connection: i32, name: NameEnd) -> Option<SocketAddr> {
     // SAFETY: zeros are an address of no kind.
     let mut address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut size = size_of_val(&address) as libc::socklen_t;
     let pointer = (&raw mut address).cast::<libc::sockaddr>();
     // SAFETY: the system writes at most `size` bytes to where `pointer` leads, and they are there; a
-    // number that is no socket is an error.
-    if unsafe { libc::getpeername(connection, pointer, &mut size) } != 0 {
+    // number that is no socket, or not connected, is an error.
+    if unsafe { name(connection, pointer, &mut size) } != 0 {
         return None;
     }
     match i32::from(address.ss_family) {
         libc::AF_INET => {
             // SAFETY: an address of that kind has this form, and is shorter.
             let address = unsafe { *pointer.cast::<libc::sockaddr_in>() };
-            Some(IpAddr::from(address.sin_addr.s_addr.to_ne_bytes()))
+            let host = IpAddr::from(address.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddr::new(host, u16::from_be(address.sin_port)))
         }
         libc::AF_INET6 => {
             // SAFETY: an address of that kind has this form, and is shorter.
             let address = unsafe { *pointer.cast::<libc::sockaddr_in6>() };
-            Some(IpAddr::from(address.sin6_addr.s6_addr).to_canonical())
+            let host = IpAddr::from(address.sin6_addr.s6_addr);
+            Some(SocketAddr::new(host, u16::from_be(address.sin6_port)))
         }
         _ => None,
     }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use zmq::{Message, PollEvents};
 
+use super::Clock;
 use super::event_loop::{Event, Heard, SocketKey};
 use super::sockets::Socket;
-use super::zap::{Zap, connection};
-use super::{Clock, raw};
+use super::zap::{Origin, Zap};
 use crate::conduct::Conduct;
 use crate::limits;
+use crate::names::Endpoint;
 
 /// Messages that one socket may deliver before the others get their turn.
 const BUDGET: usize = 256;
@@ -36,9 +37,11 @@ pub(super) struct Slot {
     /// Its messages stay in this process: who receives one may write into it.
     pub(super) is_within: bool,
     /// Who is at the other ends has proven that, or did not have to.
-    is_secured: bool,
+    pub(super) is_secured: bool,
     /// Others connect to it, and send.
     is_router: bool,
+    /// On which ports, as far as is known.
+    pub(super) ports: Vec<u16>,
     /// Who has sent what was refused there.
     conduct: Conduct<(i32, Vec<u8>)>,
     /// Its messages are subscriptions, each of which is decided on here.
@@ -53,6 +56,9 @@ impl Slot {
         let is_secured = socket.is_curve_server().unwrap_or(false);
         let kind = socket.get_socket_type();
         let (is_router, conduct) = (kind == Ok(zmq::ROUTER), Conduct::default());
+        let bound = socket.get_last_endpoint().ok().and_then(Result::ok);
+        let bound = bound.and_then(|bound| bound.parse::<Endpoint>().ok());
+        let ports = bound.and_then(|bound| bound.port()).into_iter().collect();
         let is_publisher = is_secured && kind == Ok(zmq::XPUB);
         // The signal may have come before anybody waited for it: look once.
         let (hot, behind, writable) = (true, false, None);
@@ -64,6 +70,7 @@ impl Slot {
             is_within,
             is_secured,
             is_router,
+            ports,
             conduct,
             is_publisher,
             writable,
@@ -132,13 +139,13 @@ fn handle_bad(
     if !slot.is_router {
         return;
     }
-    let Some(connection) = connection(frames) else { return };
+    let Some(origin) = Origin::of(frames) else { return };
     // Another may have that file's number while what was under way still comes, but not its routing id.
     let id = frames.first().map(|id| id.to_vec()).unwrap_or_default();
-    if !slot.conduct.handle_bad(now, (connection, id)) {
+    if !slot.conduct.handle_bad(now, (origin.file, id)) {
         return;
     }
-    raw::shut_down(connection);
+    origin.cut_off(&slot.ports);
     if let Some(zap) = zap {
         zap.bar(now, frames);
     }

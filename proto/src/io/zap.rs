@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use zmq::SocketEvent;
@@ -69,22 +71,65 @@ pub type Admitted = BTreeMap<PublicKey, Vec<Services>>;
 
 /// Who sent a message, if its connection has proven that. Any frame but the routing id tells.
 pub fn user(frames: &mut [zmq::Message]) -> Option<PublicKey> {
-    frames.last_mut()?.gets("User-Id")?.parse().ok()
+    let said = frames.last_mut()?.gets("User-Id")?;
+    said.strip_prefix(voucher())?.parse().ok()
 }
 
-/// The number of the file of the connection that a message came on: it is libzmq's, and by now perhaps
-/// another one's.
-pub(super) fn connection(frames: &mut [zmq::Message]) -> Option<i32> {
-    frames.last_mut()?.gets("__fd")?.parse().ok()
+/// What only this process can write before a user's key. Whoever connects in plain text may call himself
+/// what he likes, by that very property.
+fn voucher() -> &'static str {
+    static VOUCHER: OnceLock<String> = OnceLock::new();
+    // Without keys nobody is vouched for, so it is never asked for then.
+    VOUCHER
+        .get_or_init(|| curve::new_keys().map_or_else(|_| String::new(), |keys| keys.secret.into()))
+}
+
+/// The connection that a message came on: the number of its file, which is libzmq's and by now perhaps
+/// another one's, and from where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) file: i32,
+    address: IpAddr,
+}
+
+impl Origin {
+    pub(super) fn of(frames: &mut [zmq::Message]) -> Option<Self> {
+        let frame = frames.last_mut()?;
+        let file = frame.gets("__fd")?.parse().ok()?;
+        let address: IpAddr = frame.gets("Peer-Address")?.parse().ok()?;
+        Some(Self { file, address: address.to_canonical() })
+    }
+
+    /// Ends it. If another one has its number by now, that is ended only if it is from there, and to one of
+    /// these ports: its other end makes it again.
+    pub(super) fn cut_off(self, ports: &[u16]) {
+        let ends = raw::ends(self.file);
+        if ends.is_some_and(|(near, far)| far == self.address && ports.contains(&near)) {
+            raw::shut_down(self.file);
+        }
+    }
+}
+
+/// Most users that are remembered for one number of a file: what they had sent may still come.
+const USERS_OF_ONE_MAX: usize = 8;
+
+/// Somebody who was heard.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    user: PublicKey,
+    from: Origin,
+    is_cut: bool,
 }
 
 /// See the module.
 pub(super) struct Zap {
     pub(super) socket: Socket,
     admitted: Admitted,
-    /// Who was last heard on each connection, by the number of its file, and whether that one was cut off:
-    /// what it had sent before still comes, while another may have that number already.
-    heard: BTreeMap<i32, (PublicKey, bool)>,
+    /// Who was heard lately on each connection, by the number of its file: what somebody had sent still comes
+    /// while another may have that number already.
+    heard: BTreeMap<i32, Vec<Heard>>,
+    /// Where those listen who are to be cut off.
+    ports: Vec<u16>,
     /// Who is not let in from where, until then, for what it sent.
     barred: BTreeMap<(PublicKey, String), Timestamp>,
     /// Who is refused once and for all.
@@ -104,6 +149,7 @@ impl Zap {
             socket,
             admitted,
             heard: BTreeMap::new(),
+            ports: Vec::new(),
             barred: BTreeMap::new(),
             stranger: None,
         };
@@ -122,13 +168,17 @@ impl Zap {
     /// From now on these are admitted and nobody else. Who is connected and is not among them is cut off.
     pub(super) fn admit(&mut self, admitted: Admitted) {
         self.admitted = admitted;
-        for (connection, (user, is_cut)) in &mut self.heard {
-            // If another has this number by now, it loses no more than its connection.
-            if !*is_cut && !self.admitted.contains_key(user) {
-                raw::shut_down(*connection);
-                *is_cut = true;
+        for heard in self.heard.values_mut().flatten() {
+            if !heard.is_cut && !self.admitted.contains_key(&heard.user) {
+                heard.from.cut_off(&self.ports);
+                heard.is_cut = true;
             }
         }
+    }
+
+    /// Who connects to that port is to be cut off when he is not admitted any more.
+    pub(super) fn watch_port(&mut self, port: u16) {
+        self.ports.push(port);
     }
 
     /// A message came. Whether its sender is admitted now, or has not had to prove who it is; else its
@@ -136,11 +186,19 @@ impl Zap {
     pub(super) fn hears(&mut self, frames: &mut [zmq::Message]) -> bool {
         let Some(user) = user(frames) else { return true };
         let is_admitted = self.admitted.contains_key(&user);
-        if let Some(connection) = connection(frames) {
-            let known = self.heard.insert(connection, (user, !is_admitted));
-            if !is_admitted && known != Some((user, true)) {
-                raw::shut_down(connection);
+        let Some(from) = Origin::of(frames) else { return is_admitted };
+        let of_file = self.heard.entry(from.file).or_default();
+        let known = of_file.iter().position(|heard| heard.user == user);
+        let was_cut = known.is_some_and(|place| of_file[place].is_cut);
+        match known {
+            Some(place) => of_file[place] = Heard { user, from, is_cut: !is_admitted },
+            None => {
+                of_file.truncate(USERS_OF_ONE_MAX - 1);
+                of_file.insert(0, Heard { user, from, is_cut: !is_admitted });
             }
+        }
+        if !is_admitted && !was_cut {
+            from.cut_off(&self.ports);
         }
         is_admitted
     }
@@ -178,7 +236,9 @@ impl Zap {
         let key = <[u8; KEY_BYTES]>::try_from(frame(6)).ok().filter(|_| frame(5) == b"CURVE");
         let (status, user) = match key.map(PublicKey) {
             Some(key) if self.is_barred(Clock.now(), key, frame(3)) => (TRY_AGAIN, String::new()),
-            Some(key) if self.admitted.contains_key(&key) => (ADMITTED, key.to_string()),
+            Some(key) if self.admitted.contains_key(&key) => {
+                (ADMITTED, format!("{}{key}", voucher()))
+            }
             Some(key) if self.stranger == Some(key) => (REFUSED, String::new()),
             _ => (TRY_AGAIN, String::new()),
         };

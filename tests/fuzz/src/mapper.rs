@@ -1,7 +1,7 @@
 //! A registry that is told things by a few connections, in both dialects. Whatever it says can be read by
 //! whoever it is for, and it lists no more than it may.
 
-use svcmap_mapper::pure::{Access, Connection, Identity, Output, Registry};
+use svcmap_mapper::pure::{Connection, Identity, Output, Registry, Rights};
 use svcmap_mapper::{Config, Principal, Role};
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{FromMapper, KeyAnswer, Publication, ReportRef, topic_service};
@@ -55,7 +55,7 @@ fn key(who: usize) -> Option<PublicKey> {
 /// Who came without a key.
 const PLAIN: usize = 4;
 
-fn access() -> Access {
+fn rights() -> Rights {
     let principal = |(who, (role, services)): (usize, (Role, &str))| Principal {
         name: format!("p{who}").parse().expect("a name"),
         role,
@@ -65,7 +65,7 @@ fn access() -> Access {
     };
     let all =
         [(Role::Operator, "*"), (Role::Worker, "*"), (Role::Worker, "s"), (Role::Client, "s")];
-    Access::new(all.into_iter().enumerate().map(principal).collect(), Vec::new())
+    Rights::new(all.into_iter().enumerate().map(principal).collect(), Vec::new())
 }
 
 struct Scene {
@@ -92,7 +92,7 @@ impl Scene {
         };
         let mut registry = Registry::new(config, identity, now);
         if has_keys {
-            registry = registry.with_access(access());
+            registry = registry.with_rights(rights());
         }
         Self { registry, now, unanswered: 0 }
     }
@@ -112,7 +112,7 @@ impl Scene {
             }
             SUSPENDED => self.registry.handle_suspension(self.now, step.pause),
             // In plain text there is nothing native where there are keys.
-            _ if self.registry.access().is_some() && who == PLAIN => {}
+            _ if self.registry.rights().is_some() && who == PLAIN => {}
             _ => {
                 self.handle_native(&Connection::new(&from).of(self.user(who)), observed, step.body)
             }
@@ -122,7 +122,7 @@ impl Scene {
     }
 
     fn user(&self, who: usize) -> Option<PublicKey> {
-        self.registry.access().and_then(|_| key(who))
+        self.registry.rights().and_then(|_| key(who))
     }
 
     fn unix_us(&self) -> u64 {
@@ -153,9 +153,9 @@ impl Scene {
     }
 
     fn handle_time(&mut self) {
-        let ended = self.registry.access().and_then(|access| access.at(self.unix_us() / 1_000_000));
-        if let Some(access) = ended {
-            self.registry.handle_access(self.now, access);
+        let ended = self.registry.rights().and_then(|rights| rights.at(self.unix_us() / 1_000_000));
+        if let Some(rights) = ended {
+            self.registry.handle_rights(self.now, rights);
         }
         let mut turns = 0;
         while self.registry.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -183,11 +183,11 @@ impl Scene {
                 }
                 Output::Publish { topic, frame } => published(&topic, &frame),
                 Output::Keys { from, request } => {
-                    let access = self.registry.access().expect("there are keys");
-                    assert!(access.is_operator(from.user()), "who is none has no say");
-                    let answer = match access.after(self.unix_us() / 1_000_000, request) {
+                    let rights = self.registry.rights().expect("there are keys");
+                    assert!(rights.is_operator(from.user()), "who is none has no say");
+                    let answer = match rights.after(self.unix_us() / 1_000_000, request) {
                         Ok(next) => {
-                            self.registry.handle_access(self.now, next);
+                            self.registry.handle_rights(self.now, next);
                             KeyAnswer::Done
                         }
                         Err(refusal) => KeyAnswer::Refused(refusal),

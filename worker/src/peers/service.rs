@@ -94,6 +94,11 @@ impl Member {
         both_json && self.pid == entry.pid && self.endpoints == entry.endpoints
     }
 
+    /// Whether any other mapper lists it than this one, which lists another life.
+    fn is_listed_but_for(&self, mapper: usize) -> bool {
+        self.listed_by & !bit(mapper) != 0
+    }
+
     /// Whether this is where it is reached, and who answers there.
     fn is_reached_as(&self, entry: &Entry) -> bool {
         self.endpoints == entry.endpoints && self.key == entry.key
@@ -264,6 +269,14 @@ impl Service {
         let name = &entry.instance;
         let known = self.members.get_mut(name);
         match known {
+            // Another key takes its place only once nobody lists it any more.
+            Some(member) if member.key != entry.key && member.is_listed_but_for(mapper) => {
+                member.listed_by &= !bit(mapper);
+                None
+            }
+            Some(member) if member.key != entry.key && member.incarnation == entry.incarnation => {
+                None
+            }
             Some(member) if member.incarnation > entry.incarnation => None,
             Some(member) if member.incarnation == entry.incarnation => {
                 member.listed_by |= bit(mapper);

@@ -465,3 +465,24 @@ fn a_mapper_whose_publications_cease_is_asked_each_beat_until_they_are_back() {
     peers.handle_publication(at(5500), 1, &service(), &all(3));
     assert_eq!(peers.poll_timeout(), None);
 }
+
+#[test]
+fn another_key_takes_the_place_of_an_instance_only_once_no_mapper_lists_that() {
+    let key = |number| Some(svcmap_proto::keys::PublicKey([number; 32]));
+    let keyed = |life, number| Entry { key: key(number), ..entry("a", life, 1) };
+    let mut peers = peers(2);
+    let told = |peers: &mut Peers, mapper, revision, entries| {
+        let part = snapshot(FIRST, revision, entries);
+        peers.handle_publication(at(1), mapper, &service(), &Publication::Snapshot(part));
+    };
+    let of = InstanceKey { service: service(), instance: "a".parse().unwrap() };
+    told(&mut peers, 0, 1, vec![keyed(5, 1)]);
+    // The other one does not know it, and somebody else has taken its name there.
+    for life in [5, 9] {
+        told(&mut peers, 1, life, vec![keyed(life, 2)]);
+        let member = peers.member(&of).unwrap();
+        assert_eq!((member.key, member.incarnation), (key(1), Incarnation(5)));
+    }
+    told(&mut peers, 0, 2, vec![keyed(9, 2)]);
+    assert_eq!(peers.member(&of).unwrap().key, key(2));
+}

@@ -87,14 +87,16 @@ impl Keys {
         let mapper = KnownMapper { address: address.clone(), key: own.own.public };
         let deployment = Deployment { mappers: vec![mapper], own: first };
         // In this order: without the mapper's own the next start says what is missing.
-        deployment.create(&path).map_err(|error| unusable(&error))?;
+        let holder = "an operator for all services: it may do everything";
+        deployment.create(&path, holder).map_err(|error| unusable(&error))?;
         own.create(&mapper_file(&path)).map_err(|error| unusable(&error))?;
         if args.supervised.supervised.is_some() {
             return Ok(());
         }
         print_note(&format!(
             "made a deployment file: {}, with this mapper as {address}\n\
-             copy it to where workers and senders run, into ~/.config/svcmap/: whoever has it takes part",
+             copy it to where workers and senders run, into ~/.config/svcmap/: whoever has it may do everything\n\
+             (files for others, who may do less: svcmap key add NAME)",
             path.display()
         ));
         Ok(())

@@ -25,7 +25,7 @@ fn principal(name: &str, role: Role, services: &str, who: u8) -> Principal {
     Principal { name, role, services, key: public(who), ends_at_unix_s: None }
 }
 
-fn access() -> Access {
+fn rights() -> Rights {
     let all = [
         principal("boss", Role::Operator, "*", BOSS),
         principal("one", Role::Worker, "s", ONE),
@@ -33,11 +33,11 @@ fn access() -> Access {
         principal("other", Role::Worker, "t", OTHER),
         principal("client", Role::Client, "s", CLIENT),
     ];
-    Access::new(all.to_vec(), Vec::new())
+    Rights::new(all.to_vec(), Vec::new())
 }
 
 fn registry() -> Registry {
-    Registry::new(Config::default(), identity(), ms(0)).with_access(access())
+    Registry::new(Config::default(), identity(), ms(0)).with_rights(rights())
 }
 
 fn at(who: u8) -> Connection {
@@ -80,7 +80,10 @@ fn refused(error: RegistrationError) -> Vec<FromMapper> {
 #[test]
 fn each_lists_only_instances_of_its_services_and_says_who_it_is() {
     let mut registry = registry();
-    assert!(matches!(register(&mut registry, ONE, "s/a", 1)[..], [FromMapper::Registered { .. }]));
+    let told = register(&mut registry, ONE, "s/a", 1);
+    assert!(matches!(told[..], [FromMapper::Admit(_), FromMapper::Registered { .. }]), "{told:?}");
+    let again = register(&mut registry, ONE, "s/a", 1);
+    assert!(matches!(again[..], [FromMapper::Registered { .. }]), "{again:?}");
     for who in [OTHER, CLIENT, STRANGER] {
         let answer = register(&mut registry, who, "s/b", 1);
         assert_eq!(answer, refused(RegistrationError::NotAllowed));
@@ -117,7 +120,7 @@ fn nobody_takes_a_name_that_another_has() {
 #[test]
 fn nobody_fills_the_registry_alone() {
     let config = Config { instances_max: 4, ..Config::default() };
-    let mut registry = Registry::new(config.clone(), identity(), ms(0)).with_access(access());
+    let mut registry = Registry::new(config.clone(), identity(), ms(0)).with_rights(rights());
     for name in ["s/a", "s/b"] {
         register(&mut registry, ONE, name, 1);
         assert!(is_listed(&registry, name, 1));
@@ -133,8 +136,8 @@ fn nobody_fills_the_registry_alone() {
     register(&mut registry, ONE, "s/d", 1);
     assert!(is_listed(&registry, "s/d", 1));
     // Who is alone has all of it.
-    let alone = Access::new(vec![principal("one", Role::Worker, "s", ONE)], Vec::new());
-    let mut registry = Registry::new(config, identity(), ms(0)).with_access(alone);
+    let alone = Rights::new(vec![principal("one", Role::Worker, "s", ONE)], Vec::new());
+    let mut registry = Registry::new(config, identity(), ms(0)).with_rights(alone);
     for name in ["s/a", "s/b", "s/c", "s/d"] {
         register(&mut registry, ONE, name, 1);
         assert!(is_listed(&registry, name, 1));
@@ -158,10 +161,10 @@ fn nobody_speaks_for_an_instance_of_another() {
     }
     // A leave of what is not listed would lock the name.
     let absent = registration("s/b", 5).key;
-    for who in [OTHER, CLIENT, STRANGER] {
+    for who in [TWO, OTHER, CLIENT, STRANGER] {
         say(&mut registry, who, ToMapper::Leave { key: absent.clone(), incarnation });
     }
-    register(&mut registry, TWO, "s/b", 5);
+    register(&mut registry, ONE, "s/b", 5);
     assert!(is_listed(&registry, "s/b", 5));
     // The instance itself, on another connection of its own, and an operator.
     let again = Connection::new(b"again").of(Some(public(ONE)));
@@ -221,7 +224,7 @@ fn the_same_holds_in_json() {
     for (who, service) in [(TWO, "s"), (OTHER, "t")] {
         assert!(
             ask(&mut registry, Some(who), ("REGISTER", &register(service, 1)))
-                .contains("another principal")
+                .contains("with another key")
         );
     }
     let health = ("UPDATE_HEALTH", r#"{"name":"py","load":0.5}"#);
@@ -248,8 +251,9 @@ fn the_same_holds_in_json() {
         assert!(told[1].contains("by its name"), "{told:?}");
     }
     // Who has no key is of this machine, and told of whom it can speak with.
-    assert!(!ask(&mut registry, None, ("LIST_PEERS", "{}")).contains("py"));
-    assert!(ask(&mut registry, None, ("STATUS", "{}")).contains("py"));
+    for command in ["LIST_PEERS", "STATUS"] {
+        assert!(!ask(&mut registry, None, (command, "{}")).contains("py"), "{command}");
+    }
     ask(&mut registry, Some(ONE), deregister);
     assert_eq!(registry.services.len(), 0);
     // Workers of this dialect ask whom to let in.
@@ -288,19 +292,19 @@ fn workers_hear_whom_to_let_in_before_they_are_listed_and_when_that_changes() {
     register(&mut registry, ONE, "s/a", 5);
     register(&mut registry, OTHER, "t/a", 5);
     let without =
-        access().after(0, KeyRequest::Revoke { name: "client".parse().unwrap() }).unwrap();
-    registry.handle_access(ms(1), without);
+        rights().after(0, KeyRequest::Revoke { name: "client".parse().unwrap() }).unwrap();
+    registry.handle_rights(ms(1), without);
     let outputs: Vec<_> = std::iter::from_fn(|| registry.poll_output()).collect();
     for (who, keys) in [(ONE, vec![BOSS, ONE, TWO]), (OTHER, vec![BOSS, OTHER])] {
         let keys: Vec<_> = keys.into_iter().map(public).collect();
         let told = outputs.iter().find_map(|output| match output {
-            Output::Reply { to, message: FromMapper::Admit(admission) } if *to == at(who) => {
-                Some(admission)
+            Output::Send { to, frame } if *to == at(who) => {
+                Some(svcmap_proto::codec::decode(frame).unwrap())
             }
             _ => None,
         });
         let admission = Admission { keys, revoked: vec![public(CLIENT)] };
-        assert_eq!(told, Some(&admission));
+        assert_eq!(told, Some(FromMapper::Admit(admission)));
     }
 }
 
@@ -309,8 +313,8 @@ fn who_is_revoked_is_listed_no_more_and_that_is_a_fact() {
     let mut registry = registry();
     register(&mut registry, ONE, "s/a", 5);
     register(&mut registry, TWO, "s/b", 5);
-    let without = access().after(0, KeyRequest::Revoke { name: "one".parse().unwrap() }).unwrap();
-    registry.handle_access(ms(1), without);
+    let without = rights().after(0, KeyRequest::Revoke { name: "one".parse().unwrap() }).unwrap();
+    registry.handle_rights(ms(1), without);
     assert!(!is_listed(&registry, "s/a", 5) && is_listed(&registry, "s/b", 5));
     let left = std::iter::from_fn(|| registry.poll_output()).any(|output| {
         matches!(output, Output::Event(Event::Left { key, .. }) if key.instance.as_str() == "a")
@@ -339,6 +343,34 @@ fn only_operators_change_who_takes_part() {
         panic!("no list")
     };
     assert_eq!(principals, &[principal("client", Role::Client, "s", CLIENT)]);
+    // Nobody shuts himself out, and who has to do with some services only gives nothing else.
+    let own = ToMapper::Keys(KeyRequest::Revoke { name: "boss".parse().unwrap() });
+    let refusal = |refusal| vec![FromMapper::Keys(KeyAnswer::Refused(refusal))];
+    assert_eq!(say(&mut registry, BOSS, own), refusal(KeyRefusal::Oneself));
+    let mut all = rights().principals().to_vec();
+    all.push(principal("deputy", Role::Operator, "s*", STRANGER));
+    let mut registry = Registry::new(Config::default(), identity(), ms(0));
+    registry = registry.with_rights(Rights::new(all, Vec::new()));
+    for (name, services, is_given) in
+        [("new", "s", true), ("new", "s-2*", true), ("new", "*", false)]
+    {
+        let wanted = principal(name, Role::Worker, services, 9);
+        registry.handle_message(
+            ms(0),
+            UNIX_US,
+            &at(STRANGER),
+            "",
+            ToMapper::Keys(KeyRequest::Add(wanted)),
+        );
+        let is_wanted = matches!(registry.poll_output(), Some(Output::Keys { .. }));
+        assert_eq!(is_wanted, is_given, "{services}");
+    }
+    for (name, is_its) in [("one", true), ("other", false), ("boss", false)] {
+        let revoke = ToMapper::Keys(KeyRequest::Revoke { name: name.parse().unwrap() });
+        registry.handle_message(ms(0), UNIX_US, &at(STRANGER), "", revoke);
+        let is_wanted = matches!(registry.poll_output(), Some(Output::Keys { .. }));
+        assert_eq!(is_wanted, is_its, "{name}");
+    }
     // In plain text there are none.
     let mut plain = Registry::new(Config::default(), identity(), ms(0));
     let answer = say(&mut plain, BOSS, list());

@@ -12,7 +12,7 @@ use svcmap_proto::principals::{Principal, Role, Services};
 
 /// Whose keys may take part, and whose may not any more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Access {
+pub struct Rights {
     principals: Vec<Principal>,
     /// The first one first.
     revoked: Vec<PublicKey>,
@@ -20,17 +20,17 @@ pub struct Access {
     by_key: BTreeMap<PublicKey, usize>,
 }
 
-impl Access {
+impl Rights {
     /// By what stands in a mapper's own file. Of a key that stands there twice, or among those that were
     /// revoked, the less counts.
     pub fn new(principals: Vec<Principal>, revoked: Vec<PublicKey>) -> Self {
-        let mut access = Self { principals: Vec::new(), revoked, by_key: BTreeMap::new() };
+        let mut rights = Self { principals: Vec::new(), revoked, by_key: BTreeMap::new() };
         for principal in principals {
-            if !access.has_key(&principal.key) {
-                access.push(principal);
+            if !rights.has_key(&principal.key) {
+                rights.push(principal);
             }
         }
-        access
+        rights
     }
 
     fn has_key(&self, key: &PublicKey) -> bool {
@@ -89,6 +89,35 @@ impl Access {
         key.and_then(|key| self.of(key)).is_some_and(|known| known.role == Role::Operator)
     }
 
+    /// Whether who has that key may want this: an operator, who changes nothing but what is within his own
+    /// services, and does not shut himself out.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_change(
+        &self,
+        user: Option<&PublicKey>,
+        request: &KeyRequest,
+    ) -> Result<(), KeyRefusal> {
+        let operator = user.and_then(|user| self.of(user)).filter(|it| it.role == Role::Operator);
+        let operator = operator.ok_or(KeyRefusal::NotOperator)?;
+        let is_within = |principal: &Principal| {
+            let has = |wanted| operator.services.iter().any(|own| own.includes(wanted));
+            principal.services.iter().all(has)
+        };
+        let may = match request {
+            KeyRequest::List { .. } => true,
+            KeyRequest::Add(principal) => is_within(principal),
+            KeyRequest::Revoke { name } if *name == operator.name => {
+                return Err(KeyRefusal::Oneself);
+            }
+            KeyRequest::Revoke { name } | KeyRequest::Rotate { name, .. } => {
+                self.principals.iter().filter(|known| known.name == *name).all(is_within)
+            }
+        };
+        if may { Ok(()) } else { Err(KeyRefusal::Beyond) }
+    }
+
     /// Whom a worker of that service lets in.
     pub fn admission(&self, service: &str) -> Admission {
         let of_use = self.principals.iter().filter(|principal| principal.has(service));
@@ -137,9 +166,9 @@ impl Access {
             return Err(KeyRefusal::Taken);
         }
         self.check_new(&principal.key)?;
-        let mut access = self.clone();
-        access.push(principal);
-        Ok(access)
+        let mut rights = self.clone();
+        rights.push(principal);
+        Ok(rights)
     }
 
     fn check_new(&self, key: &PublicKey) -> Result<(), KeyRefusal> {
@@ -190,14 +219,14 @@ impl Access {
         }
         self.check_new(&key)?;
         let next = Principal { key, ends_at_unix_s: None, ..former.clone() };
-        let mut access = self.clone();
-        access.push(next);
-        for known in &mut access.principals {
+        let mut rights = self.clone();
+        rights.push(next);
+        for known in &mut rights.principals {
             if known.name == *name && known.key != key {
                 known.ends_at_unix_s = Some(ends_at_unix_s);
             }
         }
-        Ok(access)
+        Ok(rights)
     }
 
     /// How it is at that Unix time in seconds, if a key has ended by then.
@@ -226,13 +255,13 @@ mod tests {
         }
     }
 
-    fn access() -> Access {
+    fn rights() -> Rights {
         let all = [
             principal("boss", Role::Operator, "*", 1),
             principal("alice", Role::Client, "resize*,thumb", 2),
             principal("host-1", Role::Worker, "resize", 3),
         ];
-        Access::new(all.to_vec(), vec![key(9)])
+        Rights::new(all.to_vec(), vec![key(9)])
     }
 
     fn name(text: &str) -> Name {
@@ -249,7 +278,7 @@ mod tests {
 
     #[test]
     fn each_may_play_its_role_for_its_services() {
-        let access = access();
+        let rights = rights();
         for (number, role, service, may) in [
             (1, Role::Operator, "anything", true),
             (2, Role::Client, "resize-2", true),
@@ -263,24 +292,24 @@ mod tests {
             (9, Role::Client, "resize", false),
             (4, Role::Client, "resize", false),
         ] {
-            assert_eq!(access.may(Some(&key(number)), role, service), may, "{number} {service}");
+            assert_eq!(rights.may(Some(&key(number)), role, service), may, "{number} {service}");
         }
         // Who came without a key is of this machine.
-        assert!(access.may(None, Role::Worker, "x") && !access.may(None, Role::Operator, "x"));
-        assert!(access.has_all(None) && access.has_all(Some(&key(1))));
-        assert!(!access.has_all(Some(&key(2))) && !access.has_all(Some(&key(4))));
+        assert!(rights.may(None, Role::Worker, "x") && !rights.may(None, Role::Operator, "x"));
+        assert!(rights.has_all(None) && rights.has_all(Some(&key(1))));
+        assert!(!rights.has_all(Some(&key(2))) && !rights.has_all(Some(&key(4))));
         let operators: Vec<_> =
-            (0..10).filter(|number| access.is_operator(Some(&key(*number)))).collect();
+            (0..10).filter(|number| rights.is_operator(Some(&key(*number)))).collect();
         assert_eq!(operators, [1]);
-        assert!(!access.is_operator(None));
-        let of_thumb = access.admission("thumb");
+        assert!(!rights.is_operator(None));
+        let of_thumb = rights.admission("thumb");
         assert_eq!((of_thumb.keys, of_thumb.revoked), (vec![key(1), key(2)], vec![key(9)]));
     }
 
     #[test]
     fn who_is_added_takes_part_and_only_once() {
         let bob = principal("bob", Role::Worker, "thumb", 4);
-        let added = access().after(0, KeyRequest::Add(bob.clone())).unwrap();
+        let added = rights().after(0, KeyRequest::Add(bob.clone())).unwrap();
         assert!(added.may(Some(&key(4)), Role::Worker, "thumb"));
         // Whoever heard no answer asks again.
         assert_eq!(added.after(0, KeyRequest::Add(bob.clone())), Ok(added.clone()));
@@ -296,13 +325,13 @@ mod tests {
             bytes[..2].copy_from_slice(&number.to_le_bytes());
             Principal { key: PublicKey(bytes), name: name(&format!("n{number}")), ..bob.clone() }
         });
-        let full = Access::new(crowd.collect(), Vec::new());
+        let full = Rights::new(crowd.collect(), Vec::new());
         assert_eq!(full.after(0, KeyRequest::Add(bob)), Err(KeyRefusal::Full));
     }
 
     #[test]
     fn who_is_revoked_takes_part_no_more_and_does_not_come_back() {
-        let without = access().after(0, revoke("alice")).unwrap();
+        let without = rights().after(0, revoke("alice")).unwrap();
         assert!(!without.may(Some(&key(2)), Role::Client, "thumb"));
         assert_eq!(without.revoked(), [key(9), key(2)]);
         assert!(without.admission("thumb").revoked.contains(&key(2)));
@@ -311,7 +340,7 @@ mod tests {
         let again = principal("alice", Role::Client, "thumb", 2);
         assert_eq!(without.after(0, KeyRequest::Add(again.clone())), Err(KeyRefusal::Revoked));
         // Not by a file either.
-        let read = Access::new(vec![again], vec![key(2)]);
+        let read = Rights::new(vec![again], vec![key(2)]);
         assert!(read.principals().is_empty());
         // The list does not grow for ever.
         let many = (0..600_u16).map(|number| {
@@ -319,7 +348,7 @@ mod tests {
             bytes[..2].copy_from_slice(&number.to_le_bytes());
             PublicKey(bytes)
         });
-        let long = Access::new(access().principals().to_vec(), many.collect());
+        let long = Rights::new(rights().principals().to_vec(), many.collect());
         let revoked = long.after(0, revoke("alice")).unwrap();
         assert_eq!(revoked.revoked().len(), limits::REVOKED_MAX);
         assert_eq!(revoked.revoked().last(), Some(&key(2)));
@@ -327,15 +356,15 @@ mod tests {
 
     #[test]
     fn the_last_operator_stays() {
-        assert_eq!(access().after(0, revoke("boss")), Err(KeyRefusal::LastOperator));
+        assert_eq!(rights().after(0, revoke("boss")), Err(KeyRefusal::LastOperator));
         let second = principal("second", Role::Operator, "*", 4);
-        let two = access().after(0, KeyRequest::Add(second)).unwrap();
+        let two = rights().after(0, KeyRequest::Add(second)).unwrap();
         assert!(two.after(0, revoke("boss")).unwrap().is_operator(Some(&key(4))));
     }
 
     #[test]
     fn two_keys_of_one_name_are_good_for_a_while() {
-        let two = access().after(100, rotate("host-1", 5, 60)).unwrap();
+        let two = rights().after(100, rotate("host-1", 5, 60)).unwrap();
         for number in [3, 5] {
             assert!(two.may(Some(&key(number)), Role::Worker, "resize"));
         }
@@ -366,7 +395,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        let listed = |number, skip| name_of(access().page(Some(&key(number)), skip));
+        let listed = |number, skip| name_of(rights().page(Some(&key(number)), skip));
         assert_eq!(listed(1, 0), (vec!["boss".into(), "alice".into(), "host-1".into()], false));
         assert_eq!(listed(1, 2), (vec!["host-1".into()], false));
         assert_eq!(listed(2, 0), (vec!["alice".into()], false));
