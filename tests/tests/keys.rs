@@ -275,7 +275,7 @@ fn a_fourth_command_makes_a_file_for_a_client_of_one_service() {
     let (_mapper, _) = start(run(0, &["mapper", "--bind", "tcp://0.0.0.0:5555"]), &log(0));
     let worker = run(0, &["worker", "--service", "sum", "--exec", "sha256sum"]);
     let (_worker, _) = start(worker, &homes[0].path().join("worker.log"));
-    let add = ["key", "add", "alice", "--role", "client", "--services", "sum"];
+    let add = ["key", "add", "alice", "--role", "client", "--services", "sum*"];
     let added = run(0, &add).output().unwrap();
     assert_eq!(code(&added), Some(0), "{}", text(&added.stderr));
     let copy = file(&homes[1].path().join("svcmap"));

@@ -3,11 +3,11 @@
 mod programs;
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use slog::{Logger, error, info, warn};
+use svcmap_proto::control::RegistrationError;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_worker::config::IntakeConfig;
@@ -48,16 +48,23 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         programs.finish(Clock.now() + args.grace);
         return Ok(ExitCode::SUCCESS);
     }
-    let replaced = Arc::new(AtomicBool::new(false));
+    let unwanted = Arc::new(OnceLock::new());
     let access = args.mapper.access()?;
     let builder = builder(args, &key, &access)?.logger(log.clone()).notify({
         // It goes with the worker's thread, however that ends: nothing is served then.
-        let (replaced, stop) = (Arc::clone(&replaced), WhenDropped(signals.stopper()));
+        let (unwanted, stop) = (Arc::clone(&unwanted), WhenDropped(signals.stopper()));
         let log = log.clone();
+        // What one of several says, another may not have heard of.
+        let has_one_mapper = access.mappers.len() == 1;
+        let end = move |why| {
+            // The first one counts.
+            let _ = unwanted.set(why);
+            stop.call();
+        };
         move |notice| match notice {
-            Notice::Replaced(_) => {
-                replaced.store(true, Ordering::Relaxed);
-                stop.call();
+            Notice::Replaced(_) => end(Unwanted::Replaced),
+            Notice::RegistrationRefused(_, RegistrationError::NotAllowed) if has_one_mapper => {
+                end(Unwanted::NotAllowed);
             }
             Notice::NoMapper(silence) => log_silence(access.clone(), silence, log.clone()),
             _ => {}
@@ -69,10 +76,13 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let grace_ms = args.grace.as_millis();
     match signals.wait() {
         Some(signal) => info!(log, "worker drains"; "signal" => signal, "grace_ms" => grace_ms),
-        None if replaced.load(Ordering::Relaxed) => {
-            info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms);
-        }
-        None => error!(log, "the worker's thread has ended: see above"),
+        None => match unwanted.get() {
+            Some(Unwanted::Replaced) => {
+                info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms);
+            }
+            Some(Unwanted::NotAllowed) => {}
+            None => error!(log, "the worker's thread has ended: see above"),
+        },
     }
     let grace_ends_at = Clock.now() + args.grace;
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
@@ -81,15 +91,37 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     info!(log, "worker drained"; "finished" => report.finished,
         "handed_back" => report.handed_back, "abandoned" => report.abandoned,
         "dropped" => report.dropped);
-    if replaced.load(Ordering::Relaxed) {
-        return Err(Failure::usage(format!("another process took the name {key}"))
-            .fix("give each instance a name of its own: --instance NAME")
-            .into());
+    if let Some(unwanted) = unwanted.get() {
+        return Err(unwanted.failure(&key).into());
     }
     if report.abandoned > 0 {
         warn!(log, "jobs were still running at the end of the grace"; "jobs" => report.abandoned);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a worker ends that nobody stopped.
+#[derive(Clone, Copy)]
+enum Unwanted {
+    /// Another process has its name.
+    Replaced,
+    /// Its key is not for that.
+    NotAllowed,
+}
+
+impl Unwanted {
+    fn failure(self, key: &InstanceKey) -> Failure {
+        match self {
+            Self::Replaced => Failure::usage(format!("another process took the name {key}"))
+                .fix("give each instance a name of its own: --instance NAME"),
+            Self::NotAllowed => {
+                let service = &key.service;
+                Failure::usage(format!("this deployment file may not serve `{service}`")).fix(
+                    "svcmap key list shows what it may; an operator adds one that may: svcmap key add",
+                )
+            }
+        }
+    }
 }
 
 /// Does something when it is dropped, if not before.
