@@ -37,7 +37,8 @@ fn who_cannot_encrypt_takes_part_on_the_mappers_machine_with_its_like_and_in_jso
     let mapper = req(&context, plain);
     // A worker of the original system: it answers when it takes a job, and says no more.
     let worker = context.socket(zmq::REP).unwrap();
-    worker.set_linger(0).unwrap();
+    // Its last reply gets out.
+    worker.set_linger(10_000).unwrap();
     worker.set_rcvtimeo(10_000).unwrap();
     worker.bind("tcp://127.0.0.1:*").unwrap();
     let address = worker.get_last_endpoint().unwrap().unwrap();

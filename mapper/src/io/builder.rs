@@ -201,7 +201,8 @@ impl MapperBuilder {
         connections.push(Connections::watch(&mut event_loop, &publisher)?);
         let (publisher, publish_endpoint) = bound(&mut event_loop, publisher, &publish)?;
 
-        info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint);
+        info!(logger, "listening"; "bind" => %endpoint, "publish" => %publish_endpoint,
+            "encrypted" => keys.is_some());
         if let Some(plain) = &plain_endpoint {
             info!(logger, "listening in plain text for JSON of this machine"; "bind" => %plain);
         }
