@@ -37,18 +37,20 @@ fn who_cannot_encrypt_takes_part_on_the_mappers_machine_with_its_like_and_in_jso
     let mapper = req(&context, plain);
     // A worker of the original system: it answers when it takes a job, and says no more.
     let worker = context.socket(zmq::REP).unwrap();
-    // Its last reply gets out.
-    worker.set_linger(10_000).unwrap();
+    worker.set_linger(0).unwrap();
     worker.set_rcvtimeo(10_000).unwrap();
     worker.bind("tcp://127.0.0.1:*").unwrap();
     let address = worker.get_last_endpoint().unwrap().unwrap();
     let own = json!({ "name": "old", "address": &address, "pid": 7 });
     assert_eq!(ask(&mapper, "REGISTER", &own)["status"], "ok");
+    let (end, ends) = std::sync::mpsc::channel::<()>();
     let jobs = Builder::new().spawn(move || {
         for _ in 0..2 {
             worker.recv_bytes(0).expect("a job in time");
             worker.send(r#"{"status":"ok","message":"job accepted"}"#, 0).unwrap();
         }
+        // It is there until its last reply was read.
+        ends.recv().unwrap_err();
     });
     // Its like finds it, and not those whom it cannot speak with.
     let found = ask(&mapper, "GET_PEER", &json!({ "name": "old" }));
@@ -62,7 +64,9 @@ fn who_cannot_encrypt_takes_part_on_the_mappers_machine_with_its_like_and_in_jso
     // Senders with keys give it jobs.
     let client = Client::from_deployment(scene.deployment()).unwrap();
     let ticket = client.submit("old", b"{}".to_vec()).unwrap();
-    assert!(matches!(ticket.wait(), Outcome::Accepted));
+    let outcome = ticket.wait();
+    assert!(matches!(outcome, Outcome::Accepted), "{outcome:?}");
+    drop(end);
     jobs.unwrap().join().unwrap();
     // Natively nobody gets a word there without keys, and none with them.
     let native = Client::connect(plain).unwrap();
