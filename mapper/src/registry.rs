@@ -260,6 +260,7 @@ impl Registry {
         self.reply(from, FromMapper::Welcome(welcome));
         // Before anybody hears of it.
         if let Some(key) = key
+            && self.rights.is_some()
             && self.answers.admit(now, from, Question::Admission(key.service.clone()))
         {
             self.admit_for(from, &key.service);

@@ -127,9 +127,13 @@ pub const OPEN_ATTEMPTS_MAX: usize = 4096;
 /// further off would otherwise lock its name for as long.
 pub const INCARNATION_AHEAD_US_MAX: u64 = 24 * 3600 * 1_000_000;
 
-/// Most connections to one socket from one address, or half of the files that the process may open, if
-/// those are fewer: far more than processes run on a machine, and somebody else gets in all the same.
+/// Most connections to one socket from one address, unless [`FILES_FOR_OTHERS`] leaves fewer: far more than
+/// processes run on a machine.
 pub const CONNECTIONS_PER_ADDRESS_MAX: u64 = 16_384;
+
+/// So many of the files that a process may open, or an eighth of them if that is more, no address takes alone:
+/// they are for the process itself, and for somebody else. Of few files it is half.
+pub const FILES_FOR_OTHERS: u64 = 64;
 
 /// Most messages that are refused on one connection in a second before it is ended: a peer of another
 /// build or a broken client is told what is wrong some times, and nobody keeps others from being read.

@@ -12,7 +12,8 @@ use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Connection {
     id: RoutingId,
-    user: Option<PublicKey>,
+    /// In a box, as mostly there is none, and of connections there are many.
+    user: Option<Box<PublicKey>>,
 }
 
 /// libzmq's own have five bytes, and a message is not to cost an allocation for its sender's.
@@ -39,12 +40,12 @@ impl Connection {
     /// The same, with who is there.
     #[must_use]
     pub fn of(self, user: Option<PublicKey>) -> Self {
-        Self { user, ..self }
+        Self { user: user.map(Box::new), ..self }
     }
 
     /// Who is there.
     pub fn user(&self) -> Option<&PublicKey> {
-        self.user.as_ref()
+        self.user.as_deref()
     }
 
     /// Its routing id.

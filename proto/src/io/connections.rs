@@ -58,6 +58,13 @@ pub enum ConnectionTrouble {
     },
 }
 
+/// Most connections from one address, of a process that may open so many files: nobody takes all of them
+/// alone.
+fn address_max(files: u64) -> u64 {
+    let for_others = limits::FILES_FOR_OTHERS.max(files / 8).min(files / 2);
+    limits::CONNECTIONS_PER_ADDRESS_MAX.min(files - for_others)
+}
+
 impl Connections {
     /// Watches what becomes of the connections to `socket`.
     ///
@@ -82,8 +89,7 @@ impl Connections {
             key: event_loop.add(watcher)?,
             addresses: BTreeMap::new(),
             counts: BTreeMap::new(),
-            // Nobody takes all files alone.
-            address_max: limits::CONNECTIONS_PER_ADDRESS_MAX.min(open_files_limit() / 2),
+            address_max: address_max(open_files_limit()),
             failures: Rarely::default(),
             crowds: Rarely::default(),
         })
@@ -141,6 +147,18 @@ impl Connections {
             if *count == 0 {
                 self.counts.remove(&address);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_leaves_some_files_for_others() {
+        for (files, most) in [(0, 0), (64, 32), (128, 64), (1024, 896), (20_000, 16_384)] {
+            assert_eq!(address_max(files), most, "{files}");
         }
     }
 }
