@@ -211,7 +211,8 @@ fn strangers_are_answered_or_counted_and_nobody_else_notices() {
     let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
     assert_eq!(stranger.receive(), FromMapper::WrongVersion { oldest, newest });
 
-    for _ in 0..100 {
+    // Fewer than what a connection is ended for.
+    for _ in 0..40 {
         stranger.0.send(&[codec::VERSION, 99][..], 0).unwrap();
         stranger.0.send_multipart([&b"a"[..], b"b"], 0).unwrap();
     }

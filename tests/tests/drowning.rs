@@ -63,12 +63,7 @@ fn who_sends_what_nobody_can_read_is_told_for_a_while_and_then_cut_off() {
         for target in targets(&deployment) {
             let context = zmq::Context::new();
             let socket = member(&context, &deployment, &target);
-            socket
-                .monitor("inproc://watch", zmq::SocketEvent::DISCONNECTED.to_raw().into())
-                .unwrap();
-            let watch = context.socket(zmq::PAIR).unwrap();
-            watch.set_linger(0).unwrap();
-            watch.connect("inproc://watch").unwrap();
+            let watch = ends_of(&context, &socket);
             watch.set_rcvtimeo(300).unwrap();
             socket.set_sndtimeo(10_000).unwrap();
             for _ in 0..svcmap_proto::limits::BAD_MESSAGES_MAX {
@@ -86,6 +81,35 @@ fn who_sends_what_nobody_can_read_is_told_for_a_while_and_then_cut_off() {
         let client = deployment.client().unwrap();
         times(&client, "nap", Duration::from_millis(50));
     }
+}
+
+#[test]
+fn a_message_of_too_many_frames_ends_its_connection_encrypted_or_not() {
+    let _alone = alone();
+    for is_encrypted in [false, true] {
+        let deployment = deployment(is_encrypted);
+        for target in targets(&deployment) {
+            let context = zmq::Context::new();
+            let socket = member(&context, &deployment, &target);
+            let watch = ends_of(&context, &socket);
+            socket.set_sndhwm(0).unwrap();
+            let frames = 2 * svcmap_proto::limits::INCOMPLETE_FRAMES_MAX;
+            socket.send_multipart(vec!["x"; frames], 0).unwrap();
+            watch.set_rcvtimeo(10_000).unwrap();
+            assert!(watch.recv_multipart(0).is_ok(), "{target}: it stays");
+        }
+        times(&deployment.client().unwrap(), "nap", Duration::from_millis(50));
+    }
+}
+
+/// What tells when the connections of that socket end.
+fn ends_of(context: &zmq::Context, socket: &zmq::Socket) -> zmq::Socket {
+    let kind = zmq::SocketEvent::DISCONNECTED.to_raw();
+    socket.monitor("inproc://watch", kind.into()).unwrap();
+    let watch = context.socket(zmq::PAIR).unwrap();
+    watch.set_linger(0).unwrap();
+    watch.connect("inproc://watch").unwrap();
+    watch
 }
 
 /// libzmq numbers connections, and would end the process at a number that somebody has chosen before.

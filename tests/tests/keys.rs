@@ -4,8 +4,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use svcmap::control::{self, Question};
+use svcmap_proto::codec;
+use svcmap_proto::control::{FromMapper, Registration, RegistrationError, ToMapper};
 use svcmap_proto::deployment::{Deployment, MapperFile};
-use svcmap_proto::names::{Incarnation, InstanceKey};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
 use svcmap_tests::batch::{code, text};
 use svcmap_tests::eventually;
 use svcmap_tests::keyed::{ECHO, Scene, command, file, start};
@@ -169,6 +172,58 @@ fn a_name_that_somebody_has_is_taken_by_nobody_else() {
         let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
         report["instances"][0]["pid"] == u64::from(scene.processes[1].child().id())
     });
+}
+
+/// Somebody with a key of his own, who says by hand what no worker would.
+#[test]
+fn nobody_repeats_what_another_said() {
+    let mut scene = Scene::new(&[]);
+    let [one, two] = ["one", "two"].map(|name| scene.add_key(name, &["--services", "sum"]));
+    scene.start_as(&one, &worker("sum", "a"), "one.log");
+    eventually("the first", || instances(&scene, "sum") == ["a"]);
+    let row = only_instance(&scene);
+    let (deployment, context) = (Deployment::load(&two).unwrap(), zmq::Context::new());
+    let socket = context.socket(zmq::DEALER).unwrap();
+    socket.set_linger(0).unwrap();
+    socket.set_rcvtimeo(10_000).unwrap();
+    let mapper = &deployment.mappers[0];
+    svcmap_proto::io::curve::secure_client(&socket, &deployment.own, mapper.key).unwrap();
+    socket.connect(mapper.address.as_str()).unwrap();
+    let say = |message: &ToMapper| socket.send(codec::encode(message), 0).unwrap();
+    let key = InstanceKey { service: "sum".parse().unwrap(), instance: "a".parse().unwrap() };
+    let life = row["incarnation"].as_u64().unwrap();
+    // The very registration, an earlier and a later one.
+    for incarnation in [life, life - 1, life + 1].map(Incarnation) {
+        let load = Load { sequence: 1 << 40, ..Load::default() };
+        say(&ToMapper::Leave { key: key.clone(), incarnation });
+        say(&ToMapper::Report { key: key.clone(), incarnation, load });
+        say(&ToMapper::Register(Registration {
+            key: key.clone(),
+            incarnation,
+            endpoints: vec!["tcp://127.0.0.1:9".parse().unwrap()],
+            host: HostId(1),
+            pid: 1,
+            load,
+            error: None,
+        }));
+        let answer = std::iter::repeat_with(|| {
+            codec::decode::<FromMapper>(&socket.recv_bytes(0).expect("an answer")).unwrap()
+        })
+        .find(|answer| matches!(answer, FromMapper::RegistrationRefused(_)));
+        let taken = FromMapper::RegistrationRefused(RegistrationError::NameTaken);
+        assert_eq!(answer, Some(taken));
+    }
+    let now = only_instance(&scene);
+    for field in ["pid", "incarnation", "endpoint", "state"] {
+        assert_eq!(now[field], row[field], "{field}");
+    }
+}
+
+/// The instance that there is, as an operator sees it.
+fn only_instance(scene: &Scene) -> serde_json::Value {
+    let status = scene.run(&["status", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    report["instances"][0].clone()
 }
 
 #[test]
