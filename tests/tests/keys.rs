@@ -7,8 +7,10 @@ use svcmap::control::{self, Question};
 use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, Registration, RegistrationError, ToMapper};
 use svcmap_proto::deployment::{Deployment, MapperFile};
+use svcmap_proto::jobs::{FromWorker, OfferId, OfferedSlot, SenderHello, ToWorker};
+use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
-use svcmap_proto::names::{HostId, Incarnation, InstanceKey};
+use svcmap_proto::names::{HostId, Incarnation, InstanceKey, SenderId};
 use svcmap_tests::batch::{code, text};
 use svcmap_tests::eventually;
 use svcmap_tests::keyed::{ECHO, Scene, command, file, start};
@@ -217,6 +219,66 @@ fn nobody_repeats_what_another_said() {
     for field in ["pid", "incarnation", "endpoint", "state"] {
         assert_eq!(now[field], row[field], "{field}");
     }
+}
+
+/// Whether the first of these workers declines a slot of the second, which who has that file offers, or
+/// keeps it for the next job that waits there.
+fn is_declined(file: &Path, server: PublicKey, [one, other]: [&serde_json::Value; 2]) -> bool {
+    let (own, context) = (Deployment::load(file).unwrap().own, zmq::Context::new());
+    let socket = context.socket(zmq::DEALER).unwrap();
+    socket.set_linger(0).unwrap();
+    socket.set_rcvtimeo(10_000).unwrap();
+    svcmap_proto::io::curve::secure_client(&socket, &own, server).unwrap();
+    socket.connect(one["endpoint"].as_str().unwrap()).unwrap();
+    let name = |row: &serde_json::Value| row["instance"].as_str().unwrap().parse().unwrap();
+    let life = |row: &serde_json::Value| Incarnation(row["incarnation"].as_u64().unwrap());
+    let hello = ToWorker::Hello(SenderHello {
+        oldest: codec::VERSION_OLDEST,
+        newest: codec::VERSION,
+        sender: SenderId(fastrand::u128(..)),
+        connection: 1,
+        key: InstanceKey { service: "sum".parse().unwrap(), instance: name(one) },
+        incarnation: life(one),
+        received_outcomes: 0,
+        payload_bytes_max: 1000,
+        takes_credits: false,
+        open: Vec::new(),
+    });
+    let slot = OfferedSlot {
+        instance: name(other),
+        incarnation: life(other),
+        offer: OfferId(7),
+        lifetime_ms: 60_000,
+        payload_bytes_max: 1000,
+    };
+    for message in [hello, ToWorker::Offer(slot), ToWorker::Ping { received_outcomes: 0 }] {
+        socket.send(codec::encode(&message), 0).unwrap();
+    }
+    // One that is kept is not answered before what comes behind it.
+    loop {
+        match codec::decode(&socket.recv_bytes(0).expect("an answer")).unwrap() {
+            FromWorker::Declined(OfferId(7)) => return true,
+            FromWorker::Pong { .. } => return false,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_slot_is_believed_only_of_whose_it_is() {
+    let mut scene = Scene::new(&[]);
+    let [one, two] = ["one", "two"].map(|name| scene.add_key(name, &["--services", "sum"]));
+    for instance in ["a", "b"] {
+        scene.start_as(&one, &worker("sum", instance), &format!("{instance}.log"));
+    }
+    eventually("both", || instances(&scene, "sum").len() == 2);
+    let status = scene.run(&["status", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let rows = [&report["instances"][0], &report["instances"][1]];
+    let server = Deployment::load(&one).unwrap().own.public;
+    // It has to hear of the other one first.
+    eventually("the slot to be kept", || !is_declined(&one, server, rows));
+    assert!(is_declined(&two, server, rows));
 }
 
 /// The instance that there is, as an operator sees it.
