@@ -196,6 +196,28 @@ fn who_is_not_admitted_any_more_is_cut_off_and_the_others_are_not() {
     }
 }
 
+/// Files have the lowest number that is free, so the next connection has that of the last.
+#[test]
+fn who_has_the_number_of_a_connection_that_is_gone_is_not_cut_off_for_it() {
+    let keys = [new_keys().unwrap(), new_keys().unwrap()];
+    let mut server = Server::admitting(&[keys[0].public, keys[1].public]);
+    let key = server.keys.public;
+    for _ in 0..5 {
+        server.hears(&mut [Client::new(&server, b"gone", Some((&keys[1], key)))], 1);
+    }
+    let mut stays = [Client::new(&server, b"stays", Some((&keys[0], key)))];
+    server.hears(&mut stays, 1);
+    server.event_loop.admit(admitting(&[(keys[0].public, "*")]));
+    let (until, mut lost) = (Clock.now() + Duration::from_millis(300), false);
+    while Clock.now() < until {
+        let soon = Some(Clock.now() + Duration::from_millis(1));
+        let lose = |event: Event<'_>| lost |= matches!(event, Event::Unwritable(_));
+        stays[0].event_loop.turn(soon, lose).unwrap();
+        server.event_loop.turn(soon, |_| {}).unwrap();
+    }
+    assert!(!lost);
+}
+
 #[test]
 fn a_subscriber_hears_of_its_services_and_of_nothing_else() {
     let (one, all) = (new_keys().unwrap(), new_keys().unwrap());

@@ -89,6 +89,28 @@ pub(super) fn ends(connection: i32) -> Option<(u16, IpAddr)> {
     Some((near.port(), far.ip().to_canonical()))
 }
 
+/// What tells the socket behind that number from every other that there was or will be; `None` if there is
+/// none, or where the system has no such thing.
+pub(super) fn cookie(connection: i32) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut cookie: u64 = 0;
+        let mut size = size_of_val(&cookie) as libc::socklen_t;
+        let pointer = (&raw mut cookie).cast::<c_void>();
+        // SAFETY: the system writes at most `size` bytes to where `pointer` leads, and they are there; a
+        // number that is no socket is an error.
+        let got = unsafe {
+            libc::getsockopt(connection, libc::SOL_SOCKET, libc::SO_COOKIE, pointer, &mut size)
+        };
+        (got == 0).then_some(cookie)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = connection;
+        None
+    }
+}
+
 /// What the system calls by which it names an end of a connection have in common.
 type NameEnd = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
 

@@ -85,11 +85,12 @@ fn voucher() -> &'static str {
 }
 
 /// The connection that a message came on: the number of its file, which is libzmq's and by now perhaps
-/// another one's, and from where it is.
+/// another one's, from where it is, and which socket has that number now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) file: i32,
     address: IpAddr,
+    cookie: Option<u64>,
 }
 
 impl Origin {
@@ -97,13 +98,14 @@ impl Origin {
         let frame = frames.last_mut()?;
         let file = frame.gets("__fd")?.parse().ok()?;
         let address: IpAddr = frame.gets("Peer-Address")?.parse().ok()?;
-        Some(Self { file, address: address.to_canonical() })
+        Some(Self { file, address: address.to_canonical(), cookie: raw::cookie(file) })
     }
 
-    /// Ends it. If another one has its number by now, that is ended only if it is from there, and to one of
-    /// these ports: its other end makes it again.
+    /// Ends it, unless another one has its number by now. One that got it before the message was read is
+    /// taken for it only if it is from there as well, and to one of these ports: its other end makes it again.
     pub(super) fn cut_off(self, ports: &[u16]) {
-        let ends = raw::ends(self.file);
+        let is_same = raw::cookie(self.file) == self.cookie;
+        let ends = raw::ends(self.file).filter(|_| is_same);
         if ends.is_some_and(|(near, far)| far == self.address && ports.contains(&near)) {
             raw::shut_down(self.file);
         }
