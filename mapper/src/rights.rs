@@ -86,7 +86,11 @@ impl Rights {
 
     /// Whether who has that key says who may take part.
     pub fn is_operator(&self, key: Option<&PublicKey>) -> bool {
-        key.and_then(|key| self.of(key)).is_some_and(|known| known.role == Role::Operator)
+        self.operator(key).is_some()
+    }
+
+    fn operator(&self, key: Option<&PublicKey>) -> Option<&Principal> {
+        self.of(key?).filter(|known| known.role == Role::Operator)
     }
 
     /// Whether who has that key may want this: an operator, who changes nothing but what is within his own
@@ -99,8 +103,7 @@ impl Rights {
         user: Option<&PublicKey>,
         request: &KeyRequest,
     ) -> Result<(), KeyRefusal> {
-        let operator = user.and_then(|user| self.of(user)).filter(|it| it.role == Role::Operator);
-        let operator = operator.ok_or(KeyRefusal::NotOperator)?;
+        let operator = self.operator(user).ok_or(KeyRefusal::NotOperator)?;
         let is_within = |principal: &Principal| {
             let has = |wanted| operator.services.iter().any(|own| own.includes(wanted));
             principal.services.iter().all(has)

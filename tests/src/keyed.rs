@@ -106,6 +106,12 @@ impl Scene {
         command.env("SVCMAP_DEPLOYMENT", file).output().unwrap()
     }
 
+    /// What mappers know, as who made the deployment sees it.
+    pub fn status(&self) -> serde_json::Value {
+        let status = self.run(&["status", "--json"]);
+        serde_json::from_slice(&status.stdout).unwrap()
+    }
+
     /// What a file says that was written to that folder.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.folder.path().join(name)).unwrap()

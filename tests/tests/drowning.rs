@@ -55,51 +55,50 @@ fn member(context: &zmq::Context, deployment: &Deployment, endpoint: &str) -> zm
     socket
 }
 
-#[test]
-fn who_sends_what_nobody_can_read_is_told_for_a_while_and_then_cut_off() {
-    let _alone = alone();
+/// Has somebody who belongs here act at each port, encrypted and not, with what tells when his connection
+/// ends. Jobs of others are done afterwards.
+fn at_each_port(act: impl Fn(&str, &zmq::Socket, &zmq::Socket)) {
     for is_encrypted in [false, true] {
         let deployment = deployment(is_encrypted);
         for target in targets(&deployment) {
             let context = zmq::Context::new();
             let socket = member(&context, &deployment, &target);
             let watch = ends_of(&context, &socket);
-            watch.set_rcvtimeo(300).unwrap();
-            socket.set_sndtimeo(10_000).unwrap();
-            for _ in 0..svcmap_proto::limits::BAD_MESSAGES_MAX {
-                socket.send(&b"\x02\xffnonsense"[..], 0).unwrap();
-            }
-            assert!(watch.recv_multipart(0).is_err(), "{target}: too early");
-            // Not in the second of the others.
-            svcmap::io::pause_until(Clock.now() + Duration::from_millis(1100));
-            for _ in 0..=svcmap_proto::limits::BAD_MESSAGES_MAX {
-                socket.send(&b"\x02\xffnonsense"[..], 0).unwrap();
-            }
-            watch.set_rcvtimeo(10_000).unwrap();
-            assert!(watch.recv_multipart(0).is_ok(), "{target}: not at all");
+            act(&target, &socket, &watch);
         }
-        let client = deployment.client().unwrap();
-        times(&client, "nap", Duration::from_millis(50));
+        times(&deployment.client().unwrap(), "nap", Duration::from_millis(50));
     }
+}
+
+#[test]
+fn who_sends_what_nobody_can_read_is_told_for_a_while_and_then_cut_off() {
+    let _alone = alone();
+    at_each_port(|target, socket, watch| {
+        watch.set_rcvtimeo(300).unwrap();
+        socket.set_sndtimeo(10_000).unwrap();
+        for _ in 0..svcmap_proto::limits::BAD_MESSAGES_MAX {
+            socket.send(&b"\x02\xffnonsense"[..], 0).unwrap();
+        }
+        assert!(watch.recv_multipart(0).is_err(), "{target}: too early");
+        // Not in the second of the others.
+        svcmap::io::pause_until(Clock.now() + Duration::from_millis(1100));
+        for _ in 0..=svcmap_proto::limits::BAD_MESSAGES_MAX {
+            socket.send(&b"\x02\xffnonsense"[..], 0).unwrap();
+        }
+        watch.set_rcvtimeo(10_000).unwrap();
+        assert!(watch.recv_multipart(0).is_ok(), "{target}: not at all");
+    });
 }
 
 #[test]
 fn a_message_of_too_many_frames_ends_its_connection_encrypted_or_not() {
     let _alone = alone();
-    for is_encrypted in [false, true] {
-        let deployment = deployment(is_encrypted);
-        for target in targets(&deployment) {
-            let context = zmq::Context::new();
-            let socket = member(&context, &deployment, &target);
-            let watch = ends_of(&context, &socket);
-            socket.set_sndhwm(0).unwrap();
-            let frames = 2 * svcmap_proto::limits::INCOMPLETE_FRAMES_MAX;
-            socket.send_multipart(vec!["x"; frames], 0).unwrap();
-            watch.set_rcvtimeo(10_000).unwrap();
-            assert!(watch.recv_multipart(0).is_ok(), "{target}: it stays");
-        }
-        times(&deployment.client().unwrap(), "nap", Duration::from_millis(50));
-    }
+    at_each_port(|target, socket, watch| {
+        let frames = 2 * svcmap_proto::limits::INCOMPLETE_FRAMES_MAX;
+        socket.send_multipart(vec!["x"; frames], 0).unwrap();
+        watch.set_rcvtimeo(10_000).unwrap();
+        assert!(watch.recv_multipart(0).is_ok(), "{target}: it stays");
+    });
 }
 
 /// What tells when the connections of that socket end.

@@ -36,8 +36,7 @@ fn worker<'a>(service: &'a str, instance: &'a str) -> Vec<&'a str> {
 
 /// The instances of a service, as an operator sees them.
 fn instances(scene: &Scene, service: &str) -> Vec<String> {
-    let status = scene.run(&["status", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let report = scene.status();
     let rows = report["instances"].as_array().unwrap().iter();
     let of = rows.filter(|row| row["service"] == service);
     of.map(|row| row["instance"].as_str().unwrap().to_owned()).collect()
@@ -90,8 +89,7 @@ fn a_worker_that_is_addressed_directly_lets_in_only_who_may_use_its_service() {
     scene.start(&worker("sum", "a"), "sum.log");
     let alice = scene.add_key("alice", &["--role", "client", "--services", "sum"]);
     let deployment = Deployment::load(&alice).unwrap();
-    let status = scene.run(&["status", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let report = scene.status();
     let context = zmq::Context::new();
     let ask = |service: &str| {
         let rows = report["instances"].as_array().unwrap();
@@ -163,16 +161,12 @@ fn a_name_that_somebody_has_is_taken_by_nobody_else() {
     scene.start_as(&two, &worker("sum", "a"), "two.log");
     eventually("it to be refused", || scene.log("two.log").contains("with another key"));
     assert!(!scene.log("one.log").contains("replaced"));
-    let status = scene.run(&["status", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    let pid = report["instances"][0]["pid"].as_u64().unwrap();
+    let pid = only_instance(&scene)["pid"].as_u64().unwrap();
     assert_eq!(pid, u64::from(scene.processes[1].child().id()));
     // It may have it when it is free.
     drop(scene.processes.remove(1));
     eventually("the second", || {
-        let status = scene.run(&["status", "--json"]);
-        let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-        report["instances"][0]["pid"] == u64::from(scene.processes[1].child().id())
+        only_instance(&scene)["pid"] == u64::from(scene.processes[1].child().id())
     });
 }
 
@@ -272,8 +266,7 @@ fn a_slot_is_believed_only_of_whose_it_is() {
         scene.start_as(&one, &worker("sum", instance), &format!("{instance}.log"));
     }
     eventually("both", || instances(&scene, "sum").len() == 2);
-    let status = scene.run(&["status", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    let report = scene.status();
     let rows = [&report["instances"][0], &report["instances"][1]];
     let server = Deployment::load(&one).unwrap().own.public;
     // It has to hear of the other one first.
@@ -283,9 +276,7 @@ fn a_slot_is_believed_only_of_whose_it_is() {
 
 /// The instance that there is, as an operator sees it.
 fn only_instance(scene: &Scene) -> serde_json::Value {
-    let status = scene.run(&["status", "--json"]);
-    let report: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    report["instances"][0].clone()
+    scene.status()["instances"][0].clone()
 }
 
 #[test]

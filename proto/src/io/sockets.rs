@@ -85,8 +85,7 @@ pub fn dealer(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<S
 /// # Errors
 /// If the process is out of files or sockets.
 pub fn publisher(context: &zmq::Context, settings: SocketSettings) -> zmq::Result<Socket> {
-    let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
-    new(context, zmq::PUB, SocketSettings { frame_bytes_max, ..settings })
+    publisher_of(context, zmq::PUB, settings)
 }
 
 /// The same, where each subscription is [decided](super::EventLoop::admit_only) on: nobody hears of what
@@ -98,10 +97,18 @@ pub fn selective_publisher(
     context: &zmq::Context,
     settings: SocketSettings,
 ) -> zmq::Result<Socket> {
-    let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
-    let mut socket = new(context, zmq::XPUB, SocketSettings { frame_bytes_max, ..settings })?;
+    let mut socket = publisher_of(context, zmq::XPUB, settings)?;
     raw::decide_subscriptions(&mut socket)?;
     Ok(socket)
+}
+
+fn publisher_of(
+    context: &zmq::Context,
+    kind: zmq::SocketType,
+    settings: SocketSettings,
+) -> zmq::Result<Socket> {
+    let frame_bytes_max = limits::SUBSCRIPTION_BYTES_MAX;
+    new(context, kind, SocketSettings { frame_bytes_max, ..settings })
 }
 
 /// A SUB socket without subscriptions.
