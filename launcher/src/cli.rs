@@ -3,6 +3,7 @@
 mod key;
 mod soak;
 mod submit;
+mod topology;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
@@ -17,6 +18,9 @@ use svcmap_proto::names::{Endpoint, Incarnation, Name};
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
+pub use self::topology::{
+    InitArgs, LogsArgs, PlanArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs, UpArgs,
+};
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
@@ -53,6 +57,7 @@ impl Cli {
         match &self.command {
             Command::Status(args) => args.json,
             Command::Submit(args) => args.is_json(),
+            Command::Ps(args) => args.json,
             Command::Key(args) => matches!(args.command, KeyCommand::List { json: true }),
             _ => false,
         }
@@ -72,6 +77,24 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show services and their instances
     Status(StatusArgs),
+    /// Write a topology file that runs, with all that may stand in one
+    Init(InitArgs),
+    /// Check a topology file, and show what it would change
+    Plan(PlanArgs),
+    /// Run all processes of a topology file, and keep them running
+    Up(UpArgs),
+    /// Show the processes of a running `svcmap up`
+    Ps(PsArgs),
+    /// Show what processes of a running `svcmap up` have written
+    Logs(LogsArgs),
+    /// Start what was stopped, or ended too often
+    Start(TargetArgs),
+    /// Let processes finish their jobs and end; they are not started again
+    Stop(TargetArgs),
+    /// Replace instances one after another, without a gap
+    Restart(TargetArgs),
+    /// Say how many instances of a service there are to be
+    Scale(ScaleArgs),
     /// Say who may take part, where all is encrypted
     Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs
@@ -294,6 +317,9 @@ pub struct WorkerArgs {
     /// limit, when it is cancelled, and at the end of the grace
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse::duration)]
     pub kill_after: Duration,
+    /// How long a job may run here, from the start of its handler on; a shorter limit of its own counts
+    #[arg(long, value_name = "TIME", value_parser = parse::duration_nonzero)]
+    pub run_limit: Option<Duration>,
     /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
     pub payload_max: usize,
@@ -314,6 +340,18 @@ pub enum Builtin {
     /// Sleeps for the time that the payload says, and tells when: for `svcmap soak`
     #[value(hide = true)]
     Timed,
+}
+
+impl Builtin {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Sleep => "sleep",
+            Self::Spin => "spin",
+            Self::Timed => "timed",
+        }
+    }
 }
 
 /// Parses a command line, or says on stdout or stderr why there is nothing to run: then returns

@@ -1,9 +1,13 @@
 //! One module for each command.
 
 pub mod demo;
+pub mod init;
 pub mod key;
 pub mod mapper;
+pub mod plan;
 pub mod soak;
 pub mod status;
+pub mod steer;
 pub mod submit;
+pub mod up;
 pub mod worker;

@@ -240,7 +240,7 @@ pub fn is_stdout_closed() -> bool {
 
 /// Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Where the
 /// system does not tell, SIGHUP is left as it is.
-fn is_hangup_ignored() -> bool {
+pub fn is_hangup_ignored() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

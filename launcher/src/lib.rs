@@ -13,10 +13,12 @@
 //! | [`measurement`] | how good the choices of senders were, for the soak and the simulator |
 //! | [`distribution`] | how long jobs take, for the soak and the simulator |
 //! | [`exec`] | one program run for each job |
+//! | [`fleet`] | all processes of a topology: kept, replaced, stopped |
 //! | [`processes`] | who descends from whom, and ending all that descends from us |
 //! | [`soak`] | what its senders write down, and what follows from that |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
+//! | [`topology`] | a file that says what all processes are |
 //! | [`text`] | values as people read them: text from elsewhere, times, figures |
 //! | [`io`] | files to poll, the parent process, the terminal |
 #![deny(missing_docs)]
@@ -30,6 +32,7 @@ pub mod deployment;
 pub mod distribution;
 pub mod errors;
 pub mod exec;
+pub mod fleet;
 pub mod io;
 pub mod logging;
 pub mod measurement;
@@ -40,6 +43,7 @@ pub mod soak;
 pub mod supervisor;
 pub mod table;
 pub mod text;
+pub mod topology;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -82,6 +86,15 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Worker(args) => logging::with(&cli.log, |log| commands::worker::run(&args, log)),
         Command::Submit(args) => logging::with(&cli.log, |log| commands::submit::run(&args, log)),
         Command::Status(args) => commands::status::run(&args),
+        Command::Init(args) => commands::init::run(&args),
+        Command::Plan(args) => commands::plan::run(&args),
+        Command::Up(args) => commands::up::run(&args, &cli.log),
+        Command::Ps(args) => commands::steer::list(&args),
+        Command::Logs(args) => commands::steer::logs(&args),
+        Command::Start(args) => commands::steer::start(&args),
+        Command::Stop(args) => commands::steer::stop(&args),
+        Command::Restart(args) => commands::steer::restart(&args),
+        Command::Scale(args) => commands::steer::scale(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),

@@ -32,6 +32,16 @@ pub struct LogOptions {
     pub log_level: LogLevel,
 }
 
+impl LogOptions {
+    /// The flags that say the same to another command.
+    pub fn flags(&self) -> [String; 2] {
+        let word = |value: clap::builder::PossibleValue| value.get_name().to_owned();
+        let format = self.log_format.to_possible_value().map(word).unwrap_or_default();
+        let level = self.log_level.to_possible_value().map(word).unwrap_or_default();
+        [format!("--log-format={format}"), format!("--log-level={level}")]
+    }
+}
+
 /// How the log looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

@@ -81,23 +81,40 @@ pub fn utilisation(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "write a number above 0, up to 10, such as 0.9".to_owned())
 }
 
-/// A payload limit such as `4096`, `64KiB` or `16MiB`, within what the wire allows.
+/// A number of bytes such as `4096`, `64KiB`, `16MiB` or `2GiB`.
 ///
 /// # Errors
 /// A sentence that says what to write instead.
-pub fn payload_bytes(text: &str) -> Result<usize, String> {
+pub fn bytes(text: &str) -> Result<u64, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
     let unit_bytes = match unit {
         "" | "B" => 1,
-        "KiB" => 1024,
-        "MiB" => 1024 * 1024,
-        _ => return Err("write a number of bytes, or with KiB or MiB behind it".to_owned()),
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err("write a number of bytes, or with KiB, MiB or GiB behind it".to_owned()),
     };
-    let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit_bytes));
-    match bytes {
-        Some(bytes @ 1..=limits::PAYLOAD_BYTES_MAX) => Ok(bytes),
+    let number = number.parse::<u64>().map_err(|_| "the number is missing, as in 64KiB")?;
+    number.checked_mul(unit_bytes).ok_or_else(|| "too large".to_owned())
+}
+
+/// A payload limit, within what the wire allows.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn payload_bytes(text: &str) -> Result<usize, String> {
+    match usize::try_from(bytes(text)?) {
+        Ok(bytes @ 1..=limits::PAYLOAD_BYTES_MAX) => Ok(bytes),
         _ => Err(format!("write 1B to {}MiB", limits::PAYLOAD_BYTES_MAX / (1024 * 1024))),
+    }
+}
+
+/// A time as [`duration`] reads it back, to the microsecond.
+pub fn exact(time: Duration) -> String {
+    match time.as_micros() {
+        us if us.is_multiple_of(1000) => format!("{}ms", us / 1000),
+        us => format!("{us}us"),
     }
 }
 

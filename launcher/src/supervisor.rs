@@ -7,8 +7,10 @@ mod io;
 
 pub use io::Supervisor;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use svcmap_proto::names::Incarnation;
@@ -24,6 +26,12 @@ pub struct ChildSpec {
     pub name: String,
     /// The command and its flags, such as `worker --service resize`. The supervisor adds its own.
     pub args: Vec<OsString>,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// What it does not inherit of the environment.
+    pub without_env: Vec<&'static str>,
+    /// Where it is started, if not here.
+    pub dir: Option<PathBuf>,
     /// What becomes of its stdout.
     pub stdout: Output,
     /// What becomes of its stderr.
@@ -39,6 +47,9 @@ impl ChildSpec {
         Self {
             name: name.into(),
             args: args.into_iter().map(Into::into).collect(),
+            env: BTreeMap::new(),
+            without_env: Vec::new(),
+            dir: None,
             stdout: Output::Nobody,
             stderr: Output::Ours,
         }
@@ -59,6 +70,8 @@ pub enum Output {
     Nobody,
     /// Its first line can be read; a child that writes much more than that stands still.
     FirstLine,
+    /// Whoever asks for it reads it: [`Supervisor::take_pipes`].
+    Piped,
 }
 
 /// A child that has ended.
@@ -76,15 +89,21 @@ pub struct Exit {
     pub status: ExitStatus,
 }
 
+impl Exit {
+    /// How it ended, such as `exited with status 3`.
+    pub fn how(&self) -> String {
+        use std::os::unix::process::ExitStatusExt;
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("exited with status {code}"),
+            (None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None) => format!("ended: {}", self.status),
+        }
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use std::os::unix::process::ExitStatusExt;
-        let Self { name, pid, status, .. } = self;
-        match (status.code(), status.signal()) {
-            (Some(code), _) => write!(f, "{name} (pid {pid}) exited with status {code}"),
-            (None, Some(signal)) => write!(f, "{name} (pid {pid}) was ended by signal {signal}"),
-            (None, None) => write!(f, "{name} (pid {pid}) ended: {status}"),
-        }
+        write!(f, "{} (pid {}) {}", self.name, self.pid, self.how())
     }
 }
 

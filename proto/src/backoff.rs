@@ -35,8 +35,18 @@ impl Backoff {
 /// A pause after that many others, if it is `first` after none. A random part of up to a quarter is left
 /// out.
 pub fn pause(first: Duration, others: u32, random: &mut fastrand::Rng) -> Duration {
+    pause_up_to(PAUSE_MAX, first, others, random)
+}
+
+/// The same, and none is longer than `max`, unless the first is.
+pub fn pause_up_to(
+    max: Duration,
+    first: Duration,
+    others: u32,
+    random: &mut fastrand::Rng,
+) -> Duration {
     let doubled = first.saturating_mul(1 << others.min(20));
-    doubled.min(PAUSE_MAX.max(first)).mul_f64(1.0 - random.f64() / 4.0)
+    doubled.min(max.max(first)).mul_f64(1.0 - random.f64() / 4.0)
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub struct IntakeConfig {
     pub concurrency: u32,
     /// Jobs that wait beyond those that run; 0 is allowed. Default 10.
     pub queue: u32,
+    /// Longest time that any job may run, from the start of its handler on; a shorter limit of its own
+    /// counts. A worker that has one hands its handlers no job ahead. Default: none.
+    pub run_limit: Option<Duration>,
     /// Largest payload of a job and of a result, in bytes. Default 1 MiB.
     pub payload_bytes_max: usize,
     /// Payloads of all jobs here together, in bytes. Default 64 MiB.
@@ -69,6 +72,7 @@ impl Default for IntakeConfig {
         Self {
             concurrency: 1,
             queue: 10,
+            run_limit: None,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             jobs_bytes_max: 64 * 1024 * 1024,
             results_bytes_max: 64 * 1024 * 1024,

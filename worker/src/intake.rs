@@ -119,6 +119,7 @@ impl Intake {
         self.bytes += payload.len();
         self.load.accepted += 1;
         terms.deadline.map(|deadline| self.deadlines.insert((deadline, id)));
+        terms.run_limit = terms.run_limit.into_iter().chain(self.config.run_limit).min();
         if terms.detached {
             // Handed back to a sender that is gone it would be lost.
             terms.redirects_left = 0;

@@ -21,6 +21,7 @@ use crate::access::{self, Access};
 use crate::cli::{Builtin, WorkerArgs};
 use crate::control::log_silence;
 use crate::errors::{Error, Failure, print_first_line};
+use crate::fleet::wire::REGISTERED;
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
 use crate::processes::io::collect_orphans;
@@ -54,6 +55,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         // It goes with the worker's thread, however that ends: nothing is served then.
         let (unwanted, stop) = (Arc::clone(&unwanted), WhenDropped(signals.stopper()));
         let log = log.clone();
+        let is_supervised = args.supervised.supervised.is_some();
         // What one of several says, another may not have heard of.
         let has_one_mapper = access.mappers.len() == 1;
         let end = move |why| {
@@ -65,6 +67,10 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
             Notice::Replaced(_) => end(Unwanted::Replaced),
             Notice::RegistrationRefused(_, RegistrationError::NotAllowed) if has_one_mapper => {
                 end(Unwanted::NotAllowed);
+            }
+            // Its supervisor reads it from a pipe, and takes such lines as they come.
+            Notice::Registered(mapper) if is_supervised => {
+                print_first_line(format!("{REGISTERED}{mapper}"));
             }
             Notice::NoMapper(silence) => log_silence(access.clone(), silence, log.clone()),
             _ => {}
@@ -152,6 +158,7 @@ fn builder(
     let intake = IntakeConfig {
         concurrency: args.concurrency.get(),
         queue: args.queue,
+        run_limit: args.run_limit,
         ..IntakeConfig::default().with_payload_bytes_max(args.payload_max)
     };
     let Access { mappers, deployment } = access;

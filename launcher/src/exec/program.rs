@@ -75,15 +75,21 @@ impl Program {
     /// # Errors
     /// See [`ProgramError`].
     pub fn parse(command: &str, key: InstanceKey) -> Result<Self, ProgramError> {
-        let argv = shlex::split(command).ok_or_else(|| ProgramError::Quote(command.to_owned()))?;
-        if let Some(operator) = shell::first_operator(command) {
-            return Err(ProgramError::Shell { operator, command: command.to_owned() });
-        }
-        if argv.is_empty() {
-            return Err(ProgramError::Empty);
-        }
-        let starter = own_executable();
+        let (argv, starter) = (Self::words(command)?, own_executable());
         Ok(Self { key, argv, starter, kill_after: KILL_AFTER, open_files: None })
+    }
+
+    /// The program and its arguments, at least one word.
+    ///
+    /// # Errors
+    /// If it is none, or one that only a shell understands.
+    pub fn words(command: &str) -> Result<Vec<String>, ProgramError> {
+        let argv = shlex::split(command).ok_or_else(|| ProgramError::Quote(command.to_owned()))?;
+        match shell::first_operator(command) {
+            Some(operator) => Err(ProgramError::Shell { operator, command: command.to_owned() }),
+            None if argv.is_empty() => Err(ProgramError::Empty),
+            None => Ok(argv),
+        }
     }
 
     /// The same, with so much time between SIGTERM and SIGKILL.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{ErrorKind, Read};
 use std::marker::PhantomData;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
@@ -70,13 +70,22 @@ impl Supervisor {
     /// [`SupervisorError::Start`].
     pub fn start(&mut self, spec: ChildSpec) -> Result<ChildId, SupervisorError> {
         let incarnation = next_incarnation(self.last_incarnation, Clock.unix_us());
-        let mut process = Command::new(&self.executable)
+        let mut command = Command::new(&self.executable);
+        for name in spec.without_env {
+            command.env_remove(name);
+        }
+        command
             .args(&spec.args)
             .args(own_flags(incarnation))
+            .envs(&spec.env)
             .stdin(Stdio::null())
             .stdout(stdio(spec.stdout))
             .stderr(stdio(spec.stderr))
-            .process_group(0)
+            .process_group(0);
+        if let Some(dir) = &spec.dir {
+            command.current_dir(dir);
+        }
+        let mut process = command
             .spawn()
             .map_err(|reason| SupervisorError::Start { name: spec.name.clone(), reason })?;
         let child = Watched {
@@ -101,6 +110,19 @@ impl Supervisor {
     /// Which life of its instance it is; `None` once its end was reported.
     pub fn incarnation(&self, id: ChildId) -> Option<Incarnation> {
         self.children.get(&id).map(|child| child.incarnation)
+    }
+
+    /// What a child with [`Output::Piped`] writes to stdout and stderr, for whoever reads it. To be asked
+    /// once.
+    pub fn take_pipes(&mut self, id: ChildId) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        let child = self.children.get_mut(&id);
+        child.map_or((None, None), |child| (child.stdout.take(), child.process.stderr.take()))
+    }
+
+    /// Files that become readable when a child has ended, for whoever waits for other things as well;
+    /// `None` if some child has none, and has to be looked at.
+    pub fn exits(&self) -> Option<Vec<BorrowedFd<'_>>> {
+        self.children.values().map(|child| Some(child.exit.as_ref()?.as_fd())).collect()
     }
 
     /// The children whose end was not reported yet, in the order of their start.
@@ -228,6 +250,6 @@ fn stdio(output: Output) -> Stdio {
     match output {
         Output::Ours => Stdio::inherit(),
         Output::Nobody => Stdio::null(),
-        Output::FirstLine => Stdio::piped(),
+        Output::FirstLine | Output::Piped => Stdio::piped(),
     }
 }

@@ -1,0 +1,275 @@
+//! What an operator may ask for, and when it is done.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::time::Timestamp;
+
+use super::{Fleet, Output, State, Then, Who};
+use crate::topology::INSTANCES_MAX;
+
+/// Names a command until it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub u64);
+
+/// Whom a command is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Target {
+    /// All instances of a service, or the mapper of that name.
+    All(Name),
+    /// One instance.
+    One(InstanceKey),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(name) => name.fmt(f),
+            Self::One(key) => key.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = svcmap_proto::names::NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.split_once('/') {
+            Some((service, instance)) => {
+                Self::One(InstanceKey { service: service.parse()?, instance: instance.parse()? })
+            }
+            None => Self::All(text.parse()?),
+        })
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = svcmap_proto::names::NameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Command {
+    /// Those that are not there are started, also those that ended too often.
+    Start(Vec<Target>),
+    /// They finish their jobs and end, and are not started again.
+    Stop(Vec<Target>),
+    /// Each is replaced by a new one, without a gap. A mapper is ended and started again.
+    Restart(Vec<Target>),
+    /// So many instances of that service there are to be.
+    Scale(Name, u32),
+}
+
+/// A command that is under way.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) id: CommandId,
+    pub(super) until: Vec<Until>,
+}
+
+/// What it waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Until it is not there any more.
+    Ended(Who),
+    /// Until it answers.
+    Ready(Who),
+    /// Until as many instances as wanted answer, and no more are there.
+    Filled(Name),
+    /// Until its replacement is over.
+    Rolled(Name),
+}
+
+impl Fleet {
+    /// An operator wants something. It is answered when it is done.
+    pub fn handle_command(&mut self, now: Timestamp, id: CommandId, command: Command) {
+        let begun = match self.is_closing {
+            true => Err("everything is being stopped".to_owned()),
+            false => self.begin(now, command),
+        };
+        match begun {
+            Ok(until) => self.pending.push(Pending { id, until }),
+            Err(why) => self.output.push_back(Output::Answer(id, Err(why))),
+        }
+        self.handle_timeout(now);
+    }
+
+    fn begin(&mut self, now: Timestamp, command: Command) -> Result<Vec<Until>, String> {
+        match command {
+            Command::Start(targets) => {
+                let all = self.resolve(&targets)?;
+                let idle: Vec<Who> = all.into_iter().filter(|who| !self.is_up(who)).collect();
+                for who in &idle {
+                    if let Some((member, _)) = self.member_mut(who) {
+                        member.deaths.forgive();
+                        member.become_(State::Pausing { until: now }, now);
+                    }
+                }
+                Ok(idle.into_iter().map(Until::Ready).collect())
+            }
+            Command::Stop(targets) => {
+                let all = self.resolve(&targets)?;
+                all.iter().for_each(|who| self.terminate(now, who, Then::Stopped));
+                Ok(all.into_iter().map(Until::Ended).collect())
+            }
+            Command::Restart(targets) => {
+                let all = self.resolve(&targets)?;
+                Ok(all.into_iter().map(|who| self.restart(now, who)).collect())
+            }
+            Command::Scale(service, instances) => {
+                if instances > INSTANCES_MAX {
+                    return Err(format!("at most {INSTANCES_MAX} instances of a service"));
+                }
+                let Some(crew) = self.crews.get_mut(&service) else {
+                    return Err(self.unknown(&Target::All(service)));
+                };
+                crew.spec.instances = instances;
+                Ok(vec![Until::Filled(service)])
+            }
+        }
+    }
+
+    fn is_up(&self, who: &Who) -> bool {
+        let mut members = self.members();
+        members.any(|(other, member)| other == *who && member.state.is_alive())
+    }
+
+    fn restart(&mut self, now: Timestamp, who: Who) -> Until {
+        match &who {
+            Who::Mapper(_) => {
+                self.terminate(now, &who, Then::Again);
+                Until::Ready(who)
+            }
+            Who::Worker(key) => {
+                let service = key.service.clone();
+                let number = super::crew::number(&self.topology.prefix, &key.instance);
+                if let Some(crew) = self.crews.get_mut(&service) {
+                    crew.replace(number);
+                }
+                Until::Rolled(service)
+            }
+        }
+    }
+
+    /// Who is meant.
+    fn resolve(&self, targets: &[Target]) -> Result<Vec<Who>, String> {
+        let mut found: Vec<Who> = Vec::new();
+        for target in targets {
+            let is_meant = |who: &Who| match (target, who) {
+                (Target::All(name), Who::Mapper(mapper)) => name == mapper,
+                (Target::All(name), Who::Worker(key)) => *name == key.service,
+                (Target::One(key), Who::Worker(other)) => key == other,
+                (Target::One(_), Who::Mapper(_)) => false,
+            };
+            let leaves = |member: &super::Member| member.state.is_leaving();
+            let all = self.members().filter(|(who, member)| is_meant(who) && !leaves(member));
+            let before = found.len();
+            found.extend(all.map(|(who, _)| who));
+            let is_service = matches!(target, Target::All(name) if self.crews.contains_key(name));
+            if found.len() == before && !is_service {
+                return Err(self.unknown(target));
+            }
+        }
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+
+    fn unknown(&self, target: &Target) -> String {
+        let known: Vec<&str> =
+            self.mappers.keys().chain(self.crews.keys()).map(Name::as_str).collect();
+        format!("there is no `{target}`; there are {}", known.join(", "))
+    }
+
+    /// Answers the commands that are done.
+    pub(super) fn answer(&mut self) {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain(|command| {
+            let mut replaced = 0;
+            for until in &command.until {
+                match self.outcome(until) {
+                    None => return true,
+                    Some(Ok(count)) => replaced = replaced.max(count),
+                    Some(Err(why)) => {
+                        self.output.push_back(Output::Answer(command.id, Err(why)));
+                        return false;
+                    }
+                }
+            }
+            let text = self.summary(&command.until, replaced);
+            self.output.push_back(Output::Answer(command.id, Ok(text)));
+            false
+        });
+        pending.append(&mut self.pending);
+        self.pending = pending;
+    }
+
+    /// Whether that has come, and how it ended; `None`: not yet.
+    fn outcome(&self, until: &Until) -> Option<Result<u32, String>> {
+        let state_of =
+            |who: &Who| self.members().find(|(other, _)| other == who).map(|(_, member)| member);
+        match until {
+            Until::Ended(who) => {
+                let is_alive = state_of(who).is_some_and(|member| member.state.is_alive());
+                (!is_alive).then_some(Ok(0))
+            }
+            Until::Ready(who) => match state_of(who) {
+                Some(member) if member.state.is_ready() => Some(Ok(0)),
+                Some(member) if member.state.is_settled() => Some(Err(failed(who, member))),
+                Some(_) => None,
+                None => Some(Err(format!("{who} is gone"))),
+            },
+            Until::Filled(service) => {
+                let crew = self.crews.get(service)?;
+                let members = || crew.members.values();
+                if crew.roll.is_some() || members().any(|member| !member.state.is_settled()) {
+                    return None;
+                }
+                let bad = crew.members.iter().find(|(_, member)| member.state == State::Failed);
+                Some(match bad {
+                    Some((&number, member)) => {
+                        Err(failed(&Who::Worker(self.key(service, number)), member))
+                    }
+                    None => Ok(0),
+                })
+            }
+            Until::Rolled(service) => match self.crews.get(service) {
+                Some(crew) if crew.roll.is_some() => None,
+                Some(crew) => Some(crew.rolled.clone().unwrap_or(Ok(0))),
+                None => Some(Err(format!("{service} is gone"))),
+            },
+        }
+    }
+
+    fn summary(&self, until: &[Until], replaced: u32) -> String {
+        match until.first() {
+            None => "nothing to do".to_owned(),
+            Some(Until::Ended(_)) => format!("{} stopped", until.len()),
+            Some(Until::Ready(_)) => format!("{} ready", until.len()),
+            Some(Until::Rolled(_)) => format!("{replaced} replaced"),
+            Some(Until::Filled(service)) => {
+                let ready = self.crews.get(service).map_or(0, |crew| crew.staying().count());
+                format!("{ready} of {service} ready")
+            }
+        }
+    }
+}
+
+fn failed(who: &Who, member: &super::Member) -> String {
+    let last = member.last.as_deref().unwrap_or_default();
+    format!("{who} is {}: {last}", member.state.word()).trim_end_matches([':', ' ']).to_owned()
+}

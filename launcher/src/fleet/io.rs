@@ -1,0 +1,482 @@
+//! The processes of a topology, really: one thread that waits for signals, ends, lines and questions, and
+//! does what the [`Fleet`] says.
+
+pub mod client;
+mod clients;
+mod farewell;
+mod files;
+mod screen;
+pub mod seat;
+mod signals;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStderr, ChildStdout, ExitCode};
+
+use rustix::event::{PollFd, PollFlags};
+use signal_hook::consts::SIGHUP;
+use svcmap_proto::io::Clock;
+use svcmap_proto::time::Timestamp;
+
+use self::clients::{Clients, matches};
+use self::farewell::{Death, Farewell};
+use self::files::LogFile;
+use self::screen::{OWN, Screen};
+use self::seat::Seat;
+use self::signals::Signals;
+use super::command::CommandId;
+use super::lines::{Recent, Splitter};
+use super::wire::{Process, Reply, Request};
+use super::{End, Event, Fleet, Launch, Output, State, Who};
+use crate::errors::Failure;
+use crate::io::{LOOK_INTERVAL, poll};
+use crate::logging::LogOptions;
+use crate::supervisor::{ChildId, ChildSpec, Exit, Output as Stdio, Supervisor};
+use crate::text::time;
+use crate::topology::{self, Log, Topology};
+
+/// The environment variables that would tell a process something else than its topology does.
+const NOT_INHERITED: [&str; 2] =
+    [crate::parse::MAPPER_VARIABLE, crate::access::DEPLOYMENT_VARIABLE];
+
+/// Keeps a topology until a signal ends it. `text` is what its file says.
+///
+/// # Errors
+/// If somebody keeps it already, or the system gives no sockets or threads.
+pub fn keep(
+    path: &Path,
+    (topology, text): (Topology, String),
+    log: &LogOptions,
+) -> Result<ExitCode, Failure> {
+    Keeper::begin(path, (topology, text), log)?.run()
+}
+
+struct Keeper<'a> {
+    path: PathBuf,
+    /// What the file said that counts.
+    text: String,
+    log: &'a LogOptions,
+    fleet: Fleet,
+    supervisor: Supervisor,
+    living: BTreeMap<Who, Living>,
+    recent: BTreeMap<String, Recent>,
+    seat: Seat,
+    clients: Clients,
+    next_command: u64,
+    signals: Signals,
+    farewell: Farewell,
+    screen: Screen,
+    began_at: Timestamp,
+    /// When it was told to end.
+    closing_at: Option<Timestamp>,
+    is_settled: bool,
+    /// Folders that could not be written to, which was said.
+    unwritable: BTreeSet<PathBuf>,
+}
+
+/// A process that is there.
+struct Living {
+    child: ChildId,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    lines: (Splitter, Splitter),
+    file: Option<LogFile>,
+    /// Its last line, or the last one that says what is wrong.
+    last_line: Option<String>,
+    has_complained: bool,
+}
+
+impl<'a> Keeper<'a> {
+    fn begin(
+        path: &Path,
+        (topology, text): (Topology, String),
+        log: &'a LogOptions,
+    ) -> Result<Self, Failure> {
+        let signals = Signals::catch().map_err(Failure::failed)?;
+        let seat = Seat::take(path)?;
+        crate::io::raise_open_files_limit();
+        let names = topology.names();
+        let screen = Screen::new(log.log_format, names.iter().map(String::as_str));
+        let now = Clock.now();
+        let mut keeper = Self {
+            path: path.to_owned(),
+            text,
+            log,
+            fleet: Fleet::new(topology, now, fastrand::u64(..)),
+            supervisor: Supervisor::new().map_err(Failure::failed)?,
+            living: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            seat,
+            clients: Clients::default(),
+            next_command: 0,
+            signals,
+            farewell: Farewell::start().map_err(Failure::failed)?,
+            screen: screen.map_err(Failure::failed)?,
+            began_at: now,
+            closing_at: None,
+            is_settled: false,
+            unwritable: BTreeSet::new(),
+        };
+        let what = keeper.fleet.topology().summary();
+        keeper.own_line(&format!("{what}; see them: svcmap ps"), false);
+        Ok(keeper)
+    }
+
+    fn run(mut self) -> Result<ExitCode, Failure> {
+        loop {
+            while let Some(output) = self.fleet.poll_output() {
+                self.perform(output);
+            }
+            self.clients.write();
+            self.tell_settled();
+            if self.fleet.is_over() {
+                return Ok(self.end());
+            }
+            self.wait()?;
+            let now = Clock.now();
+            self.handle_signals(now);
+            while let Some(exit) = self.supervisor.next_exit(Timestamp::default()) {
+                self.handle_exit(Clock.now(), &exit);
+            }
+            self.read_lines();
+            self.clients.accept(&self.seat.listener);
+            for (client, question) in self.clients.read() {
+                self.handle_question(client, question);
+            }
+            self.fleet.handle_timeout(Clock.now());
+        }
+    }
+
+    fn end(mut self) -> ExitCode {
+        let took = self.closing_at.map_or_else(Default::default, |at| Clock.now().since(at));
+        self.own_line(&format!("stopped in {}", time(took)), false);
+        ExitCode::SUCCESS
+    }
+
+    /// Until something happens.
+    fn wait(&self) -> Result<(), Failure> {
+        let exits = self.supervisor.exits();
+        let mut deadline = self.fleet.poll_timeout().unwrap_or(Timestamp::from_micros(u64::MAX));
+        if exits.is_none() {
+            deadline = deadline.min(Clock.now() + LOOK_INTERVAL);
+        }
+        fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+            PollFd::from_borrowed_fd(fd, PollFlags::IN)
+        }
+        let mut fds = vec![readable(self.signals.as_fd()), readable(self.seat.listener.as_fd())];
+        fds.extend(exits.into_iter().flatten().map(readable));
+        for living in self.living.values() {
+            fds.extend(living.stdout.as_ref().map(|pipe| readable(pipe.as_fd())));
+            fds.extend(living.stderr.as_ref().map(|pipe| readable(pipe.as_fd())));
+        }
+        fds.extend(self.clients.fds().map(|(fd, writes)| {
+            let flags = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            PollFd::from_borrowed_fd(fd, flags)
+        }));
+        poll(&mut fds, deadline).map_err(Failure::failed)
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Start(who, launch) => {
+                if let Err(reason) = self.start(&who, &launch) {
+                    self.fleet.handle_start_failed(Clock.now(), &who, reason);
+                }
+            }
+            Output::Terminate(who) => {
+                if let Some(living) = self.living.get(&who) {
+                    self.supervisor.terminate(living.child);
+                }
+            }
+            Output::Kill(who) => {
+                if let Some(living) = self.living.get(&who) {
+                    self.supervisor.kill(living.child);
+                }
+            }
+            Output::Say(event) => self.say(&event),
+            Output::Answer(command, answer) => self.clients.answer(command, answer),
+        }
+    }
+
+    fn start(&mut self, who: &Who, launch: &Launch) -> Result<(), String> {
+        let name = who.to_string();
+        let file = match &launch.log {
+            Log::Output => None,
+            Log::Files { dir, bytes_max, keep } => {
+                let file = LogFile::open(dir, &name, *bytes_max, *keep);
+                Some(file.map_err(|error| format!("no log in {}: {error}", dir.display()))?)
+            }
+        };
+        if let Some(dir) = launch.dir.as_ref().filter(|dir| !dir.is_dir()) {
+            return Err(format!("there is no folder {}", dir.display()));
+        }
+        let args = self.log.flags().into_iter().map(Into::into).chain(launch.args.clone());
+        let spec = ChildSpec {
+            env: launch.env.clone(),
+            without_env: NOT_INHERITED.to_vec(),
+            dir: launch.dir.clone(),
+            stdout: Stdio::Piped,
+            stderr: Stdio::Piped,
+            ..ChildSpec::new(name, args.collect::<Vec<std::ffi::OsString>>())
+        };
+        let child = self.supervisor.start(spec).map_err(|error| error.to_string())?;
+        let (stdout, stderr) = self.supervisor.take_pipes(child);
+        stdout.iter().for_each(|pipe| without_waiting(pipe.as_fd()));
+        stderr.iter().for_each(|pipe| without_waiting(pipe.as_fd()));
+        let living = Living {
+            child,
+            stdout,
+            stderr,
+            lines: Default::default(),
+            file,
+            last_line: None,
+            has_complained: false,
+        };
+        self.living.insert(who.clone(), living);
+        Ok(())
+    }
+
+    fn handle_exit(&mut self, now: Timestamp, exit: &Exit) {
+        let found = self.living.iter().find(|(_, living)| living.child == exit.child);
+        let Some(who) = found.map(|(who, _)| who.clone()) else { return };
+        if let Who::Worker(key) = &who {
+            let topology = self.fleet.topology();
+            self.farewell.tell(Death {
+                key: key.clone(),
+                incarnation: exit.incarnation,
+                mappers: self.fleet.mapper_endpoints(),
+                protection: topology.protection_of(&key.service),
+            });
+        }
+        // What it wrote before.
+        self.read_of(&who);
+        let Some(living) = self.living.remove(&who) else { return };
+        let end = End { code: exit.status.code(), how: exit.how(), last_line: living.last_line };
+        self.fleet.handle_end(now, &who, end);
+    }
+
+    fn read_lines(&mut self) {
+        for who in self.living.keys().cloned().collect::<Vec<_>>() {
+            self.read_of(&who);
+        }
+    }
+
+    fn read_of(&mut self, who: &Who) {
+        let Some(living) = self.living.get_mut(who) else { return };
+        let (stdout, stderr) = &mut living.lines;
+        let said = read(&mut living.stdout, stdout);
+        let logged = read(&mut living.stderr, stderr);
+        for line in said {
+            self.fleet.handle_line(Clock.now(), who, &line);
+        }
+        let name = who.to_string();
+        for line in logged {
+            self.log_line(who, &name, &line);
+        }
+    }
+
+    fn log_line(&mut self, who: &Who, name: &str, line: &str) {
+        self.clients.line(name, line);
+        self.recent.entry(name.to_owned()).or_default().push(line);
+        let Some(living) = self.living.get_mut(who) else { return };
+        living.has_complained |= line.starts_with("error: ");
+        // After an error come its remedies.
+        if line.starts_with("error: ") || !living.has_complained {
+            living.last_line = Some(line.to_owned());
+        }
+        match &mut living.file {
+            None => self.screen.line(name, line, false),
+            Some(file) => {
+                if let Err(error) = file.line(line) {
+                    self.tell_unwritable(name, &error);
+                }
+            }
+        }
+    }
+
+    /// Once for each.
+    fn tell_unwritable(&mut self, name: &str, error: &std::io::Error) {
+        if self.unwritable.insert(PathBuf::from(name)) {
+            self.own_line(&format!("the log of {name} cannot be written: {error}"), true);
+        }
+    }
+
+    fn say(&mut self, event: &Event) {
+        let line = match &event.who {
+            Some(who) => format!("{who} {}", event.text),
+            None => event.text.clone(),
+        };
+        self.own_line(&line, event.is_bad);
+    }
+
+    fn own_line(&mut self, line: &str, is_bad: bool) {
+        self.recent.entry(OWN.to_owned()).or_default().push(line);
+        self.screen.line(OWN, line, is_bad);
+        self.clients.line(OWN, line);
+        self.clients.event(OWN, line);
+    }
+
+    /// Once everything has come to where it stays.
+    fn tell_settled(&mut self) {
+        let states = || self.fleet.members().map(|(_, member)| member.state);
+        let is_settled = self.fleet.is_open() && states().all(State::is_settled);
+        if is_settled && !self.is_settled && self.closing_at.is_none() {
+            let (ready, all) =
+                (states().filter(|state| state.is_ready()).count(), states().count());
+            let took = time(Clock.now().since(self.began_at));
+            let line = match all - ready {
+                0 => format!("all {all} ready (after {took})"),
+                _ => format!("{ready} of {all} ready; see the others: svcmap ps"),
+            };
+            self.own_line(&line, ready < all);
+        }
+        self.is_settled = is_settled;
+    }
+
+    fn handle_signals(&mut self, now: Timestamp) {
+        for signal in self.signals.come() {
+            match signal {
+                SIGHUP if self.signals.has_terminal_left() => self.close(now),
+                SIGHUP => self.reload(now),
+                _ => self.close(now),
+            }
+        }
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        if self.closing_at.is_some() {
+            return;
+        }
+        self.closing_at = Some(now);
+        let alive = self.living.keys().filter(|who| who.service().is_some()).count();
+        let grace = self.fleet.topology().services.values().map(|service| service.worker.grace);
+        let grace = time(grace.max().unwrap_or_default());
+        self.own_line(
+            &format!("draining {alive} instances, at most {grace} (^C again: now)"),
+            false,
+        );
+        self.fleet.handle_close(now);
+    }
+
+    /// The file may say something else by now.
+    fn reload(&mut self, now: Timestamp) {
+        let new = topology::io::load(&self.path).map_err(|failure| failure.message);
+        let applied = new.and_then(|(topology, text)| {
+            let changed = topology::changes(Some(self.fleet.topology()), &topology);
+            self.fleet.handle_topology(now, topology)?;
+            self.text = text;
+            Ok(changed.iter().filter(|change| change.sign != ' ').count())
+        });
+        match applied {
+            Ok(0) => self.own_line("SIGHUP: nothing has changed in the file", false),
+            Ok(count) => {
+                self.is_settled = false;
+                self.own_line(&format!("SIGHUP: the file is applied, {count} changed"), false);
+            }
+            Err(why) => {
+                self.own_line(
+                    "SIGHUP: the file is not applied, everything goes on as before",
+                    true,
+                );
+                why.lines().for_each(|line| self.own_line(line, true));
+            }
+        }
+    }
+
+    fn handle_question(&mut self, client: u64, question: Result<Request, String>) {
+        match question {
+            Err(why) => {
+                let why = format!("not understood, perhaps of another version: {why}");
+                self.clients.reply(client, &Reply::Failed(why));
+            }
+            Ok(Request::Do(command)) => {
+                self.next_command += 1;
+                let id = CommandId(self.next_command);
+                self.clients.awaits(client, id);
+                self.is_settled = true;
+                self.fleet.handle_command(Clock.now(), id, command);
+            }
+            Ok(Request::List) => {
+                for process in self.processes() {
+                    self.clients.reply(client, &Reply::Process(process));
+                }
+                self.clients.reply(client, &Reply::Done(self.path.display().to_string()));
+            }
+            Ok(Request::File) => {
+                self.clients.reply(client, &Reply::Topology(self.text.clone()));
+                self.clients.reply(client, &Reply::Done(std::process::id().to_string()));
+            }
+            Ok(Request::Logs { targets, lines, follow }) => {
+                let is_wanted = |name: &str| {
+                    targets.is_empty() || targets.iter().any(|target| matches(target, name))
+                };
+                let mut is_any = false;
+                for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
+                    is_any = true;
+                    for line in recent.last(lines) {
+                        let (from, line) = (name.clone(), line.to_owned());
+                        self.clients.reply(client, &Reply::Line { from, line });
+                    }
+                }
+                let is_known = self.fleet.members().any(|(who, _)| is_wanted(&who.to_string()));
+                match (follow, is_any || is_known) {
+                    (_, false) => {
+                        let why = "there is no such process; see all: svcmap ps".to_owned();
+                        self.clients.reply(client, &Reply::Failed(why));
+                    }
+                    (true, true) => self.clients.follows(client, targets),
+                    (false, true) => self.clients.reply(client, &Reply::Done(String::new())),
+                }
+            }
+        }
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let now = Clock.now();
+        let all = self.fleet.members().map(|(who, member)| {
+            let child = self.living.get(&who).map(|living| living.child);
+            Process {
+                name: who.to_string(),
+                is_mapper: who.service().is_none(),
+                state: member.state.word().to_owned(),
+                since_ms: u64::try_from(now.since(member.since).as_millis()).unwrap_or(u64::MAX),
+                pid: child.and_then(|child| self.supervisor.pid(child)),
+                deaths: member.deaths.total,
+                last: member.last.clone(),
+            }
+        });
+        all.collect()
+    }
+}
+
+/// What has come through a pipe; one that is at its end is closed.
+fn read(pipe: &mut Option<impl Read>, lines: &mut Splitter) -> Vec<String> {
+    /// So much at a time: the others have their turn.
+    const BYTES_MAX: usize = 256 * 1024;
+    let (mut found, mut bytes, mut total) = (Vec::new(), [0; 16 * 1024], 0);
+    while let Some(open) = pipe {
+        match open.read(&mut bytes) {
+            Ok(count) if count > 0 => {
+                found.extend(lines.push(&bytes[..count]));
+                total += count;
+                if total >= BYTES_MAX {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            _ => {
+                found.extend(lines.take());
+                *pipe = None;
+            }
+        }
+    }
+    found
+}
+
+fn without_waiting(pipe: BorrowedFd<'_>) {
+    // It is a pipe of this process's own making: that works.
+    let _ = rustix::io::ioctl_fionbio(pipe, true);
+}

@@ -1,0 +1,213 @@
+//! Who talks to a running `svcmap up`: one question each, and answers until it is done. Nobody waits for
+//! one who does not read.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use crate::fleet::command::{CommandId, Target};
+use crate::fleet::wire::{REQUEST_BYTES_MAX, Reply, Request};
+
+/// At once; more have to come again.
+const CLIENTS_MAX: usize = 64;
+
+/// What waits for one of them; lines that are more are left out.
+const WAITING_BYTES_MAX: usize = 1 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Clients {
+    all: BTreeMap<u64, Client>,
+    last: u64,
+}
+
+struct Client {
+    stream: UnixStream,
+    asked: Vec<u8>,
+    /// Whether it has put its question.
+    is_heard: bool,
+    waiting: Vec<u8>,
+    left_out: u64,
+    /// The command that it waits for.
+    command: Option<CommandId>,
+    /// Whose lines it wants; nobody stands for everybody.
+    follows: Option<Vec<Target>>,
+    /// Whether nothing more comes.
+    is_over: bool,
+}
+
+impl Clients {
+    /// Takes in who has come.
+    pub(super) fn accept(&mut self, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            // One that is sent away sees the end at once.
+            if self.all.len() < CLIENTS_MAX && stream.set_nonblocking(true).is_ok() {
+                self.last += 1;
+                self.all.insert(self.last, Client::new(stream));
+            }
+        }
+    }
+
+    /// Those that wait to be read, or to be written to.
+    pub(super) fn fds(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
+        self.all.values().map(|client| (client.stream.as_fd(), !client.waiting.is_empty()))
+    }
+
+    /// Reads what has come: the questions, each with a name for its answers.
+    pub(super) fn read(&mut self) -> Vec<(u64, Result<Request, String>)> {
+        let mut questions = Vec::new();
+        self.all.retain(|&id, client| match client.read() {
+            Heard::Nothing => true,
+            Heard::Question(question) => {
+                questions.push((id, question));
+                true
+            }
+            Heard::Gone => false,
+        });
+        questions
+    }
+
+    /// Sends that to one of them.
+    pub(super) fn reply(&mut self, id: u64, reply: &Reply) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.reply(reply);
+        }
+    }
+
+    /// It is answered when that is done.
+    pub(super) fn awaits(&mut self, id: u64, command: CommandId) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.command = Some(command);
+        }
+    }
+
+    /// From now on it gets these lines.
+    pub(super) fn follows(&mut self, id: u64, targets: Vec<Target>) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.follows = Some(targets);
+        }
+    }
+
+    /// A command is done.
+    pub(super) fn answer(&mut self, command: CommandId, answer: Result<String, String>) {
+        let reply = answer.map_or_else(Reply::Failed, Reply::Done);
+        for client in self.all.values_mut().filter(|client| client.command == Some(command)) {
+            client.reply(&reply);
+        }
+    }
+
+    /// A line of a process, for who follows it.
+    pub(super) fn line(&mut self, from: &str, line: &str) {
+        let is_wanted = |targets: &Vec<Target>| {
+            targets.is_empty() || targets.iter().any(|target| matches(target, from))
+        };
+        for client in self.all.values_mut() {
+            if client.follows.as_ref().is_some_and(is_wanted) {
+                client.reply(&Reply::Line { from: from.to_owned(), line: line.to_owned() });
+            }
+        }
+    }
+
+    /// Something happened, for who waits for a command.
+    pub(super) fn event(&mut self, from: &str, line: &str) {
+        for client in self.all.values_mut().filter(|client| client.command.is_some()) {
+            client.reply(&Reply::Line { from: from.to_owned(), line: line.to_owned() });
+        }
+    }
+
+    /// Writes what can be written, and takes leave of who has had everything.
+    pub(super) fn write(&mut self) {
+        self.all.retain(|_, client| client.write());
+    }
+}
+
+/// Whether a process of that name is meant.
+pub(super) fn matches(target: &Target, name: &str) -> bool {
+    match target {
+        Target::One(key) => key.to_string() == name,
+        Target::All(all) => name.split('/').next() == Some(all.as_str()),
+    }
+}
+
+enum Heard {
+    Nothing,
+    Question(Result<Request, String>),
+    Gone,
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            asked: Vec::new(),
+            is_heard: false,
+            waiting: Vec::new(),
+            left_out: 0,
+            command: None,
+            follows: None,
+            is_over: false,
+        }
+    }
+
+    fn read(&mut self) -> Heard {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Heard::Gone,
+                // It has put its question; nothing else is listened to.
+                Ok(_) if self.is_heard => {}
+                Ok(count) => {
+                    self.asked.extend_from_slice(&bytes[..count]);
+                    if let Some(end) = self.asked.iter().position(|byte| *byte == b'\n') {
+                        self.is_heard = true;
+                        let question = serde_json::from_slice(&self.asked[..end]);
+                        return Heard::Question(question.map_err(|error| error.to_string()));
+                    }
+                    if self.asked.len() > REQUEST_BYTES_MAX {
+                        return Heard::Gone;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(_) => return Heard::Gone,
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        let is_line = matches!(reply, Reply::Line { .. });
+        if is_line && self.waiting.len() > WAITING_BYTES_MAX {
+            self.left_out += 1;
+            return;
+        }
+        if self.left_out > 0 {
+            let left_out = Reply::LeftOut(std::mem::take(&mut self.left_out));
+            self.push(&left_out);
+        }
+        self.push(reply);
+        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_));
+    }
+
+    fn push(&mut self, reply: &Reply) {
+        // What is in it are texts and numbers.
+        if let Ok(mut line) = serde_json::to_vec(reply) {
+            line.push(b'\n');
+            self.waiting.extend(line);
+        }
+    }
+
+    /// Whether it is still there, and has not had everything.
+    fn write(&mut self) -> bool {
+        while !self.waiting.is_empty() {
+            match self.stream.write(&self.waiting) {
+                Ok(0) => return false,
+                Ok(count) => drop(self.waiting.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        !self.is_over
+    }
+}

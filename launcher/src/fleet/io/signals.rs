@@ -1,0 +1,58 @@
+//! The signals that say something to a `svcmap up`.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::errors::signal_status;
+use crate::io::is_hangup_ignored;
+
+/// SIGINT, SIGTERM and SIGHUP. A second SIGINT or SIGTERM ends this process at once, and all that it has
+/// started with it.
+pub(super) struct Signals {
+    pipe: UnixStream,
+    kinds: signal_hook::iterator::Signals,
+    had_terminal: bool,
+}
+
+impl Signals {
+    pub(super) fn catch() -> std::io::Result<Self> {
+        use signal_hook::{flag, low_level::pipe};
+        let armed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
+            flag::register(signal, armed.clone())?;
+        }
+        let hangup = (!is_hangup_ignored()).then_some(SIGHUP);
+        let all: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangup).collect();
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        let kinds = signal_hook::iterator::Signals::new(&all)?;
+        // After the other: what wakes the loop has been noted.
+        for signal in all {
+            pipe::register(signal, write.try_clone()?)?;
+        }
+        Ok(Self { pipe: read, kinds, had_terminal: has_terminal() })
+    }
+
+    pub(super) fn come(&mut self) -> Vec<i32> {
+        while matches!((&self.pipe).read(&mut [0; 64]), Ok(1..)) {}
+        self.kinds.pending().collect()
+    }
+
+    /// Readable when one has come.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+
+    /// Whether the terminal is gone that this was started from: a SIGHUP means that then.
+    pub(super) fn has_terminal_left(&self) -> bool {
+        self.had_terminal && !has_terminal()
+    }
+}
+
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
