@@ -23,6 +23,7 @@ pub use self::topology::{
 };
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
+use crate::fleet::io::client::mappers_here;
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
 use crate::text;
@@ -110,8 +111,8 @@ pub enum Command {
 /// Which mappers are meant.
 #[derive(Clone, Debug, Args)]
 pub struct MapperOption {
-    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else those of the
-    /// deployment file, else tcp://127.0.0.1:5555]
+    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else those of a
+    /// `svcmap up` that runs here, else those of the deployment file, else tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', value_parser = parse::peer)]
     pub mapper: Vec<Endpoint>,
     /// How it is protected.
@@ -146,7 +147,14 @@ impl KeysOption {
     /// # Errors
     /// See [`Access::resolve`].
     pub fn access_to(&self, mappers: Vec<Endpoint>) -> Result<Access, Failure> {
-        let said = Said { mappers, file: self.file(), insecure: self.insecure };
+        let mut said = Said { mappers, file: self.file(), insecure: self.insecure };
+        if said.mappers.is_empty()
+            && said.file.is_none()
+            && !said.insecure
+            && let Some(here) = mappers_here()
+        {
+            said = here;
+        }
         Access::resolve(said, access::default_file().as_deref())
     }
 

@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod keyed;
 pub mod netns;
 pub mod simulator;
+pub mod up;
 pub mod zmtp;
 
 use std::path::PathBuf;

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::up::load;
 use crate::cli::PlanArgs;
-use crate::errors::{Error, Failure, print_out};
+use crate::errors::{Error, print_out};
 use crate::fleet::io::client;
 use crate::io::stdout_columns;
 use crate::text::printable_path;
-use crate::topology::{FILE_NAME, Topology, changes, plan_text, read};
+use crate::topology::io::{Loaded, load, parse};
+use crate::topology::{FILE_NAME, changes, plan_text};
 
 /// The exit status for `--exit-code` if something would change, as `terraform plan` has it.
 const CHANGES: u8 = 2;
@@ -19,9 +19,9 @@ const CHANGES: u8 = 2;
 /// # Errors
 /// If the file is wrong.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
-    let (path, new, _) = load(&args.file)?;
+    let Loaded { path, topology: new, .. } = load(&args.file)?;
     let running = client::running_topology(&path)?;
-    let old = running.as_ref().map(|running| parsed(&path, &running.text)).transpose()?;
+    let old = running.as_ref().map(|running| parse(&path, &path, &running.text)).transpose()?;
     let changes = changes(old.as_ref(), &new);
     let is_changed = changes.iter().any(|change| change.sign != ' ');
     let next = match &running {
@@ -32,9 +32,4 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     };
     print_out(&format!("{}{next}\n", plan_text(&changes, stdout_columns())))?;
     Ok(if args.exit_code && is_changed { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
-}
-
-/// What a running `svcmap up` has read once.
-fn parsed(path: &Path, text: &str) -> Result<Topology, Failure> {
-    Ok(read(path, text)?.named_apart(&svcmap_proto::io::node_name()))
 }

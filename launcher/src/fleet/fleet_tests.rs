@@ -26,7 +26,8 @@ struct World {
 }
 
 fn topology(text: &str) -> Topology {
-    read(Path::new("topology.toml"), text).unwrap_or_else(|problems| panic!("{problems}"))
+    read(Path::new("topology.toml"), Path::new("/"), text)
+        .unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 const TWO: &str = "[mapper.main]\n[service.a]\nbuiltin = \"echo\"\ninstances = 2\n";

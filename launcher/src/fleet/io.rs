@@ -12,7 +12,7 @@ mod signals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
 
 use rustix::event::{PollFd, PollFlags};
@@ -35,22 +35,19 @@ use crate::io::{LOOK_INTERVAL, poll};
 use crate::logging::LogOptions;
 use crate::supervisor::{ChildId, ChildSpec, Exit, Output as Stdio, Supervisor};
 use crate::text::time;
-use crate::topology::{self, Log, Topology};
+use crate::topology::io::{Loaded, load};
+use crate::topology::{self, Log, Protection};
 
 /// The environment variables that would tell a process something else than its topology does.
 const NOT_INHERITED: [&str; 2] =
     [crate::parse::MAPPER_VARIABLE, crate::access::DEPLOYMENT_VARIABLE];
 
-/// Keeps a topology until a signal ends it. `text` is what its file says.
+/// Keeps a topology until a signal ends it.
 ///
 /// # Errors
 /// If somebody keeps it already, or the system gives no sockets or threads.
-pub fn keep(
-    path: &Path,
-    (topology, text): (Topology, String),
-    log: &LogOptions,
-) -> Result<ExitCode, Failure> {
-    Keeper::begin(path, (topology, text), log)?.run()
+pub fn keep(loaded: Loaded, log: &LogOptions) -> Result<ExitCode, Failure> {
+    Keeper::begin(loaded, log)?.run()
 }
 
 struct Keeper<'a> {
@@ -89,19 +86,16 @@ struct Living {
 }
 
 impl<'a> Keeper<'a> {
-    fn begin(
-        path: &Path,
-        (topology, text): (Topology, String),
-        log: &'a LogOptions,
-    ) -> Result<Self, Failure> {
+    fn begin(loaded: Loaded, log: &'a LogOptions) -> Result<Self, Failure> {
+        let Loaded { path, text, topology } = loaded;
         let signals = Signals::catch().map_err(Failure::failed)?;
-        let seat = Seat::take(path)?;
+        let seat = Seat::take(&path)?;
         crate::io::raise_open_files_limit();
         let names = topology.names();
         let screen = Screen::new(log.log_format, names.iter().map(String::as_str));
         let now = Clock.now();
         let mut keeper = Self {
-            path: path.to_owned(),
+            path,
             text,
             log,
             fleet: Fleet::new(topology, now, fastrand::u64(..)),
@@ -253,7 +247,10 @@ impl<'a> Keeper<'a> {
         // What it wrote before.
         self.read_of(&who);
         let Some(living) = self.living.remove(&who) else { return };
-        let end = End { code: exit.status.code(), how: exit.how(), last_line: living.last_line };
+        // Who was killed has not said why.
+        let has_reason = exit.status.code().is_some() || living.has_complained;
+        let last_line = living.last_line.filter(|_| has_reason);
+        let end = End { code: exit.status.code(), how: exit.how(), last_line };
         self.fleet.handle_end(now, &who, end);
     }
 
@@ -362,11 +359,10 @@ impl<'a> Keeper<'a> {
 
     /// The file may say something else by now.
     fn reload(&mut self, now: Timestamp) {
-        let new = topology::io::load(&self.path).map_err(|failure| failure.message);
-        let applied = new.and_then(|(topology, text)| {
-            let changed = topology::changes(Some(self.fleet.topology()), &topology);
-            self.fleet.handle_topology(now, topology)?;
-            self.text = text;
+        let applied = load(&self.path).map_err(|failure| failure.message).and_then(|new| {
+            let changed = topology::changes(Some(self.fleet.topology()), &new.topology);
+            self.fleet.handle_topology(now, new.topology)?;
+            self.text = new.text;
             Ok(changed.iter().filter(|change| change.sign != ' ').count())
         });
         match applied {
@@ -407,6 +403,13 @@ impl<'a> Keeper<'a> {
             Ok(Request::File) => {
                 self.clients.reply(client, &Reply::Topology(self.text.clone()));
                 self.clients.reply(client, &Reply::Done(std::process::id().to_string()));
+            }
+            Ok(Request::Access) => {
+                let Protection { deployment, insecure } = self.fleet.topology().protection.clone();
+                let is_named = deployment.is_some();
+                let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
+                self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
+                self.clients.reply(client, &Reply::Done(String::new()));
             }
             Ok(Request::Logs { targets, lines, follow }) => {
                 let is_wanted = |name: &str| {

@@ -1,6 +1,9 @@
 //! What a running `svcmap up` and other commands say to each other: one JSON object in a line each.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
+use svcmap_proto::names::Endpoint;
 
 use super::command::{Command, Target};
 
@@ -18,8 +21,10 @@ pub enum Request {
     Do(Command),
     /// What there is.
     List,
-    /// The file that it was started with, and what counts now of it.
+    /// What counts of its file.
     File,
+    /// How its mappers are reached.
+    Access,
     /// What processes wrote: all, or of some.
     Logs {
         /// Of whom; nobody stands for everybody.
@@ -48,6 +53,15 @@ pub enum Reply {
     Process(Process),
     /// The text of the topology that counts.
     Topology(String),
+    /// How its mappers are reached.
+    Access {
+        /// Where they are, unless a deployment file says it.
+        mappers: Vec<Endpoint>,
+        /// The deployment file.
+        deployment: Option<PathBuf>,
+        /// Whether plain text will do anywhere.
+        insecure: bool,
+    },
     /// It is done.
     Done(String),
     /// It is not done, and why.

@@ -27,11 +27,11 @@ const EXITS_MAX: u32 = 1000;
 /// The smallest and the largest log file.
 const LOG_BYTES: std::ops::RangeInclusive<u64> = 4096..=(1 << 40);
 
-/// What a file of that name says. Paths in it begin at the folder where it is.
+/// What a file of that name says. Paths in it begin at that folder.
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn read(path: &Path, text: &str) -> Result<Topology, Problems> {
+pub fn read(path: &Path, folder: &Path, text: &str) -> Result<Topology, Problems> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut problems: Vec<Problem> = errors
         .iter()
@@ -45,9 +45,8 @@ pub fn read(path: &Path, text: &str) -> Result<Topology, Problems> {
         // What was misread would only add errors that are none.
         return Err(Problems::new(path, text, problems));
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let reader = Reader { folder: folder.unwrap_or(Path::new(".")) };
-    let (topology, found) = reader.topology(Fields::new("the file", 0..0, table.get_ref()));
+    let (topology, found) =
+        Reader { folder }.topology(Fields::new("the file", 0..0, table.get_ref()));
     problems.extend(found);
     match topology {
         Some(topology) if problems.is_empty() => Ok(topology),

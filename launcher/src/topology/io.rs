@@ -1,18 +1,38 @@
 //! A topology from a file of this machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{FILE_NAME, Topology, read};
 use crate::errors::Failure;
 
-/// What the file says, and its text.
+/// A topology, and where it stands.
+pub struct Loaded {
+    /// The file's full path.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+    /// What that means.
+    pub topology: Topology,
+}
+
+/// What the file says. Errors name it as it is named here.
 ///
 /// # Errors
 /// If it cannot be read, or is wrong.
-pub fn load(path: &Path) -> Result<(Topology, String), Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
-    let topology = read(path, &text)?.named_apart(&svcmap_proto::io::node_name());
-    Ok((topology, text))
+pub fn load(file: &Path) -> Result<Loaded, Failure> {
+    let path = std::fs::canonicalize(file).map_err(|error| unreadable(file, &error))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(file, &error))?;
+    let topology = parse(file, &path, &text)?;
+    Ok(Loaded { path, text, topology })
+}
+
+/// What such a text would mean in the file of that path.
+///
+/// # Errors
+/// If it is wrong.
+pub fn parse(named: &Path, path: &Path, text: &str) -> Result<Topology, Failure> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    Ok(read(named, folder, text)?.named_apart(&svcmap_proto::io::node_name()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

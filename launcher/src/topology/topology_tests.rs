@@ -1,7 +1,7 @@
 use super::*;
 
 fn read_text(text: &str) -> Result<Topology, Problems> {
-    read(Path::new("app/topology.toml"), text)
+    read(Path::new("app/topology.toml"), Path::new("app"), text)
 }
 
 fn topology(text: &str) -> Topology {

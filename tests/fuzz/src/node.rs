@@ -85,6 +85,7 @@ impl Node {
         let intake = IntakeConfig {
             concurrency: CONCURRENCY,
             queue: QUEUE,
+            run_limit: None,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             jobs_bytes_max: 2 * PAYLOAD_BYTES_MAX,
             results_bytes_max: 2 * PAYLOAD_BYTES_MAX,

@@ -5,8 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use super::seat;
+use crate::access::Said;
 use crate::errors::Failure;
 use crate::fleet::wire::{Reply, Request};
+use crate::topology::FILE_NAME;
 
 /// A running `svcmap up` that was asked something.
 pub struct Answers {
@@ -65,6 +67,18 @@ pub fn running_topology(path: &Path) -> Result<Option<Running>, Failure> {
             Reply::Failed(why) => return Err(Failure::failed(why)),
             _ => {}
         }
+    }
+}
+
+/// How to get at the mappers of a `svcmap up` of the topology in this folder; `None` if there is none.
+pub fn mappers_here() -> Option<Said> {
+    let path = std::fs::canonicalize(FILE_NAME).ok()?;
+    let mut answers = ask(Some(&path), &Request::Access).ok()?;
+    match answers.receive().ok()? {
+        Reply::Access { mappers, deployment, insecure } => {
+            Some(Said { mappers, file: deployment, insecure })
+        }
+        _ => None,
     }
 }
 

@@ -1,0 +1,296 @@
+//! `svcmap up` with real processes: what is kept, replaced and stopped, and who is told what.
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use svcmap_proto::io::Clock;
+use svcmap_tests::batch::{numbers, text};
+use svcmap_tests::up::{MAPPER_ANYWHERE, Up, cpu_ticks, kill, pid_of};
+use svcmap_tests::{eventually, is_running};
+
+fn topology(services: &str) -> String {
+    format!("{MAPPER_ANYWHERE}{services}")
+}
+
+const ECHO: &str = "[service.echo]\nbuiltin = \"echo\"\ninstances = 2\n";
+
+#[test]
+fn the_first_minute_goes_as_the_screens_say() {
+    let mut up = Up::written("");
+    std::fs::remove_file(up.path("topology.toml")).unwrap();
+    assert!(up.fails(64, &["up"]).contains("svcmap init"));
+    assert!(up.fails(69, &["ps"]).contains("fix: svcmap up"));
+    up.ok(&["init"]);
+    assert!(up.fails(64, &["init"]).contains("svcmap init --print"));
+    let example = std::fs::read_to_string(up.path("topology.toml")).unwrap();
+    assert_eq!(up.ok(&["init", "--print"]), example);
+    assert!(up.ok(&["plan"]).contains("4 to start"));
+    // The example's port may be somebody else's on this machine.
+    up.write(&example.replace("127.0.0.1:5555", "127.0.0.1:0"));
+    up.start();
+    up.wait_for("all", |all| all.iter().all(|one| one["state"] == "ready"));
+    let sum = up.ok(&["submit", "sum", "--data", "hello"]);
+    assert!(sum.starts_with("2cf24dba5fb0a30e26e83b2ac5b9e29e"), "{sum}");
+    assert!(up.ok(&["status"]).contains("3 of 3 instances ready"));
+    assert!(up.ok(&["ps"]).contains("4 of 4 ready"));
+    assert!(up.ok(&["logs", "sum/1"]).contains("sum/1 | "));
+    assert!(up.ok(&["logs", "up"]).contains("all 4 ready"));
+    assert!(up.fails(64, &["logs", "nobody"]).contains("no such process"));
+    let again = up.fails(64, &["up"]);
+    assert!(again.contains(&format!("pid {}", up.pid())), "{again}");
+    up.stop();
+    assert!(up.log().contains("draining 3 instances") && up.log().contains("stopped in"));
+}
+
+#[test]
+fn all_that_is_wrong_in_a_file_is_said_and_nothing_is_started() {
+    let up = Up::written("[mapper.main]\n[service.a]\ninstnaces = 3\nexec = 'a'\nqueue = -1\n");
+    for command in ["up", "plan"] {
+        let said = up.fails(64, &[command]);
+        assert!(said.contains("topology.toml:3:1") && said.contains("`instances`?"), "{said}");
+        assert!(said.contains("topology.toml:5:9"), "{said}");
+    }
+}
+
+#[test]
+fn who_is_killed_is_gone_at_once_and_soon_back() {
+    let mut up = Up::started(&topology(ECHO));
+    let before = pid_of(&up.process("echo/1")).unwrap();
+    kill(before);
+    // The mapper would find out by itself after three seconds of silence.
+    let begun = Clock.now();
+    eventually("the mapper to know", || {
+        let status = up.ok(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let instances = status["instances"].as_array().unwrap();
+        !instances.iter().any(|one| one["pid"].as_u64() == Some(before.into()))
+    });
+    assert!(Clock.now().since(begun) < Duration::from_secs(2));
+    up.wait_state("echo/1", "ready");
+    assert_ne!(pid_of(&up.process("echo/1")), Some(before));
+    assert_eq!(up.process("echo/1")["deaths"], 1);
+    assert!(up.log().contains("echo/1 was ended by signal 9; again in"), "{}", up.log());
+    up.stop();
+}
+
+#[test]
+fn with_its_supervisor_everything_dies_also_what_programs_started() {
+    let stays = r#"["sh", "-c", 'sleep 1000 & echo "{\"ready\":true}"; cat']"#;
+    let loops = format!("[service.stay]\nexec_loop = {stays}\n");
+    let mut up = Up::started(&topology(&format!("{ECHO}{loops}")));
+    let all = up.descendants();
+    // The mapper, three workers, and at least a keeper, a shell, and what that started.
+    assert!(all.len() >= 7, "{all:?}");
+    let begun = Clock.now();
+    up.signal(Signal::KILL);
+    up.wait();
+    eventually("nobody to be left", || !all.iter().any(|pid| is_running(*pid)));
+    assert!(Clock.now().since(begun) < Duration::from_secs(2));
+    // And whoever comes next is not kept away by what it left.
+    up.start();
+    up.wait_for("all", |all| all.iter().all(|one| one["state"] == "ready"));
+    up.stop();
+}
+
+#[test]
+fn a_service_that_cannot_live_is_left_alone_and_the_rest_unharmed() {
+    let bad = "[service.bad]\nexec_loop = \"sh -c 'echo no such host smtp >&2; exit 3'\"\n\
+               backoff = { first = \"20ms\" }\nflap = { exits = 3 }\n\
+               [service.none]\nexec = \"./not-there\"\n";
+    let mut up = Up::written(&topology(&format!("{ECHO}{bad}")));
+    up.start();
+    up.wait_state("none/1", "failed");
+    assert_eq!(up.process("none/1")["deaths"], 0, "starting it again is no use");
+    let last = up.process("none/1")["last"].clone();
+    assert!(last.as_str().unwrap().contains("not-there"), "{last}");
+    up.wait_for("the rest", |all| all.iter().filter(|one| one["state"] == "ready").count() >= 3);
+    up.ok(&["submit", "echo", "--data", "x"]);
+    let ps = up.ok(&["ps"]);
+    assert!(ps.contains("✗ failed") && ps.contains("svcmap start"), "{ps}");
+    let refused = up.fails(1, &["start", "none"]);
+    assert!(refused.contains("none/1 is failed"), "{refused}");
+    // It waits for what happens, and does not look for it.
+    let before = cpu_ticks(up.pid());
+    let until = Clock.now() + Duration::from_secs(1);
+    svcmap::io::pause_until(until);
+    assert!(cpu_ticks(up.pid()) - before <= 10);
+    up.stop();
+}
+
+#[test]
+fn services_are_scaled_stopped_and_started_again() {
+    let mut up = Up::started(&topology(ECHO));
+    assert!(up.ok(&["scale", "echo", "4"]).ends_with("4 of echo ready\n"));
+    assert!(up.ok(&["stop", "echo/1", "echo/2"]).ends_with("2 stopped\n"));
+    let states: Vec<_> = up.processes().iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["ready", "stopped", "stopped", "ready", "ready"]);
+    assert!(up.ok(&["start", "echo"]).ends_with("2 ready\n"));
+    assert!(up.ok(&["restart", "main"]).ends_with("1 ready\n"));
+    assert!(up.ok(&["scale", "echo", "0"]).ends_with("0 of echo ready\n"));
+    assert!(up.fails(1, &["restart", "ecko"]).contains("there are main, echo"));
+    up.stop();
+}
+
+#[test]
+fn a_changed_file_is_applied_and_a_wrong_one_is_not() {
+    let mut up = Up::started(&topology(ECHO));
+    let main = pid_of(&up.process("main"));
+    let plan = |up: &Up, status: i32| {
+        let output = up.run(&["plan", "--exit-code"]);
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    plan(&up, 0);
+    let more = "[service.more]\nbuiltin = \"sleep\"\n";
+    up.write(&topology(&format!("{ECHO}queue = 3\n{more}")));
+    let text = plan(&up, 2);
+    assert!(text.contains("1 to start, 2 to restart, 0 to stop"), "{text}");
+    assert!(text.contains(&format!("next: kill -HUP {}", up.pid())), "{text}");
+    up.signal(Signal::HUP);
+    let names = |all: &[serde_json::Value]| {
+        let names = all.iter().map(|one| one["name"].as_str().unwrap_or_default().to_owned());
+        names.collect::<BTreeSet<_>>()
+    };
+    let settled = |all: &[serde_json::Value]| all.iter().all(|one| one["state"] == "ready");
+    let expected: BTreeSet<String> =
+        ["main", "echo/1", "echo/3", "more/1"].iter().map(|&name| name.to_owned()).collect();
+    up.wait_for("the new ones", |all| settled(all) && names(all) == expected);
+    assert_eq!(pid_of(&up.process("main")), main);
+    plan(&up, 0);
+    up.write("[service.echo]\n");
+    up.signal(Signal::HUP);
+    eventually("a word on it", || up.log().contains("the file is not applied"));
+    up.wait_for("the same ones", |all| settled(all) && names(all) == expected);
+    up.stop();
+}
+
+#[test]
+fn a_second_signal_ends_everything_at_once() {
+    let mut up = Up::started(&topology("[service.nap]\nbuiltin = \"sleep\"\n"));
+    let mut job =
+        up.command(&["submit", "nap", "--data", "1h"]).stderr(Stdio::null()).spawn().unwrap();
+    let running = || up.ok(&["status", "--json"]).contains("\"running\": 1");
+    eventually("the job to run", running);
+    let all = up.descendants();
+    up.signal(Signal::TERM);
+    up.wait_state("nap/1", "stopping");
+    up.signal(Signal::TERM);
+    assert_eq!(up.wait().code(), Some(143));
+    eventually("nobody to be left", || !all.iter().any(|pid| is_running(*pid)));
+    job.kill().unwrap();
+    job.wait().unwrap();
+}
+
+#[test]
+fn nobody_waits_for_who_does_not_read() {
+    let chatty = "[service.loud]\nexec = \"sh -c 'seq 100000 >&2'\"\nlog = { dir = \"log\", size = \"64KiB\", keep = 2 }\n";
+    let mut up = Up::written(&topology(&format!("{ECHO}{chatty}")));
+    // A pipe that nobody reads.
+    let mut process =
+        up.command(&["up", "--log-level", "debug"]).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("all to be ready", || {
+        up.processes().iter().filter(|one| one["state"] == "ready").count() == 4
+    });
+    let mut follower = up.command(&["logs", "-f"]).stdout(Stdio::piped()).spawn().unwrap();
+    for _ in 0..20 {
+        up.ok(&["submit", "loud", "--data", "x"]);
+        up.ok(&["restart", "echo"]);
+    }
+    assert!(up.path("log/loud-1.log").exists());
+    kill_with(Signal::TERM, &process);
+    let begun = Clock.now();
+    eventually("svcmap up to end", || process.try_wait().unwrap().is_some());
+    assert!(Clock.now().since(begun) < Duration::from_secs(5));
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let mut said = String::new();
+    process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("all 4 ready"), "{said}");
+    up.start();
+    up.wait_for("all", |all| all.iter().all(|one| one["state"] == "ready"));
+    up.stop();
+}
+
+fn kill_with(signal: Signal, process: &std::process::Child) {
+    let pid = rustix::process::Pid::from_raw(process.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+#[test]
+fn an_encrypted_topology_makes_its_keys_and_needs_no_flags() {
+    let keyed =
+        topology(ECHO).replace("[mapper.main]", "deployment = \"keys/svcmap.toml\"\n[mapper.main]");
+    let mut up = Up::started(&keyed);
+    assert!(up.path("keys/svcmap.toml").exists() && up.path("keys/svcmap.mapper.toml").exists());
+    up.ok(&["submit", "echo", "--data", "x"]);
+    assert!(up.ok(&["key", "list"]).contains("everyone"));
+    kill(pid_of(&up.process("echo/1")).unwrap());
+    up.wait_state("echo/1", "ready");
+    up.stop();
+    // The keys stay, and the port may be another one.
+    up.start();
+    up.stop();
+}
+
+/// Two mappers, four services of three instances with real programs, and jobs from all sides.
+#[test]
+fn services_are_replaced_three_times_under_load_and_no_job_is_lost() {
+    let services: String = [
+        ("sum", "exec = \"sha256sum\""),
+        ("cat", "exec = \"cat\""),
+        ("upper", "exec_loop = \"python3 upper.py\""),
+        ("count", "exec = \"wc -c\""),
+    ]
+    .iter()
+    .map(|(name, handler)| format!("[service.{name}]\n{handler}\ninstances = 3\nconcurrency = 2\n"))
+    .collect();
+    let two = format!("{MAPPER_ANYWHERE}[mapper.spare]\nbind = \"tcp://127.0.0.1:0\"\n{services}");
+    let mut up = Up::written(&two);
+    std::fs::write(up.path("upper.py"), UPPER).unwrap();
+    std::fs::write(up.path("jobs"), numbers(BATCH)).unwrap();
+    up.start();
+    up.wait_for("all", |all| all.len() == 14 && all.iter().all(|one| one["state"] == "ready"));
+    let (goes_on, up_while) = (AtomicBool::new(true), &up);
+    let done: Vec<usize> = std::thread::scope(|scope| {
+        let senders = ["sum", "cat", "upper", "count"].map(|service| {
+            let goes_on = &goes_on;
+            scope.spawn(move || {
+                let mut batches = 0;
+                while goes_on.load(Relaxed) {
+                    let flags = ["submit", service, "--lines", "jobs", "--json-lines"];
+                    let outcomes = up_while.ok(&flags);
+                    let is_done = |line: &&str| line.contains("\"outcome\":\"done\"");
+                    assert_eq!(outcomes.lines().filter(is_done).count(), BATCH as usize);
+                    batches += 1;
+                }
+                batches
+            })
+        });
+        for _ in 0..3 {
+            let answer = up.ok(&["restart", "sum", "cat", "upper", "count"]);
+            assert!(answer.ends_with("3 replaced\n"), "{answer}");
+        }
+        goes_on.store(false, Relaxed);
+        senders.map(|sender| sender.join().unwrap()).into()
+    });
+    assert!(done.iter().all(|batches| *batches > 0), "{done:?}");
+    up.stop();
+}
+
+/// Jobs that one command sends.
+const BATCH: u32 = 100;
+
+/// A program that stays: see docs/programs.md.
+const UPPER: &str = r#"
+import json, sys
+print(json.dumps({"ready": True}), flush=True)
+while line := sys.stdin.buffer.readline():
+    payload = sys.stdin.buffer.read(json.loads(line)["bytes"])
+    answer = payload.upper()
+    sys.stdout.buffer.write(json.dumps({"bytes": len(answer)}).encode() + b"\n" + answer)
+    sys.stdout.buffer.flush()
+"#;
