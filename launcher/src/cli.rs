@@ -19,7 +19,7 @@ pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
 pub use self::topology::{
-    InitArgs, LogsArgs, PlanArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs, UpArgs,
+    DrainArgs, InitArgs, LogsArgs, PlanArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs, UpArgs,
 };
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
@@ -96,6 +96,8 @@ pub enum Command {
     Restart(TargetArgs),
     /// Say how many instances of a service there are to be
     Scale(ScaleArgs),
+    /// Let instances finish their jobs and end, wherever they run
+    Drain(DrainArgs),
     /// Say who may take part, where all is encrypted
     Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs

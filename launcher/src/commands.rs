@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod demo;
+pub mod drain;
 pub mod init;
 pub mod key;
 pub mod mapper;

@@ -4,7 +4,7 @@
 
 mod io;
 
-pub use io::{ask, ask_for_keys, ask_for_principals, log_silence};
+pub use io::{ask, ask_for_keys, ask_for_principals, ask_to_drain, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

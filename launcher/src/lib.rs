@@ -95,6 +95,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Stop(args) => commands::steer::stop(&args),
         Command::Restart(args) => commands::steer::restart(&args),
         Command::Scale(args) => commands::steer::scale(&args),
+        Command::Drain(args) => commands::drain::run(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),

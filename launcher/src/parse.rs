@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use svcmap_proto::limits;
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 
 use crate::errors::Failure;
 
@@ -116,6 +116,17 @@ pub fn exact(time: Duration) -> String {
         us if us.is_multiple_of(1000) => format!("{}ms", us / 1000),
         us => format!("{us}us"),
     }
+}
+
+/// An instance, such as `resize/2`.
+///
+/// # Errors
+/// A sentence that says what to write instead.
+pub fn instance_key(text: &str) -> Result<InstanceKey, String> {
+    let (service, instance) =
+        text.split_once('/').ok_or("write SERVICE/INSTANCE, such as resize/2")?;
+    let name = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
+    Ok(InstanceKey { service: name(service)?, instance: name(instance)? })
 }
 
 /// An endpoint to connect to: a real host and a real port.

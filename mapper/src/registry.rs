@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use svcmap_proto::codec::{VERSION, VERSION_OLDEST, encode};
 use svcmap_proto::control::{
-    FromMapper, Hello, PULSE_TOPIC, Publication, Refused, RegistrationError, ReportRef, ToMapper,
-    Welcome,
+    DrainAnswer, FromMapper, Hello, PULSE_TOPIC, Publication, Refused, RegistrationError,
+    ReportRef, ToMapper, Welcome,
 };
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
@@ -170,6 +170,10 @@ impl Registry {
                 }
             }
             ToMapper::Keys(request) => self.handle_keys(from, request),
+            ToMapper::Drain { key } => {
+                let answer = self.ask_to_drain(from, key);
+                self.reply(from, FromMapper::DrainAsked(answer));
+            }
         }
     }
 
@@ -320,6 +324,21 @@ impl Registry {
             None => FromMapper::Reregister,
         };
         self.reply(from, message);
+    }
+
+    /// An operator wants an instance to end.
+    fn ask_to_drain(&mut self, from: &Connection, key: InstanceKey) -> DrainAnswer {
+        if !self.may(from.user(), Role::Operator, key.service.as_str()) {
+            return DrainAnswer::NotAllowed;
+        }
+        let Some(listed) = self.listed(&key) else { return DrainAnswer::Unknown };
+        let incarnation = listed.registration.incarnation;
+        let Some(at) = listed.contact.reachable_at().cloned() else {
+            return DrainAnswer::CannotBeTold;
+        };
+        self.reply(&at, FromMapper::Drain { incarnation });
+        self.event(Event::AskedToDrain { key, incarnation });
+        DrainAnswer::Told
     }
 
     /// That life of an instance is over, by its own or its supervisor's word.

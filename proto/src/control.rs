@@ -10,8 +10,9 @@
 //! | `Hello`, `Register` | repeated each second until answered; so their answers need not be repeated |
 //! | `Report` | the next one says it, a beat later at the latest |
 //! | `Leave` | the lease ends after an expiry; a supervisor tells the same |
-//! | `Sync`, `List`, `Keys` | whoever asks asks again |
+//! | `Sync`, `List`, `Keys`, `Drain` to a mapper | whoever asks asks again |
 //! | `Admit` | it comes again after the next WELCOME, which follows every new connection |
+//! | `Drain` to an instance | whoever wants it sees that it is still listed, and says it again |
 //! | `Reregister`, `Replaced` | each report of an instance that is not listed is answered so, once a second |
 //! | `RegistrationRefused` | each registration is answered |
 //! | changes, `Left` and `Expired` among them | a gap in the revisions makes the cache ask for a snapshot |
@@ -68,6 +69,12 @@ pub enum ToMapper {
     },
     /// Who may take part? Answered by [`FromMapper::Keys`].
     Keys(KeyRequest),
+    /// That instance is to finish its jobs and end, as an operator wants it. Answered by
+    /// [`FromMapper::DrainAsked`].
+    Drain {
+        /// Which one.
+        key: InstanceKey,
+    },
 }
 
 /// The start of a conversation with a mapper.
@@ -157,6 +164,26 @@ pub enum FromMapper {
     /// To a worker, if everything is encrypted: whose connections it is to take from now on. After each
     /// WELCOME, and when that changes.
     Admit(Admission),
+    /// To an instance: an operator wants it to finish its jobs and to end. It may be said several times.
+    Drain {
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
+    /// Answers [`ToMapper::Drain`].
+    DrainAsked(DrainAnswer),
+}
+
+/// What became of the wish that an instance should end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrainAnswer {
+    /// It was told. It leaves when it has finished.
+    Told,
+    /// It is not listed.
+    Unknown,
+    /// Whoever asks is no operator for its service.
+    NotAllowed,
+    /// It speaks JSON, in which a mapper says nothing that it was not asked for.
+    CannotBeTold,
 }
 
 /// What a mapper has refused since its start.

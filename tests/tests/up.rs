@@ -136,6 +136,20 @@ fn services_are_scaled_stopped_and_started_again() {
 }
 
 #[test]
+fn a_mapper_tells_an_instance_to_end_wherever_it_runs() {
+    let mut up = Up::started(&topology(ECHO));
+    let told = up.ok(&["drain", "echo/2"]);
+    assert!(told.contains("echo/2 is gone after"), "{told}");
+    // It has ended by itself, as it was done: nobody starts it again but an operator.
+    up.wait_state("echo/2", "done");
+    assert_eq!(up.process("echo/2")["deaths"], 0);
+    assert!(up.fails(69, &["drain", "echo/2"]).contains("no mapper lists echo/2"));
+    assert!(up.fails(64, &["drain", "echo"]).contains("SERVICE/INSTANCE"));
+    up.ok(&["start", "echo/2"]);
+    up.stop();
+}
+
+#[test]
 fn a_changed_file_is_applied_and_a_wrong_one_is_not() {
     let mut up = Up::started(&topology(ECHO));
     let main = pid_of(&up.process("main"));

@@ -54,6 +54,8 @@ pub enum SessionOutput {
     RegistrationRefused(RegistrationError),
     /// Another life has taken the name: this one is to stop.
     Replaced(Incarnation),
+    /// An operator wants this instance to finish its jobs and to end.
+    DrainWanted,
     /// Nothing was heard from the mapper for so long. Said at a falling rate.
     Silent(Duration),
     /// Make a new connection in place of the one there is, or was.
@@ -238,9 +240,15 @@ impl Session {
                 self.phase = Phase::Due(self.retry_at(now));
                 self.say_refused(SessionOutput::WrongVersion { oldest, newest });
             }
+            FromMapper::Drain { incarnation } => {
+                if self.is_own(incarnation) {
+                    self.outputs.push_back(SessionOutput::DrainWanted);
+                }
+            }
             FromMapper::Snapshot { .. }
             | FromMapper::Services { .. }
             | FromMapper::Keys(_)
+            | FromMapper::DrainAsked(_)
             | FromMapper::Admit(_) => {}
         }
         self.plan();

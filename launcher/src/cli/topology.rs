@@ -1,11 +1,14 @@
 //! What may stand behind the commands for topologies and for a running `svcmap up`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{InstanceKey, Name};
 
+use super::MapperOption;
 use crate::fleet::command::Target;
+use crate::parse;
 use crate::topology::{FILE_NAME, INSTANCES_MAX};
 
 /// `svcmap init`.
@@ -117,4 +120,22 @@ pub struct ScaleArgs {
     /// Which one.
     #[command(flatten)]
     pub up: RunningUp,
+}
+
+/// `svcmap drain`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+The mapper tells them; each takes no more jobs, finishes what it has within its grace, and ends. With keys
+that takes an operator's. Ctrl-C goes away from it and takes nothing back. An instance of a `svcmap up`
+is not started again, unless its restart is \"always\"; `svcmap start` does that.")]
+pub struct DrainArgs {
+    /// Instances, such as resize/2
+    #[arg(value_name = "SERVICE/INSTANCE", required = true, value_parser = parse::instance_key)]
+    pub instances: Vec<InstanceKey>,
+    /// Which mappers to tell.
+    #[command(flatten)]
+    pub mapper: MapperOption,
+    /// How long to wait until they are gone
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = parse::duration)]
+    pub timeout: Duration,
 }

@@ -65,6 +65,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         };
         move |notice| match notice {
             Notice::Replaced(_) => end(Unwanted::Replaced),
+            Notice::DrainWanted => end(Unwanted::Drained),
             Notice::RegistrationRefused(_, RegistrationError::NotAllowed) if has_one_mapper => {
                 end(Unwanted::NotAllowed);
             }
@@ -86,6 +87,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
             Some(Unwanted::Replaced) => {
                 info!(log, "worker drains: its name is taken"; "grace_ms" => grace_ms);
             }
+            Some(Unwanted::Drained) => info!(log, "worker drains"; "grace_ms" => grace_ms),
             Some(Unwanted::NotAllowed) => {}
             None => error!(log, "the worker's thread has ended: see above"),
         },
@@ -97,8 +99,8 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     info!(log, "worker drained"; "finished" => report.finished,
         "handed_back" => report.handed_back, "abandoned" => report.abandoned,
         "dropped" => report.dropped);
-    if let Some(unwanted) = unwanted.get() {
-        return Err(unwanted.failure(&key).into());
+    if let Some(failure) = unwanted.get().and_then(|unwanted| unwanted.failure(&key)) {
+        return Err(failure.into());
     }
     if report.abandoned > 0 {
         warn!(log, "jobs were still running at the end of the grace"; "jobs" => report.abandoned);
@@ -106,18 +108,21 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Why a worker ends that nobody stopped.
+/// Why a worker ends that no signal stopped.
 #[derive(Clone, Copy)]
 enum Unwanted {
     /// Another process has its name.
     Replaced,
     /// Its key is not for that.
     NotAllowed,
+    /// An operator wants it.
+    Drained,
 }
 
 impl Unwanted {
-    fn failure(self, key: &InstanceKey) -> Failure {
-        match self {
+    fn failure(self, key: &InstanceKey) -> Option<Failure> {
+        Some(match self {
+            Self::Drained => return None,
             Self::Replaced => Failure::usage(format!("another process took the name {key}"))
                 .fix("give each instance a name of its own: --instance NAME"),
             Self::NotAllowed => {
@@ -126,7 +131,7 @@ impl Unwanted {
                     "svcmap key list shows what it may; an operator adds one that may: svcmap key add",
                 )
             }
-        }
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! One socket for each mapper, until all have answered or the time is over.
 
-mod keys;
+mod operator;
 
-pub use keys::{ask_for_keys, ask_for_principals};
+pub use operator::{ask_for_keys, ask_for_principals, ask_to_drain};
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};

@@ -348,6 +348,8 @@ impl Node {
                 "instance" => %key, "incarnation" => %incarnation, "endpoint" => %endpoint),
             Event::Replaced { key, incarnation, by } => info!(self.log, "replaced";
                 "instance" => %key, "incarnation" => %incarnation, "by" => %by),
+            Event::AskedToDrain { key, incarnation } => info!(self.log, "asked to drain";
+                "instance" => %key, "incarnation" => %incarnation),
             Event::Left { key, incarnation } => info!(self.log, "left";
                 "instance" => %key, "incarnation" => %incarnation),
             Event::Expired { key, incarnation } => info!(self.log, "expired";

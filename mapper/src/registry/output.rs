@@ -122,6 +122,13 @@ pub enum Event {
         /// Which life is listed now.
         by: Incarnation,
     },
+    /// An operator wants an instance to finish its jobs and to end, and it was told so.
+    AskedToDrain {
+        /// Which one.
+        key: InstanceKey,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
     /// An instance is not listed any more, by its own or its supervisor's word.
     Left {
         /// Which one.

@@ -508,3 +508,16 @@ fn a_large_snapshot_is_encoded_once_for_all_who_ask_at_once() {
     });
     assert_eq!(entries.sum::<usize>(), 999);
 }
+
+#[test]
+fn who_is_to_end_is_told_where_it_reports() {
+    let mut registry = registry();
+    registry.say_register(ms(0), "a", "s/a", 3);
+    let drain = |text| ToMapper::Drain { key: key(text) };
+    let outputs = registry.say(ms(1), "c", drain("s/a"));
+    let told = FromMapper::Drain { incarnation: Incarnation(3) };
+    let answered = FromMapper::DrainAsked(DrainAnswer::Told);
+    assert_eq!(replies(&outputs), [(&b"a"[..], &told), (&b"c"[..], &answered)]);
+    let outputs = registry.say(ms(2), "c", drain("s/b"));
+    assert_eq!(replies(&outputs), [(&b"c"[..], &FromMapper::DrainAsked(DrainAnswer::Unknown))]);
+}

@@ -220,6 +220,7 @@ const TO_MAPPER: &[Golden<ToMapper>] = &[
     (|f| ToMapper::Keys(KeyRequest::Rotate {
         name: f.key.instance.clone(), key: PublicKey([0x70; 32]), keep_s: f.small(),
     }), "02 06 03 'a-1 public 01"),
+    (|f| ToMapper::Drain { key: f.key.clone() }, "02 07 key"),
 ];
 
 #[rustfmt::skip]
@@ -246,6 +247,8 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     (|f| FromMapper::Admit(Admission {
         keys: f.list(|_| PublicKey([0x70; 32])), revoked: f.list(|_| PublicKey([0x70; 32])),
     }), "02 09 01 public 01 public"),
+    (|f| FromMapper::Drain { incarnation: f.life }, "02 0a life"),
+    (|_| FromMapper::DrainAsked(DrainAnswer::CannotBeTold), "02 0b 03"),
 ];
 
 #[rustfmt::skip]

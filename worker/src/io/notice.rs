@@ -71,6 +71,9 @@ pub enum Notice {
     WrongVersion(Endpoint, u8, u8),
     /// Another process took this instance's name, with this incarnation: stop, and do not restart.
     Replaced(Incarnation),
+    /// An operator wants this instance to end (`svcmap drain`): drain, and do not restart. It goes on
+    /// until the program does so, and may be told again.
+    DrainWanted,
 }
 
 /// Called with each [`Notice`], on the I/O thread: it must return at once.

@@ -58,6 +58,10 @@ impl Report {
                 error!(self.log, "another process took this name"; "incarnation" => %by);
                 Notice::Replaced(by)
             }
+            ProcessEvent::DrainWanted => {
+                info!(self.log, "an operator wants this instance to end");
+                Notice::DrainWanted
+            }
         };
         (self.notify)(notice);
     }

@@ -93,4 +93,6 @@ pub enum ProcessEvent {
     },
     /// Another process took this instance's name, with this incarnation.
     Replaced(Incarnation),
+    /// An operator wants this instance to finish its jobs and to end.
+    DrainWanted,
 }

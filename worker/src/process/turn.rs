@@ -149,6 +149,7 @@ impl Process {
                 ProcessOutput::Event(ProcessEvent::RegistrationRefused { mapper, error })
             }
             SessionOutput::Replaced(by) => ProcessOutput::Event(ProcessEvent::Replaced(by)),
+            SessionOutput::DrainWanted => ProcessOutput::Event(ProcessEvent::DrainWanted),
             SessionOutput::WrongVersion { oldest, newest } => {
                 ProcessOutput::Event(ProcessEvent::WrongVersion { mapper, oldest, newest })
             }

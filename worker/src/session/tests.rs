@@ -194,6 +194,16 @@ fn a_lost_connection_starts_over_and_says_nothing_meanwhile() {
 }
 
 #[test]
+fn who_is_to_end_says_so_and_goes_on_until_it_does() {
+    let mut session = listed();
+    session.handle_message(at(1), FromMapper::Drain { incarnation: Incarnation(3) });
+    assert_eq!(session.poll_output(), None, "that was about a former life");
+    session.handle_message(at(2), FromMapper::Drain { incarnation: LIFE });
+    assert_eq!(session.poll_output(), Some(SessionOutput::DrainWanted));
+    assert!(session.is_registered());
+}
+
+#[test]
 fn who_is_replaced_says_no_more() {
     let mut session = listed();
     let by = Incarnation(10);

@@ -409,3 +409,14 @@ fn who_gives_results_is_told_so_and_stays_so() {
     let share = load.share.unwrap();
     assert_eq!((share.get(), share.gives_results(), load.open_max()), (0.5, true, 3));
 }
+
+#[test]
+fn who_speaks_json_cannot_be_told_to_end() {
+    let mut registry = registry();
+    register(&mut registry, ms(0), "resize", 7);
+    let (key, _) = registry.named("resize").unwrap();
+    let drain = ToMapper::Drain { key: key.clone() };
+    let outputs = native(&mut registry, ms(1), drain);
+    let answer = FromMapper::DrainAsked(control::DrainAnswer::CannotBeTold);
+    assert_eq!(outputs.last().and_then(Output::answer), Some(answer));
+}

@@ -1,4 +1,4 @@
-use svcmap_proto::control::{Admission, RegistrationError, ServiceStanding, ToMapper};
+use svcmap_proto::control::{Admission, DrainAnswer, RegistrationError, ServiceStanding, ToMapper};
 use svcmap_proto::json::{Envelope, open};
 use svcmap_proto::names::Incarnation;
 use svcmap_proto::principals::Principal;
@@ -322,6 +322,21 @@ fn who_is_revoked_is_listed_no_more_and_that_is_a_fact() {
     assert!(left);
     let answer = register(&mut registry, ONE, "s/a", 6);
     assert_eq!(answer, refused(RegistrationError::NotAllowed));
+}
+
+#[test]
+fn only_operators_end_what_others_have_started() {
+    let mut registry = registry();
+    register(&mut registry, ONE, "s/a", 5);
+    let drain = || ToMapper::Drain { key: registration("s/a", 5).key };
+    for who in [TWO, CLIENT, STRANGER, ONE] {
+        let answer = say(&mut registry, who, drain());
+        assert_eq!(answer, [FromMapper::DrainAsked(DrainAnswer::NotAllowed)], "{who}");
+    }
+    registry.handle_message(ms(0), UNIX_US, &at(BOSS), "", drain());
+    assert_eq!(answers(&mut registry, ONE), [FromMapper::Drain { incarnation: Incarnation(5) }]);
+    let answer = say(&mut registry, BOSS, drain());
+    assert_eq!(answer, [FromMapper::DrainAsked(DrainAnswer::Told)]);
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! What operators want of the keys: asked of each mapper, one after the other.
+//! What operators want: asked of each mapper, one after the other.
 
 use std::time::Duration;
 
 use svcmap_proto::codec;
-use svcmap_proto::control::{FromMapper, Hello, KeyAnswer, KeyRequest, ToMapper};
+use svcmap_proto::control::{DrainAnswer, FromMapper, Hello, KeyAnswer, KeyRequest, ToMapper};
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{Clock, Event, EventLoop};
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, InstanceKey};
 use svcmap_proto::principals::Principal;
 
 use super::super::ControlError;
@@ -25,11 +25,43 @@ pub fn ask_for_keys(
     request: &KeyRequest,
     patience: Duration,
 ) -> Result<KeyAnswer, ControlError> {
+    let said = ToMapper::Keys(request.clone());
+    say(mapper, Some(deployment), &said, patience, |answer| match answer {
+        FromMapper::Keys(answer) => Some(answer),
+        _ => None,
+    })
+}
+
+/// Tells one mapper that an instance is to finish its jobs and to end.
+///
+/// # Errors
+/// If there is no answer, see [`ControlError`].
+pub fn ask_to_drain(
+    mapper: &Endpoint,
+    deployment: Option<&Deployment>,
+    key: &InstanceKey,
+    patience: Duration,
+) -> Result<DrainAnswer, ControlError> {
+    let said = ToMapper::Drain { key: key.clone() };
+    say(mapper, deployment, &said, patience, |answer| match answer {
+        FromMapper::DrainAsked(answer) => Some(answer),
+        _ => None,
+    })
+}
+
+/// Says something to one mapper until it answers; `pick` knows the answer.
+fn say<T>(
+    mapper: &Endpoint,
+    deployment: Option<&Deployment>,
+    message: &ToMapper,
+    patience: Duration,
+    pick: impl Fn(FromMapper) -> Option<T>,
+) -> Result<T, ControlError> {
     let mut events = EventLoop::new(&[]).map_err(poll_failed)?;
-    let key = open(&mut events, mapper, Some(deployment))?;
+    let key = open(&mut events, mapper, deployment)?;
     let (oldest, newest) = (codec::VERSION_OLDEST, codec::VERSION);
     let hello = ToMapper::Hello(Hello { oldest, newest, key: None });
-    let said = [hello, ToMapper::Keys(request.clone())].map(|message| codec::encode(&message));
+    let said = [codec::encode(&hello), codec::encode(message)];
     let (deadline, mut say_at) = (Clock.now() + patience, Clock.now() + patience);
     let mut answer = None;
     while answer.is_none() && Clock.now() < deadline {
@@ -37,13 +69,13 @@ pub fn ask_for_keys(
         let turn = events.turn(Some(deadline.min(say_at)), |event| match event {
             Event::Writable(_) => is_connected = true,
             Event::Received(_, [frame]) => match codec::decode(frame) {
-                Ok(FromMapper::Keys(said)) => answer = Some(Ok(said)),
                 Ok(FromMapper::WrongVersion { oldest, newest }) => {
                     let mapper = mapper.clone();
                     answer = Some(Err(ControlError::WrongVersion { mapper, oldest, newest }));
                 }
                 // Nothing else is an answer to this.
-                _ => {}
+                Ok(other) => answer = pick(other).map(Ok).or(answer.take()),
+                Err(_) => {}
             },
             _ => {}
         });
@@ -61,7 +93,8 @@ pub fn ask_for_keys(
         let mappers = vec![mapper.clone()];
         ControlError::NoMapper { mappers, tried: patience }
     };
-    answer.unwrap_or_else(|| Err(silence(mapper, true, patience).unwrap_or_else(no_mapper)))
+    let is_encrypted = deployment.is_some();
+    answer.unwrap_or_else(|| Err(silence(mapper, is_encrypted, patience).unwrap_or_else(no_mapper)))
 }
 
 /// Who may take part, as one mapper says; or why it does not say so.
