@@ -3,6 +3,7 @@
 mod key;
 mod soak;
 mod submit;
+mod why;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
@@ -17,6 +18,7 @@ use svcmap_proto::names::{Endpoint, Incarnation, Name};
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
+pub use self::why::WhyArgs;
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
 use crate::logging::LogOptions;
@@ -52,6 +54,7 @@ impl Cli {
     pub fn json(&self) -> bool {
         match &self.command {
             Command::Status(args) => args.json,
+            Command::Why(args) => args.json,
             Command::Submit(args) => args.is_json(),
             Command::Key(args) => matches!(args.command, KeyCommand::List { json: true }),
             _ => false,
@@ -72,6 +75,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show services and their instances
     Status(StatusArgs),
+    /// Explain which instance a sender would choose here, and why not the others
+    Why(WhyArgs),
     /// Say who may take part, where all is encrypted
     Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs

@@ -6,4 +6,5 @@ pub mod mapper;
 pub mod soak;
 pub mod status;
 pub mod submit;
+pub mod why;
 pub mod worker;

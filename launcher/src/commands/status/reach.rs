@@ -6,11 +6,11 @@ use svcmap_proto::io::{Probe, host_id, node_name, probe};
 use svcmap_proto::names::{Endpoint, HostId, usable_endpoints};
 use svcmap_proto::status::{InstanceRow, Report};
 
-/// How long all of it takes at most.
-const LIMIT: Duration = Duration::from_millis(500);
+/// How long all of it takes at most: so long only if somebody does not answer.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// Connects to each instance as a sender here would, to all at once, and notes what came of it.
-pub(super) fn try_all(report: &mut Report) {
+pub(crate) fn try_all(report: &mut Report) {
     let (here, from) = (host_id(), node_name());
     let rows = report.instances.iter_mut();
     let tried: Vec<(&mut InstanceRow, Option<Endpoint>)> = rows
@@ -36,6 +36,7 @@ pub(super) fn try_all(report: &mut Report) {
         (row.reachable, row.from) = (Some(false), Some(from.clone()));
         row.unreachable = Some(error);
     }
+    report.count_reached();
 }
 
 /// The address that a sender on that host tries first.
