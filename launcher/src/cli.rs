@@ -1,5 +1,6 @@
 //! What may stand on the command line. Help texts are written here and nowhere else.
 
+mod doctor;
 mod key;
 mod soak;
 mod submit;
@@ -15,6 +16,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
+pub use self::doctor::DoctorArgs;
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
@@ -55,6 +57,7 @@ impl Cli {
         match &self.command {
             Command::Status(args) => args.json,
             Command::Why(args) => args.json,
+            Command::Doctor(args) => args.json,
             Command::Submit(args) => args.is_json(),
             Command::Key(args) => matches!(args.command, KeyCommand::List { json: true }),
             _ => false,
@@ -77,6 +80,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Explain which instance a sender would choose here, and why not the others
     Why(WhyArgs),
+    /// Look for what goes wrong in practice, and say what mends it
+    Doctor(DoctorArgs),
     /// Say who may take part, where all is encrypted
     Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs

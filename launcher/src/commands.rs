@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod demo;
+pub mod doctor;
 pub mod key;
 pub mod mapper;
 pub mod soak;

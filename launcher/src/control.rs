@@ -6,6 +6,7 @@ mod error;
 mod io;
 
 pub use error::ControlError;
+pub(crate) use io::open;
 pub use io::{ask, ask_for_keys, ask_for_principals, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -82,6 +82,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Worker(args) => logging::with(&cli.log, |log| commands::worker::run(&args, log)),
         Command::Submit(args) => logging::with(&cli.log, |log| commands::submit::run(&args, log)),
         Command::Status(args) => commands::status::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
         Command::Why(args) => commands::why::run(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),

@@ -248,7 +248,7 @@ fn a_mapper_that_is_silent_and_two_that_disagree_are_named() {
     let screen = text(&with_mappers(&both, &["why", "echo"]).stdout);
     assert!(screen.contains("! 2 mappers disagree: a sender takes whoever"), "{screen}");
     let listed = format!("listed by {}, not by {}", both[0], both[1]);
-    assert!(screen.contains(&listed), "{screen}");
+    assert!(screen.contains(&listed) && screen.contains("\nnext: svcmap doctor"), "{screen}");
 
     signal(&second, MAPPER, Signal::STOP);
     let screen = text(&with_mappers(&both, &["why", "echo"]).stdout);

@@ -13,15 +13,14 @@ use crate::names::Endpoint;
 /// Most connections that are tried at once: each takes a file.
 const PROBES_MAX: usize = 256;
 
-/// Why nobody is reached where a connection is made.
-const SILENT: &str = "takes connections and says nothing, as who is stopped or out of files does";
-
 /// What was found at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Somebody listens there, and greets.
     Reached,
-    /// Nobody can be reached there from here: why, mostly in the system's words.
+    /// Connections are made there and nobody says anything, as where a process is stopped or out of files.
+    Silent,
+    /// Nobody can be reached there from here, in the system's words.
     Failed(String),
     /// It was not tried: this process could not, or there were too many.
     Untried,
@@ -59,7 +58,7 @@ pub fn probe(endpoints: &[Endpoint], limit: Duration) -> Vec<Probe> {
                 Ok(()) => Probe::Reached,
                 Err(error) if error.kind() == ErrorKind::NotConnected => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    found[index] = Probe::Failed(SILENT.to_owned());
+                    found[index] = Probe::Silent;
                     continue;
                 }
                 Err(error) => failed(&error),
@@ -122,7 +121,7 @@ mod tests {
         let found = probe(&endpoints, Duration::from_secs(2));
         greeter.join().unwrap().unwrap();
         assert_eq!(found[0], Probe::Reached);
-        assert_eq!(found[1], Probe::Failed(SILENT.to_owned()));
+        assert_eq!(found[1], Probe::Silent);
         assert!(
             matches!(&found[2], Probe::Failed(error) if error.contains("refused")),
             "{found:?}"

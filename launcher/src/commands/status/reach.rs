@@ -9,6 +9,10 @@ use svcmap_proto::status::{InstanceRow, Report};
 /// How long all of it takes at most: so long only if somebody does not answer.
 const LIMIT: Duration = Duration::from_secs(1);
 
+/// What is to be said of an address where connections are made and nobody answers.
+pub(crate) const SILENT: &str =
+    "takes connections and says nothing, as who is stopped or out of files does";
+
 /// Connects to each instance as a sender here would, to all at once, and notes what came of it.
 pub(crate) fn try_all(report: &mut Report) {
     let (here, from) = (host_id(), node_name());
@@ -26,6 +30,7 @@ pub(crate) fn try_all(report: &mut Report) {
             None => "its address is one for its own host only".to_owned(),
             Some(endpoint) => match found.next() {
                 Some(Probe::Failed(error)) => format!("{endpoint}: {error}"),
+                Some(Probe::Silent) => format!("{endpoint} {SILENT}"),
                 Some(Probe::Reached) => {
                     (row.reachable, row.from) = (Some(true), Some(from.clone()));
                     continue;

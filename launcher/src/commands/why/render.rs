@@ -105,9 +105,11 @@ fn row(row: &Row) -> Vec<Cell> {
 
 /// What mends what stands in the way, or shows more.
 fn next(why: &Why) -> String {
+    let any = |verdict| why.instances.iter().any(|row| row.verdict == verdict);
     let all = |verdict| why.instances.iter().all(|row| row.verdict == verdict);
     match why.chosen {
         None if all(Verdict::Full) => format!("svcmap worker --service {} …", why.service),
+        _ if any(Verdict::Unreachable) || !why.mappers_agree => "svcmap doctor".to_owned(),
         _ => format!("svcmap status {}", why.service),
     }
 }
