@@ -19,6 +19,9 @@ const OPEN_FILES_MIN: u64 = 256;
 /// Files that a process has open beside its connections.
 const OPEN_FILES_BESIDE: u64 = 64;
 
+/// What a failure says to do is a command if it begins so.
+const COMMANDS: [&str; 5] = ["chmod", "export", "ls", "svcmap", "ulimit"];
+
 const SETTINGS: &str = "settings";
 const HOST: &str = "this host";
 
@@ -40,10 +43,11 @@ pub(super) fn all(observed: &Observed) -> Vec<Check> {
 
 /// What a failure of ours says of itself, as a finding.
 fn failure(group: &str, finding: (Level, &'static str), failure: &Failure, text: &str) -> Check {
-    let remedy = Remedy::new(text);
-    let remedy = match &failure.fix {
-        Some(fix) => remedy.command(fix),
-        None => remedy,
+    let is_command = |fix: &str| COMMANDS.contains(&fix.split(' ').next().unwrap_or_default());
+    let remedy = match failure.fix.as_deref() {
+        Some(fix) if is_command(fix) => Remedy::new(text).command(fix),
+        Some(fix) => Remedy::new(format!("{text} To mend it: {fix}.")),
+        None => Remedy::new(text),
     };
     Check::found(group, finding, &failure.message, remedy)
 }
@@ -136,20 +140,22 @@ fn unreached(group: &str, mapper: &Mapper) -> Option<Check> {
             let message = format!("nobody answers from here: {error}");
             Check::found(group, (Level::Fail, "D02"), message, remedy)
         }
-        Probe::Silent => stopped(group, SILENT),
+        Probe::Silent => stopped(group, endpoint, SILENT),
     })
 }
 
-fn stopped(group: &str, message: &str) -> Check {
-    let text = "The process there is stopped or out of files, or it is no mapper.";
-    let remedy = Remedy::new(text).command("kill -CONT PID").command("ulimit -n 65536");
+fn stopped(group: &str, endpoint: &Endpoint, message: &str) -> Check {
+    let text =
+        "The process there is stopped (kill -CONT), out of files (its log says so), or no mapper.";
+    let port = endpoint.port().unwrap_or(0);
+    let remedy = Remedy::new(text).command(there(endpoint, &format!("ss -ltnp 'sport = :{port}'")));
     Check::found(group, (Level::Fail, "D03"), message, remedy)
 }
 
 /// Who greets there, and then tells nothing.
 fn unheard(group: &str, mapper: &Mapper) -> Check {
     let Some(error) = &mapper.silence else {
-        return stopped(group, "greets, and does not answer everything in time");
+        return stopped(group, &mapper.endpoint, "greets, and does not answer everything in time");
     };
     let (id, text) = match error {
         ControlError::WrongVersion { .. } => {
@@ -160,7 +166,10 @@ fn unheard(group: &str, mapper: &Mapper) -> Check {
             ("D07", "Whoever runs the mapper knows: svcmap key list.")
         }
         ControlError::NotEncrypted { .. } => ("D08", "Nothing is sent to it in plain text."),
-        _ => return stopped(group, "greets, and says nothing that a mapper says"),
+        _ => {
+            let said = "greets, and says nothing that a mapper says";
+            return stopped(group, &mapper.endpoint, said);
+        }
     };
     let said = Failure::from(error.clone());
     failure(group, (Level::Fail, id), &said, text)

@@ -8,6 +8,7 @@ use svcmap_proto::status::{InstanceRow, Report};
 
 use super::observed::Machine;
 use super::{Check, Level, Remedy};
+use crate::commands::status::reach::SILENT;
 use crate::control::View;
 use crate::text::{count, time};
 
@@ -66,10 +67,12 @@ fn unreachable(row: &InstanceRow, machine: &Machine) -> Option<Check> {
     let (service, instance) = (&row.service, &row.instance);
     let error = row.unreachable.as_deref().unwrap_or("nobody answers");
     let message = format!("{service}/{instance} cannot be reached from {}: {error}", machine.name);
-    let text =
-        "Its process is stopped, a firewall is between, or others reach it elsewhere than it says.";
-    let remedy = Remedy::new(text).command(format!("kill -CONT {}", row.pid));
-    let remedy = remedy.command(format!("svcmap worker --service {service} --advertise HOST …"));
+    let remedy = match error.contains(SILENT) {
+        true => Remedy::new("Its process is stopped, or out of files, which its log says.")
+            .command(format!("kill -CONT {}", row.pid)),
+        false => Remedy::new("It has ended, a firewall is between, or others reach it elsewhere.")
+            .command(format!("svcmap worker --service {service} --advertise HOST …")),
+    };
     Some(Check::found(GROUP, (Level::Fail, "D13"), message, remedy))
 }
 
