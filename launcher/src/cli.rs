@@ -1,9 +1,11 @@
 //! What may stand on the command line. Help texts are written here and nowhere else.
 
+mod doctor;
 mod key;
 mod soak;
 mod submit;
 mod topology;
+mod why;
 
 use std::ffi::OsString;
 use std::num::NonZeroU32;
@@ -15,12 +17,14 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
+pub use self::doctor::DoctorArgs;
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
 pub use self::topology::{
     DrainArgs, InitArgs, LogsArgs, PlanArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs, UpArgs,
 };
+pub use self::why::WhyArgs;
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
 use crate::fleet::io::client::mappers_here;
@@ -57,6 +61,8 @@ impl Cli {
     pub fn json(&self) -> bool {
         match &self.command {
             Command::Status(args) => args.json,
+            Command::Why(args) => args.json,
+            Command::Doctor(args) => args.json,
             Command::Submit(args) => args.is_json(),
             Command::Ps(args) => args.json,
             Command::Key(args) => matches!(args.command, KeyCommand::List { json: true }),
@@ -78,6 +84,10 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show services and their instances
     Status(StatusArgs),
+    /// Explain which instance a sender would choose here, and why not the others
+    Why(WhyArgs),
+    /// Look for what goes wrong in practice, and say what mends it
+    Doctor(DoctorArgs),
     /// Write a topology file that runs, with all that may stand in one
     Init(InitArgs),
     /// Check a topology file, and show what it would change

@@ -1,6 +1,7 @@
 //! One module for each command.
 
 pub mod demo;
+pub mod doctor;
 pub mod drain;
 pub mod init;
 pub mod key;
@@ -11,4 +12,5 @@ pub mod status;
 pub mod steer;
 pub mod submit;
 pub mod up;
+pub mod why;
 pub mod worker;

@@ -2,8 +2,11 @@
 //!
 //! A `Conversation` with one mapper is pure; [`ask`] holds one with each mapper at a time.
 
+mod error;
 mod io;
 
+pub use error::ControlError;
+pub(crate) use io::open;
 pub use io::{ask, ask_for_keys, ask_for_principals, ask_to_drain, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,14 +14,11 @@ use std::time::Duration;
 
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{
-    Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper,
+    Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper, Welcome,
 };
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
-
-use crate::errors::Failure;
-use crate::text::time;
 
 /// How long a mapper may take to answer everything, connecting included.
 pub const PATIENCE: Duration = Duration::from_secs(3);
@@ -79,6 +79,27 @@ pub struct View {
     pub instances: BTreeMap<InstanceKey, Entry>,
     /// Services that were asked for, and that a mapper says nothing of: who asks may not use them.
     pub denied: BTreeSet<Name>,
+    /// What each mapper said, in the same order.
+    pub listings: Vec<Listing>,
+}
+
+/// What one mapper said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    /// How it greeted; `None` if it did not.
+    pub welcome: Option<Welcome>,
+    /// What it knows of the services that were asked for.
+    pub standings: BTreeMap<Name, ServiceStanding>,
+    /// The instances of those.
+    pub instances: BTreeMap<InstanceKey, Entry>,
+}
+
+impl Listing {
+    /// The instances of one service.
+    pub fn of(&self, service: &Name) -> impl Iterator<Item = &Entry> {
+        let all = self.instances.iter();
+        all.filter(move |(key, _)| key.service == *service).map(|(_, entry)| entry)
+    }
 }
 
 /// How one mapper answered.
@@ -108,123 +129,6 @@ pub enum Answer {
     WrongVersion(u8, u8),
 }
 
-/// Why there is no [`View`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ControlError {
-    /// Nobody listens there, or a firewall drops what is sent. Start a mapper, or name another.
-    #[error("no mapper answers at {} (tried {})", join(.mappers), time(*.tried))]
-    NoMapper {
-        /// Who was asked.
-        mappers: Vec<Endpoint>,
-        /// For how long.
-        tried: Duration,
-    },
-    /// Its system took the connection, and it did not: it is out of files, which its log says, or it
-    /// was stopped.
-    #[error(
-        "who listens at {mapper} says nothing (tried {}): a mapper that is out of files or stopped, \
-         or none at all",
-        time(*.tried)
-    )]
-    NotAccepting {
-        /// Which mapper.
-        mapper: Endpoint,
-        /// For how long.
-        tried: Duration,
-    },
-    /// It speaks only with who has its deployment file.
-    #[error("the mapper at {mapper} speaks only with who has its deployment file")]
-    WantsKeys {
-        /// Which mapper.
-        mapper: Endpoint,
-    },
-    /// It does not know the keys of this deployment file, or has others itself.
-    #[error("the mapper at {mapper} does not take this deployment file")]
-    KeyRefused {
-        /// Which mapper.
-        mapper: Endpoint,
-    },
-    /// It was started without keys, or another one listens there.
-    #[error("who listens at {mapper} does not encrypt, and the deployment file says that it does")]
-    NotEncrypted {
-        /// Which mapper.
-        mapper: Endpoint,
-    },
-    /// One of the two builds has to be replaced.
-    #[error(
-        "the mapper at {mapper} speaks protocol version {}, this svcmap {}",
-        versions(*.oldest, *.newest),
-        versions(codec::VERSION_OLDEST, codec::VERSION)
-    )]
-    WrongVersion {
-        /// Which mapper.
-        mapper: Endpoint,
-        /// The oldest version that it speaks.
-        oldest: u8,
-        /// The newest version that it speaks.
-        newest: u8,
-    },
-    /// The system gave no socket: too many open files, most likely.
-    #[error("no socket for {mapper}: {reason}")]
-    Socket {
-        /// For which mapper.
-        mapper: Endpoint,
-        /// In the system's words.
-        reason: String,
-    },
-    /// The system's poll failed, for a reason that does not pass.
-    #[error("waiting for mappers failed: {0}")]
-    Poll(String),
-}
-
-fn join(mappers: &[Endpoint]) -> String {
-    mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
-}
-
-fn versions(oldest: u8, newest: u8) -> String {
-    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
-}
-
-impl From<ControlError> for Failure {
-    fn from(error: ControlError) -> Self {
-        match &error {
-            ControlError::NoMapper { mappers, .. } => {
-                let failure = Failure::unavailable(&error);
-                match mappers.first() {
-                    Some(mapper) => failure.fix(start_command(mapper)),
-                    None => failure,
-                }
-            }
-            ControlError::NotAccepting { .. } => Failure::unavailable(&error)
-                .fix("there: kill -CONT, if it is stopped; else start it after ulimit -n 65536"),
-            ControlError::WantsKeys { .. } => Failure::unavailable(&error).fix(
-                "copy svcmap.toml from its machine to ~/.config/svcmap/; if it is there, leave \
-                     --mapper out",
-            ),
-            ControlError::KeyRefused { .. } => Failure::unavailable(&error).fix(
-                "its key was revoked or has ended, or it is of another mapper: ask who runs that for \
-                     a new one (svcmap key add, or rotate)",
-            ),
-            ControlError::NotEncrypted { .. } => Failure::unavailable(&error)
-                .fix("start that mapper with its deployment file, or do without here: --insecure"),
-            ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
-                Failure::failed(&error).fix("run this build of svcmap as the mapper")
-            }
-            ControlError::WrongVersion { .. } => {
-                Failure::failed(&error).fix("run the mapper's build of svcmap here")
-            }
-            ControlError::Socket { .. } => Failure::failed(&error).fix("ulimit -n 65536"),
-            ControlError::Poll(_) => Failure::failed(&error),
-        }
-    }
-}
-
-/// What starts a mapper at that endpoint.
-fn start_command(mapper: &Endpoint) -> String {
-    let command = format!("svcmap mapper --bind {mapper}");
-    if mapper.is_loopback() { command } else { format!("on {}:  {command}", mapper.host()) }
-}
-
 /// One exchange with one mapper: HELLO, who left, then page by page and service by service.
 #[derive(Debug)]
 struct Conversation {
@@ -237,8 +141,7 @@ struct Conversation {
     unasked: VecDeque<Name>,
     /// Services that were asked for, with what came so far.
     asked: BTreeMap<Name, Assembly>,
-    instances: BTreeMap<InstanceKey, Entry>,
-    denied: BTreeSet<Name>,
+    listing: Listing,
     /// From where on the list of services is not known.
     listed_to: Option<Name>,
     /// When it was last heard or asked again, and for how long it may be silent from then on.
@@ -273,8 +176,7 @@ impl Conversation {
             services: BTreeSet::new(),
             unasked: VecDeque::new(),
             asked: BTreeMap::new(),
-            instances: BTreeMap::new(),
-            denied: BTreeSet::new(),
+            listing: Listing::default(),
             listed_to: None,
             heard_at: Timestamp::default(),
             patience: REPEAT,
@@ -302,7 +204,7 @@ impl Conversation {
                 self.progress = Progress::WrongVersion(oldest, newest);
             }
             Ok(FromMapper::Welcome(welcome)) if self.progress == Progress::Silent => {
-                self.handle_welcome(welcome.warming);
+                self.handle_welcome(welcome);
             }
             Ok(FromMapper::Services { names, more, refused }) => {
                 self.refused = refused;
@@ -353,7 +255,7 @@ impl Conversation {
     fn is_enough(&self) -> bool {
         let Wait::Found(instance) = &self.question.wait else { return false };
         let is_it = |key: &InstanceKey| instance.as_ref().is_none_or(|name| key.instance == *name);
-        self.is_over() && self.instances.keys().any(is_it)
+        self.is_over() && self.listing.instances.keys().any(is_it)
     }
 
     fn answer(&self) -> Answer {
@@ -365,8 +267,9 @@ impl Conversation {
         }
     }
 
-    fn handle_welcome(&mut self, warming: bool) {
-        self.progress = Progress::Greeted { warming };
+    fn handle_welcome(&mut self, welcome: Welcome) {
+        self.progress = Progress::Greeted { warming: welcome.warming };
+        self.listing.welcome = Some(welcome);
         for (key, incarnation) in &self.question.left {
             let (key, incarnation) = (key.clone(), *incarnation);
             self.output.push_back(ToMapper::Leave { key, incarnation });
@@ -401,15 +304,14 @@ impl Conversation {
 
     fn handle_part(&mut self, service: &Name, part: SnapshotPart) {
         let Some(assembly) = self.asked.get_mut(service) else { return };
-        if part.standing == ServiceStanding::NotAllowed {
-            self.denied.insert(service.clone());
-        }
+        self.listing.standings.insert(service.clone(), part.standing);
         let Some(entries) = assembly.add(part) else { return };
         self.asked.remove(service);
         for entry in entries {
-            if self.instances.len() < limits::INSTANCES_MAX {
+            if self.listing.instances.len() < limits::INSTANCES_MAX {
                 let instance = entry.instance.clone();
-                self.instances.insert(InstanceKey { service: service.clone(), instance }, entry);
+                let instances = &mut self.listing.instances;
+                instances.insert(InstanceKey { service: service.clone(), instance }, entry);
             }
         }
         self.sync_more();
@@ -450,19 +352,22 @@ fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
         let answer = conversation.answer();
         view.mappers.push(MapperAnswer { endpoint, answer, refused: conversation.refused });
         if matches!(answer, Answer::Complete { .. }) {
-            let entries = conversation.instances.iter();
+            let entries = conversation.listing.instances.iter();
             let lives: Vec<(InstanceKey, Incarnation)> =
                 entries.map(|(key, entry)| (key.clone(), entry.incarnation)).collect();
             view.agree &= first_lives.get_or_insert_with(|| lives.clone()) == &lives;
         }
         view.services.extend(conversation.services);
-        view.denied.extend(conversation.denied);
-        for (key, entry) in conversation.instances {
-            let newer = view.instances.get(&key).is_none_or(|known| is_newer(&entry, known));
+        let Listing { standings, instances, .. } = &conversation.listing;
+        let denied = standings.iter().filter(|(_, it)| **it == ServiceStanding::NotAllowed);
+        view.denied.extend(denied.map(|(service, _)| service.clone()));
+        for (key, entry) in instances {
+            let newer = view.instances.get(key).is_none_or(|known| is_newer(entry, known));
             if newer {
-                view.instances.insert(key, entry);
+                view.instances.insert(key.clone(), entry.clone());
             }
         }
+        view.listings.push(conversation.listing);
     }
     view
 }

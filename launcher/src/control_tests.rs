@@ -4,7 +4,9 @@ use svcmap_proto::names::{Epoch, HostId};
 
 use svcmap_proto::time::Timestamp;
 
+use super::error::start_command;
 use super::*;
+use crate::errors::Failure;
 
 /// When everything happens that takes no time.
 const AT: Timestamp = Timestamp::from_micros(1_000_000_000);
@@ -101,7 +103,7 @@ fn all_pages_and_all_parts_are_awaited() {
     let (mut talk, _) = (talk, ());
     talk.handle_frame(AT, &codec::encode(&snapshot("b", 0, 1, vec![])));
     assert_eq!(talk.answer(), Answer::Complete { warming: false });
-    assert_eq!(talk.instances.len(), 2);
+    assert_eq!(talk.listing.instances.len(), 2);
     assert_eq!(talk.services.len(), 2);
 }
 

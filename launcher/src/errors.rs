@@ -94,6 +94,13 @@ impl Failure {
         Self::new(Exit::Failed, message)
     }
 
+    /// The same with one more line.
+    pub fn note(mut self, line: &str) -> Self {
+        self.message += "\n";
+        self.message += line;
+        self
+    }
+
     /// The same with the command that mends it.
     pub fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: Some(fix.into()), ..self }

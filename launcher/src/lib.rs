@@ -96,6 +96,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Restart(args) => commands::steer::restart(&args),
         Command::Scale(args) => commands::steer::scale(&args),
         Command::Drain(args) => commands::drain::run(&args),
+        Command::Doctor(args) => commands::doctor::run(&args),
+        Command::Why(args) => commands::why::run(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),

@@ -107,6 +107,12 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// `1 service`, `4 services`.
+pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// The share below which something lies (95 %) that was seen `count` times in `of` tries, if that
 /// is never: the rule of three (Hanley and Lippman-Hand, JAMA 249(13), 1983).
 pub fn below(count: u64, of: u64) -> Option<f64> {

@@ -246,6 +246,14 @@ impl Endpoint {
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
+    /// The same as who dialled `mapper` reaches it: `*` means the host that was dialled.
+    #[must_use]
+    pub fn as_dialled(&self, mapper: &Endpoint) -> Endpoint {
+        let port = self.port().filter(|_| self.is_wildcard());
+        let dialled = port.and_then(|port| Endpoint::tcp(mapper.host(), port).ok());
+        dialled.unwrap_or_else(|| self.clone())
+    }
+
     fn split(&self) -> (&str, &str) {
         let address = self.0.strip_prefix("tcp://").unwrap_or(&self.0);
         address.rsplit_once(':').unwrap_or((address, ""))

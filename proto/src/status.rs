@@ -62,10 +62,14 @@ pub struct ServiceRow {
     pub service: String,
     /// Instances that are listed.
     pub instances: usize,
-    /// Those of them that take jobs or would if they were not full.
+    /// Those of them that take jobs or would if they were not full; but for those that were tried and
+    /// cannot be reached.
     pub ready: usize,
     /// Those of them that are full.
     pub full: usize,
+    /// Instances that were tried and cannot be reached; missing if none was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<usize>,
     /// Jobs waiting.
     pub queued: u64,
     /// Of these, those of high priority.
@@ -283,6 +287,18 @@ impl Report {
         self.services.iter().find(|row| row.service == service.as_str())
     }
 
+    /// Counts anew who is ready, once it was tried who can be reached: who cannot is not.
+    pub fn count_reached(&mut self) {
+        for row in &mut self.services {
+            (row.ready, row.full, row.unreachable) = (0, 0, None);
+            for instance in &self.instances {
+                if instance.service.as_str() == row.service {
+                    row.count_standing(instance);
+                }
+            }
+        }
+    }
+
     /// One JSON object and a line end.
     pub fn to_json(&self) -> String {
         // Strings, numbers and lists: serialising them has no way to fail.
@@ -296,8 +312,7 @@ impl ServiceRow {
         let mut row = Self { service: name.to_string(), ..Self::default() };
         for instance in instances {
             row.instances += 1;
-            row.ready += usize::from(instance.state.is_ready());
-            row.full += usize::from(instance.state == Shown::Full);
+            row.count_standing(instance);
             row.queued += u64::from(instance.queued);
             row.queued_high += u64::from(instance.queued_high);
             row.queued_low += u64::from(instance.queued_low);
@@ -319,6 +334,15 @@ impl ServiceRow {
         });
         row.load = if weights > 0.0 { sum / weights } else { 0.0 };
         row
+    }
+
+    /// Counts an instance by how it is, and whether it was reached.
+    fn count_standing(&mut self, instance: &InstanceRow) {
+        self.ready += usize::from(instance.is_ready());
+        self.full += usize::from(instance.is_ready() && instance.state == Shown::Full);
+        if let Some(reachable) = instance.reachable {
+            *self.unreachable.get_or_insert_default() += usize::from(!reachable);
+        }
     }
 
     /// Whether a new job finds no room anywhere, though somebody serves.
@@ -385,6 +409,11 @@ impl InstanceRow {
 }
 
 impl InstanceRow {
+    /// Whether it counts as ready, as far as is known.
+    pub fn is_ready(&self) -> bool {
+        self.state.is_ready() && self.reachable != Some(false)
+    }
+
     /// What its load counts among those of its service.
     fn weight(&self) -> f64 {
         let unsaid = u32::from(self.dialect == Dialect::Json);

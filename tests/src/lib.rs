@@ -7,6 +7,7 @@ pub mod batch;
 pub mod bench;
 pub mod chaos;
 pub mod keyed;
+pub mod listed;
 pub mod netns;
 pub mod simulator;
 pub mod up;

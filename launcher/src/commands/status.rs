@@ -1,6 +1,6 @@
 //! `svcmap status`: what the mappers know of services and their instances.
 
-mod reach;
+pub(crate) mod reach;
 mod render;
 
 use std::process::ExitCode;
@@ -12,6 +12,7 @@ pub use svcmap_proto::status::{InstanceRow, MapperRow, Report, ServiceRow, Shown
 use svcmap_proto::time::Timestamp;
 
 pub use render::{Screen, instances, services};
+pub(crate) use render::{mapper_warning, mappers, why_not_ready};
 
 use crate::access::Access;
 use crate::cli::StatusArgs;
@@ -70,7 +71,7 @@ pub fn ask(
 ) -> Result<Report, ControlError> {
     let scope = service.cloned().map_or(Scope::Everything, Scope::Service);
     let view = control::ask(access, &Question { scope, ..Question::default() }, patience)?;
-    Ok(report(view, service))
+    Ok(report(&view, service))
 }
 
 /// Asks the mappers for one service, and waits no longer once one lists an instance of it, or that
@@ -86,24 +87,24 @@ pub fn find(
 ) -> Result<Report, ControlError> {
     let (scope, wait) = (Scope::Service(service.clone()), Wait::Found(instance.cloned()));
     let view = control::ask(access, &Question { scope, wait, ..Question::default() }, patience)?;
-    Ok(report(view, Some(service)))
+    Ok(report(&view, Some(service)))
 }
 
 /// The facts of a view; of one service only, if one is named.
-fn report(view: View, service: Option<&Name>) -> Report {
-    let mappers = view.mappers.into_iter().map(|mapper| {
+pub(crate) fn report(view: &View, service: Option<&Name>) -> Report {
+    let mappers = view.mappers.iter().map(|mapper| {
         let (answer, warming) = match mapper.answer {
             Answer::Complete { warming } => ("complete", warming),
             Answer::Partial => ("partial", false),
             Answer::Silent => ("silent", false),
             Answer::WrongVersion(..) => ("wrong version", false),
         };
-        let (endpoint, refused) = (mapper.endpoint, mapper.refused);
+        let (endpoint, refused) = (mapper.endpoint.clone(), mapper.refused);
         MapperRow { endpoint, answer, warming, refused }
     });
     let entries = view.instances.iter();
-    let report = Report::new(mappers.collect(), view.agree, view.services, entries);
-    Report { denied: view.denied, ..report }.only(service)
+    let report = Report::new(mappers.collect(), view.agree, view.services.clone(), entries);
+    Report { denied: view.denied.clone(), ..report }.only(service)
 }
 
 /// Asks again and again until all conditions hold. A mapper that is not there yet may come.

@@ -71,7 +71,7 @@ fn plain(text: &str) -> String {
 
 #[test]
 fn services_on_a_terminal() {
-    let text = plain(&services(&report(shop(), None), TERMINAL));
+    let text = plain(&services(&report(&shop(), None), TERMINAL));
     assert_eq!(
         text,
         "\
@@ -103,7 +103,7 @@ fn who_is_set_aside_is_shown_with_its_last_error_until_it_has_done_a_job() {
     for (number, entry) in view.instances.values_mut().enumerate().skip(1) {
         entry.error = Some(format!("gone {number}\u{1b}[2J\n"));
     }
-    let report = report(view, None);
+    let report = report(&view, None);
     let text = plain(&services(&report, TERMINAL));
     assert!(text.contains("\na            1/3 ") || text.contains("\na          1/3 "), "{text}");
     assert!(text.contains("\na/a-2  failing: gone 1 [2J\na/a-3  failing: gone 2 [2J\n"), "{text}");
@@ -122,7 +122,7 @@ fn who_is_set_aside_is_shown_with_its_last_error_until_it_has_done_a_job() {
 
 #[test]
 fn services_off_a_terminal_have_no_bars() {
-    let text = plain(&services(&report(shop(), None), PLAIN));
+    let text = plain(&services(&report(&shop(), None), PLAIN));
     assert!(
         text.contains("\nocr          1/2        5       1         0     22   27%  0.1s\n"),
         "{text}"
@@ -132,13 +132,13 @@ fn services_off_a_terminal_have_no_bars() {
 #[test]
 fn a_narrow_terminal_loses_columns_and_not_lines() {
     let narrow = Screen { width: Some(50), bars: false };
-    let text = plain(&services(&report(shop(), None), narrow));
+    let text = plain(&services(&report(&shop(), None), narrow));
     assert!(text.contains("\nSERVICE    READY  RUNNING  QUEUED  PROMISED  LOAD\n"), "{text}");
 }
 
 #[test]
 fn the_instances_of_a_service() {
-    let report = report(shop(), Some(&name("resize")));
+    let report = report(&shop(), Some(&name("resize")));
     let text = plain(&instances(&report, &name("resize"), TERMINAL));
     assert_eq!(
         text,
@@ -147,9 +147,9 @@ resize · 2 mappers agree · 2 of 2 instances ready
 8 running · 14 queued (4 high, 2 low) · 0 promised · 22 slots · 620 done · 0 failed · 0 rejected
 ! resize is full: 22 of 22 slots are taken, new jobs wait or are refused
 
-INSTANCE  STATE   RUN  QUEUED  PROMISED  SLOTS  LOAD   AGE  ENDPOINT
-a-1       ■ full    4       7         0     11  100%  0.2s  127.0.0.1:40003
-b-2       ■ full    4       7         0     11  100%  0.1s  127.0.0.1:40004
+INSTANCE  STATE   RUN  QUEUED  PROMISED  LOAD  DONE  FAILED  ENDPOINT
+a-1       ■ full    4       7         0  100%   310       0  127.0.0.1:40003
+b-2       ■ full    4       7         0  100%   310       0  127.0.0.1:40004
 
 next: svcmap submit resize --data TEXT · svcmap status resize --json
 "
@@ -161,7 +161,7 @@ fn what_the_json_dialect_does_not_tell_is_not_taken_for_nothing() {
     let share = svcmap_proto::load::Share::new(0.5);
     let json = Load { share, ..Load::default() };
     let all = [("count", "py-1", json, 0), ("count", "w-1", load(1, 0, 4), 0)];
-    let report = report(view(vec![mapper(5555, COMPLETE)], &all), None);
+    let report = report(&view(vec![mapper(5555, COMPLETE)], &all), None);
     let text = plain(&instances(&report, &name("count"), PLAIN));
     let said = "\nof 1 instance only the load is known, as the JSON dialect has it\n";
     assert!(text.contains(said), "{text}");
@@ -170,27 +170,75 @@ fn what_the_json_dialect_does_not_tell_is_not_taken_for_nothing() {
 #[test]
 fn the_slots_that_make_up_the_load_are_all_in_columns() {
     let promised = Load { promised: 5, ..load(0, 0, 11) };
-    let report = report(view(vec![mapper(5555, COMPLETE)], &[("a", "a-1", promised, 0)]), None);
+    let report = report(&view(vec![mapper(5555, COMPLETE)], &[("a", "a-1", promised, 0)]), None);
     let all = plain(&services(&report, PLAIN));
     assert!(
         all.contains("\na          1/1        0       0         5     11   45%  0.0s\n"),
         "{all}"
     );
     let one = plain(&instances(&report, &name("a"), PLAIN));
-    assert!(one.contains("  0       0         5     11   45%     -"), "{one}");
+    assert!(one.contains("  0       0         5     11   45%     0"), "{one}");
+}
+
+#[test]
+fn who_fails_is_seen_on_the_narrowest_terminal() {
+    let failed = Load { done: 10, failed: 7, rejected: 2, ..load(0, 0, 11) };
+    let report = report(&view(vec![mapper(5555, COMPLETE)], &[("a", "a-1", failed, 0)]), None);
+    let table = |width| {
+        let text = plain(&instances(&report, &name("a"), Screen { width, bars: false }));
+        text.lines().skip(3).take(2).collect::<Vec<_>>().join("\n")
+    };
+    let all = table(None);
+    assert!(all.contains("  DONE  FAILED  REJECTED  MEAN"), "{all}");
+    assert!(all.contains("    10       7         2    0s"), "{all}");
+    assert_eq!(
+        table(Some(55)),
+        "INSTANCE  STATE    RUN  QUEUED  LOAD  DONE  FAILED\n\
+         a-1       ● ready    0       0    0%    10       7"
+    );
+    assert_eq!(
+        table(Some(46)).lines().next(),
+        Some("INSTANCE  STATE    RUN  QUEUED  LOAD  FAILED")
+    );
+}
+
+#[test]
+fn who_cannot_be_reached_is_not_ready() {
+    let full = load(4, 7, 11);
+    let all =
+        [("a", "a-1", load(0, 0, 11), 0), ("a", "a-2", load(0, 0, 11), 0), ("a", "a-3", full, 0)];
+    let mut report = report(&view(vec![mapper(5555, COMPLETE)], &all), None);
+    assert_eq!(report.services[0].unreachable, None);
+    for row in &mut report.instances {
+        row.reachable = Some(row.instance.as_str() == "a-1");
+    }
+    report.count_reached();
+    let row = &report.services[0];
+    assert_eq!((row.ready, row.full, row.unreachable), (1, 0, Some(2)));
+    let text = plain(&instances(&report, &name("a"), PLAIN));
+    assert!(
+        text.starts_with(
+            "a · mapper tcp://127.0.0.1:5555 · 1 of 3 instances ready · 2 unreachable\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("a-2       ✗ unreachable") && text.contains("a-3       ✗ unreachable"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_service_that_ended_comes_last() {
     let mut view = shop();
     view.services.insert(name("aged"));
-    let text = plain(&services(&report(view, None), PLAIN));
+    let text = plain(&services(&report(&view, None), PLAIN));
     let row = |service: &str| text.find(&format!("\n{service} ")).unwrap();
     assert!(row("aged") > row("mail") && row("mail") > row("resize"), "{text}");
     assert!(text.contains("next: svcmap status resize"), "{text}");
     let mut ended = View { agree: true, ..View::default() };
     ended.services.insert(name("aged"));
-    let text = plain(&services(&report(ended, None), PLAIN));
+    let text = plain(&services(&report(&ended, None), PLAIN));
     assert!(text.ends_with("next: svcmap worker --service echo --builtin echo\n"), "{text}");
 }
 
@@ -204,7 +252,7 @@ fn stuck_needs_jobs_that_wait_while_nothing_finishes() {
     assert_eq!(Shown::of(&fresh), Shown::Ready);
     // Jobs that take minutes.
     assert_eq!(Shown::of(&Load { mean_service_us: 60_000_000, ..stuck }), Shown::Ready);
-    let report = report(view(vec![mapper(5555, COMPLETE)], &[("ocr", "c-7", stuck, 0)]), None);
+    let report = report(&view(vec![mapper(5555, COMPLETE)], &[("ocr", "c-7", stuck, 0)]), None);
     let text = plain(&services(&report, PLAIN));
     assert!(text.contains("ocr/c-7  stuck: 4 running, no handler finished for 41s\n"), "{text}");
     assert!(text.contains("! ocr takes no jobs: no instance is ready\n"), "{text}");
@@ -221,7 +269,7 @@ fn draining_goes_over_full() {
 fn mappers_that_say_less_are_named() {
     let warming = Answer::Complete { warming: true };
     let mappers = vec![mapper(5555, warming), mapper(5557, Answer::Silent)];
-    let text = plain(&services(&report(view(mappers, &[]), None), PLAIN));
+    let text = plain(&services(&report(&view(mappers, &[]), None), PLAIN));
     assert_eq!(
         text,
         "\
@@ -239,14 +287,14 @@ fn many_that_are_not_ready_are_counted() {
     let draining = Load { state: State::Draining, ..load(0, 0, 1) };
     let names: Vec<String> = (10..40).map(|n| format!("i-{n}")).collect();
     let rows: Vec<_> = names.iter().map(|name| ("a", name.as_str(), draining, 0)).collect();
-    let text = services(&report(view(vec![mapper(5555, COMPLETE)], &rows), None), PLAIN);
+    let text = services(&report(&view(vec![mapper(5555, COMPLETE)], &rows), None), PLAIN);
     assert!(text.contains("and 10 more: svcmap status --json\n"), "{text}");
 }
 
 #[test]
 fn json_has_both_lists_and_the_names_of_the_columns() {
     let json: serde_json::Value =
-        serde_json::from_str(&report(shop(), Some(&name("resize"))).to_json()).unwrap();
+        serde_json::from_str(&report(&shop(), Some(&name("resize"))).to_json()).unwrap();
     assert_eq!(json["services"].as_array().map(Vec::len), Some(1));
     assert_eq!(json["services"][0]["ready"], 2);
     let instance = &json["instances"][0];
@@ -272,7 +320,7 @@ fn json_has_both_lists_and_the_names_of_the_columns() {
     for (key, value) in expected {
         assert_eq!(instance[key], value, "{key}");
     }
-    let empty = report(view(vec![], &[]), None).to_json();
+    let empty = report(&view(vec![], &[]), None).to_json();
     let empty: serde_json::Value = serde_json::from_str(&empty).unwrap();
     assert!(empty["services"].is_array() && empty["instances"].is_array());
 }
@@ -280,20 +328,20 @@ fn json_has_both_lists_and_the_names_of_the_columns() {
 #[test]
 fn an_unknown_service_comes_with_what_may_have_been_meant() {
     let service = name("resise");
-    let failure = unknown_service(&service, &report(shop(), Some(&service)));
+    let failure = unknown_service(&service, &report(&shop(), Some(&service)));
     assert_eq!(failure.message, "no worker serves `resise`; known: mail, ocr, resize, thumbnail");
     assert_eq!(failure.fix.as_deref(), Some("svcmap status resize"));
     assert_eq!(failure.exit.code(), 69);
-    let short = unknown_service(&name("orc"), &report(shop(), None));
+    let short = unknown_service(&name("orc"), &report(&shop(), None));
     assert_eq!(short.fix.as_deref(), Some("svcmap status ocr"));
-    let nobody = unknown_service(&service, &report(view(vec![], &[]), None));
+    let nobody = unknown_service(&service, &report(&view(vec![], &[]), None));
     assert_eq!(nobody.message, "no worker serves `resise`");
     assert_eq!(nobody.fix.as_deref(), Some("svcmap worker --service resise …"));
 }
 
 #[test]
 fn conditions_count_ready_instances() {
-    let report = report(shop(), None);
+    let report = report(&shop(), None);
     let wanted = |text: &str| vec![text.parse::<Wanted>().unwrap()];
     assert!(unmet(&wanted("resize>=2"), &report).is_none());
     assert!(unmet(&wanted("nobody>=0"), &report).is_none());
@@ -315,7 +363,7 @@ fn absurd_numbers_do_not_overflow() {
         ..Load::default()
     };
     let rows = [("a", "1", most, u32::MAX), ("a", "2", most, u32::MAX)];
-    let report = report(view(vec![mapper(5555, COMPLETE)], &rows), None);
+    let report = report(&view(vec![mapper(5555, COMPLETE)], &rows), None);
     assert!(services(&report, TERMINAL).contains("100%"));
     assert!(!instances(&report, &name("a"), TERMINAL).is_empty());
 }

@@ -49,7 +49,8 @@ pub fn ask(
     judge(merge(conversations.into_values().collect()), deployment.is_some(), patience)
 }
 
-fn open(
+/// A connection to that mapper.
+pub(crate) fn open(
     events: &mut EventLoop,
     mapper: &Endpoint,
     deployment: Option<&Deployment>,
@@ -183,16 +184,17 @@ fn greeting(mapper: &Endpoint) -> Greeting {
         return Greeting::None;
     };
     let mut came = [0; GREETING_BYTES];
-    let greet = stream
-        .set_read_timeout(Some(GREETING_PATIENCE))
-        .and_then(|()| stream.write_all(&hello()))
-        .and_then(|()| stream.read_exact(&mut came));
-    match greet {
+    let (first, rest) = came.split_at_mut(1);
+    let patience = stream.set_read_timeout(Some(GREETING_PATIENCE));
+    match patience.and_then(|()| stream.read_exact(first)) {
+        Ok(()) if first == [0xff] => {}
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Greeting::Silence,
+        Ok(()) | Err(_) => return Greeting::None,
+    }
+    // Whoever does not encrypt closes at our hello, and what was not read until then is lost.
+    match stream.write_all(&hello()).and_then(|()| stream.read_exact(rest)) {
         Ok(()) if came[12..].starts_with(b"CURVE\0") => Greeting::Encrypted,
-        Ok(()) => Greeting::Plain,
-        Err(_) if came[0] == 0xff => Greeting::Plain,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Greeting::Silence,
-        Err(_) => Greeting::None,
+        Ok(()) | Err(_) => Greeting::Plain,
     }
 }
 

@@ -1,6 +1,6 @@
-//! Whether anybody listens at an address: plain TCP connections, made to see whether they can be.
+//! Whether anybody answers at an address: plain TCP connections, made to see who greets there.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -16,15 +16,19 @@ const PROBES_MAX: usize = 256;
 /// What was found at an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// Somebody listens there.
+    /// Somebody listens there, and greets.
     Reached,
+    /// Connections are made there and nobody says anything, as where a process is stopped or out of files.
+    Silent,
     /// Nobody can be reached there from here, in the system's words.
     Failed(String),
     /// It was not tried: this process could not, or there were too many.
     Untried,
 }
 
-/// Connects to all of them at once and says what came of it within `limit`. Nothing is sent.
+/// Connects to all of them at once and says what came of it within `limit`. Nothing is sent: whoever
+/// speaks ZMTP (ZeroMQ RFC 37) greets first. The system takes connections for a process that is stopped
+/// or out of files as well, but nobody greets there.
 pub fn probe(endpoints: &[Endpoint], limit: Duration) -> Vec<Probe> {
     let until = Clock.now() + limit;
     let mut found = vec![Probe::Untried; endpoints.len()];
@@ -32,7 +36,8 @@ pub fn probe(endpoints: &[Endpoint], limit: Duration) -> Vec<Probe> {
     let mut streams: Vec<Option<TcpStream>> = Vec::new();
     for (index, endpoint) in endpoints.iter().enumerate().take(PROBES_MAX) {
         let stream = address(endpoint).and_then(TcpStream::connect).and_then(|mut stream| {
-            poll.registry().register(&mut stream, Token(index), Interest::WRITABLE)?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            poll.registry().register(&mut stream, Token(index), both)?;
             Ok(stream)
         });
         found[index] = match &stream {
@@ -48,21 +53,32 @@ pub fn probe(endpoints: &[Endpoint], limit: Duration) -> Vec<Probe> {
         }
         for event in &events {
             let Token(index) = event.token();
-            let Some(stream) = streams[index].take() else { continue };
-            found[index] = match stream.take_error().and_then(|error| match error {
-                Some(error) => Err(error),
-                None => stream.peer_addr(),
-            }) {
-                Ok(_) => Probe::Reached,
-                Err(error) if error.kind() == ErrorKind::NotConnected => {
-                    streams[index] = Some(stream);
+            let Some(stream) = &mut streams[index] else { continue };
+            found[index] = match greeting(stream) {
+                Ok(()) => Probe::Reached,
+                Err(error) if error.kind() == ErrorKind::NotConnected => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    found[index] = Probe::Silent;
                     continue;
                 }
                 Err(error) => failed(&error),
             };
+            streams[index] = None;
         }
     }
     found
+}
+
+/// The first byte of who answers there.
+fn greeting(stream: &mut TcpStream) -> std::io::Result<()> {
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
+    stream.peer_addr()?;
+    match stream.read(&mut [0])? {
+        0 => Err(ErrorKind::ConnectionReset.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What an error says of an address, and not of this process.
@@ -86,6 +102,7 @@ fn address(endpoint: &Endpoint) -> std::io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
@@ -95,14 +112,18 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_is_told_from_who_does_not() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let endpoints = [at(listener.local_addr().unwrap()), at(gone)];
-        let found = probe(&endpoints, Duration::from_secs(10));
+    fn who_greets_is_told_from_who_says_nothing_and_from_nobody() {
+        let [greets, silent, gone] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let endpoints = [&greets, &silent, &gone].map(|l| at(l.local_addr().unwrap()));
+        drop(gone);
+        let greet = move || greets.accept().unwrap().0.write_all(b"\xff");
+        let greeter = std::thread::Builder::new().spawn(greet).unwrap();
+        let found = probe(&endpoints, Duration::from_secs(2));
+        greeter.join().unwrap().unwrap();
         assert_eq!(found[0], Probe::Reached);
+        assert_eq!(found[1], Probe::Silent);
         assert!(
-            matches!(&found[1], Probe::Failed(error) if error.contains("refused")),
+            matches!(&found[2], Probe::Failed(error) if error.contains("refused")),
             "{found:?}"
         );
     }

@@ -60,6 +60,12 @@ pub fn libzmq_doubt() -> Option<&'static str> {
     (zmq::has("svcmap") != Some(true)).then_some(doubt)
 }
 
+/// The version of libzmq, and whether it can encrypt.
+pub fn libzmq() -> (String, bool) {
+    let (major, minor, patch) = zmq::version();
+    (format!("{major}.{minor}.{patch}"), zmq::has("curve") == Some(true))
+}
+
 /// A ROUTER that says when a peer is unknown or full, instead of dropping what is sent to it.
 ///
 /// # Errors

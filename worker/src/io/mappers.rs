@@ -88,7 +88,7 @@ impl Mappers {
     /// Listens to the mapper's publications; again, if they come from elsewhere by now.
     pub(super) fn listen(&mut self, index: usize, publish: &Endpoint, event_loop: &mut EventLoop) {
         let mapper = &mut self.mappers[index];
-        let publish = sockets::publish_endpoint(&mapper.endpoint, publish);
+        let publish = publish.as_dialled(&mapper.endpoint);
         if mapper.subscription.is_none() || mapper.publish.as_ref() != Some(&publish) {
             mapper.publish = Some(publish);
             self.subscribe(index, event_loop);

@@ -134,12 +134,6 @@ pub(super) fn default_bind(mappers: &[Endpoint]) -> Result<Endpoint, EndpointErr
     Endpoint::tcp(if local { "127.0.0.1" } else { "*" }, 0)
 }
 
-/// A mapper's PUB as this process reaches it: `*` means the host that was dialled.
-pub(super) fn publish_endpoint(mapper: &Endpoint, publish: &Endpoint) -> Endpoint {
-    let port = publish.port().filter(|_| publish.is_wildcard());
-    port.and_then(|port| Endpoint::tcp(mapper.host(), port).ok()).unwrap_or_else(|| publish.clone())
-}
-
 /// Host name, process id and a random part: unique, and an operator can tell where it runs.
 pub fn default_instance() -> Name {
     let host = io::node_name();

@@ -70,6 +70,9 @@ fn cause(found: io::Probe) -> String {
     match found {
         io::Probe::Failed(error) => error,
         io::Probe::Reached => "something listens there, but does not answer as this worker".into(),
+        io::Probe::Silent => {
+            "it takes connections and says nothing: stopped, or out of files".into()
+        }
         io::Probe::Untried => "this process is out of files: raise ulimit -n".into(),
     }
 }

@@ -202,6 +202,11 @@ impl Sender {
             && !self.outbox.is_json(id)
     }
 
+    /// Whom a link leads to.
+    pub fn link_key(&self, link: u64) -> Option<&InstanceKey> {
+        self.links.get(link).map(|state| state.link.key())
+    }
+
     /// The link to an instance; opened if it is not.
     pub(super) fn link(&mut self, now: Timestamp, key: &InstanceKey) -> Option<u64> {
         let member = self.peers.member(key)?;

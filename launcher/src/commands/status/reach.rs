@@ -6,11 +6,15 @@ use svcmap_proto::io::{Probe, host_id, node_name, probe};
 use svcmap_proto::names::{Endpoint, HostId, usable_endpoints};
 use svcmap_proto::status::{InstanceRow, Report};
 
-/// How long all of it takes at most.
-const LIMIT: Duration = Duration::from_millis(500);
+/// How long all of it takes at most: so long only if somebody does not answer.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// What is to be said of an address where connections are made and nobody answers.
+pub(crate) const SILENT: &str =
+    "takes connections and says nothing, as who is stopped or out of files does";
 
 /// Connects to each instance as a sender here would, to all at once, and notes what came of it.
-pub(super) fn try_all(report: &mut Report) {
+pub(crate) fn try_all(report: &mut Report) {
     let (here, from) = (host_id(), node_name());
     let rows = report.instances.iter_mut();
     let tried: Vec<(&mut InstanceRow, Option<Endpoint>)> = rows
@@ -26,6 +30,7 @@ pub(super) fn try_all(report: &mut Report) {
             None => "its address is one for its own host only".to_owned(),
             Some(endpoint) => match found.next() {
                 Some(Probe::Failed(error)) => format!("{endpoint}: {error}"),
+                Some(Probe::Silent) => format!("{endpoint} {SILENT}"),
                 Some(Probe::Reached) => {
                     (row.reachable, row.from) = (Some(true), Some(from.clone()));
                     continue;
@@ -36,6 +41,7 @@ pub(super) fn try_all(report: &mut Report) {
         (row.reachable, row.from) = (Some(false), Some(from.clone()));
         row.unreachable = Some(error);
     }
+    report.count_reached();
 }
 
 /// The address that a sender on that host tries first.

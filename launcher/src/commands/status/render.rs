@@ -10,7 +10,7 @@ use svcmap_proto::control::Refused;
 use svcmap_proto::names::Name;
 
 use crate::table::{Cell, Column, render};
-use crate::text::{printable_line, time_ms};
+use crate::text::{count, printable_line, time_ms};
 use svcmap_proto::status::{Dialect, InstanceRow, MapperRow, Report, ServiceRow, Shown};
 
 /// Cells of a full bar.
@@ -44,7 +44,7 @@ pub fn services(report: &Report, screen: Screen) -> String {
     let ready: usize = report.services.iter().map(|row| row.ready).sum();
     let mut text = format!(
         "{} · {} · {ready} of {} ready\n",
-        mappers(report),
+        mappers(&report.mappers, report.mappers_agree),
         count(report.services.len(), "service"),
         count(report.instances.len(), "instance"),
     );
@@ -86,29 +86,34 @@ fn service_row(row: &ServiceRow, screen: Screen) -> Vec<Cell> {
     ]
 }
 
-const INSTANCES: [Column; 11] = [
+/// Who fails is the last to leave, with who it is and how it is.
+const INSTANCES: [Column; 14] = [
     Column::text("INSTANCE"),
     Column::text("STATE"),
     Column::number("RUN"),
     Column::number("QUEUED"),
-    Column::number("PROMISED").leaving(2),
-    Column::number("SLOTS").leaving(4),
+    Column::number("PROMISED").leaving(4),
+    Column::number("SLOTS").leaving(6),
     Column::number("LOAD"),
-    Column::number("MEAN").leaving(6),
-    Column::number("AGE").leaving(3),
-    Column::number("PID").leaving(5),
-    Column::text("ENDPOINT").leaving(1),
+    Column::number("DONE").leaving(2),
+    Column::number("FAILED").leaving(1),
+    Column::number("REJECTED").leaving(9),
+    Column::number("MEAN").leaving(8),
+    Column::number("AGE").leaving(5),
+    Column::number("PID").leaving(7),
+    Column::text("ENDPOINT").leaving(3),
 ];
 
 /// `svcmap status SERVICE`: one line for each of its instances.
 pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let Some(total) = report.service(service) else { return String::new() };
     let mut text = format!(
-        "{service} · {} · {} of {} ready\n{} running · {} queued{} · {} promised · {} slots · \
+        "{service} · {} · {} of {} ready{}\n{} running · {} queued{} · {} promised · {} slots · \
          {} done · {} failed · {} rejected{}\n",
-        mappers(report),
+        mappers(&report.mappers, report.mappers_agree),
         total.ready,
         count(total.instances, "instance"),
+        not_reached(total),
         total.running,
         total.queued,
         classes(total),
@@ -132,6 +137,12 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     };
     let _ = writeln!(text, "\nnext: {next} · svcmap status {service} --json");
     text
+}
+
+/// Worth a word only where it is so.
+fn not_reached(total: &ServiceRow) -> String {
+    let unreachable = total.unreachable.unwrap_or(0);
+    if unreachable > 0 { format!(" · {unreachable} unreachable") } else { String::new() }
 }
 
 /// Worth a word only where not all are alike.
@@ -171,10 +182,12 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
     // The scheme is the same for all, and a line has 80 columns.
     let endpoint = row.endpoint.as_ref().map_or("-", |e| e.as_str().trim_start_matches("tcp://"));
     // A worker of the JSON dialect tells its load, and its slots if it likes.
-    let known = |count: u32| match row.dialect {
+    let known = |count: u64| match row.dialect {
         Dialect::Json if count == 0 => "-".into(),
         _ => count.to_string().into(),
     };
+    let failed =
+        Cell { style: if row.failed > 0 { BAD } else { Style::new() }, ..known(row.failed) };
     let mean =
         if row.done + row.failed == 0 { "-".to_owned() } else { time_ms(row.mean_service_ms) };
     vec![
@@ -184,11 +197,14 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
         } else {
             state(row.state)
         },
-        known(row.running),
-        known(row.queued),
-        known(row.promised),
-        known(row.slots),
+        known(row.running.into()),
+        known(row.queued.into()),
+        known(row.promised.into()),
+        known(row.slots.into()),
         load(row.load, false).into(),
+        known(row.done),
+        failed,
+        known(row.rejected),
         mean.into(),
         age(row.age).into(),
         row.pid.to_string().into(),
@@ -211,13 +227,13 @@ fn state(state: Shown) -> Cell {
 }
 
 /// `mapper tcp://127.0.0.1:5555`, `2 mappers agree`, `1 of 2 mappers answers`.
-fn mappers(report: &Report) -> String {
-    match (&report.mappers[..], report.mappers.iter().filter(|m| m.answer == "complete").count()) {
+pub(crate) fn mappers(rows: &[MapperRow], agree: bool) -> String {
+    match (rows, rows.iter().filter(|mapper| mapper.is_complete()).count()) {
         ([only], _) => format!("mapper {}", only.endpoint),
         (all, complete) if complete < all.len() => {
             format!("{complete} of {} answer", count(all.len(), "mapper"))
         }
-        (all, _) if report.mappers_agree => format!("{} mappers agree", all.len()),
+        (all, _) if agree => format!("{} mappers agree", all.len()),
         (all, _) => format!("{} mappers disagree", all.len()),
     }
 }
@@ -230,7 +246,8 @@ fn push_warnings(text: &mut String, report: &Report) {
     }
 }
 
-fn mapper_warning(mapper: &MapperRow) -> Option<String> {
+/// What to say of a mapper that has not told everything.
+pub(crate) fn mapper_warning(mapper: &MapperRow) -> Option<String> {
     let MapperRow { endpoint, answer, warming, .. } = mapper;
     match *answer {
         "silent" => Some(format!("the mapper {endpoint} does not answer")),
@@ -295,7 +312,8 @@ fn push_failing(text: &mut String, report: &Report) {
     }
 }
 
-fn why_not_ready(row: &InstanceRow) -> String {
+/// How an instance is that takes nothing, or should not.
+pub(crate) fn why_not_ready(row: &InstanceRow) -> String {
     let jobs = u64::from(row.running) + u64::from(row.queued);
     match (row.state, row.since_finish_ms) {
         (Shown::Stuck, Some(ms)) => {
@@ -333,10 +351,4 @@ fn load(load: f64, bar: bool) -> String {
 /// An age: nobody needs it to the millisecond.
 fn age(seconds: f64) -> String {
     if seconds < 10.0 { format!("{seconds:.1}s") } else { time_ms(seconds * 1000.0) }
-}
-
-/// `1 service`, `4 services`.
-fn count(number: impl TryInto<u64>, noun: &str) -> String {
-    let number = number.try_into().unwrap_or(u64::MAX);
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }

@@ -1,0 +1,115 @@
+//! From what was seen of workers to what is wrong with it. Pure.
+
+use std::time::Duration;
+
+use svcmap_proto::control::Entry;
+use svcmap_proto::names::{Endpoint, InstanceKey, usable_endpoints};
+use svcmap_proto::status::{InstanceRow, Report};
+
+use super::observed::Machine;
+use super::{Check, Level, Remedy};
+use crate::commands::status::reach::SILENT;
+use crate::control::View;
+use crate::text::{count, time};
+
+const GROUP: &str = "workers";
+
+/// Most findings of a kind that are told one by one.
+const TOLD_MAX: usize = 10;
+
+/// Clocks that differ by less are well.
+const AHEAD: Duration = Duration::from_secs(60);
+
+/// A few of these names.
+pub(super) fn some_of(names: &[String]) -> String {
+    let shown = names[..names.len().min(TOLD_MAX)].join(", ");
+    match names.len().saturating_sub(TOLD_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// All that there is to say of them.
+pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check> {
+    if view.instances.is_empty() {
+        return vec![Check::ok(GROUP, "none is registered")];
+    }
+    let mut checks = Vec::new();
+    tell(&mut checks, report.instances.iter().filter_map(|row| unreachable(row, machine)));
+    let entries = || view.instances.iter();
+    tell(&mut checks, entries().filter_map(|(key, entry)| local(key, entry, view, machine)));
+    tell(&mut checks, entries().filter_map(|(key, entry)| ahead(key, entry, machine)));
+    if checks.is_empty() {
+        let tried = report.instances.iter().filter(|row| row.reachable == Some(true)).count();
+        let (all, from) = (count(view.instances.len(), "instance"), &machine.name);
+        let of = if tried < view.instances.len() { format!("{tried} of ") } else { String::new() };
+        checks.push(Check::ok(GROUP, format!("{of}{all} reached from {from}")));
+    }
+    checks
+}
+
+/// Tells these, or a few of them.
+fn tell(checks: &mut Vec<Check>, found: impl Iterator<Item = Check>) {
+    let mut found: Vec<Check> = found.collect();
+    let more = found.len().saturating_sub(TOLD_MAX);
+    found.truncate(TOLD_MAX);
+    if let Some(last) = found.last_mut().filter(|_| more > 0) {
+        last.message += &format!(" (and {more} more like this)");
+    }
+    checks.append(&mut found);
+}
+
+fn unreachable(row: &InstanceRow, machine: &Machine) -> Option<Check> {
+    let is_usable = !usable_endpoints(&row.endpoints, row.host == machine.host).is_empty();
+    if row.reachable != Some(false) || !is_usable {
+        return None;
+    }
+    let (service, instance) = (&row.service, &row.instance);
+    let error = row.unreachable.as_deref().unwrap_or("nobody answers");
+    let message = format!("{service}/{instance} cannot be reached from {}: {error}", machine.name);
+    let remedy = match error.contains(SILENT) {
+        true => Remedy::new("Its process is stopped, or out of files, which its log says.")
+            .command(format!("kill -CONT {}", row.pid)),
+        false => Remedy::new("It has ended, a firewall is between, or others reach it elsewhere.")
+            .command(format!("svcmap worker --service {service} --advertise HOST …")),
+    };
+    Some(Check::found(GROUP, (Level::Fail, "D13"), message, remedy))
+}
+
+/// An instance that only its own machine can reach, though there are others.
+fn local(key: &InstanceKey, entry: &Entry, view: &View, machine: &Machine) -> Option<Check> {
+    if !entry.endpoints.iter().all(Endpoint::is_loopback) {
+        return None;
+    }
+    let is_here = entry.host == machine.host;
+    let has_others = view.instances.values().any(|other| other.host != entry.host)
+        || view.mappers.iter().any(|mapper| !mapper.endpoint.is_loopback());
+    let (level, whence) = match is_here {
+        false => (Level::Fail, "from another host"),
+        true if has_others => (Level::Warn, "though there are other hosts"),
+        true => return None,
+    };
+    let at = entry.endpoints.first().map_or("no address", Endpoint::as_str);
+    let InstanceKey { service, instance } = key;
+    let message = format!("{service}/{instance} advertises {at} only, {whence}");
+    let text = "Only its own host reaches it there. Let it listen on all interfaces, under an address \
+                that others reach.";
+    let command =
+        format!("svcmap worker --service {service} --bind 'tcp://*:0' --advertise HOST …");
+    let remedy = Remedy::new(text).command(command);
+    Some(Check::found(GROUP, (level, "D14"), message, remedy))
+}
+
+/// An instance that started in the future, as clocks go here.
+fn ahead(key: &InstanceKey, entry: &Entry, machine: &Machine) -> Option<Check> {
+    let ahead = Duration::from_micros(entry.incarnation.0.saturating_sub(machine.unix_us));
+    if ahead < AHEAD {
+        return None;
+    }
+    let InstanceKey { service, instance } = key;
+    let message = format!("{service}/{instance} says that it starts in {}", time(ahead));
+    let text = "The clock of its host or of this one is wrong. A day ahead of its mapper, an instance is \
+                not listed.";
+    let remedy = Remedy::new(text).command("timedatectl");
+    Some(Check::found(GROUP, (Level::Warn, "D17"), message, remedy))
+}

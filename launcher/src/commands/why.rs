@@ -1,0 +1,50 @@
+//! `svcmap why`: which instance a sender would choose that starts here now, and why not the others.
+
+mod render;
+mod trial;
+mod verdict;
+
+use std::process::ExitCode;
+
+use svcmap_proto::io::host_id;
+
+pub use verdict::{Row, TurnRow, Verdict, Why, judge};
+
+use crate::cli::WhyArgs;
+use crate::commands::status::{self, reach, unknown_service};
+use crate::control::{self, PATIENCE, Question, Scope};
+use crate::errors::{Error, Failure, print_out};
+use crate::io::stdout_columns;
+
+/// Asks the mappers, tries whom one can reach, and says what a sender makes of it.
+///
+/// # Errors
+/// If no mapper answers, nobody serves the service, or the key may not use it.
+pub fn run(args: &WhyArgs) -> Result<ExitCode, Error> {
+    let access = args.mapper.access()?;
+    let scope = Scope::Service(args.service.clone());
+    let question = Question { scope, ..Question::default() };
+    let view = control::ask(&access, &question, PATIENCE).map_err(Failure::from)?;
+    let mut report = status::report(&view, Some(&args.service));
+    if report.instances.is_empty() {
+        let failure = unknown_service(&args.service, &report);
+        return Err(match verdict::was_served(&args.service, &view) {
+            true => failure.note("it was served until lately: nobody is registered any more"),
+            false => failure,
+        }
+        .into());
+    }
+    reach::try_all(&mut report);
+    // JSON readers may keep numbers as floats: 53 bits.
+    let seed = fastrand::u64(..1 << 53);
+    let why = judge(&args.service, &view, &report, host_id(), seed);
+    print_out(&match args.json {
+        true => why.to_json(),
+        false => render::screen(&why, stdout_columns()),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+#[path = "why_tests.rs"]
+mod tests;

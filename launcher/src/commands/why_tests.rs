@@ -1,0 +1,159 @@
+use svcmap_proto::control::{Entry, ServiceStanding, Welcome};
+use svcmap_proto::load::{Load, Share, State};
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+
+use super::*;
+use crate::commands::status::Report;
+use crate::control::{Answer, Listing, MapperAnswer, View};
+
+const HOST: HostId = HostId(1);
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn load(jobs: u32) -> Load {
+    let mean_service_us = 100_000;
+    Load {
+        sequence: 1,
+        queued: jobs,
+        slots: 11,
+        concurrency: 1,
+        mean_service_us,
+        ..Load::default()
+    }
+}
+
+/// A view of one mapper that lists these.
+fn view(instances: &[(&str, Load)]) -> View {
+    let mut listing = Listing {
+        welcome: Some(Welcome {
+            epoch: Epoch(1),
+            warming: false,
+            beat_ms: 1000,
+            expiry_ms: 3000,
+            publish_ms: 100,
+            publish: "tcp://127.0.0.1:2".parse().unwrap(),
+            observed: String::new(),
+            highest: None,
+        }),
+        standings: [(name("work"), ServiceStanding::Heard)].into(),
+        ..Listing::default()
+    };
+    for (port, (instance, load)) in (1000..).zip(instances) {
+        let entry = Entry {
+            instance: name(instance),
+            incarnation: Incarnation(1),
+            endpoints: vec![Endpoint::tcp("127.0.0.1", port).unwrap()],
+            host: HOST,
+            pid: 1,
+            load: *load,
+            age_ms: 10,
+            error: None,
+            key: None,
+        };
+        let key = InstanceKey { service: name("work"), instance: name(instance) };
+        listing.instances.insert(key, entry);
+    }
+    let mapper = MapperAnswer {
+        endpoint: "tcp://127.0.0.1:1".parse().unwrap(),
+        answer: Answer::Complete { warming: false },
+        refused: Default::default(),
+    };
+    View {
+        mappers: vec![mapper],
+        agree: true,
+        services: [name("work")].into(),
+        instances: listing.instances.clone(),
+        listings: vec![listing],
+        ..View::default()
+    }
+}
+
+/// What becomes of them where those cannot be reached.
+fn judged(instances: &[(&str, Load)], lost: &[&str], seed: u64) -> Why {
+    let view = view(instances);
+    let mut report: Report = status::report(&view, None);
+    for row in &mut report.instances {
+        row.reachable = Some(!lost.contains(&row.instance.as_str()));
+    }
+    judge(&name("work"), &view, &report, HOST, seed)
+}
+
+fn verdict(why: &Why, instance: &str) -> Verdict {
+    why.instances.iter().find(|row| row.known.instance.as_str() == instance).unwrap().verdict
+}
+
+#[test]
+fn the_less_loaded_of_two_is_chosen_whatever_the_seed() {
+    for seed in 0..50 {
+        let why = judged(&[("a", load(3)), ("b", load(1))], &[], seed);
+        assert_eq!((why.chosen, why.turns.len()), (Some(name("b")), 1), "{seed}");
+    }
+    let why = judged(&[("a", load(3)), ("b", load(1))], &[], 7);
+    assert_eq!((verdict(&why, "a"), verdict(&why, "b")), (Verdict::Possible, Verdict::Chosen));
+    // The same seed, the same choice.
+    let equals: Vec<_> = ["a", "b", "c", "d"].map(|name| (name, load(0))).into();
+    let chosen = |seed| judged(&equals, &[], seed).chosen;
+    assert!((0..50).all(|seed| chosen(seed) == chosen(seed)));
+    assert!((0..50).any(|seed| chosen(seed) != chosen(0)));
+}
+
+#[test]
+fn one_that_cannot_be_reached_is_turned_to_in_vain() {
+    let all = [("a", load(3)), ("b", load(0))];
+    for seed in 0..50 {
+        let why = judged(&all, &["b"], seed);
+        assert_eq!(why.chosen, Some(name("a")), "{seed}");
+        assert_eq!(verdict(&why, "b"), Verdict::Unreachable);
+    }
+    let nobody = judged(&all, &["a", "b"], 7);
+    assert_eq!(nobody.chosen, None);
+}
+
+#[test]
+fn who_drains_or_is_set_aside_is_of_no_use_and_who_is_full_only_later() {
+    let all = [
+        ("full", load(11)),
+        ("draining", Load { state: State::Draining, ..load(0) }),
+        ("failing", Load { state: State::Failing, ..load(0) }),
+        ("good", load(0)),
+    ];
+    let why = judged(&all, &[], 7);
+    assert_eq!(why.chosen, Some(name("good")));
+    let usable = |instance| {
+        why.instances.iter().find(|row| row.known.instance == name(instance)).unwrap().usable
+    };
+    assert_eq!(
+        ["full", "draining", "failing", "good"].map(|name| (verdict(&why, name), usable(name))),
+        [
+            (Verdict::Full, true),
+            (Verdict::Draining, false),
+            (Verdict::Failing, false),
+            (Verdict::Chosen, true)
+        ]
+    );
+    assert_eq!(judged(&all[..3], &[], 7).chosen, None);
+}
+
+#[test]
+fn a_worker_of_the_json_dialect_is_chosen_by_what_it_says_of_itself() {
+    let json = |share| Load { sequence: 1, share: Share::new(share), ..Load::default() };
+    let why = judged(&[("old", json(0.5)), ("busy", json(0.95))], &[], 7);
+    assert_eq!(why.chosen, Some(name("old")));
+    assert_eq!(verdict(&why, "busy"), Verdict::Full);
+    assert!(why.instances.iter().any(|row| row.json_only), "{why:?}");
+}
+
+#[test]
+fn what_others_wrote_moves_no_cursor() {
+    let mut view = view(&[("a", Load { state: State::Failing, failing: 500, ..load(0) })]);
+    for entry in view.instances.values_mut() {
+        entry.error = Some("gone\u{1b}[2J\nnext: rm".to_owned());
+    }
+    let report = status::report(&view, None);
+    let why = judge(&name("work"), &view, &report, HOST, 7);
+    let screen = render::screen(&why, None);
+    assert!(screen.contains("\na  50% of its last jobs failed; takes none for a while; gone"));
+    assert!(!screen.contains("\u{1b}[2J") && !screen.contains("\nnext: rm"), "{screen}");
+}

@@ -1,0 +1,126 @@
+//! Why mappers tell nothing, and what to do about it.
+
+use std::time::Duration;
+
+use svcmap_proto::codec;
+use svcmap_proto::names::Endpoint;
+
+use crate::errors::Failure;
+use crate::text::time;
+
+/// Why there is no [`View`](super::View).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody listens there, or a firewall drops what is sent. Start a mapper, or name another.
+    #[error("no mapper answers at {} (tried {})", join(.mappers), time(*.tried))]
+    NoMapper {
+        /// Who was asked.
+        mappers: Vec<Endpoint>,
+        /// For how long.
+        tried: Duration,
+    },
+    /// Its system took the connection, and it did not: it is out of files, which its log says, or it
+    /// was stopped.
+    #[error(
+        "who listens at {mapper} says nothing (tried {}): a mapper that is out of files or stopped, \
+         or none at all",
+        time(*.tried)
+    )]
+    NotAccepting {
+        /// Which mapper.
+        mapper: Endpoint,
+        /// For how long.
+        tried: Duration,
+    },
+    /// It speaks only with who has its deployment file.
+    #[error("the mapper at {mapper} speaks only with who has its deployment file")]
+    WantsKeys {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
+    /// It does not know the keys of this deployment file, or has others itself.
+    #[error("the mapper at {mapper} does not take this deployment file")]
+    KeyRefused {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
+    /// It was started without keys, or another one listens there.
+    #[error("who listens at {mapper} does not encrypt, and the deployment file says that it does")]
+    NotEncrypted {
+        /// Which mapper.
+        mapper: Endpoint,
+    },
+    /// One of the two builds has to be replaced.
+    #[error(
+        "the mapper at {mapper} speaks protocol version {}, this svcmap {}",
+        versions(*.oldest, *.newest),
+        versions(codec::VERSION_OLDEST, codec::VERSION)
+    )]
+    WrongVersion {
+        /// Which mapper.
+        mapper: Endpoint,
+        /// The oldest version that it speaks.
+        oldest: u8,
+        /// The newest version that it speaks.
+        newest: u8,
+    },
+    /// The system gave no socket: too many open files, most likely.
+    #[error("no socket for {mapper}: {reason}")]
+    Socket {
+        /// For which mapper.
+        mapper: Endpoint,
+        /// In the system's words.
+        reason: String,
+    },
+    /// The system's poll failed, for a reason that does not pass.
+    #[error("waiting for mappers failed: {0}")]
+    Poll(String),
+}
+
+fn join(mappers: &[Endpoint]) -> String {
+    mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn versions(oldest: u8, newest: u8) -> String {
+    if oldest == newest { newest.to_string() } else { format!("{oldest} to {newest}") }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match &error {
+            ControlError::NoMapper { mappers, .. } => {
+                let failure = Failure::unavailable(&error);
+                match mappers.first() {
+                    Some(mapper) => failure.fix(start_command(mapper)),
+                    None => failure,
+                }
+            }
+            ControlError::NotAccepting { .. } => Failure::unavailable(&error)
+                .fix("there: kill -CONT, if it is stopped; else start it after ulimit -n 65536"),
+            ControlError::WantsKeys { .. } => Failure::unavailable(&error).fix(
+                "copy svcmap.toml from its machine to ~/.config/svcmap/; if it is there, leave \
+                     --mapper out",
+            ),
+            ControlError::KeyRefused { .. } => Failure::unavailable(&error).fix(
+                "its key was revoked or has ended, or it is of another mapper: ask who runs that for \
+                     a new one (svcmap key add, or rotate)",
+            ),
+            ControlError::NotEncrypted { .. } => Failure::unavailable(&error)
+                .fix("start that mapper with its deployment file, or do without here: --insecure"),
+            ControlError::WrongVersion { newest, .. } if *newest < codec::VERSION => {
+                Failure::failed(&error).fix("run this build of svcmap as the mapper")
+            }
+            ControlError::WrongVersion { .. } => {
+                Failure::failed(&error).fix("run the mapper's build of svcmap here")
+            }
+            ControlError::Socket { .. } => Failure::failed(&error).fix("ulimit -n 65536"),
+            ControlError::Poll(_) => Failure::failed(&error),
+        }
+    }
+}
+
+/// What starts a mapper at that endpoint.
+pub(super) fn start_command(mapper: &Endpoint) -> String {
+    let command = format!("svcmap mapper --bind {mapper}");
+    if mapper.is_loopback() { command } else { format!("on {}:  {command}", mapper.host()) }
+}
