@@ -88,6 +88,7 @@ impl Registry {
         let is_plain = self.rights().is_some() && from.user().is_none();
         let asked = Asked { now, unix_us, is_local, is_plain };
         let has_all = self.has_all(from.user());
+        self.counted.messages.json += 1;
         let answered = body.and_then(json::read).map(|request| match request {
             Request::ListPeers { service: None } | Request::Status if !has_all => {
                 error(ONE_BY_ONE).into()
@@ -99,7 +100,9 @@ impl Registry {
             Request::ListPeers { service: Some(service) } => {
                 self.list_service(asked, &from, &service).into()
             }
-            Request::Status if asked.is_plain => json::status(&self.report_status(asked)).into(),
+            Request::Status if asked.is_plain => {
+                json::status(&self.report_status(asked.now, true)).into()
+            }
             Request::Status => self.list_for(asked, &from, STATUS),
             request => self.answer(asked, &from, request).into(),
         });
@@ -171,7 +174,7 @@ impl Registry {
             return Arc::clone(list);
         }
         let list: Arc<[u8]> = match which {
-            STATUS => json::status(&self.report_status(asked)),
+            STATUS => json::status(&self.report_status(asked.now, asked.is_plain)),
             _ => json::peers(&self.peers(asked)),
         }
         .into();
@@ -358,9 +361,13 @@ impl Registry {
         self.services.iter().filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
 
+    /// Who is listed.
+    pub fn status(&self, now: Timestamp) -> Report {
+        self.report_status(now, false)
+    }
+
     /// Who has no key where others have one is told of those that have none either.
-    fn report_status(&self, asked: Asked) -> Report {
-        let Asked { now, is_plain, .. } = asked;
+    fn report_status(&self, now: Timestamp, is_plain: bool) -> Report {
         let endpoint = self.identity.endpoint.clone();
         let mapper = MapperRow {
             endpoint,
