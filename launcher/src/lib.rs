@@ -18,6 +18,8 @@
 //! | [`supervisor`] | children of this executable: start, watch, stop |
 //! | [`table`] | text in columns |
 //! | [`text`] | values as people read them: text from elsewhere, times, figures |
+//! | [`http`] | pages by HTTP, for `--http` |
+//! | [`metrics`] | what was counted, as Prometheus reads it |
 //! | [`io`] | files to poll, the parent process, the terminal |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -30,9 +32,11 @@ pub mod deployment;
 pub mod distribution;
 pub mod errors;
 pub mod exec;
+pub mod http;
 pub mod io;
 pub mod logging;
 pub mod measurement;
+pub mod metrics;
 pub mod parse;
 pub mod processes;
 pub mod progress;

@@ -28,8 +28,8 @@ pub use log::log_logger;
 pub use own_address::own_address;
 pub use probe::{Probe, probe};
 pub use sockets::{
-    BindError, Socket, SocketSettings, bind, connect, dealer, libzmq_doubt, publisher,
-    raise_open_files_limit, router, selective_publisher, subscriber,
+    BindError, Socket, SocketSettings, bind, connect, dealer, libzmq_doubt, libzmq_version,
+    publisher, raise_open_files_limit, router, selective_publisher, subscriber,
 };
 pub use spin::Spin;
 pub use zap::{Admitted, ZapError, user};

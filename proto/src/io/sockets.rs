@@ -60,6 +60,12 @@ pub fn libzmq_doubt() -> Option<&'static str> {
     (zmq::has("svcmap") != Some(true)).then_some(doubt)
 }
 
+/// Which libzmq this is, such as `4.3.5`.
+pub fn libzmq_version() -> String {
+    let (major, minor, patch) = zmq::version();
+    format!("{major}.{minor}.{patch}")
+}
+
 /// A ROUTER that says when a peer is unknown or full, instead of dropping what is sent to it.
 ///
 /// # Errors
