@@ -391,6 +391,13 @@ impl Prometheus {
         Self { _running: Running::new(child), folder }
     }
 
+    /// Waits until it answers queries.
+    fn wait_ready(&self) {
+        let is_ready = |answer: Answer| answer.status == 200;
+        let ask = || ask(&self.address(), "GET", "/-/ready", &["connection: close"]);
+        eventually("Prometheus to be ready", || ask().is_ok_and(is_ready));
+    }
+
     /// Where it listens, once it does.
     fn address(&self) -> String {
         let mut address = None;
@@ -422,6 +429,7 @@ fn prometheus_scrapes_both_and_takes_the_rules_and_the_dashboard() {
         page.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
     let rules = blocks.find(|block| block.starts_with("groups:")).unwrap();
     let prometheus = Prometheus::start(&[&mapper.http, &worker.http], rules);
+    prometheus.wait_ready();
     let value = |query: &str| {
         let answer = prometheus.query(query);
         assert_eq!(answer["status"], "success", "{query}: {answer}");

@@ -75,7 +75,7 @@ impl Listener {
                 _ => error.to_string(),
             };
             Failure::usage(format!("no HTTP on {address}: {what}"))
-                .fix("choose another port: --http 127.0.0.1:0 lets the system do that")
+                .fix("choose another address or port; with port 0 the system does: --http :0")
         })
     }
 
@@ -195,18 +195,17 @@ struct Kept {
 
 impl Desk {
     async fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let said =
-            |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        // What is no text is nothing that is known here.
+        let text = |value: &'_ HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let said = |name| request.headers().get(name).map(text);
+        let host = said(header::HOST);
         let (method, path) = (request.method().as_str(), request.uri().path());
-        let page = match find(
-            &self.routes,
-            self.is_local,
-            Asked { method, path, host: said(header::HOST) },
-        ) {
+        let asked = Asked { method, path, host: host.as_deref() };
+        let page = match find(&self.routes, self.is_local, asked) {
             Ok(place) => self.page(place).await,
             Err(page) => page,
         };
-        let is_known = said(header::IF_NONE_MATCH).is_some_and(|known| page.is_one_of(known));
+        let is_known = said(header::IF_NONE_MATCH).is_some_and(|known| page.is_one_of(&known));
         respond(page, is_known)
     }
 
