@@ -35,7 +35,7 @@
 //! | `leases` | who was heard when, and who is silent |
 //! | `revisions` | what is published of each service, and when |
 //! | `backlog` | what connections could not take at once |
-//! | [`metrics`] | what it counts |
+//! | [`metrics`], `listed` | what it counts, and who is listed, for who asks |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -44,6 +44,7 @@ pub mod config;
 mod io;
 mod json;
 mod leases;
+mod listed;
 pub mod metrics;
 #[doc(hidden)]
 pub mod pure;
@@ -53,6 +54,7 @@ mod rights;
 
 pub use config::{Config, ConfigError};
 pub use io::{Mapper, MapperBuilder, MapperError, Monitor, StartError};
+pub use listed::Listed;
 pub use metrics::Metrics;
 pub use svcmap_proto::deployment::MapperFile;
 #[cfg(feature = "log")]

@@ -12,8 +12,8 @@ use svcmap_proto::status::Shown;
 use svcmap_tests::{Deployment, PATIENCE, deployment, wait_for};
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{
-    HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker, WorkerBuilder,
-    value,
+    Client, HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker,
+    WorkerBuilder, value,
 };
 use tokio::runtime::Runtime;
 
@@ -69,16 +69,23 @@ fn a_mapper_and_a_worker_can_be_asked_how_they_are_for_as_long_as_they_run() {
     let served = counted.served.unwrap();
     assert_eq!((served.load.done, served.service_times.len(), counted.sent.done), (1, 1, 1));
     assert_eq!((counted.mappers_connected, counted.mappers_listing), (1, 1));
+    let sender = Client::connect(mapper.endpoint()).unwrap();
+    assert!(sender.wait_connected(PATIENCE));
+    let of_sender = sender.monitor();
+    let counted = answer(|reply| of_sender.metrics(reply)).unwrap();
+    assert_eq!((counted.served, counted.mappers_connected), (None, 1));
+    drop(sender);
+    assert_eq!(answer(|reply| of_sender.metrics(reply)), None);
     let counted = answer(|reply| of_mapper.metrics(reply)).unwrap();
     assert_eq!((counted.registrations.listed, counted.services.len()), (1, 1));
-    let listed = answer(|reply| of_mapper.status(reply)).unwrap();
-    assert_eq!(listed.instances[0].instance, worker.key().instance);
+    let report = answer(|reply| of_mapper.listed(reply)).unwrap().report();
+    assert_eq!(report.instances[0].instance, worker.key().instance);
     worker.drain(PATIENCE).unwrap();
     mapper.stop();
     mapper.wait().unwrap();
     assert_eq!(answer(|reply| of_worker.metrics(reply)), None);
     assert_eq!(answer(|reply| of_mapper.metrics(reply)), None);
-    assert_eq!(answer(|reply| of_mapper.status(reply)), None);
+    assert_eq!(answer(|reply| of_mapper.listed(reply)), None);
 }
 
 #[test]

@@ -9,10 +9,10 @@ use svcmap_proto::refusals::BadMessage;
 
 use crate::statistics::Statistics;
 
-/// How a worker is now, and what it has counted since it started.
+/// How a worker or a client is now, and what it has counted since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// As one who serves; `None` until a mapper has answered.
+    /// As one who serves; `None` for a client, and until a mapper has answered.
     pub served: Option<Served>,
     /// As one who sends.
     pub sent: Statistics,

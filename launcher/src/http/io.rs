@@ -75,7 +75,7 @@ impl Listener {
                 _ => error.to_string(),
             };
             Failure::usage(format!("no HTTP on {address}: {what}"))
-                .fix("choose another address or port; with port 0 the system does: --http :0")
+                .fix("choose another, or let the system choose the port: --http :0")
         })
     }
 

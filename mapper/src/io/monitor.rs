@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use svcmap_proto::io::Waker;
-use svcmap_proto::status::Report;
 
+use crate::listed::Listed;
 use crate::metrics::Metrics;
 
 /// Questions that may wait: whoever asks waits for an answer before asking again.
@@ -16,7 +16,7 @@ type Reply<T> = Box<dyn FnOnce(T) + Send>;
 /// What another thread wants to know.
 pub(super) enum Question {
     Metrics(Reply<Metrics>),
-    Status(Reply<Report>),
+    Listed(Reply<Listed>),
 }
 
 /// Asks a mapper how it is, from any thread. The mapper's own thread calls what it is given with the answer,
@@ -39,9 +39,9 @@ impl Monitor {
         self.ask(Question::Metrics(Box::new(reply)));
     }
 
-    /// Who is listed, as the mapper's answer to STATUS says it.
-    pub fn status(&self, reply: impl FnOnce(Report) + Send + 'static) {
-        self.ask(Question::Status(Box::new(reply)));
+    /// Who is listed: a copy, of which [`Listed::report`] makes a report on another thread.
+    pub fn listed(&self, reply: impl FnOnce(Listed) + Send + 'static) {
+        self.ask(Question::Listed(Box::new(reply)));
     }
 
     fn ask(&self, question: Question) {

@@ -246,7 +246,7 @@ impl Node {
                     suspensions: self.suspensions,
                     ..self.registry.metrics(now)
                 }),
-                Question::Status(reply) => reply(self.registry.status(now)),
+                Question::Listed(reply) => reply(self.registry.listing(now, false)),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Asks a worker how it is.
+//! Asks a worker, or a client, how it is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::shared::{Command, Shared};
 use crate::metrics::Metrics;
 
-/// Asks a worker how it is, from any thread and as long as it runs, also while it drains. The worker's I/O
+/// Asks a worker or a client how it is, from any thread and as long as that runs, also while it drains. Its I/O
 /// thread calls what it is given with the answer, and does nothing else meanwhile: hand the answer on, and no
-/// more. What is given is dropped without a call once the worker has ended.
+/// more. What is given is dropped without a call once the other has ended, which this does not keep it from.
 #[derive(Clone, Debug)]
 pub struct Monitor {
     pub(super) shared: Arc<Shared>,

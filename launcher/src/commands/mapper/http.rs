@@ -1,7 +1,6 @@
 //! What a mapper tells by HTTP.
 
-use svcmap_mapper::{Metrics, Monitor};
-use svcmap_proto::status::Report;
+use svcmap_mapper::{Listed, Metrics, Monitor};
 
 use crate::http::{Page, Reply, Route};
 use crate::metrics;
@@ -14,7 +13,7 @@ pub fn routes(monitor: &Monitor) -> Vec<Route> {
     };
     let listed = || {
         let monitor = monitor.clone();
-        move |reply: Reply<Report>| monitor.status(reply)
+        move |reply: Reply<Listed>| monitor.listed(reply)
     };
     // That it answers is all that can be asked of it.
     let is_well = |_| Page::verdict(&[]);
@@ -22,15 +21,21 @@ pub fn routes(monitor: &Monitor) -> Vec<Route> {
         Route::new(("/metrics", "metrics, for Prometheus"), counted(), |counted| {
             Page::metrics(metrics::mapper::families(&counted).to_text())
         }),
-        Route::new(("/metrics/instances", "metrics of each instance"), listed(), |listed| {
-            Page::metrics(metrics::instances::families(&listed).to_text())
-        })
+        Route::new(
+            ("/metrics/instances", "metrics of each instance"),
+            listed(),
+            |listed: Listed| {
+                Page::metrics(metrics::instances::families(&listed.report()).to_text())
+            },
+        )
         .costly(),
         Route::new(("/healthz", "200 while its I/O thread turns"), counted(), is_well),
         Route::new(("/readyz", "200 while it answers"), counted(), is_well),
-        Route::new(("/status.json", "what svcmap status --json prints"), listed(), |listed| {
-            Page::json(listed.to_json())
-        })
+        Route::new(
+            ("/status.json", "what svcmap status --json prints"),
+            listed(),
+            |listed: Listed| Page::json(listed.report().to_json()),
+        )
         .costly(),
     ]
 }
