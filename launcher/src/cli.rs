@@ -8,6 +8,7 @@ mod topology;
 mod why;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ pub use self::why::WhyArgs;
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
 use crate::fleet::io::client::mappers_here;
+use crate::http;
 use crate::logging::LogOptions;
 use crate::parse::{self, Wanted};
 use crate::text;
@@ -190,6 +192,16 @@ impl MapperOption {
     }
 }
 
+/// Where a process tells of itself.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct HttpOption {
+    /// Serve metrics and health by HTTP: a port is one on loopback, and any other address, such as
+    /// 0.0.0.0:9100, is given in full. Whoever reaches it can read all there is, without a key, and
+    /// change nothing [default: no HTTP]
+    #[arg(long, value_name = "ADDR", value_parser = http::address)]
+    pub http: Option<SocketAddr>,
+}
+
 /// What a supervisor adds when it starts this executable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Args)]
 pub struct SupervisedOptions {
@@ -236,6 +248,9 @@ pub struct MapperArgs {
     /// encrypt: whoever is on this machine takes part there
     #[arg(long, value_name = "ENDPOINT", conflicts_with = "insecure")]
     pub plain_bind: Option<Endpoint>,
+    /// Where it tells of itself.
+    #[command(flatten)]
+    pub http: HttpOption,
     /// How it is protected.
     #[command(flatten)]
     pub keys: KeysOption,
@@ -343,6 +358,9 @@ pub struct WorkerArgs {
     /// Largest payload or result, up to 256MiB; at both ends, the workers' and submit's
     #[arg(long, value_name = "BYTES", default_value = "1MiB", value_parser = parse::payload_bytes)]
     pub payload_max: usize,
+    /// Where it tells of itself.
+    #[command(flatten)]
+    pub http: HttpOption,
     /// Set by a supervisor.
     #[command(flatten)]
     pub supervised: SupervisedOptions,

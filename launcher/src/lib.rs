@@ -20,6 +20,8 @@
 //! | [`table`] | text in columns |
 //! | [`topology`] | a file that says what all processes are |
 //! | [`text`] | values as people read them: text from elsewhere, times, figures |
+//! | [`http`] | pages by HTTP, for `--http` |
+//! | [`metrics`] | what was counted, as Prometheus reads it |
 //! | [`io`] | files to poll, the parent process, the terminal |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -33,9 +35,11 @@ pub mod distribution;
 pub mod errors;
 pub mod exec;
 pub mod fleet;
+pub mod http;
 pub mod io;
 pub mod logging;
 pub mod measurement;
+pub mod metrics;
 pub mod parse;
 pub mod processes;
 pub mod progress;

@@ -3,11 +3,12 @@
 
 mod escaped;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use slog::{Drain, LevelFilter, Logger, o};
-use slog_async::{Async, OverflowStrategy};
+use slog::{Drain, Level, LevelFilter, Logger, Never, OwnedKVList, Record, b, o, record};
+use slog_async::{AsyncCore, AsyncGuard};
 
 use self::escaped::Escaped;
 use crate::io::within;
@@ -102,13 +103,100 @@ pub fn with<T>(options: &LogOptions, command: impl FnOnce(&Logger) -> T) -> T {
     result
 }
 
-fn in_background<D>(drain: D) -> (Async, slog_async::AsyncGuard)
+/// Records that did not fit, in the life of this process.
+static LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Log lines that stderr did not take in time.
+pub fn lines_dropped() -> u64 {
+    LINES_DROPPED.load(Ordering::Relaxed)
+}
+
+/// Hands records to a thread that writes them. What does not fit is counted, and that is said once there is
+/// room again.
+struct Background {
+    core: AsyncCore,
+    unsaid: AtomicU64,
+}
+
+impl Drain for Background {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        let unsaid = self.unsaid.swap(0, Ordering::Relaxed);
+        if unsaid > 0 && !self.say(unsaid, values) {
+            self.unsaid.fetch_add(unsaid, Ordering::Relaxed);
+        }
+        if self.core.log(record, values).is_err() {
+            self.unsaid.fetch_add(1, Ordering::Relaxed);
+            LINES_DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Background {
+    fn say(&self, lines: u64, values: &OwnedKVList) -> bool {
+        let what = format_args!("log lines were left out: stderr did not take them in time");
+        self.core.log(&record!(Level::Warning, "", &what, b!("lines" => lines)), values).is_ok()
+    }
+}
+
+fn in_background<D>(drain: D) -> (Background, AsyncGuard)
 where
-    D: Drain<Err = slog::Never, Ok = ()> + Send + 'static,
+    D: Drain<Err = Never, Ok = ()> + Send + 'static,
 {
-    Async::new(drain)
-        .chan_size(RECORDS_MAX)
-        .overflow_strategy(OverflowStrategy::DropAndReport)
-        .thread_name("log".to_owned())
-        .build_with_guard()
+    let core = AsyncCore::custom(drain).chan_size(RECORDS_MAX).thread_name("log".to_owned());
+    let (core, guard) = core.build_with_guard();
+    (Background { core, unsaid: AtomicU64::new(0) }, guard)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use slog::{info, warn};
+
+    use super::*;
+
+    /// Notes each record, after a word on its first.
+    struct Notes {
+        go: Mutex<mpsc::Receiver<()>>,
+        lines: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Drain for Notes {
+        type Ok = ();
+        type Err = Never;
+
+        fn log(&self, record: &Record<'_>, _: &OwnedKVList) -> Result<(), Never> {
+            // Later ones come when nobody says anything any more.
+            let _ = self.go.lock().unwrap().recv();
+            self.lines.lock().unwrap().push(record.msg().to_string());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_said_once_there_is_room() {
+        let (say, go) = mpsc::channel();
+        let lines = Arc::default();
+        let drain = Notes { go: Mutex::new(go), lines: Arc::clone(&lines) };
+        let (core, guard) = AsyncCore::custom(drain).chan_size(2).build_with_guard();
+        let log = Logger::root(Background { core, unsaid: AtomicU64::new(0) }.ignore_res(), o!());
+        let before = lines_dropped();
+        // One may be with the drain, and two wait for it.
+        (0..10).for_each(|_| info!(log, "a line"));
+        let dropped = lines_dropped() - before;
+        assert!((7..=8).contains(&dropped), "{dropped}");
+        drop(say);
+        let said =
+            || lines.lock().unwrap().iter().any(|line| line.starts_with("log lines were left out"));
+        while !said() {
+            warn!(log, "another line");
+            std::thread::yield_now();
+        }
+        drop(log);
+        drop(guard);
+    }
 }

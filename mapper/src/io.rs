@@ -3,8 +3,10 @@
 mod builder;
 mod key_file;
 mod mapper;
+mod monitor;
 mod node;
 mod received;
 
 pub use builder::{MapperBuilder, StartError};
 pub use mapper::{Mapper, MapperError};
+pub use monitor::Monitor;

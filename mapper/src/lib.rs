@@ -35,6 +35,7 @@
 //! | `leases` | who was heard when, and who is silent |
 //! | `revisions` | what is published of each service, and when |
 //! | `backlog` | what connections could not take at once |
+//! | [`metrics`], `listed` | what it counts, and who is listed, for who asks |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -43,6 +44,8 @@ pub mod config;
 mod io;
 mod json;
 mod leases;
+mod listed;
+pub mod metrics;
 #[doc(hidden)]
 pub mod pure;
 mod registry;
@@ -50,7 +53,9 @@ mod revisions;
 mod rights;
 
 pub use config::{Config, ConfigError};
-pub use io::{Mapper, MapperBuilder, MapperError, StartError};
+pub use io::{Mapper, MapperBuilder, MapperError, Monitor, StartError};
+pub use listed::Listed;
+pub use metrics::Metrics;
 pub use svcmap_proto::deployment::MapperFile;
 #[cfg(feature = "log")]
 pub use svcmap_proto::io::log_logger;

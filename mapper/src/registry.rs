@@ -21,6 +21,7 @@ use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::Config;
 use crate::leases::Leases;
+use crate::metrics::Metrics;
 use crate::revisions::{Happened, Revisions};
 use crate::rights::Rights;
 use instance::{Contact, Instance};
@@ -74,6 +75,8 @@ pub struct Registry {
     shares: Shares,
     /// Since the start.
     refused: Refused,
+    /// Since the start, too: counts, and no sums.
+    counted: Metrics,
     revisions: Revisions,
     departed: Departed,
     corrections: Throttle,
@@ -119,6 +122,7 @@ impl Registry {
             lag: Duration::ZERO,
             shares: Shares::default(),
             refused: Refused::default(),
+            counted: Metrics::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
             corrections: Throttle::corrections(),
@@ -140,6 +144,7 @@ impl Registry {
         message: ToMapper,
     ) {
         let newest = newest_incarnation(unix_us);
+        self.counted.messages.count(&message);
         match message {
             ToMapper::Hello(hello) => self.handle_hello(now, from, observed, hello),
             ToMapper::Register(registration) => {
@@ -148,7 +153,7 @@ impl Registry {
             ToMapper::Report { key, incarnation, load } => {
                 let (service, instance) = (key.service.as_str(), key.instance.as_str());
                 let report = ReportRef { service, instance, incarnation, load };
-                if !self.handle_report(now, from, &report) {
+                if !self.report(now, &report, from.user(), Some(from)) {
                     self.correct(now, from, key, incarnation);
                 }
             }
@@ -185,7 +190,9 @@ impl Registry {
         from: &Connection,
         report: &ReportRef<'_>,
     ) -> bool {
-        self.report(now, report, from.user(), Some(from))
+        let is_listed = self.report(now, report, from.user(), Some(from));
+        self.counted.messages.report += u64::from(is_listed);
+        is_listed
     }
 
     /// A message came of a protocol version that this build does not speak.
@@ -227,7 +234,7 @@ impl Registry {
             self.pulse_at = if next > now { next } else { now + self.config.beat };
             let instances = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
             let frame = encode(&Publication::Pulse { epoch: self.identity.epoch, instances });
-            self.outputs.push_back(Output::Publish { topic: PULSE_TOPIC.to_vec(), frame });
+            self.publish_frame(PULSE_TOPIC.to_vec(), frame);
             self.lists.forget();
         }
         self.publish_due(now);
@@ -236,6 +243,13 @@ impl Registry {
     /// What to do next, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// How it is, and what it has counted. Whoever drives it knows what was refused as no message, and of
+    /// suspensions.
+    pub fn metrics(&self, now: Timestamp) -> Metrics {
+        let services = self.services.sums();
+        Metrics { services, warming: self.is_warming(now), ..self.counted.clone() }
     }
 
     /// When to call [`Registry::handle_timeout`] next.
@@ -321,7 +335,10 @@ impl Registry {
         }
         let message = match self.superior(now, &key, incarnation) {
             Some(by) => FromMapper::Replaced { key, incarnation, by },
-            None => FromMapper::Reregister,
+            None => {
+                self.counted.reregistrations += 1;
+                FromMapper::Reregister
+            }
         };
         self.reply(from, message);
     }

@@ -57,22 +57,28 @@ impl From<DecodeError> for BadMessage {
 /// Counts of what was refused by reason, and when to speak of it.
 #[derive(Clone, Debug)]
 pub struct Refusals<R = BadMessage> {
-    total: u64,
+    counts: BTreeMap<R, u64>,
     since_summary: BTreeMap<R, u64>,
     summarised_at: Option<Timestamp>,
 }
 
 impl<R> Default for Refusals<R> {
     fn default() -> Self {
-        Self { total: 0, since_summary: BTreeMap::new(), summarised_at: None }
+        Self { counts: BTreeMap::new(), since_summary: BTreeMap::new(), summarised_at: None }
     }
 }
 
-impl<R: Ord> Refusals<R> {
+impl<R: Ord + Copy> Refusals<R> {
     /// Something was refused.
     pub fn count(&mut self, reason: impl Into<R>) {
-        self.total += 1;
-        *self.since_summary.entry(reason.into()).or_default() += 1;
+        let reason = reason.into();
+        *self.counts.entry(reason).or_default() += 1;
+        *self.since_summary.entry(reason).or_default() += 1;
+    }
+
+    /// What was refused so far.
+    pub fn counts(&self) -> &BTreeMap<R, u64> {
+        &self.counts
     }
 
     /// When a summary is due; `None` if nothing was refused since the last.
@@ -88,7 +94,7 @@ impl<R: Ord> Refusals<R> {
         }
         self.summarised_at = Some(now);
         let by_reason = std::mem::take(&mut self.since_summary);
-        Some(Summary { by_reason, total: self.total })
+        Some(Summary { by_reason, total: self.counts.values().sum() })
     }
 }
 

@@ -203,6 +203,10 @@ pub enum Shown {
 }
 
 impl Shown {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Stuck, Self::Failing, Self::Draining, Self::Full, Self::Ready];
+
     /// What a load says.
     ///
     /// Stuck needs a job that *waits* for long while no handler finishes: without one, a handler

@@ -6,6 +6,7 @@ pub mod attack;
 pub mod batch;
 pub mod bench;
 pub mod chaos;
+pub mod http;
 pub mod keyed;
 pub mod listed;
 pub mod netns;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use svcmap_mapper::Mapper;
 use svcmap_proto::io::Clock;
 use svcmap_proto::status::Shown;
 use svcmap_tests::{Deployment, PATIENCE, deployment, wait_for};
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::{
-    HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker, WorkerBuilder,
-    value,
+    Client, HandlerError, Job, Outcome, Reason, Responder, SubmitError, ValueError, Worker,
+    WorkerBuilder, value,
 };
 use tokio::runtime::Runtime;
 
@@ -46,6 +47,45 @@ fn started(worker: Result<Worker, svcmap_worker::StartError>) -> Worker {
 
 fn worker(service: &str, deployment: &Deployment) -> WorkerBuilder {
     deployment.access().worker(service)
+}
+
+/// The answer of who is asked by this; `None` if there is nobody any more.
+fn answer<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> Option<T> {
+    let (reply, answer) = mpsc::channel();
+    ask(Box::new(move |answer| reply.send(answer).unwrap()));
+    answer.recv_timeout(PATIENCE).ok()
+}
+
+#[test]
+fn a_mapper_and_a_worker_can_be_asked_how_they_are_for_as_long_as_they_run() {
+    let any = "tcp://127.0.0.1:0";
+    let mapper = Mapper::builder().bind(any).publish(any).start().unwrap();
+    let worker = Worker::builder("count").mapper(mapper.endpoint());
+    let worker = started(worker.serve(|_: &Job| ()));
+    let client = worker.client();
+    assert!(matches!(client.submit("count", "").unwrap().wait(), Outcome::Done(_)));
+    let (of_mapper, of_worker) = (mapper.monitor(), worker.monitor());
+    let counted = answer(|reply| of_worker.metrics(reply)).unwrap();
+    let served = counted.served.unwrap();
+    assert_eq!((served.load.done, served.service_times.len(), counted.sent.done), (1, 1, 1));
+    assert_eq!((counted.mappers_connected, counted.mappers_listing), (1, 1));
+    let sender = Client::connect(mapper.endpoint()).unwrap();
+    assert!(sender.wait_connected(PATIENCE));
+    let of_sender = sender.monitor();
+    let counted = answer(|reply| of_sender.metrics(reply)).unwrap();
+    assert_eq!((counted.served, counted.mappers_connected), (None, 1));
+    drop(sender);
+    assert_eq!(answer(|reply| of_sender.metrics(reply)), None);
+    let counted = answer(|reply| of_mapper.metrics(reply)).unwrap();
+    assert_eq!((counted.registrations.listed, counted.services.len()), (1, 1));
+    let report = answer(|reply| of_mapper.listed(reply)).unwrap().report();
+    assert_eq!(report.instances[0].instance, worker.key().instance);
+    worker.drain(PATIENCE).unwrap();
+    mapper.stop();
+    mapper.wait().unwrap();
+    assert_eq!(answer(|reply| of_worker.metrics(reply)), None);
+    assert_eq!(answer(|reply| of_mapper.metrics(reply)), None);
+    assert_eq!(answer(|reply| of_mapper.listed(reply)), None);
 }
 
 #[test]

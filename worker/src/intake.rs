@@ -8,15 +8,16 @@ mod given_up;
 mod queue;
 mod task;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, Priority, Reason};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::SenderId;
-use svcmap_proto::time::{Timestamp, earliest, wire_ms};
+use svcmap_proto::time::{Timestamp, earliest, wire_ms, wire_us};
 
 use crate::config::IntakeConfig;
+use crate::metrics::{Histogram, Served};
 use crate::slots::{Capacity, Occupancy, Promised};
 pub use deadlines::Expired;
 use queue::Queue;
@@ -66,6 +67,10 @@ pub struct Intake {
     draining: bool,
     /// Counters, mean and sequence; what changes by itself is filled in by [`Intake::load`].
     load: Load,
+    /// Rejected attempts by the reason, those that could not be read left out.
+    rejected: BTreeMap<Reason, u64>,
+    waits: Histogram,
+    service_times: Histogram,
     finished_at: Option<Timestamp>,
     /// No job has finished since a pause.
     after_pause: bool,
@@ -89,6 +94,9 @@ impl Intake {
             next_task: 0,
             draining: false,
             load,
+            rejected: BTreeMap::new(),
+            waits: Histogram::default(),
+            service_times: Histogram::default(),
             finished_at: None,
             after_pause: false,
             is_stuck: false,
@@ -108,7 +116,7 @@ impl Intake {
     ) -> Result<TaskId, Reason> {
         let Arrival { origin, payload, mut terms } = arrival;
         if let Err(reason) = self.check(now, terms.deadline, payload.len(), promised) {
-            self.load.rejected += 1;
+            self.count_rejected(reason, 1);
             return Err(reason);
         }
         if self.is_empty() {
@@ -202,8 +210,14 @@ impl Intake {
             }
             Ending::Failed { .. } => self.load.failed += 1,
             // Where somebody waits it is tried elsewhere.
-            Ending::NotStarted if running.origin.is_awaited() => self.load.rejected += 1,
+            Ending::NotStarted if running.origin.is_awaited() => {
+                self.count_rejected(Reason::CannotStart, 1);
+            }
             Ending::NotStarted => self.load.failed += 1,
+        }
+        if ending != Ending::NotStarted {
+            self.waits.count(wire_us(running.started_at.since(running.arrived_at)));
+            self.service_times.count(wire_us(ran));
         }
         self.finished_at = Some(now);
         self.is_stuck = false;
@@ -228,8 +242,14 @@ impl Intake {
         Some(task)
     }
 
-    /// A job is not even looked at.
-    pub fn count_rejected(&mut self) {
+    /// So many jobs are not done here, for that reason.
+    pub fn count_rejected(&mut self, reason: Reason, jobs: u64) {
+        self.load.rejected += jobs;
+        *self.rejected.entry(reason).or_default() += jobs;
+    }
+
+    /// A job cannot even be looked at.
+    pub fn count_unreadable(&mut self) {
         self.load.rejected += 1;
     }
 
@@ -307,7 +327,7 @@ impl Intake {
     /// Takes a job back that waits. Whether it did.
     pub fn take_back(&mut self, origin: Origin) -> bool {
         let index = self.queue.position(|task| task.origin == origin);
-        index.and_then(|index| self.remove_queued(index)).is_some()
+        index.and_then(|index| self.remove_queued(index, Reason::Cancelled)).is_some()
     }
 
     /// From now on nothing is admitted. Jobs that nobody would send again come first.
@@ -322,7 +342,7 @@ impl Intake {
         self.bytes = 0;
         let queued: Vec<_> = self.queue.iter().map(|task| task.origin).collect();
         self.queue = Queue::default();
-        self.load.rejected += queued.len() as u64;
+        self.count_rejected(Reason::Draining, queued.len() as u64);
         let running = std::mem::take(&mut self.running);
         (queued, running.into_iter().map(|running| (running.id, running.origin)).collect())
     }
@@ -359,12 +379,26 @@ impl Intake {
         self.load
     }
 
-    /// Returns whose it was.
-    fn remove_queued(&mut self, place: usize) -> Option<Origin> {
+    /// What it has counted, without its load.
+    pub fn served(&self) -> Served {
+        let (running, _) = self.handed();
+        let ahead = self.running.iter().skip(running).map(|ahead| ahead.bytes);
+        let queued = self.queue.iter().map(|task| task.payload.len());
+        Served {
+            load: Load::default(),
+            rejected: self.rejected.clone(),
+            waits: self.waits.clone(),
+            service_times: self.service_times.clone(),
+            queued_bytes: ahead.chain(queued).sum(),
+        }
+    }
+
+    /// A job that waits is not to be done here, for that reason. Returns whose it was.
+    fn remove_queued(&mut self, place: usize, reason: Reason) -> Option<Origin> {
         let task = self.queue.remove(place)?;
         self.bytes -= task.payload.len();
         self.forget_deadline(task.terms.deadline, task.id);
-        self.load.rejected += 1;
+        self.count_rejected(reason, 1);
         Some(task.origin)
     }
 

@@ -60,7 +60,7 @@
 //! | `observation` | a sender's decisions one by one, for those who measure |
 //! | `outcome` | how a job ends |
 //! | `answer`, `payload`, [`value`] | what a handler returns, and what can be sent |
-//! | `statistics` | what a sender counts |
+//! | `statistics`, `metrics` | what a sender counts, and a worker |
 //! | [`config`] | settings, their defaults and limits |
 #![deny(missing_docs)]
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -77,6 +77,7 @@ mod intake;
 mod io;
 mod json;
 mod link;
+mod metrics;
 mod observation;
 mod outbox;
 mod outcome;
@@ -100,9 +101,10 @@ pub use addresses::IntoAddresses;
 pub use answer::{HandlerError, IntoAnswer};
 pub use choice::{Policy, PolicyError};
 pub use io::{
-    Cancelled, Client, ClientBuilder, DrainError, Job, JobBuilder, NotTaken, Notice, Responder,
-    StartError, SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
+    Cancelled, Client, ClientBuilder, DrainError, Job, JobBuilder, Monitor, NotTaken, Notice,
+    Responder, StartError, SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
 };
+pub use metrics::{Histogram, Metrics, Served};
 pub use observation::Observation;
 pub use outbox::JobId;
 pub use outcome::{Cause, Failure, NotDone, Outcome, Reason, Refusal, Reply};
@@ -114,6 +116,8 @@ pub use svcmap_proto::io::KeyFileError;
 #[cfg(feature = "log")]
 pub use svcmap_proto::io::log_logger;
 pub use svcmap_proto::jobs::Priority;
+pub use svcmap_proto::load::{Load, State};
 pub use svcmap_proto::metadata::{Metadata, MetadataError};
 pub use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
+pub use svcmap_proto::refusals::BadMessage;
 pub use value::ValueError;

@@ -22,6 +22,7 @@ use svcmap_proto::names::Name;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::intake::{Ending, TaskId};
+use crate::metrics::Metrics;
 use crate::sender::Sender;
 use crate::senders::Connection;
 use crate::server::{DrainReport, Server, ServerOutput};
@@ -50,6 +51,8 @@ pub struct Process {
     stage: Stage,
     /// Nothing was done yet in this round.
     is_quiet: bool,
+    /// Questions for the state of a service.
+    resyncs: u64,
     outputs: VecDeque<ProcessOutput>,
 }
 
@@ -75,6 +78,7 @@ impl Process {
             unix_us: 0,
             stage: Stage::Idle,
             is_quiet: true,
+            resyncs: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -97,6 +101,19 @@ impl Process {
     /// How many mappers have answered, and how many list this instance.
     pub fn mapper_counts(&self) -> (usize, usize) {
         self.mappers.counts()
+    }
+
+    /// How it is, and what it has counted. Whoever drives it knows what was refused as no message.
+    pub fn metrics(&mut self, now: Timestamp) -> Metrics {
+        let (mappers_connected, mappers_listing) = self.mapper_counts();
+        Metrics {
+            served: self.server().map(|server| server.served(now)),
+            sent: self.sender.statistics_at(now),
+            mappers_connected,
+            mappers_listing,
+            resyncs: self.resyncs,
+            ..Metrics::default()
+        }
     }
 
     /// The connection to a mapper is there.

@@ -31,6 +31,7 @@ use crate::handover::Offers;
 use crate::health::Health;
 use crate::intake::{Expired, Intake, Origin, Task, TaskId};
 use crate::json;
+use crate::metrics::Served;
 use crate::outcome::Cause;
 use crate::senders::{Connection, Delivery, Ended, Senders, Unwelcome, wanted_until};
 use absence::Absence;
@@ -311,6 +312,11 @@ impl Server {
         let mut load = Load { turned_away: self.senders.turned_away(), ..load };
         self.health.tell(&mut load);
         load
+    }
+
+    /// How it is, and what it has counted.
+    pub fn served(&mut self, now: Timestamp) -> Served {
+        Served { load: self.load(now), ..self.intake.served() }
     }
 
     /// What to do next; ask until there is nothing.

@@ -1,5 +1,6 @@
 //! `svcmap mapper`: a standalone mapper.
 
+mod http;
 mod keys;
 
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use svcmap_proto::names::Endpoint;
 
 use crate::cli::MapperArgs;
 use crate::errors::{Error, Failure, print_first_line};
+use crate::http::{Listener, suffix};
 use crate::io::{StopSignals, end_with_parent, raise_open_files_limit};
 use crate::processes::io::collect_orphans;
 
@@ -42,6 +44,7 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     collect_orphans().map_err(Failure::failed)?;
     // Each worker and client is an open file or two.
     raise_open_files_limit();
+    let http = args.http.http.map(Listener::bind).transpose()?;
     let mut builder = Mapper::builder()
         .bind(args.bind.as_str())
         .publish(args.publish().as_str())
@@ -66,9 +69,12 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     if let Some(keys) = keys {
         keys.keep(args, mapper.endpoint(), log)?;
     }
+    let suffix = suffix(http.as_ref());
+    let routes = || http::routes(&mapper.monitor());
+    let _http = http.map(|http| http.serve(routes(), log)).transpose()?;
     let plain = mapper.plain_endpoint().map(|plain| format!("{PLAIN}{plain}"));
     let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
-    print_first_line(line + &plain.unwrap_or_default());
+    print_first_line(line + &plain.unwrap_or_default() + &suffix);
     let (stop, log) = (mapper.stopper(), log.clone());
     let on_signal = move |signal| {
         info!(log, "mapper stops"; "signal" => signal);
@@ -90,7 +96,7 @@ pub fn listening_line(bind: &Endpoint, publish: &Endpoint) -> String {
 /// The two endpoints of [`listening_line`]: where to talk to the mapper, and where it publishes.
 pub fn parse_listening_line(line: &str) -> Option<(Endpoint, Endpoint)> {
     let (bind, publish) = line.strip_prefix("listening on ")?.split_once(", publishing on ")?;
-    let publish = publish.split(PLAIN).next()?;
+    let publish = publish.split(", ").next()?;
     Some((bind.parse().ok()?, publish.parse().ok()?))
 }
 
@@ -103,8 +109,8 @@ mod tests {
         let [a, b] = ["tcp://*:5555", "tcp://[::1]:7"].map(|t| t.parse::<Endpoint>().unwrap());
         let line = listening_line(&a, &b);
         assert_eq!(line, "listening on tcp://*:5555, publishing on tcp://[::1]:7");
-        for plain in ["", ", in plain text on tcp://127.0.0.1:9"] {
-            let line = format!("{line}{plain}");
+        for more in ["", ", in plain text on tcp://127.0.0.1:9", ", HTTP on http://127.0.0.1:9"] {
+            let line = format!("{line}{more}");
             assert_eq!(parse_listening_line(&line), Some((a.clone(), b.clone())));
         }
         assert_eq!(parse_listening_line("listening on x, publishing on y"), None);

@@ -1,5 +1,6 @@
 //! `svcmap worker`: one instance of a service, whose handler is a program or built in.
 
+mod http;
 mod programs;
 
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use crate::cli::{Builtin, WorkerArgs};
 use crate::control::log_silence;
 use crate::errors::{Error, Failure, print_first_line};
 use crate::fleet::wire::REGISTERED;
+use crate::http::{Listener, suffix};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
 use crate::processes::io::collect_orphans;
@@ -40,6 +42,10 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         service: args.service.clone(),
         instance: args.instance.clone().unwrap_or_else(default_instance),
     };
+    let http = args.http.http.map(Listener::bind).transpose()?;
+    let (suffix, monitor) = (suffix(http.as_ref()), Arc::new(OnceLock::new()));
+    let routes = || http::routes(&key.service, &monitor);
+    let _http = http.map(|http| http.serve(routes(), log)).transpose()?;
     // Before anybody hears of it: a program that does not work is said at once, and no job waits for
     // one that starts slowly.
     let programs = Programs::start(args, &key, raise_open_files_limit(), log)?.map(Arc::new);
@@ -78,8 +84,9 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         }
     });
     let worker = start(args, builder, programs.clone())?;
+    let _ = monitor.set(worker.monitor());
     info!(log, "worker started"; "instance" => %key, "endpoint" => %worker.endpoint());
-    print_first_line(serving_line(&key, worker.endpoint()));
+    print_first_line(serving_line(&key, worker.endpoint()) + &suffix);
     let grace_ms = args.grace.as_millis();
     match signals.wait() {
         Some(signal) => info!(log, "worker drains"; "signal" => signal, "grace_ms" => grace_ms),

@@ -18,7 +18,8 @@ use svcmap_proto::names::{Endpoint, EndpointError, Epoch};
 
 use super::key_file::KeyFile;
 use super::mapper::Mapper;
-use super::node::{Node, Sockets};
+use super::monitor::Monitor;
+use super::node::{Asked, Node, Sockets};
 use crate::config::{Config, ConfigError};
 use crate::registry::{Identity, Registry};
 use crate::rights::Rights;
@@ -231,11 +232,13 @@ impl MapperBuilder {
         }
         let sockets = Sockets { router, publisher, connections };
         let key_file = KeyFile::new(key_file);
-        let node =
-            Node::new(event_loop, sockets, registry, key_file, beat, Arc::clone(&stop), logger);
+        let (monitor, questions) = Monitor::new(waker.clone());
+        let asked = Asked { stop: Arc::clone(&stop), questions };
+        let node = Node::new(event_loop, sockets, registry, key_file, beat, asked, logger);
         let thread =
             thread::Builder::new().name("svcmap-mapper".to_owned()).spawn(move || node.run())?;
-        Ok(Mapper { endpoint, publish_endpoint, plain_endpoint, stop, waker, thread: Some(thread) })
+        let thread = Some(thread);
+        Ok(Mapper { endpoint, publish_endpoint, plain_endpoint, stop, waker, monitor, thread })
     }
 }
 

@@ -10,6 +10,7 @@ use svcmap_proto::io::Waker;
 use svcmap_proto::names::Endpoint;
 
 use super::builder::MapperBuilder;
+use super::monitor::Monitor;
 
 /// Why a mapper ended that nobody had stopped.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,7 @@ pub struct Mapper {
     pub(super) plain_endpoint: Option<Endpoint>,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) waker: Waker,
+    pub(super) monitor: Monitor,
     /// Taken when it is waited for.
     pub(super) thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -67,6 +69,11 @@ impl Mapper {
             stop.store(true, Ordering::Release);
             waker.wake();
         }
+    }
+
+    /// What it counts and whom it lists, for any thread, for as long as it runs.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
     }
 
     /// Waits until it has ended, after [`Mapper::stop`] or by itself.

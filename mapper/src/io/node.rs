@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
@@ -19,8 +20,10 @@ use svcmap_proto::refusals::Refusals;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::key_file::KeyFile;
+use super::monitor::Question;
 use super::received;
 use crate::backlog::Backlog;
+use crate::metrics::Metrics;
 use crate::registry::{Connection, Event, Output, Registry};
 use crate::rights::Rights;
 
@@ -73,6 +76,13 @@ pub(super) struct Sockets {
     pub(super) connections: Vec<Connections>,
 }
 
+/// What other threads want of that of a mapper; each wakes its loop for that.
+pub(super) struct Asked {
+    /// To end.
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) questions: Receiver<Question>,
+}
+
 /// What runs on the thread of a mapper.
 pub(super) struct Node {
     event_loop: EventLoop,
@@ -81,7 +91,7 @@ pub(super) struct Node {
     key_file: KeyFile,
     /// A turn that comes so much later than it was due means that this process was suspended.
     suspension: Duration,
-    stop: Arc<AtomicBool>,
+    asked: Asked,
     backlog: Backlog,
     bad_messages: Refusals,
     /// Who sent too many of them.
@@ -95,14 +105,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// `beat` is the registry's, and `stop` ends it once it is set and the loop is woken.
+    /// `beat` is the registry's.
     pub(super) fn new(
         event_loop: EventLoop,
         sockets: Sockets,
         registry: Registry,
         key_file: KeyFile,
         beat: Duration,
-        stop: Arc<AtomicBool>,
+        asked: Asked,
         log: Logger,
     ) -> Self {
         Self {
@@ -111,7 +121,7 @@ impl Node {
             registry,
             key_file,
             suspension: beat,
-            stop,
+            asked,
             backlog: Backlog::default(),
             bad_messages: Refusals::default(),
             cut_off: Rarely::default(),
@@ -135,7 +145,7 @@ impl Node {
     }
 
     fn turns(&mut self) -> io::Result<()> {
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.asked.stop.load(Ordering::Acquire) {
             let registry_at = self.registry.poll_timeout();
             let due_at = earliest(registry_at, self.summaries_at());
             let came = self.turn(earliest(due_at, self.backlog.poll_timeout()))?;
@@ -151,6 +161,7 @@ impl Node {
                 self.end_keys();
                 self.act();
             }
+            self.answer(now);
             self.try_again(now);
             self.summarise(now);
             self.rest(now, came);
@@ -211,7 +222,7 @@ impl Node {
                 }
                 Heard::Fine
             }
-            // To stop; nobody watches the rest.
+            // To stop or to answer; nobody watches the rest.
             IoEvent::Woken | IoEvent::Signal(_) | IoEvent::Writable(_) | IoEvent::Unwritable(_) => {
                 Heard::Fine
             }
@@ -224,6 +235,20 @@ impl Node {
         self.registry.handle_unread(now.since(self.read_until));
         self.act();
         Ok(came)
+    }
+
+    /// Answers what other threads have asked.
+    fn answer(&mut self, now: Timestamp) {
+        while let Ok(question) = self.asked.questions.try_recv() {
+            match question {
+                Question::Metrics(reply) => reply(Metrics {
+                    messages_refused: self.bad_messages.counts().clone(),
+                    suspensions: self.suspensions,
+                    ..self.registry.metrics(now)
+                }),
+                Question::Listed(reply) => reply(self.registry.listing(now, false)),
+            }
+        }
     }
 
     /// This process did not run since `due_at`: what came meanwhile counts before any lease ends.

@@ -10,13 +10,14 @@ use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::{Load, Share, State, better_of_two};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, usable_endpoints};
 use svcmap_proto::principals::Role;
-use svcmap_proto::status::{MapperRow, Report};
+use svcmap_proto::status::MapperRow;
 use svcmap_proto::time::Timestamp;
 
 use super::instance::{Contact, Instance, Listing};
 use super::memory::{Kept, Throttle};
 use super::{Connection, Denied, Output, Registry, newest_incarnation};
 use crate::json::{self, Peer, Request, Worker};
+use crate::listed::Listed;
 
 /// A list of so many instances, or services, is short: some 40 KiB, if few have long tags.
 const SHORT_LIST: usize = 100;
@@ -88,6 +89,7 @@ impl Registry {
         let is_plain = self.rights().is_some() && from.user().is_none();
         let asked = Asked { now, unix_us, is_local, is_plain };
         let has_all = self.has_all(from.user());
+        self.counted.messages.json += 1;
         let answered = body.and_then(json::read).map(|request| match request {
             Request::ListPeers { service: None } | Request::Status if !has_all => {
                 error(ONE_BY_ONE).into()
@@ -99,7 +101,9 @@ impl Registry {
             Request::ListPeers { service: Some(service) } => {
                 self.list_service(asked, &from, &service).into()
             }
-            Request::Status if asked.is_plain => json::status(&self.report_status(asked)).into(),
+            Request::Status if asked.is_plain => {
+                json::status(&self.listing(asked.now, true).report()).into()
+            }
             Request::Status => self.list_for(asked, &from, STATUS),
             request => self.answer(asked, &from, request).into(),
         });
@@ -171,7 +175,7 @@ impl Registry {
             return Arc::clone(list);
         }
         let list: Arc<[u8]> = match which {
-            STATUS => json::status(&self.report_status(asked)),
+            STATUS => json::status(&self.listing(asked.now, asked.is_plain).report()),
             _ => json::peers(&self.peers(asked)),
         }
         .into();
@@ -358,9 +362,8 @@ impl Registry {
         self.services.iter().filter_map(|i| Some((named(i), peer(i, asked, host)?))).collect()
     }
 
-    /// Who has no key where others have one is told of those that have none either.
-    fn report_status(&self, asked: Asked) -> Report {
-        let Asked { now, is_plain, .. } = asked;
+    /// Who is listed; for who has no key where others have one, only those that have none either.
+    pub fn listing(&self, now: Timestamp, is_plain: bool) -> Listed {
         let endpoint = self.identity.endpoint.clone();
         let mapper = MapperRow {
             endpoint,
@@ -388,11 +391,9 @@ impl Registry {
         };
         let is_told =
             |instance: &&Instance| !is_plain || instance.contact.connection().user().is_none();
-        let mut entries: Vec<_> = self.services.iter().filter(is_told).map(entry).collect();
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let entries = self.services.iter().filter(is_told).map(entry).collect();
         let services = self.revisions.services(None).filter(|_| !is_plain).cloned().collect();
-        let entries = entries.iter().map(|(key, entry)| (key, entry));
-        Report::new(vec![mapper], true, services, entries)
+        Listed { mapper, services, entries }
     }
 }
 

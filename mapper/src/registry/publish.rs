@@ -40,6 +40,7 @@ impl Registry {
             }
             frames
         });
+        self.counted.snapshots_sent += 1;
         let send = |frame| Output::Send { to: to.clone(), frame };
         self.outputs.extend(frames.into_iter().map(send));
     }
@@ -93,6 +94,7 @@ impl Registry {
     pub(super) fn publish_one(&mut self, now: Timestamp, due: Due) {
         match due {
             Due::Snapshot { service, revision } => {
+                self.counted.snapshots_published += 1;
                 let frames = self.snapshot(now, &service, revision, Publication::Snapshot);
                 if let Some(listed) = self.services.service_mut(service.as_str()) {
                     // Nobody may ask for it again, and it is not to take memory for ever.
@@ -120,8 +122,13 @@ impl Registry {
     }
 
     fn publish(&mut self, service: &Name, frames: Vec<Vec<u8>>) {
-        let publish = |frame| Output::Publish { topic: topic(service), frame };
-        self.outputs.extend(frames.into_iter().map(publish));
+        frames.into_iter().for_each(|frame| self.publish_frame(topic(service), frame));
+    }
+
+    pub(super) fn publish_frame(&mut self, topic: Vec<u8>, frame: Vec<u8>) {
+        self.counted.published += 1;
+        self.counted.published_bytes += (topic.len() + frame.len()) as u64;
+        self.outputs.push_back(Output::Publish { topic, frame });
     }
 }
 

@@ -47,6 +47,7 @@ impl Registry {
             return Err(self.refused(error));
         }
         if let Some(by) = self.superior(now, key, incarnation) {
+            self.counted.registrations.superseded += 1;
             return Err(Denied::Superior(by));
         }
         if let Err(error) = self.admit(now, &registration, newest, contact.connection()) {
@@ -58,6 +59,7 @@ impl Registry {
 
     pub(super) fn refused(&mut self, error: RegistrationError) -> Denied {
         self.refused.registrations += 1;
+        *self.counted.registrations_refused.entry(error).or_default() += 1;
         self.event(Event::Refused(error));
         Denied::Refused(error)
     }
@@ -118,6 +120,11 @@ impl Registry {
         let (key, incarnation) = (key.clone(), *incarnation);
         let endpoint = endpoints.first().cloned();
         let listed = self.listed(&key).map(|listed| listed.registration.incarnation);
+        let registrations = &mut self.counted.registrations;
+        *match listed == Some(incarnation) {
+            true => &mut registrations.renewed,
+            false => &mut registrations.listed,
+        } += 1;
         if listed == Some(incarnation) {
             match self.update(now, &key, said) {
                 None | Some(Happened::Load) => return,

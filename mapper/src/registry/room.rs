@@ -45,6 +45,7 @@ impl Registry {
         if let Some(instance) = self.remove(&key) {
             let incarnation = instance.registration.incarnation;
             self.changed(now, &key, Happened::Expired(incarnation), true);
+            self.counted.expirations.count(&key.service);
             self.event(Event::Expired { key, incarnation });
         }
     }

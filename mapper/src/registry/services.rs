@@ -9,6 +9,7 @@ use svcmap_proto::names::{InstanceKey, Name};
 use super::instance::Instance;
 use super::memory::Kept;
 use crate::config::PUBLISH_MAX;
+use crate::metrics::ServiceSums;
 
 /// See the module. No service in it is empty.
 #[derive(Debug, Default)]
@@ -67,6 +68,16 @@ impl Services {
     /// The same, to be changed.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Instance> {
         self.by_name.values_mut().flat_map(|service| service.members.iter_mut().map(|i| &mut **i))
+    }
+
+    /// What the instances of each service say, summed up.
+    pub(super) fn sums(&self) -> BTreeMap<Name, ServiceSums> {
+        let sums = self.by_name.iter().map(|(name, service)| {
+            let mut sums = ServiceSums::default();
+            service.iter().for_each(|instance| sums.add(&instance.registration.load));
+            (name.clone(), sums)
+        });
+        sums.collect()
     }
 
     /// One instance.

@@ -1,3 +1,4 @@
+mod counted;
 mod published;
 
 use svcmap_proto::codec::decode;

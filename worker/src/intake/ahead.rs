@@ -114,9 +114,10 @@ impl Intake {
 
     fn give_up(&mut self, now: Timestamp, running: &Running) -> (Origin, Reason) {
         self.bytes -= running.bytes;
-        self.load.rejected += 1;
         let is_late = running.terms.deadline.is_some_and(|deadline| deadline <= now);
-        (running.origin, if is_late { Reason::Expired } else { Reason::Cancelled })
+        let reason = if is_late { Reason::Expired } else { Reason::Cancelled };
+        self.count_rejected(reason, 1);
+        (running.origin, reason)
     }
 
     /// A handler began and ended that job at these times: it may have waited before.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use svcmap_proto::jobs::Reason;
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::{Intake, Origin, TaskId};
@@ -56,7 +57,7 @@ impl Intake {
                     Expired::RunLimit { origin, task: id, limit, deadline, here }
                 });
             } else if let Some(place) = self.queue.position(|task| task.id == id) {
-                expired.extend(self.remove_queued(place).map(Expired::Waiting));
+                expired.extend(self.remove_queued(place, Reason::Expired).map(Expired::Waiting));
             }
         }
         expired

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use svcmap_proto::jobs::AttemptId;
+use svcmap_proto::jobs::{AttemptId, Reason};
 use svcmap_proto::names::SenderId;
 
 use super::{Intake, Origin, Task};
@@ -13,14 +13,18 @@ impl Intake {
         self.queue.iter()
     }
 
-    /// Takes those of them out that `is_given_up` names.
-    pub fn take_queued(&mut self, is_given_up: impl Fn(&Task) -> bool) -> VecDeque<Task> {
+    /// Takes those of them out that `is_given_up` names, rejected for that reason.
+    pub fn take_queued(
+        &mut self,
+        reason: Reason,
+        is_given_up: impl Fn(&Task) -> bool,
+    ) -> VecDeque<Task> {
         let taken = self.queue.take(is_given_up);
         for task in &taken {
             self.bytes -= task.payload.len();
             self.forget_deadline(task.terms.deadline, task.id);
         }
-        self.load.rejected += taken.len() as u64;
+        self.count_rejected(reason, taken.len() as u64);
         taken
     }
 

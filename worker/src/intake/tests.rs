@@ -232,6 +232,13 @@ proptest! {
             prop_assert!(load.busy() <= load.slots);
             prop_assert!(load.running <= concurrency);
             prop_assert_eq!(load.state == State::Draining, model.draining);
+            let served = intake.served();
+            let begun = model.running.iter().take(concurrency as usize);
+            let begun: usize = begun.map(|(_, _, bytes, _)| bytes).sum();
+            prop_assert_eq!(served.queued_bytes, model.bytes() - begun);
+            prop_assert_eq!(served.rejected.values().sum::<u64>(), model.rejected);
+            let ended = model.done + model.failed;
+            prop_assert_eq!((served.waits.len(), served.service_times.len()), (ended, ended));
         }
     }
 }
@@ -535,4 +542,26 @@ fn while_jobs_fail_here_nothing_waits_at_the_handlers() {
     intake.handle_finished(at(2), TaskId(1), FAILING);
     assert!(intake.start_next(at(2)).is_some());
     assert!(intake.start_next(at(2)).is_none());
+}
+
+#[test]
+fn what_is_rejected_is_counted_by_the_reason_and_times_as_they_were() {
+    let mut intake = Intake::new(config(1, 1));
+    let far = at(1000);
+    let mut admit = |job, deadline, bytes: usize| {
+        let arrival = arrival(origin(job), deadline, &vec![7; bytes]);
+        intake.admit(at(0), arrival, Promised::default()).err()
+    };
+    assert_eq!([admit(1, far, 10), admit(2, far, 5)], [None, None]);
+    assert_eq!(admit(3, far, 1), Some(Reason::Full));
+    assert_eq!(admit(4, at(0), 1), Some(Reason::Expired));
+    let task = intake.start_next(at(3)).unwrap();
+    assert_eq!(intake.served().queued_bytes, 5);
+    intake.handle_finished(at(7), task.id, Ending::Done);
+    assert!(intake.take_back(origin(2)));
+    let served = intake.served();
+    let rejected = [Reason::Full, Reason::Expired, Reason::Cancelled].map(|reason| (reason, 1));
+    assert_eq!(served.rejected, rejected.into());
+    assert_eq!((served.waits.sum(), served.service_times.sum()), (ms(3), ms(4)));
+    assert_eq!(served.queued_bytes, 0);
 }

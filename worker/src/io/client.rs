@@ -10,6 +10,7 @@ use svcmap_proto::names::NameError;
 
 use super::builder::ClientBuilder;
 use super::job_builder::JobBuilder;
+use super::monitor::Monitor;
 use super::notice::StartError;
 use super::shared::{Command, Shared};
 use super::ticket::Ticket;
@@ -138,6 +139,11 @@ impl Client {
     /// Waits until a mapper has answered, at most so long. Returns whether one has.
     pub fn wait_connected(&self, limit: Duration) -> bool {
         self.shared.status.wait(limit, |status| status.mappers > 0)
+    }
+
+    /// What it counts, for any thread, for as long as it runs; with what its worker counts, if it is a worker's.
+    pub fn monitor(&self) -> Monitor {
+        Monitor { shared: Arc::clone(&self.shared) }
     }
 
     /// What this sender has counted; empty once it has stopped.

@@ -25,6 +25,7 @@ use super::serving::Serving;
 use super::shared::{Command, FEW_JOBS, Room, Shared};
 use super::ticket::{Completer, Wakeup};
 use crate::config::SERVICES_FOLLOWED_MAX;
+use crate::metrics::Metrics;
 use crate::outbox::JobId;
 use crate::outcome::Outcome;
 use crate::process::Process;
@@ -390,6 +391,10 @@ impl State {
                     // Who asked may have gone.
                     let _ = reply.send(self.process.sender().statistics_at(now));
                 }
+                Command::Metrics(reply) => (reply.0)(Metrics {
+                    messages_refused: self.refusals.counts().clone(),
+                    ..self.process.metrics(now)
+                }),
                 Command::Drain(grace) => self.process.drain(now, grace),
                 Command::Stop => self.ending = Ending::Stopped,
             }

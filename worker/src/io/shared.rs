@@ -14,6 +14,7 @@ use svcmap_proto::io::{Spin, Waker};
 use svcmap_proto::names::{Name, NameError};
 
 use super::client::SubmitError;
+use super::monitor::Reply;
 use super::ticket::{Completer, Ticket, ticket};
 use crate::config::{OutboxConfig, SERVICES_FOLLOWED_MAX};
 use crate::outbox::{JobId, JobSpec};
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Follow(Name),
     /// Answer with what was counted.
     Statistics(Sender<Statistics>),
+    /// The same of all that it does.
+    Metrics(Reply),
     /// Serve no more, within this grace, and then stop.
     Drain(Duration),
     /// Stop now.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use svcmap_proto::names::{Endpoint, InstanceKey};
 
 use super::client::Client;
+use super::monitor::Monitor;
 use super::shared::{Command, Shared};
 use crate::server::DrainReport;
 
@@ -66,6 +67,11 @@ impl Worker {
     /// A handle that sends jobs over this worker's connections.
     pub fn client(&self) -> Client {
         Client { shared: Arc::clone(&self.thread.shared), _thread: None }
+    }
+
+    /// What it counts, for any thread, for as long as it runs.
+    pub fn monitor(&self) -> Monitor {
+        Monitor { shared: Arc::clone(&self.thread.shared) }
     }
 
     /// Waits until a mapper lists it, at most so long. Returns whether one does.

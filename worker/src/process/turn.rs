@@ -114,6 +114,7 @@ impl Process {
                     }
                 }
                 SenderOutput::Sync { mapper, service } => {
+                    self.resyncs += 1;
                     let message = ToMapper::Sync { service };
                     return Some(ProcessOutput::ToMapper { mapper, message });
                 }

@@ -61,8 +61,8 @@ impl Server {
         }
         let (senders, expiry) = (&self.senders, self.absence.expiry);
         let given_up_at = |task: &Task| given_up_at(senders, task, expiry);
-        let unattended =
-            self.intake.take_queued(|task| given_up_at(task).is_some_and(|at| at <= now));
+        let is_given_up = |task: &Task| given_up_at(task).is_some_and(|at| at <= now);
+        let unattended = self.intake.take_queued(Reason::Unreachable, is_given_up);
         self.absence.look_at = self.intake.queued().filter_map(given_up_at).min();
         self.hand_back(now, Reason::Unreachable, unattended);
     }
@@ -91,7 +91,7 @@ impl Server {
             }
             Origin::Client(_) | Origin::Nobody | Origin::Released { .. } | Origin::Overdue => false,
         };
-        for task in self.intake.take_queued(is_other) {
+        for task in self.intake.take_queued(Reason::Cancelled, is_other) {
             self.leave(task.origin);
             self.senders.handle_dropped(whose);
         }

@@ -49,7 +49,7 @@ impl Server {
     /// it goes elsewhere, if it can.
     pub(super) fn admit(&mut self, now: Timestamp, arrival: Arrival) -> Result<TaskId, Reason> {
         if self.health.is_aside() && arrival.terms.redirects_left > 0 && !self.is_draining() {
-            self.intake.count_rejected();
+            self.intake.count_rejected(Reason::NoCredit, 1);
             return Err(Reason::NoCredit);
         }
         self.intake.admit(now, arrival, self.credits.promised())
@@ -65,7 +65,8 @@ impl Server {
 
     /// Gives back what waits and can go elsewhere.
     pub(super) fn hand_back_movable(&mut self, now: Timestamp) {
-        let others = self.intake.take_queued(|task| task.terms.redirects_left > 0);
+        let others =
+            self.intake.take_queued(Reason::NoCredit, |task| task.terms.redirects_left > 0);
         self.hand_back(now, Reason::NoCredit, others);
     }
 

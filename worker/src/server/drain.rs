@@ -66,7 +66,8 @@ impl Server {
         if !matches!(self.drain, Drain::Until(_)) {
             return;
         }
-        let others = self.intake.take_queued(|task| task.terms.redirects_left > 0);
+        let others =
+            self.intake.take_queued(Reason::Draining, |task| task.terms.redirects_left > 0);
         self.drained.handed_back += others.len() as u64;
         self.hand_back(now, Reason::Draining, others);
     }

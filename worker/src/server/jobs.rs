@@ -54,7 +54,7 @@ impl Server {
         let waited = Duration::from_micros(job.waited_us);
         self.credits.claim(now, sender, claim, payload.len(), waited);
         let Ok(metadata) = metadata else {
-            self.intake.count_rejected();
+            self.intake.count_unreadable();
             self.end(now, origin, Ended::unreadable(wanted_until(now, deadline)));
             return false;
         };
