@@ -52,6 +52,8 @@ pub struct Fleet {
     /// Whether it is to end.
     is_closing: bool,
     pending: Vec<Pending>,
+    /// How often processes of a service, or a mapper, have ended by themselves.
+    deaths: BTreeMap<Name, u64>,
     output: VecDeque<Output>,
     random: fastrand::Rng,
 }
@@ -125,6 +127,7 @@ impl Fleet {
             is_open: false,
             is_closing: false,
             pending: Vec::new(),
+            deaths: BTreeMap::new(),
             output: VecDeque::new(),
             random: fastrand::Rng::with_seed(seed),
         };
@@ -147,6 +150,11 @@ impl Fleet {
                 known.map(|(bind, _)| reached(bind)).collect()
             }
         }
+    }
+
+    /// How often processes of a service, or a mapper, have ended although nobody wanted it.
+    pub fn deaths(&self) -> &BTreeMap<Name, u64> {
+        &self.deaths
     }
 
     /// The topology that counts.
@@ -277,9 +285,13 @@ impl Fleet {
         if is_bad {
             member.last = Some(how);
         }
+        let is_death = !matches!(member.state, State::Stopping { .. }) && state != State::Done;
         member.become_(state, now);
         if leaves {
             self.forget(who);
+        }
+        if is_death {
+            *self.deaths.entry(who.name().clone()).or_default() += 1;
         }
         self.say(Some(who), is_bad, text);
         self.handle_timeout(now);

@@ -3,6 +3,7 @@
 
 pub mod instances;
 pub mod mapper;
+pub mod up;
 pub mod worker;
 
 use std::fmt;

@@ -9,6 +9,7 @@ mod problem;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,8 @@ pub struct Mapper {
     pub beat: Option<Duration>,
     /// Time between publications of load, unless as ever.
     pub publish_interval: Option<Duration>,
+    /// Where it tells of itself by HTTP.
+    pub http: Option<SocketAddr>,
     /// What happens when it ends.
     pub keep: Keep,
 }
@@ -301,6 +304,7 @@ impl Topology {
         args.push_all("--advertise", &mapper.advertise);
         args.push_all("--plain-bind", mapper.plain_bind.as_ref().map(Endpoint::as_str));
         args.push_all("--beat", mapper.beat.map(parse::exact));
+        args.push_all("--http", mapper.http.map(|address| address.to_string()));
         args.push_all("--publish-interval", mapper.publish_interval.map(parse::exact));
         args.protect(&self.protection, mapper.deployment.as_deref());
         args.0

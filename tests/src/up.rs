@@ -37,8 +37,13 @@ impl Up {
 
     /// Starts `svcmap up`.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with these flags.
+    pub fn start_with(&mut self, flags: &[&str]) {
         let log = std::fs::File::create(self.path("up.log")).unwrap();
-        let process = self.command(&["up"]).stdout(log).spawn().unwrap();
+        let process = self.command(&["up"]).args(flags).stdout(log).spawn().unwrap();
         self.process = Some(process);
         eventually("svcmap up to listen", || self.run(&["ps"]).status.success());
     }

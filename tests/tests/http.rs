@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use svcmap::fleet::wire::Process;
+use svcmap::metrics::up::{self, Kept};
 use svcmap_proto::io::Clock;
 use svcmap_tests::batch::{Running, code, text};
 use svcmap_tests::http::{Answer, Served, ask, connect, metric};
@@ -315,6 +317,10 @@ fn the_page_on_metrics_and_the_dashboard_name_what_is_served_and_nothing_else() 
     for page in [mapper.get("/metrics"), mapper.get("/metrics/instances"), worker.get("/metrics")] {
         families_of(&page.body, &mut served);
     }
+    let process = Process { name: "nap/1".to_owned(), ..Process::default() };
+    let deaths = [("nap".to_owned(), 1)].into();
+    let kept = up::families(&Kept { processes: vec![process], deaths });
+    families_of(&kept.to_text(), &mut served);
     let documented = families_documented();
     for (name, family) in &documented {
         assert_eq!(served.get(name), Some(family), "{name}");

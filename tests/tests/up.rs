@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use svcmap_proto::io::Clock;
 use svcmap_tests::batch::{numbers, text};
+use svcmap_tests::http::ask;
 use svcmap_tests::up::{MAPPER_ANYWHERE, Up, cpu_ticks, kill, pid_of};
 use svcmap_tests::{eventually, is_running};
 
@@ -132,6 +133,31 @@ fn services_are_scaled_stopped_and_started_again() {
     assert!(up.ok(&["restart", "main"]).ends_with("1 ready\n"));
     assert!(up.ok(&["scale", "echo", "0"]).ends_with("0 of echo ready\n"));
     assert!(up.fails(1, &["restart", "ecko"]).contains("there are main, echo"));
+    up.stop();
+}
+
+#[test]
+fn it_tells_by_http_what_it_keeps() {
+    let bad = "[service.bad]\nexec = \"./not-there\"\n";
+    let mut up = Up::written(&topology(&format!("{ECHO}{bad}")));
+    up.start_with(&["--http", "0"]);
+    let bad_is_failed =
+        |page: &str| page.contains("svcmap_up_processes{of=\"bad\",state=\"failed\"} 1");
+    let mut address = String::new();
+    eventually("the address", || {
+        let log = up.log();
+        let found = log.lines().find_map(|line| line.split("HTTP on http://").nth(1));
+        address = found.and_then(|rest| rest.split(": ").next()).unwrap_or_default().to_owned();
+        !address.is_empty()
+    });
+    let get = |path: &str| ask(&address, "GET", path, &[]).unwrap();
+    eventually("the bad one to have failed", || bad_is_failed(&get("/metrics").body));
+    assert_eq!(get("/healthz").status, 200);
+    let ready = get("/readyz");
+    assert_eq!((ready.status, ready.body.trim()), (503, "bad/1 is failed"));
+    kill(pid_of(&up.process("echo/1")).unwrap());
+    let died = "svcmap_up_deaths_total{of=\"echo\"} 1";
+    eventually("the death to be counted", || get("/metrics").body.contains(died));
     up.stop();
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use svcmap_proto::names::{InstanceKey, Name};
 
-use super::MapperOption;
+use super::{HttpOption, MapperOption};
 use crate::fleet::command::Target;
 use crate::parse;
 use crate::topology::{FILE_NAME, INSTANCES_MAX};
@@ -51,6 +51,9 @@ pub struct UpArgs {
     /// The topology
     #[arg(default_value = FILE_NAME)]
     pub file: PathBuf,
+    /// Where it tells of itself.
+    #[command(flatten)]
+    pub http: HttpOption,
 }
 
 /// Which `svcmap up` is meant.

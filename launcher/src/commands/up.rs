@@ -16,5 +16,5 @@ use crate::topology::io::load;
 pub fn run(args: &UpArgs, log: &LogOptions) -> Result<ExitCode, Error> {
     let loaded = load(&args.file)?;
     collect_orphans().map_err(Failure::failed)?;
-    Ok(keep(loaded, log)?)
+    Ok(keep(loaded, args.http.http, log)?)
 }

@@ -1,16 +1,19 @@
 //! The processes of a topology, really: one thread that waits for signals, ends, lines and questions, and
 //! does what the [`Fleet`] says.
 
+mod answers;
 pub mod client;
 mod clients;
 mod farewell;
 mod files;
+mod http;
 mod screen;
 pub mod seat;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
@@ -20,15 +23,14 @@ use signal_hook::consts::SIGHUP;
 use svcmap_proto::io::Clock;
 use svcmap_proto::time::Timestamp;
 
-use self::clients::{Clients, matches};
+use self::clients::Clients;
 use self::farewell::{Death, Farewell};
 use self::files::LogFile;
+use self::http::Desk;
 use self::screen::{OWN, Screen};
 use self::seat::Seat;
 use self::signals::Signals;
-use super::command::CommandId;
 use super::lines::{Recent, Splitter};
-use super::wire::{Process, Reply, Request};
 use super::{End, Event, Fleet, Launch, Output, State, Who};
 use crate::errors::Failure;
 use crate::io::{LOOK_INTERVAL, poll};
@@ -36,7 +38,7 @@ use crate::logging::LogOptions;
 use crate::supervisor::{ChildId, ChildSpec, Exit, Output as Stdio, Supervisor};
 use crate::text::time;
 use crate::topology::io::{Loaded, load};
-use crate::topology::{self, Log, Protection};
+use crate::topology::{self, Log};
 
 /// The environment variables that would tell a process something else than its topology does.
 const NOT_INHERITED: [&str; 2] =
@@ -46,8 +48,12 @@ const NOT_INHERITED: [&str; 2] =
 ///
 /// # Errors
 /// If somebody keeps it already, or the system gives no sockets or threads.
-pub fn keep(loaded: Loaded, log: &LogOptions) -> Result<ExitCode, Failure> {
-    Keeper::begin(loaded, log)?.run()
+pub fn keep(
+    loaded: Loaded,
+    http: Option<SocketAddr>,
+    log: &LogOptions,
+) -> Result<ExitCode, Failure> {
+    Keeper::begin(loaded, http, log)?.run()
 }
 
 struct Keeper<'a> {
@@ -60,6 +66,7 @@ struct Keeper<'a> {
     living: BTreeMap<Who, Living>,
     recent: BTreeMap<String, Recent>,
     seat: Seat,
+    desk: Option<Desk>,
     clients: Clients,
     next_command: u64,
     signals: Signals,
@@ -86,10 +93,15 @@ struct Living {
 }
 
 impl<'a> Keeper<'a> {
-    fn begin(loaded: Loaded, log: &'a LogOptions) -> Result<Self, Failure> {
+    fn begin(
+        loaded: Loaded,
+        http: Option<SocketAddr>,
+        log: &'a LogOptions,
+    ) -> Result<Self, Failure> {
         let Loaded { path, text, topology } = loaded;
         let signals = Signals::catch().map_err(Failure::failed)?;
         let seat = Seat::take(&path)?;
+        let desk = http.map(Desk::open).transpose()?;
         crate::io::raise_open_files_limit();
         let names = topology.names();
         let screen = Screen::new(log.log_format, names.iter().map(String::as_str));
@@ -103,6 +115,7 @@ impl<'a> Keeper<'a> {
             living: BTreeMap::new(),
             recent: BTreeMap::new(),
             seat,
+            desk,
             clients: Clients::default(),
             next_command: 0,
             signals,
@@ -115,6 +128,9 @@ impl<'a> Keeper<'a> {
         };
         let what = keeper.fleet.topology().summary();
         keeper.own_line(&format!("{what}; see them: svcmap ps"), false);
+        if let Some(url) = keeper.desk.as_ref().map(|desk| desk.url.clone()) {
+            keeper.own_line(&format!("HTTP on {url}: /metrics, /healthz, /readyz"), false);
+        }
         Ok(keeper)
     }
 
@@ -135,6 +151,7 @@ impl<'a> Keeper<'a> {
                 self.handle_exit(Clock.now(), &exit);
             }
             self.read_lines();
+            self.answer_by_http();
             self.clients.accept(&self.seat.listener);
             for (client, question) in self.clients.read() {
                 self.handle_question(client, question);
@@ -160,6 +177,7 @@ impl<'a> Keeper<'a> {
             PollFd::from_borrowed_fd(fd, PollFlags::IN)
         }
         let mut fds = vec![readable(self.signals.as_fd()), readable(self.seat.listener.as_fd())];
+        fds.extend(self.desk.as_ref().map(|desk| readable(desk.as_fd())));
         fds.extend(exits.into_iter().flatten().map(readable));
         for living in self.living.values() {
             fds.extend(living.stdout.as_ref().map(|pipe| readable(pipe.as_fd())));
@@ -379,78 +397,6 @@ impl<'a> Keeper<'a> {
                 why.lines().for_each(|line| self.own_line(line, true));
             }
         }
-    }
-
-    fn handle_question(&mut self, client: u64, question: Result<Request, String>) {
-        match question {
-            Err(why) => {
-                let why = format!("not understood, perhaps of another version: {why}");
-                self.clients.reply(client, &Reply::Failed(why));
-            }
-            Ok(Request::Do(command)) => {
-                self.next_command += 1;
-                let id = CommandId(self.next_command);
-                self.clients.awaits(client, id);
-                self.is_settled = true;
-                self.fleet.handle_command(Clock.now(), id, command);
-            }
-            Ok(Request::List) => {
-                for process in self.processes() {
-                    self.clients.reply(client, &Reply::Process(process));
-                }
-                self.clients.reply(client, &Reply::Done(self.path.display().to_string()));
-            }
-            Ok(Request::File) => {
-                self.clients.reply(client, &Reply::Topology(self.text.clone()));
-                self.clients.reply(client, &Reply::Done(std::process::id().to_string()));
-            }
-            Ok(Request::Access) => {
-                let Protection { deployment, insecure } = self.fleet.topology().protection.clone();
-                let is_named = deployment.is_some();
-                let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
-                self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
-                self.clients.reply(client, &Reply::Done(String::new()));
-            }
-            Ok(Request::Logs { targets, lines, follow }) => {
-                let is_wanted = |name: &str| {
-                    targets.is_empty() || targets.iter().any(|target| matches(target, name))
-                };
-                let mut is_any = false;
-                for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
-                    is_any = true;
-                    for line in recent.last(lines) {
-                        let (from, line) = (name.clone(), line.to_owned());
-                        self.clients.reply(client, &Reply::Line { from, line });
-                    }
-                }
-                let is_known = self.fleet.members().any(|(who, _)| is_wanted(&who.to_string()));
-                match (follow, is_any || is_known) {
-                    (_, false) => {
-                        let why = "there is no such process; see all: svcmap ps".to_owned();
-                        self.clients.reply(client, &Reply::Failed(why));
-                    }
-                    (true, true) => self.clients.follows(client, targets),
-                    (false, true) => self.clients.reply(client, &Reply::Done(String::new())),
-                }
-            }
-        }
-    }
-
-    fn processes(&self) -> Vec<Process> {
-        let now = Clock.now();
-        let all = self.fleet.members().map(|(who, member)| {
-            let child = self.living.get(&who).map(|living| living.child);
-            Process {
-                name: who.to_string(),
-                is_mapper: who.service().is_none(),
-                state: member.state.word().to_owned(),
-                since_ms: u64::try_from(now.since(member.since).as_millis()).unwrap_or(u64::MAX),
-                pid: child.and_then(|child| self.supervisor.pid(child)),
-                deaths: member.deaths.total,
-                last: member.last.clone(),
-            }
-        });
-        all.collect()
     }
 }
 

@@ -19,6 +19,14 @@ pub enum Who {
 }
 
 impl Who {
+    /// The mapper's name, or the service's.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Mapper(name) => name,
+            Self::Worker(key) => &key.service,
+        }
+    }
+
     /// The service that it is of.
     pub fn service(&self) -> Option<&Name> {
         match self {

@@ -69,7 +69,7 @@ pub enum Reply {
 }
 
 /// One process, as `svcmap ps` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// What it is called, such as `resize/1`, or a mapper's name.
     pub name: String,

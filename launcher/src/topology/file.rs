@@ -146,6 +146,7 @@ impl Reader<'_> {
                 deployment: table.get("deployment", text(|path| self.path(path))),
                 beat: table.get("beat", text(parse::duration_nonzero)),
                 publish_interval: table.get("publish_interval", text(parse::duration_nonzero)),
+                http: table.get("http", text(crate::http::address)),
                 keep: self.keep(&mut table, Keep::default()),
             };
             self.check_name(called, &mut table);

@@ -90,6 +90,7 @@ fn mapper_differences(old: &Mapper, new: &Mapper) -> Vec<String> {
         ("advertise", old.advertise != new.advertise),
         ("plain_bind", old.plain_bind != new.plain_bind),
         ("deployment", old.deployment != new.deployment),
+        ("http", old.http != new.http),
         ("beat", old.beat != new.beat),
         ("publish_interval", old.publish_interval != new.publish_interval),
     ]);

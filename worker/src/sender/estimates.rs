@@ -89,12 +89,13 @@ impl ServiceEstimates {
     }
 
     /// Jobs at a worker, as far as can be guessed: what it said grows stale at the pace at which jobs
-    /// are done, and what was sent since comes on top.
+    /// are done, and what was sent since comes on top. As long as nobody knows that pace, what it said holds.
     pub(super) fn jobs(&self, candidate: &Candidate) -> f64 {
         let own = f64::from(candidate.own);
         let Some(load) = &candidate.load else { return self.jobs.max(own) };
         let said = f64::from(load.running) + f64::from(load.queued);
-        let age = candidate.age.as_secs_f64() / (2.0 * self.service_of(candidate)).max(1e-6);
+        let pace = self.service(candidate).map(|service| service.as_secs_f64().max(1e-6));
+        let age = pace.map_or(0.0, |pace| candidate.age.as_secs_f64() / (2.0 * pace));
         (self.jobs + (said - self.jobs) * (-age).exp() + f64::from(candidate.unreflected)).max(own)
     }
 
@@ -174,6 +175,15 @@ mod tests {
         assert_eq!(estimates.patience(), ms(1));
         estimates.learn_load(&load(0, 1, 11, Duration::ZERO));
         assert!(!estimates.is_tight());
+    }
+
+    #[test]
+    fn what_a_worker_said_holds_until_somebody_knows_how_fast_jobs_are_done() {
+        let aged = |mean| Candidate { age: ms(10_000), ..candidate(load(1, 1, 1, mean)) };
+        let mut unknown = ServiceEstimates::default();
+        unknown.learn_load(&load(0, 1, 11, Duration::ZERO));
+        assert!(is_near(unknown.jobs(&aged(Duration::ZERO)), 1.0));
+        assert!(unknown.jobs(&aged(ms(10))) < 0.1);
     }
 
     #[test]

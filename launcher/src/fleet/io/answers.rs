@@ -1,0 +1,95 @@
+//! What a running `svcmap up` says of itself to who asks.
+
+use std::process::id;
+
+use svcmap_proto::io::Clock;
+
+use super::super::command::CommandId;
+use super::super::wire::{Process, Reply, Request};
+use super::Keeper;
+use super::clients::matches;
+use super::http::Desk;
+use crate::metrics::up::Kept;
+use crate::topology::Protection;
+
+impl Keeper<'_> {
+    pub(super) fn handle_question(&mut self, client: u64, question: Result<Request, String>) {
+        match question {
+            Err(why) => {
+                let why = format!("not understood, perhaps of another version: {why}");
+                self.clients.reply(client, &Reply::Failed(why));
+            }
+            Ok(Request::Do(command)) => {
+                self.next_command += 1;
+                let id = CommandId(self.next_command);
+                self.clients.awaits(client, id);
+                self.is_settled = true;
+                self.fleet.handle_command(Clock.now(), id, command);
+            }
+            Ok(Request::List) => {
+                for process in self.processes() {
+                    self.clients.reply(client, &Reply::Process(process));
+                }
+                self.clients.reply(client, &Reply::Done(self.path.display().to_string()));
+            }
+            Ok(Request::File) => {
+                self.clients.reply(client, &Reply::Topology(self.text.clone()));
+                self.clients.reply(client, &Reply::Done(id().to_string()));
+            }
+            Ok(Request::Access) => {
+                let Protection { deployment, insecure } = self.fleet.topology().protection.clone();
+                let is_named = deployment.is_some();
+                let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
+                self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
+                self.clients.reply(client, &Reply::Done(String::new()));
+            }
+            Ok(Request::Logs { targets, lines, follow }) => {
+                let is_wanted = |name: &str| {
+                    targets.is_empty() || targets.iter().any(|target| matches(target, name))
+                };
+                let mut is_any = false;
+                for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
+                    is_any = true;
+                    for line in recent.last(lines) {
+                        let (from, line) = (name.clone(), line.to_owned());
+                        self.clients.reply(client, &Reply::Line { from, line });
+                    }
+                }
+                let is_known = self.fleet.members().any(|(who, _)| is_wanted(&who.to_string()));
+                match (follow, is_any || is_known) {
+                    (_, false) => {
+                        let why = "there is no such process; see all: svcmap ps".to_owned();
+                        self.clients.reply(client, &Reply::Failed(why));
+                    }
+                    (true, true) => self.clients.follows(client, targets),
+                    (false, true) => self.clients.reply(client, &Reply::Done(String::new())),
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer_by_http(&self) {
+        for reply in self.desk.iter().flat_map(Desk::take) {
+            let deaths = self.fleet.deaths().iter();
+            let deaths = deaths.map(|(name, count)| (name.to_string(), *count)).collect();
+            reply(Kept { processes: self.processes(), deaths });
+        }
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let now = Clock.now();
+        let all = self.fleet.members().map(|(who, member)| {
+            let child = self.living.get(&who).map(|living| living.child);
+            Process {
+                name: who.to_string(),
+                is_mapper: who.service().is_none(),
+                state: member.state.word().to_owned(),
+                since_ms: u64::try_from(now.since(member.since).as_millis()).unwrap_or(u64::MAX),
+                pid: child.and_then(|child| self.supervisor.pid(child)),
+                deaths: member.deaths.total,
+                last: member.last.clone(),
+            }
+        });
+        all.collect()
+    }
+}
