@@ -64,6 +64,19 @@ struct OurMapper {
     member: Member,
     /// Where it listens and publishes, once it has said so: the system may have chosen the ports.
     endpoints: Option<(Endpoint, Endpoint)>,
+    /// With which arguments it is started, as the file says.
+    args: Vec<OsString>,
+    /// Whether it goes once the services can do without it.
+    is_retired: bool,
+}
+
+impl OurMapper {
+    /// Where it is reached from this machine; `None` as long as only the system knows the port.
+    fn reached(&self) -> Option<Endpoint> {
+        let said = self.endpoints.as_ref().map(|(bind, _)| bind);
+        let bind = said.or(Some(&self.spec.bind).filter(|bind| bind.port() != Some(0)))?;
+        Some(reached(bind))
+    }
 }
 
 /// What is to be done.
@@ -92,6 +105,8 @@ pub struct Launch {
     pub dir: Option<PathBuf>,
     /// Where what it writes goes.
     pub log: Log,
+    /// How long it may take to end.
+    pub grace: Duration,
 }
 
 /// Something that people want to know.
@@ -146,8 +161,8 @@ impl Fleet {
         match &self.topology.mappers {
             Mappers::Elsewhere(mappers) => mappers.clone(),
             Mappers::Ours(_) => {
-                let known = self.mappers.values().filter_map(|mapper| mapper.endpoints.as_ref());
-                known.map(|(bind, _)| reached(bind)).collect()
+                let staying = self.mappers.values().filter(|mapper| !mapper.is_retired);
+                staying.filter_map(OurMapper::reached).collect()
             }
         }
     }
@@ -248,13 +263,14 @@ impl Fleet {
                 };
                 (state, end.code != Some(0), format!("stopped ({})", end.how))
             }
-            _ if end.code == Some(0) && keep.restart == Restart::OnFailure => {
+            _ if end.code == Some(0) && keep.restart != Restart::Always => {
                 (State::Done, false, "ended by itself with status 0".to_owned())
             }
             _ if keep.restart == Restart::Never => {
                 (State::Failed, true, format!("FAILED: {how}; it is not started again"))
             }
-            _ if end.code == Some(USAGE) => {
+            // A mapper says so as well if somebody has its port, who may go.
+            _ if end.code == Some(USAGE) && who.service().is_some() => {
                 (State::Failed, true, format!("FAILED: {how}; starting it again is no use"))
             }
             before => {
@@ -313,8 +329,11 @@ impl Fleet {
 
     /// When [`Fleet::handle_timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let members = self.members().filter_map(|(_, member)| match member.state {
-            State::Pausing { until } => Some(until),
+        let has_mappers = !self.mapper_endpoints().is_empty();
+        let members = self.members().filter_map(|(who, member)| match member.state {
+            State::Pausing { until } => {
+                Some(until).filter(|_| has_mappers || who.service().is_none())
+            }
             State::Stopping { kill_at, .. } => Some(kill_at),
             _ => None,
         });
@@ -331,6 +350,7 @@ impl Fleet {
             self.close_mappers(now);
         } else {
             self.step_crews(now);
+            self.retire_mappers(now);
         }
         self.start_due(now);
         self.kill_due(now);
@@ -385,14 +405,8 @@ impl Fleet {
 
     /// Asks a process to end, or notes that it is not to be started.
     fn terminate(&mut self, now: Timestamp, who: &Who, then: Then) {
-        let grace = match who {
-            Who::Mapper(_) => MAPPER_GRACE,
-            Who::Worker(key) => self.crews.get(&key.service).map_or(GOODBYE, |crew| {
-                let worker = &crew.spec.worker;
-                worker.grace + worker.kill_after + GOODBYE
-            }),
-        };
         let Some((member, _)) = self.member_mut(who) else { return };
+        let grace = member.grace;
         match member.state {
             State::Stopping { kill_at, .. } => {
                 member.state = State::Stopping { kill_at, then };
@@ -419,6 +433,7 @@ impl Fleet {
             let Some(launch) = self.launch(&who) else { continue };
             if let Some((member, _)) = self.member_mut(&who) {
                 member.become_(State::Starting { since: now }, now);
+                member.grace = launch.grace;
             }
             self.output.push_back(Output::Start(who, Box::new(launch)));
         }
@@ -437,15 +452,19 @@ impl Fleet {
                     .clone();
                 let args = self.topology.mapper_args(spec, &bind, &publish);
                 let (env, dir, log) = (BTreeMap::new(), None, spec.keep.log.clone());
-                Some(Launch { args, env, dir, log })
+                Some(Launch { args, env, dir, log, grace: MAPPER_GRACE })
             }
             Who::Worker(key) => {
                 let spec = &self.crews.get(&key.service)?.spec;
                 let worker = &spec.worker;
                 let mappers = self.mapper_endpoints();
+                if mappers.is_empty() {
+                    return None;
+                }
                 let args = self.topology.worker_args(&key.service, &key.instance, worker, &mappers);
                 let (env, dir) = (worker.env.clone(), Some(worker.dir.clone()));
-                Some(Launch { args, env, dir, log: spec.keep.log.clone() })
+                let grace = worker.grace + worker.kill_after + GOODBYE;
+                Some(Launch { args, env, dir, log: spec.keep.log.clone(), grace })
             }
         }
     }

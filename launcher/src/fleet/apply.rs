@@ -5,7 +5,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::crew::Crew;
 use super::{Fleet, Member, OurMapper, Output, Then, Who};
-use crate::topology::{Mapper, Topology, changes};
+use crate::topology::{Topology, changes};
 
 impl Fleet {
     /// From now on that is what there should be.
@@ -23,7 +23,7 @@ impl Fleet {
         }
         let replaced: Vec<String> = changes(Some(&self.topology), &new)
             .into_iter()
-            .filter(|change| change.restarts > 0)
+            .filter(|change| change.is_replaced)
             .map(|change| change.subject)
             .collect();
         self.topology = new;
@@ -38,22 +38,25 @@ impl Fleet {
     /// The mappers are to be those of the topology.
     pub(super) fn take_mappers(&mut self, now: Timestamp) {
         let wanted = self.topology.our_mappers().cloned().unwrap_or_default();
-        let gone: Vec<Name> =
-            self.mappers.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
-        gone.into_iter().for_each(|name| self.terminate(now, &Who::Mapper(name), Then::Gone));
+        for (name, mapper) in &mut self.mappers {
+            mapper.is_retired = !wanted.contains_key(name);
+        }
         for (name, spec) in wanted {
+            let args = self.topology.mapper_args(&spec, &spec.bind, &spec.publish);
             let Some(mapper) = self.mappers.get_mut(&name) else {
-                self.mappers
-                    .insert(name, OurMapper { spec, member: Member::new(now), endpoints: None });
+                let (member, endpoints, is_retired) = (Member::new(now), None, false);
+                let mapper = OurMapper { spec, member, endpoints, args, is_retired };
+                self.mappers.insert(name, mapper);
                 continue;
             };
             let before = std::mem::replace(&mut mapper.spec, spec);
+            let is_alike = std::mem::replace(&mut mapper.args, args) == mapper.args;
             let has_moved =
                 (&before.bind, &before.publish) != (&mapper.spec.bind, &mapper.spec.publish);
             if has_moved {
                 mapper.endpoints = None;
             }
-            if !is_alike(&before, &mapper.spec) {
+            if !is_alike || mapper.member.state.is_leaving() {
                 self.terminate(now, &Who::Mapper(name), Then::Again);
             }
         }
@@ -68,16 +71,28 @@ impl Fleet {
             let crew = self.crews.entry(name.clone()).or_insert_with(|| Crew::new(service.clone()));
             crew.spec = service.clone();
             if replaced.iter().any(|subject| subject == name.as_str()) {
-                let all: Vec<u32> = crew.staying().map(|(number, _)| number).collect();
-                crew.replace(all);
+                crew.replace_all();
             }
+        }
+    }
+
+    /// Ends the mappers that are in no file any more, once no service is being replaced: who serves goes on
+    /// by one of them until then.
+    pub(super) fn retire_mappers(&mut self, now: Timestamp) {
+        if self.crews.values().any(|crew| crew.roll.is_some()) {
+            return;
+        }
+        let is_due = |mapper: &OurMapper| mapper.is_retired && !mapper.member.state.is_leaving();
+        let due = self.mappers.iter().filter(|(_, mapper)| is_due(mapper));
+        for name in due.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.terminate(now, &Who::Mapper(name), Then::Gone);
         }
     }
 
     fn end_service(&mut self, now: Timestamp, name: &Name) {
         let Some(crew) = self.crews.get_mut(name) else { return };
         crew.spec.instances = 0;
-        crew.roll = None;
+        (crew.roll, crew.rolled) = (None, Some(Err(format!("{name} is in no file any more"))));
         let numbers: Vec<u32> = crew.members.keys().copied().collect();
         for number in numbers {
             self.terminate(now, &Who::Worker(self.key(name, number)), Then::Gone);
@@ -109,9 +124,4 @@ impl Fleet {
             self.terminate(now, &Who::Mapper(name), Then::Stopped);
         }
     }
-}
-
-/// Whether a process of the one is a process of the other.
-fn is_alike(a: &Mapper, b: &Mapper) -> bool {
-    *a == Mapper { keep: a.keep.clone(), ..b.clone() }
 }

@@ -1,5 +1,6 @@
 //! What an operator may ask for, and when it is done.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -112,23 +113,25 @@ impl Fleet {
         match command {
             Command::Start(targets) => {
                 let all = self.resolve(&targets)?;
-                let idle: Vec<Who> = all.into_iter().filter(|who| !self.is_up(who)).collect();
-                for who in &idle {
-                    if let Some((member, _)) = self.member_mut(who) {
-                        member.deaths.forgive();
-                        member.become_(State::Pausing { until: now }, now);
-                    }
-                }
-                Ok(idle.into_iter().map(Until::Ready).collect())
+                let missing: Vec<Who> = all.into_iter().filter(|who| !self.is_ready(who)).collect();
+                missing.iter().for_each(|who| self.start(now, who));
+                Ok(missing.into_iter().map(Until::Ready).collect())
             }
             Command::Stop(targets) => {
                 let all = self.resolve(&targets)?;
-                all.iter().for_each(|who| self.terminate(now, who, Then::Stopped));
+                for who in &all {
+                    self.spare(who);
+                    self.terminate(now, who, Then::Stopped);
+                }
                 Ok(all.into_iter().map(Until::Ended).collect())
             }
             Command::Restart(targets) => {
                 let all = self.resolve(&targets)?;
-                Ok(all.into_iter().map(|who| self.restart(now, who)).collect())
+                let mut until: Vec<Until> =
+                    all.into_iter().map(|who| self.restart(now, who)).collect();
+                // Instances of one service are replaced together.
+                until.dedup();
+                Ok(until)
             }
             Command::Scale(service, instances) => {
                 if instances > INSTANCES_MAX {
@@ -138,14 +141,35 @@ impl Fleet {
                     return Err(self.unknown(&Target::All(service)));
                 };
                 crew.spec.instances = instances;
+                if let Some(said) = self.topology.services.get_mut(&service) {
+                    said.instances = instances;
+                }
                 Ok(vec![Until::Filled(service)])
             }
         }
     }
 
-    fn is_up(&self, who: &Who) -> bool {
-        let mut members = self.members();
-        members.any(|(other, member)| other == *who && member.state.is_alive())
+    fn is_ready(&self, who: &Who) -> bool {
+        self.members().any(|(other, member)| other == *who && member.state.is_ready())
+    }
+
+    fn start(&mut self, now: Timestamp, who: &Who) {
+        let Some((member, _)) = self.member_mut(who) else { return };
+        member.deaths.forgive();
+        match member.state {
+            State::Starting { .. } => {}
+            State::Stopping { .. } => self.terminate(now, who, Then::Again),
+            _ => member.become_(State::Pausing { until: now }, now),
+        }
+    }
+
+    /// A replacement that is under way does not touch that one.
+    fn spare(&mut self, who: &Who) {
+        let Who::Worker(key) = who else { return };
+        let number = super::crew::number(&self.topology.prefix, &key.instance);
+        if let (Some(number), Some(crew)) = (number, self.crews.get_mut(&key.service)) {
+            crew.spare(number);
+        }
     }
 
     fn restart(&mut self, now: Timestamp, who: Who) -> Until {
@@ -199,19 +223,11 @@ impl Fleet {
     pub(super) fn answer(&mut self) {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|command| {
-            let mut replaced = 0;
-            for until in &command.until {
-                match self.outcome(until) {
-                    None => return true,
-                    Some(Ok(count)) => replaced = replaced.max(count),
-                    Some(Err(why)) => {
-                        self.output.push_back(Output::Answer(command.id, Err(why)));
-                        return false;
-                    }
-                }
-            }
-            let text = self.summary(&command.until, replaced);
-            self.output.push_back(Output::Answer(command.id, Ok(text)));
+            let outcomes = command.until.iter().map(|until| self.outcome(until));
+            let Some(outcomes) = outcomes.collect::<Option<Vec<_>>>() else { return true };
+            let counts: Result<Vec<u32>, String> = outcomes.into_iter().collect();
+            let answer = counts.map(|counts| summary(&command.until, &counts));
+            self.output.push_back(Output::Answer(command.id, answer));
             false
         });
         pending.append(&mut self.pending);
@@ -225,18 +241,21 @@ impl Fleet {
         match until {
             Until::Ended(who) => {
                 let is_alive = state_of(who).is_some_and(|member| member.state.is_alive());
-                (!is_alive).then_some(Ok(0))
+                (!is_alive).then_some(Ok(1))
             }
             Until::Ready(who) => match state_of(who) {
-                Some(member) if member.state.is_ready() => Some(Ok(0)),
+                Some(member) if member.state.is_ready() => Some(Ok(1)),
                 Some(member) if member.state.is_settled() => Some(Err(failed(who, member))),
                 Some(_) => None,
                 None => Some(Err(format!("{who} is gone"))),
             },
             Until::Filled(service) => {
-                let crew = self.crews.get(service)?;
+                let Some(crew) = self.crews.get(service) else {
+                    return Some(Err(format!("{service} is gone")));
+                };
                 let members = || crew.members.values();
-                if crew.roll.is_some() || members().any(|member| !member.state.is_settled()) {
+                let is_full = members().len() == crew.spec.instances as usize;
+                if !is_full || members().any(|member| !member.state.is_settled()) {
                     return None;
                 }
                 let bad = crew.members.iter().find(|(_, member)| member.state == State::Failed);
@@ -244,7 +263,7 @@ impl Fleet {
                     Some((&number, member)) => {
                         Err(failed(&Who::Worker(self.key(service, number)), member))
                     }
-                    None => Ok(0),
+                    None => Ok(count(members().filter(|member| member.state.is_ready()))),
                 })
             }
             Until::Rolled(service) => match self.crews.get(service) {
@@ -254,17 +273,29 @@ impl Fleet {
             },
         }
     }
+}
 
-    fn summary(&self, until: &[Until], replaced: u32) -> String {
-        match until.first() {
-            None => "nothing to do".to_owned(),
-            Some(Until::Ended(_)) => format!("{} stopped", until.len()),
-            Some(Until::Ready(_)) => format!("{} ready", until.len()),
-            Some(Until::Rolled(_)) => format!("{replaced} replaced"),
-            Some(Until::Filled(service)) => {
-                let ready = self.crews.get(service).map_or(0, |crew| crew.staying().count());
-                format!("{ready} of {service} ready")
-            }
+fn count<T>(all: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(all.count()).unwrap_or(u32::MAX)
+}
+
+/// What was done, in words: each of these has come, and was so many.
+fn summary(until: &[Until], counts: &[u32]) -> String {
+    let mut sums: BTreeMap<String, u32> = BTreeMap::new();
+    for (until, count) in until.iter().zip(counts) {
+        *sums.entry(until.words()).or_default() += count;
+    }
+    let all: Vec<_> = sums.iter().map(|(words, count)| format!("{count} {words}")).collect();
+    if all.is_empty() { "nothing to do".to_owned() } else { all.join(", ") }
+}
+
+impl Until {
+    fn words(&self) -> String {
+        match self {
+            Self::Ended(_) => "stopped".to_owned(),
+            Self::Ready(_) => "ready".to_owned(),
+            Self::Rolled(_) => "replaced".to_owned(),
+            Self::Filled(service) => format!("of {service} ready"),
         }
     }
 }

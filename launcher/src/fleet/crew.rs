@@ -15,8 +15,10 @@ pub(super) struct Crew {
     pub(super) members: BTreeMap<u32, Member>,
     /// Those that are being replaced.
     pub(super) roll: Option<Roll>,
-    /// How the last replacement ended that nobody has asked about: how many, and why no more.
+    /// How the last replacement ended: how many were replaced, or why no more.
     pub(super) rolled: Option<Result<u32, String>>,
+    /// New ones whose places others are to take.
+    outdated: Vec<u32>,
 }
 
 /// A replacement of some members, each by a new one that has to be ready first.
@@ -51,7 +53,7 @@ pub(super) enum Order {
 
 impl Crew {
     pub(super) fn new(spec: Service) -> Self {
-        Self { spec, members: BTreeMap::new(), roll: None, rolled: None }
+        Self { spec, members: BTreeMap::new(), roll: None, rolled: None, outdated: Vec::new() }
     }
 
     /// Those of these numbers are replaced, with others that are being replaced.
@@ -67,6 +69,26 @@ impl Crew {
         }
     }
 
+    /// All that run are replaced, also by others than those that were to take their places.
+    pub(super) fn replace_all(&mut self) {
+        if let Some(roll) = &mut self.roll {
+            roll.given_up = None;
+            for pair in roll.pairs.extract_if(.., |pair| !pair.is_over) {
+                self.outdated.push(pair.new);
+            }
+        }
+        let runs = |(number, member): &(u32, &Member)| {
+            !self.outdated.contains(number) && member.state != State::Stopped
+        };
+        let all: Vec<u32> = self.staying().filter(runs).map(|(number, _)| number).collect();
+        self.replace(all);
+    }
+
+    /// That one is not replaced, as it is to stay away.
+    pub(super) fn spare(&mut self, number: u32) {
+        self.roll.iter_mut().for_each(|roll| roll.left.retain(|left| *left != number));
+    }
+
     /// The members that stay.
     pub(super) fn staying(&self) -> impl Iterator<Item = (u32, &Member)> {
         let all = self.members.iter().filter(|(_, member)| !member.state.is_leaving());
@@ -80,10 +102,12 @@ impl Crew {
 
     /// What has to happen for there to be as many as wanted, and the ones that are wanted.
     pub(super) fn step(&mut self, now: Timestamp) -> Vec<Order> {
-        match self.roll.take() {
+        let outdated = std::mem::take(&mut self.outdated).into_iter().map(Order::Terminate);
+        let orders = match self.roll.take() {
             Some(roll) => self.step_roll(roll, now),
             None => self.fill(now),
-        }
+        };
+        outdated.chain(orders).collect()
     }
 
     fn free_number(&self) -> u32 {
@@ -162,7 +186,9 @@ impl Crew {
         orders.push(match &given_up {
             None => Order::Say { is_bad: false, text: format!("{replaced} replaced") },
             Some(why) => {
-                Order::Say { is_bad: true, text: format!("not replaced any further: {why}") }
+                let text =
+                    format!("not replaced any further: {why} (to try again: svcmap restart)");
+                Order::Say { is_bad: true, text }
             }
         });
         self.rolled = Some(given_up.map_or(Ok(replaced), Err));

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::command::Command;
@@ -21,6 +21,8 @@ struct World {
     said: Vec<String>,
     answers: Vec<(u64, Result<String, String>)>,
     started: Vec<String>,
+    /// With what each was started last.
+    launched: BTreeMap<String, String>,
     /// The fewest that were ready at a time since that was last asked.
     fewest: usize,
 }
@@ -45,6 +47,7 @@ impl World {
             said: Vec::new(),
             answers: Vec::new(),
             started: Vec::new(),
+            launched: BTreeMap::new(),
             fewest: usize::MAX,
         }
     }
@@ -73,8 +76,10 @@ impl World {
 
     fn perform(&mut self, output: Output) {
         match output {
-            Output::Start(who, _) => {
+            Output::Start(who, launch) => {
                 self.started.push(who.to_string());
+                let args: Vec<_> = launch.args.iter().filter_map(|arg| arg.to_str()).collect();
+                self.launched.insert(who.to_string(), args.join(" "));
                 assert!(self.running.insert(who.clone()), "{who} is there already");
                 if Self::is_in(&self.ill, &who) {
                     return self.end(&who, 1);
@@ -82,11 +87,15 @@ impl World {
                 if !Self::is_in(&self.mute, &who) {
                     let line = match who {
                         Who::Mapper(_) => {
-                            "listening on tcp://127.0.0.1:9, publishing on tcp://127.0.0.1:10"
+                            let args = &self.launched[&who.to_string()];
+                            let at =
+                                |flag| args.split(flag).nth(1).unwrap().split(' ').next().unwrap();
+                            let (bind, publish) = (at("--bind="), at("--publish="));
+                            format!("listening on {bind}, publishing on {publish}")
                         }
-                        Who::Worker(_) => "registered with tcp://127.0.0.1:9",
+                        Who::Worker(_) => "registered with tcp://127.0.0.1:9".to_owned(),
                     };
-                    self.fleet.handle_line(self.now, &who, line);
+                    self.fleet.handle_line(self.now, &who, &line);
                 }
             }
             Output::Terminate(who) if Self::is_in(&self.deaf, &who) => {}
@@ -176,7 +185,8 @@ fn services_wait_for_a_mapper_and_not_for_ever() {
     world.pass(MAPPERS_FIRST);
     assert_eq!(world.running(), ["main", "spare", "a/1", "a/2"]);
     // Without any they would not know where to go.
-    let mut world = World::new(TWO);
+    let anywhere = "[mapper.main]\nbind = \"tcp://127.0.0.1:0\"";
+    let mut world = World::new(&TWO.replace("[mapper.main]", anywhere));
     world.mute.insert("main".to_owned());
     world.settle();
     world.pass(5 * MAPPERS_FIRST);
@@ -237,6 +247,11 @@ fn what_cannot_get_better_is_not_tried_again() {
     let mut world = World::up(&format!("{TWO}restart = \"never\"\n"));
     world.kill("a/2", 1);
     assert_eq!(world.state("a/2"), "failed");
+    world.kill("a/1", 0);
+    assert_eq!(world.state("a/1"), "done");
+    // A mapper's port may be free again some time.
+    world.kill("main", 64);
+    assert_eq!(world.state("main"), "waiting");
 }
 
 #[test]
@@ -330,6 +345,10 @@ fn another_file_changes_no_more_than_it_says() {
     let moved = other.replace("[mapper.main]", "[mapper.main]\nbind = \"tcp://127.0.0.1:7\"");
     world.fewest = usize::MAX;
     assert_eq!(apply(&mut world, &moved).unwrap().len(), 4);
+    for name in world.running().iter().filter(|name| *name != "main") {
+        let args = &world.launched[name];
+        assert!(args.contains("--mapper=tcp://127.0.0.1:7 "), "{name}: {args}");
+    }
     assert!(world.fewest >= 3, "{}", world.fewest);
     assert_eq!(apply(&mut world, TWO).unwrap().len(), 3);
     assert_eq!(world.running().len(), 3, "{:?}", world.running());
@@ -339,4 +358,104 @@ fn another_file_changes_no_more_than_it_says() {
     world.fleet.handle_close(world.now);
     world.settle();
     assert!(world.fleet.is_over());
+}
+
+#[test]
+fn what_is_to_stop_stays_away_from_a_replacement() {
+    let mut world = World::up(&TWO.replace("instances = 2", "instances = 3"));
+    world.mute.insert("a/4".to_owned());
+    assert_eq!(world.order(Command::Restart(all("a"))), None);
+    // Its turn would come.
+    assert_eq!(world.order(Command::Stop(all("a/3"))), Some(Ok("1 stopped".to_owned())));
+    world.mute.clear();
+    let who = world.running.iter().find(|who| who.to_string() == "a/4").unwrap().clone();
+    world.fleet.handle_line(world.now, &who, "registered with tcp://127.0.0.1:9");
+    world.settle();
+    assert_eq!(world.answers.last().unwrap().1, Ok("2 replaced".to_owned()));
+    assert_eq!(world.state("a/3"), "stopped");
+    assert_eq!(world.running(), ["main", "a/1", "a/4"]);
+}
+
+#[test]
+fn a_file_that_was_mended_takes_the_place_of_one_that_is_being_tried() {
+    let mut world = World::up(TWO);
+    world.mute.insert("a/3".to_owned());
+    let apply = |world: &mut World, queue: u32| {
+        let text = TWO.replace("instances = 2", &format!("instances = 2\nqueue = {queue}"));
+        world.fleet.handle_topology(world.now, topology(&text)).unwrap();
+        world.settle();
+    };
+    apply(&mut world, 3);
+    assert_eq!(world.state("a/3"), "starting");
+    world.mute.clear();
+    apply(&mut world, 4);
+    world.pass(Duration::from_secs(60));
+    let running = world.running();
+    assert_eq!(running.len(), 3, "{running:?}");
+    for name in running.iter().filter(|name| *name != "main") {
+        assert!(world.launched[name].contains("--queue=4"), "{name}");
+    }
+}
+
+#[test]
+fn each_has_the_grace_that_it_was_started_with() {
+    let text = |grace| TWO.replace("instances = 2", &format!("instances = 2\ngrace = \"{grace}\""));
+    let mut world = World::up(&text("10m"));
+    world.deaf.insert("a/1".to_owned());
+    world.fleet.handle_topology(world.now, topology(&text("1s"))).unwrap();
+    world.settle();
+    world.pass(Duration::from_secs(599));
+    assert_eq!(world.state("a/1"), "stopping");
+    let is_killed = |world: &World| world.said.iter().any(|said| said.contains("it is killed"));
+    assert!(!is_killed(&world));
+    world.pass(Duration::from_secs(9));
+    assert!(is_killed(&world));
+}
+
+#[test]
+fn commands_that_cross_each_other_are_all_answered() {
+    let mut world = World::up(TWO);
+    world.deaf.insert("a/1".to_owned());
+    assert_eq!(world.order(Command::Stop(all("a/1"))), None);
+    world.fleet.handle_command(world.now, CommandId(7), Command::Start(all("a/1")));
+    world.settle();
+    world.deaf.clear();
+    world.pass(Duration::from_secs(20));
+    assert!(world.answers.contains(&(7, Ok("1 ready".to_owned()))), "{:?}", world.answers);
+    assert_eq!(world.state("a/1"), "ready");
+    // A service that goes while somebody waits for it.
+    world.mute.extend(["a/3".to_owned(), "a/4".to_owned()]);
+    let scale = Command::Scale("a".parse().unwrap(), 3);
+    world.fleet.handle_command(world.now, CommandId(8), scale);
+    world.fleet.handle_command(world.now, CommandId(9), Command::Restart(all("a/2")));
+    world.settle();
+    world.fleet.handle_topology(world.now, topology("[mapper.main]\n")).unwrap();
+    world.settle();
+    let answer = |id: u64| world.answers.iter().find(|(of, _)| *of == id).map(|(_, a)| a.is_err());
+    assert_eq!((answer(8), answer(9)), (Some(true), Some(true)));
+    assert_eq!(world.running(), ["main"]);
+}
+
+#[test]
+fn a_mapper_goes_when_nobody_needs_it_and_comes_back_if_it_is_wanted_again() {
+    let two =
+        TWO.replace("[mapper.main]", "[mapper.main]\n[mapper.spare]\nbind = \"tcp://127.0.0.1:7\"");
+    let mut world = World::up(&two);
+    world.deaf.insert("spare".to_owned());
+    let apply = |world: &mut World, text: &str| {
+        world.fleet.handle_topology(world.now, topology(text)).unwrap();
+        world.settle();
+    };
+    apply(&mut world, TWO);
+    assert_eq!(world.state("spare"), "stopping");
+    apply(&mut world, &two);
+    world.deaf.clear();
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.state("spare"), "ready");
+    // Keys for all are keys for mappers.
+    world.started.clear();
+    let insecure = format!("insecure = true\n{TWO}");
+    apply(&mut world, TWO);
+    apply(&mut world, &insecure);
+    assert!(world.started.iter().any(|name| name == "main"), "{:?}", world.started);
 }

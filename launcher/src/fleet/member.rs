@@ -135,13 +135,16 @@ pub struct Member {
     pub deaths: Deaths,
     /// How it last ended by itself, and what it said last.
     pub last: Option<String>,
+    /// How long it may take to end, as it was started.
+    pub grace: Duration,
 }
 
 impl Member {
     /// One that is to be started now.
     pub fn new(now: Timestamp) -> Self {
         let state = State::Pausing { until: now };
-        Self { state, since: now, deaths: Deaths::default(), last: None }
+        let (deaths, last, grace) = Default::default();
+        Self { state, since: now, deaths, last, grace }
     }
 
     /// From now on it is in that state.

@@ -1,7 +1,7 @@
 //! Reading `/proc`, ending what descends from us, and collecting what others left to us.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,11 +39,12 @@ pub fn spawn(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
-/// Waits for the end of a child of [`spawn`].
-pub fn wait(child: &mut Child) {
+/// Waits for the end of a child of [`spawn`], and returns how it ended.
+pub fn wait(child: &mut Child) -> Option<ExitStatus> {
     // It fails only for a process that is no child of ours, or if nobody may wait for children.
-    let _ = child.wait();
+    let status = child.wait().ok();
     ours().remove(&child.id());
+    status
 }
 
 /// Whether there is a `/proc` here whose numbers are ours: it may show another PID namespace.

@@ -18,6 +18,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{ChildId, ChildSpec, Exit, Output, SupervisorError, next_incarnation};
 use crate::io::{LOOK_INTERVAL, exit_fd, has_ended, pid, poll};
+use crate::processes::io as processes;
 
 /// Longest first line that is read, in bytes: it names two endpoints at most.
 const LINE_BYTES_MAX: usize = 4096;
@@ -85,8 +86,7 @@ impl Supervisor {
         if let Some(dir) = &spec.dir {
             command.current_dir(dir);
         }
-        let mut process = command
-            .spawn()
+        let mut process = processes::spawn(&mut command)
             .map_err(|reason| SupervisorError::Start { name: spec.name.clone(), reason })?;
         let child = Watched {
             name: spec.name,
@@ -225,7 +225,7 @@ impl Supervisor {
         let mut child = self.children.remove(&id)?;
         let pid = child.process.id();
         // It fails only for a process that is no child of ours, and every one here is.
-        let status = child.process.wait().ok()?;
+        let status = processes::wait(&mut child.process)?;
         Some(Exit { child: id, name: child.name, pid, incarnation: child.incarnation, status })
     }
 }

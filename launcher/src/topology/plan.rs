@@ -15,6 +15,8 @@ pub struct Change {
     pub sign: char,
     /// What is different in the file.
     pub what: Vec<String>,
+    /// Whether its processes are of no use any more.
+    pub is_replaced: bool,
     /// Processes that are started.
     pub starts: u32,
     /// Processes that are replaced.
@@ -33,16 +35,27 @@ impl Change {
 
 /// What becomes of each mapper and service if `new` takes the place of `old`: one line each.
 pub fn changes(old: Option<&Topology>, new: &Topology) -> Vec<Change> {
+    let (old_topology, new_topology) = (old.unwrap_or(new), new);
+    let args = |topology: &Topology, mapper: &Mapper| {
+        topology.mapper_args(mapper, &mapper.bind, &mapper.publish)
+    };
     let none = BTreeMap::new();
     let old_mappers = old.and_then(Topology::our_mappers).unwrap_or(&none);
     let new_mappers = new.our_mappers().unwrap_or(&none);
     let mappers = united(old_mappers, new_mappers).map(|(name, old, new)| {
-        let what = match (old, new) {
-            (Some(old), Some(new)) => mapper_differences(old, new),
-            _ => Vec::new(),
-        };
         let count = (old.map_or(0, |_| 1), new.map_or(0, |_| 1));
-        change(format!("mapper {name}"), count, what.iter().any(|what| what != LATER), what)
+        let (what, is_replaced) = match (old, new) {
+            (Some(old), Some(new)) => {
+                let mut what = mapper_differences(old, new);
+                let is_replaced = args(old_topology, old) != args(new_topology, new);
+                if is_replaced && what.iter().all(|what| what == LATER) {
+                    what.insert(0, "keys".to_owned());
+                }
+                (what, is_replaced)
+            }
+            _ => (Vec::new(), false),
+        };
+        change(format!("mapper {name}"), count, is_replaced, what)
     });
     let all_differ = old.map(|old| shared_differences(old, new)).unwrap_or_default();
     let none = BTreeMap::new();
@@ -67,7 +80,7 @@ fn change(subject: String, (old, new): (u32, u32), is_replaced: bool, what: Vec<
     };
     let restarts = if is_replaced { old.min(new) } else { 0 };
     let (starts, stops) = (new.saturating_sub(old), old.saturating_sub(new));
-    Change { subject, sign, what, starts, restarts, stops }
+    Change { subject, sign, what, is_replaced, starts, restarts, stops }
 }
 
 /// Both, by name.
