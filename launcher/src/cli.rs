@@ -165,7 +165,7 @@ impl KeysOption {
         if said.mappers.is_empty()
             && said.file.is_none()
             && !said.insecure
-            && let Some(here) = mappers_here()
+            && let Some(here) = mappers_here()?
         {
             said = here;
         }
@@ -211,6 +211,9 @@ pub struct SupervisedOptions {
     /// Which life of the instance this is, as the supervisor counts them
     #[arg(long, value_name = "N", hide = true, value_parser = incarnation)]
     pub incarnation: Option<Incarnation>,
+    /// How many files its programs may open: the supervisor has raised its own limit
+    #[arg(long, value_name = "N", hide = true)]
+    pub open_files: Option<u64>,
 }
 
 fn incarnation(text: &str) -> Result<Incarnation, std::num::ParseIntError> {

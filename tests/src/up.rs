@@ -42,9 +42,19 @@ impl Up {
 
     /// The same with these flags.
     pub fn start_with(&mut self, flags: &[&str]) {
+        let command = self.command(&["up"]);
+        self.begin(command, flags);
+    }
+
+    /// The same by another command, to which its arguments are added.
+    pub fn start_by(&mut self, command: Command) {
+        let command = in_place_of(&self.command(&[]), command);
+        self.begin(command, &["up"]);
+    }
+
+    fn begin(&mut self, mut command: Command, flags: &[&str]) {
         let log = std::fs::File::create(self.path("up.log")).unwrap();
-        let process = self.command(&["up"]).args(flags).stdout(log).spawn().unwrap();
-        self.process = Some(process);
+        self.process = Some(command.args(flags).stdout(log).spawn().unwrap());
         eventually("svcmap up to listen", || self.run(&["ps"]).status.success());
     }
 
@@ -173,6 +183,18 @@ impl Drop for Up {
             let _ = process.wait();
         }
     }
+}
+
+/// That command in the folder and the environment of the other.
+fn in_place_of(other: &Command, mut command: Command) -> Command {
+    command.current_dir(other.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in other.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// A number that `svcmap ps` shows.

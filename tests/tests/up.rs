@@ -11,7 +11,7 @@ use svcmap_proto::io::Clock;
 use svcmap_tests::batch::{numbers, text};
 use svcmap_tests::http::ask;
 use svcmap_tests::up::{MAPPER_ANYWHERE, Up, cpu_ticks, kill, pid_of};
-use svcmap_tests::{eventually, is_running};
+use svcmap_tests::{children_of, eventually, is_running};
 
 fn topology(services: &str) -> String {
     format!("{MAPPER_ANYWHERE}{services}")
@@ -161,6 +161,37 @@ fn it_tells_by_http_what_it_keeps() {
     up.stop();
 }
 
+/// In a container it is process 1, to which all orphans come.
+#[test]
+fn the_first_process_of_a_container_notices_every_death() {
+    const NAMESPACES: [&str; 2] = ["-pf", "--mount-proc"];
+    let can = std::process::Command::new("unshare").args(NAMESPACES).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        return eprintln!("not shown: no namespaces here");
+    }
+    let often = "backoff = { first = \"10ms\", reset_after = \"1ms\" }\nflap = { exits = 1000 }\n";
+    let mut up = Up::written(&topology(&format!("{ECHO}{often}")));
+    let mut contained = std::process::Command::new("unshare");
+    contained.args(NAMESPACES).arg(up.command(&[]).get_program());
+    up.start_by(contained);
+    let settled =
+        |all: &[serde_json::Value]| all.len() == 3 && all.iter().all(|one| one["state"] == "ready");
+    up.wait_for("all", settled);
+    let first = children_of(up.pid())[0];
+    for round in 1..=10 {
+        let workers: Vec<u32> = children_of(first).into_iter().skip(1).collect();
+        workers.iter().for_each(|pid| kill(*pid));
+        let deaths = |all: &[serde_json::Value]| -> u64 {
+            all.iter().filter_map(|one| one["deaths"].as_u64()).sum()
+        };
+        up.wait_for("all deaths", |all| deaths(all) == 2 * round && settled(all));
+    }
+    let all = up.descendants();
+    kill_of(first, Signal::TERM);
+    assert!(up.wait().success(), "{}", up.log());
+    assert!(!all.iter().any(|pid| is_running(*pid)));
+}
+
 #[test]
 fn a_mapper_tells_an_instance_to_end_wherever_it_runs() {
     let mut up = Up::started(&topology(ECHO));
@@ -256,7 +287,11 @@ fn nobody_waits_for_who_does_not_read() {
 }
 
 fn kill_with(signal: Signal, process: &std::process::Child) {
-    let pid = rustix::process::Pid::from_raw(process.id().cast_signed()).unwrap();
+    kill_of(process.id(), signal);
+}
+
+fn kill_of(pid: u32, signal: Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, signal).unwrap();
 }
 

@@ -7,7 +7,7 @@ use svcmap_proto::io::Clock;
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
-use super::status::{self, InstanceRow};
+use super::status::{self, InstanceRow, Shown};
 use crate::access::Access;
 use crate::cli::DrainArgs;
 use crate::control::{ControlError, PATIENCE, ask_to_drain};
@@ -25,12 +25,15 @@ const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200)
 pub fn run(args: &DrainArgs) -> Result<ExitCode, Error> {
     let access = args.mapper.access()?;
     let begun = Clock.now();
+    let mut told = Vec::new();
     for key in &args.instances {
+        let pid = listed(&access, key).map_err(Failure::from)?.map(|row| row.pid);
         tell(&access, key)?;
         print_out(&format!("{key} takes no more jobs and finishes what it has\n"))?;
+        told.push((key, pid));
     }
-    for key in &args.instances {
-        wait(&access, key, begun + args.timeout)?;
+    for (key, pid) in told {
+        wait(&access, (key, pid), begun + args.timeout)?;
         print_out(&format!("{key} is gone after {}\n", time(Clock.now().since(begun))))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -76,24 +79,35 @@ fn failure(key: &InstanceKey, answer: Result<DrainAnswer, ControlError>) -> Fail
     }
 }
 
-fn wait(access: &Access, key: &InstanceKey, until: Timestamp) -> Result<(), Failure> {
+/// What the mappers list of it.
+fn listed(access: &Access, key: &InstanceKey) -> Result<Option<InstanceRow>, ControlError> {
+    let report = status::ask(access, Some(&key.service), PATIENCE)?;
+    Ok(report.instances.into_iter().find(|row| row.instance == key.instance))
+}
+
+/// Until the process is gone that had that name; another one may have it by then.
+fn wait(
+    access: &Access,
+    (key, pid): (&InstanceKey, Option<u32>),
+    until: Timestamp,
+) -> Result<(), Failure> {
     loop {
-        // A mapper that does not answer now may answer soon.
-        let row = match status::ask(access, Some(&key.service), PATIENCE) {
-            Ok(report) => {
-                let is_it = |row: &InstanceRow| row.instance == key.instance;
-                report.instances.into_iter().find(is_it)
+        let found = listed(access, key);
+        let is_over = Clock.now() >= until;
+        match found {
+            Ok(None) => return Ok(()),
+            Ok(Some(row)) if Some(row.pid) != pid => return Ok(()),
+            Ok(Some(InstanceRow { running, queued, .. })) if is_over => {
+                let text = format!("{key} is still there: {running} running, {queued} queued");
+                let fix = "wait longer: --timeout 10m; or kill its process";
+                return Err(Failure::failed(text).fix(fix));
             }
-            Err(error) if Clock.now() >= until => return Err(error.into()),
-            Err(_) => continue,
-        };
-        let Some(row) = row else { return Ok(()) };
-        if Clock.now() >= until {
-            let (running, queued) = (row.running, row.queued);
-            let text = format!("{key} is still there: {running} running, {queued} queued");
-            return Err(
-                Failure::failed(text).fix("wait longer: --timeout 10m; or kill its process")
-            );
+            // It may have been lost with a connection.
+            Ok(Some(row)) if row.state != Shown::Draining => drop(tell(access, key)),
+            Ok(Some(_)) => {}
+            Err(error) if is_over => return Err(error.into()),
+            // A mapper that does not answer now may answer soon.
+            Err(_) => {}
         }
         pause_until(Clock.now() + LOOK_INTERVAL);
     }

@@ -21,7 +21,12 @@ const CHANGES: u8 = 2;
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     let Loaded { path, topology: new, .. } = load(&args.file)?;
     let running = client::running_topology(&path)?;
-    let old = running.as_ref().map(|running| parse(&path, &path, &running.text)).transpose()?;
+    let mut old = running.as_ref().map(|running| parse(&path, &path, &running.text)).transpose()?;
+    if let (Some(old), Some(running)) = (&mut old, &running) {
+        for (name, service) in &mut old.services {
+            service.instances = running.instances.get(name).copied().unwrap_or(service.instances);
+        }
+    }
     let changes = changes(old.as_ref(), &new);
     let is_changed = changes.iter().any(|change| change.sign != ' ');
     let next = match &running {

@@ -48,7 +48,8 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let _http = http.map(|http| http.serve(routes(), log)).transpose()?;
     // Before anybody hears of it: a program that does not work is said at once, and no job waits for
     // one that starts slowly.
-    let programs = Programs::start(args, &key, raise_open_files_limit(), log)?.map(Arc::new);
+    let open_files = args.supervised.open_files.or(raise_open_files_limit());
+    let programs = Programs::start(args, &key, open_files, log)?.map(Arc::new);
     if let Some(programs) = &programs
         && !programs.wait_ready(|| signals.has_come())?
     {

@@ -12,6 +12,7 @@ pub mod seat;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -72,12 +73,30 @@ struct Keeper<'a> {
     signals: Signals,
     farewell: Farewell,
     screen: Screen,
-    began_at: Timestamp,
+    /// When it was started, until that was told with what it took.
+    began_at: Option<Timestamp>,
     /// When it was told to end.
     closing_at: Option<Timestamp>,
     is_settled: bool,
-    /// Folders that could not be written to, which was said.
-    unwritable: BTreeSet<PathBuf>,
+    /// Processes whose files cannot be written, which was said.
+    unwritable: BTreeSet<String>,
+    /// How many files it could open before it raised that: what programs are given.
+    open_files: Option<u64>,
+    /// Until then nobody is taken in, as the system gave no connection.
+    deaf_until: Timestamp,
+}
+
+/// How long nobody is taken in after that.
+const DEAF: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a file that is waited for is.
+enum Watched {
+    Signal,
+    Commands,
+    Http,
+    Exit,
+    Lines(Who),
+    Client,
 }
 
 /// A process that is there.
@@ -102,7 +121,7 @@ impl<'a> Keeper<'a> {
         let signals = Signals::catch().map_err(Failure::failed)?;
         let seat = Seat::take(&path)?;
         let desk = http.map(Desk::open).transpose()?;
-        crate::io::raise_open_files_limit();
+        let open_files = crate::io::raise_open_files_limit();
         let names = topology.names();
         let screen = Screen::new(log.log_format, names.iter().map(String::as_str));
         let now = Clock.now();
@@ -121,10 +140,12 @@ impl<'a> Keeper<'a> {
             signals,
             farewell: Farewell::start().map_err(Failure::failed)?,
             screen: screen.map_err(Failure::failed)?,
-            began_at: now,
+            began_at: Some(now),
             closing_at: None,
             is_settled: false,
             unwritable: BTreeSet::new(),
+            open_files,
+            deaf_until: now,
         };
         let what = keeper.fleet.topology().summary();
         keeper.own_line(&format!("{what}; see them: svcmap ps"), false);
@@ -144,16 +165,17 @@ impl<'a> Keeper<'a> {
             if self.fleet.is_over() {
                 return Ok(self.end());
             }
-            self.wait()?;
-            let now = Clock.now();
-            self.handle_signals(now);
-            while let Some(exit) = self.supervisor.next_exit(Timestamp::default()) {
-                self.handle_exit(Clock.now(), &exit);
+            for watched in self.wait()? {
+                match watched {
+                    Watched::Signal => self.handle_signals(Clock.now()),
+                    Watched::Commands => self.take_in(Clock.now()),
+                    Watched::Http => self.answer_by_http(),
+                    Watched::Exit => self.handle_exits(),
+                    Watched::Lines(who) => self.read_of(&who),
+                    Watched::Client => {}
+                }
             }
-            self.read_lines();
-            self.answer_by_http();
-            self.clients.accept(&self.seat.listener);
-            for (client, question) in self.clients.read() {
+            for (client, question) in self.clients.read(Clock.now()) {
                 self.handle_question(client, question);
             }
             self.fleet.handle_timeout(Clock.now());
@@ -166,28 +188,53 @@ impl<'a> Keeper<'a> {
         ExitCode::SUCCESS
     }
 
-    /// Until something happens.
-    fn wait(&self) -> Result<(), Failure> {
+    /// Until something happens: what it is.
+    fn wait(&self) -> Result<Vec<Watched>, Failure> {
         let exits = self.supervisor.exits();
+        let now = Clock.now();
         let mut deadline = self.fleet.poll_timeout().unwrap_or(Timestamp::from_micros(u64::MAX));
         if exits.is_none() {
-            deadline = deadline.min(Clock.now() + LOOK_INTERVAL);
+            deadline = deadline.min(now + LOOK_INTERVAL);
         }
-        fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
-            PollFd::from_borrowed_fd(fd, PollFlags::IN)
+        let mut all = vec![(Watched::Signal, self.signals.as_fd(), PollFlags::IN)];
+        if self.deaf_until <= now {
+            all.push((Watched::Commands, self.seat.listener.as_fd(), PollFlags::IN));
+        } else {
+            deadline = deadline.min(self.deaf_until);
         }
-        let mut fds = vec![readable(self.signals.as_fd()), readable(self.seat.listener.as_fd())];
-        fds.extend(self.desk.as_ref().map(|desk| readable(desk.as_fd())));
-        fds.extend(exits.into_iter().flatten().map(readable));
-        for living in self.living.values() {
-            fds.extend(living.stdout.as_ref().map(|pipe| readable(pipe.as_fd())));
-            fds.extend(living.stderr.as_ref().map(|pipe| readable(pipe.as_fd())));
+        all.extend(self.desk.iter().map(|desk| (Watched::Http, desk.as_fd(), PollFlags::IN)));
+        let is_unknown = exits.is_none();
+        let exits = exits.into_iter().flatten();
+        all.extend(exits.map(|exit| (Watched::Exit, exit, PollFlags::IN)));
+        for (who, living) in &self.living {
+            let stdout = living.stdout.as_ref().map(AsFd::as_fd);
+            let pipes = stdout.into_iter().chain(living.stderr.as_ref().map(AsFd::as_fd));
+            all.extend(pipes.map(|pipe| (Watched::Lines(who.clone()), pipe, PollFlags::IN)));
         }
-        fds.extend(self.clients.fds().map(|(fd, writes)| {
+        all.extend(self.clients.fds().map(|(fd, writes)| {
             let flags = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            PollFd::from_borrowed_fd(fd, flags)
+            (Watched::Client, fd, flags)
         }));
-        poll(&mut fds, deadline).map_err(Failure::failed)
+        let fds = all.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags));
+        let mut fds: Vec<_> = fds.collect();
+        poll(&mut fds, deadline).map_err(Failure::failed)?;
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let ready = all.into_iter().zip(ready).filter(|(_, is_ready)| *is_ready);
+        let ready = ready.map(|((watched, ..), _)| watched);
+        Ok(ready.chain(is_unknown.then_some(Watched::Exit)).collect())
+    }
+
+    fn take_in(&mut self, now: Timestamp) {
+        if let Err(error) = self.clients.accept(&self.seat.listener, now) {
+            self.own_line(&format!("no command is heard for a second: {error}"), true);
+            self.deaf_until = now + DEAF;
+        }
+    }
+
+    fn handle_exits(&mut self) {
+        while let Some(exit) = self.supervisor.next_exit(Timestamp::default()) {
+            self.handle_exit(Clock.now(), &exit);
+        }
     }
 
     fn perform(&mut self, output: Output) {
@@ -224,14 +271,16 @@ impl<'a> Keeper<'a> {
         if let Some(dir) = launch.dir.as_ref().filter(|dir| !dir.is_dir()) {
             return Err(format!("there is no folder {}", dir.display()));
         }
-        let args = self.log.flags().into_iter().map(Into::into).chain(launch.args.clone());
+        let mut args: Vec<OsString> = self.log.flags().into_iter().map(Into::into).collect();
+        args.extend(launch.args.clone());
+        args.extend(self.open_files.map(|files| format!("--open-files={files}").into()));
         let spec = ChildSpec {
             env: launch.env.clone(),
             without_env: NOT_INHERITED.to_vec(),
             dir: launch.dir.clone(),
             stdout: Stdio::Piped,
             stderr: Stdio::Piped,
-            ..ChildSpec::new(name, args.collect::<Vec<std::ffi::OsString>>())
+            ..ChildSpec::new(name, args)
         };
         let child = self.supervisor.start(spec).map_err(|error| error.to_string())?;
         let (stdout, stderr) = self.supervisor.take_pipes(child);
@@ -268,14 +317,16 @@ impl<'a> Keeper<'a> {
         // Who was killed has not said why.
         let has_reason = exit.status.code().is_some() || living.has_complained;
         let last_line = living.last_line.filter(|_| has_reason);
+        self.forget_lines();
         let end = End { code: exit.status.code(), how: exit.how(), last_line };
         self.fleet.handle_end(now, &who, end);
     }
 
-    fn read_lines(&mut self) {
-        for who in self.living.keys().cloned().collect::<Vec<_>>() {
-            self.read_of(&who);
-        }
+    /// Keeps the last lines of those that there are, and no others.
+    fn forget_lines(&mut self) {
+        let names: BTreeSet<String> =
+            self.fleet.members().map(|(who, _)| who.to_string()).collect();
+        self.recent.retain(|name, _| name == OWN || names.contains(name));
     }
 
     fn read_of(&mut self, who: &Who) {
@@ -313,7 +364,7 @@ impl<'a> Keeper<'a> {
 
     /// Once for each.
     fn tell_unwritable(&mut self, name: &str, error: &std::io::Error) {
-        if self.unwritable.insert(PathBuf::from(name)) {
+        if self.unwritable.insert(name.to_owned()) {
             self.own_line(&format!("the log of {name} cannot be written: {error}"), true);
         }
     }
@@ -340,9 +391,11 @@ impl<'a> Keeper<'a> {
         if is_settled && !self.is_settled && self.closing_at.is_none() {
             let (ready, all) =
                 (states().filter(|state| state.is_ready()).count(), states().count());
-            let took = time(Clock.now().since(self.began_at));
-            let line = match all - ready {
-                0 => format!("all {all} ready (after {took})"),
+            let line = match (all - ready, self.began_at.take()) {
+                (0, Some(began_at)) => {
+                    format!("all {all} ready (after {})", time(Clock.now().since(began_at)))
+                }
+                (0, None) => format!("all {all} ready"),
                 _ => format!("{ready} of {all} ready; see the others: svcmap ps"),
             };
             self.own_line(&line, ready < all);
@@ -353,7 +406,10 @@ impl<'a> Keeper<'a> {
     fn handle_signals(&mut self, now: Timestamp) {
         for signal in self.signals.come() {
             match signal {
-                SIGHUP if self.signals.has_terminal_left() => self.close(now),
+                SIGHUP if self.signals.has_terminal_left() => {
+                    self.signals.arm();
+                    self.close(now);
+                }
                 SIGHUP => self.reload(now),
                 _ => self.close(now),
             }

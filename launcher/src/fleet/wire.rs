@@ -1,9 +1,10 @@
 //! What a running `svcmap up` and other commands say to each other: one JSON object in a line each.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, Name};
 
 use super::command::{Command, Target};
 
@@ -51,8 +52,15 @@ pub enum Reply {
     LeftOut(u64),
     /// One process.
     Process(Process),
-    /// The text of the topology that counts.
-    Topology(String),
+    /// The topology that counts.
+    Topology {
+        /// What its file said.
+        text: String,
+        /// How many instances of each service there are to be, if an operator has said so since.
+        instances: BTreeMap<Name, u32>,
+        /// The process that keeps it.
+        pid: u32,
+    },
     /// How its mappers are reached.
     Access {
         /// Where they are, unless a deployment file says it.

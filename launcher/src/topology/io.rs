@@ -20,7 +20,7 @@ pub struct Loaded {
 /// # Errors
 /// If it cannot be read, or is wrong.
 pub fn load(file: &Path) -> Result<Loaded, Failure> {
-    let path = std::fs::canonicalize(file).map_err(|error| unreadable(file, &error))?;
+    let path = std::path::absolute(file).map_err(|error| unreadable(file, &error))?;
     let text = std::fs::read_to_string(&path).map_err(|error| unreadable(file, &error))?;
     let topology = parse(file, &path, &text)?;
     Ok(Loaded { path, text, topology })

@@ -33,13 +33,20 @@ impl Keeper<'_> {
                 self.clients.reply(client, &Reply::Done(self.path.display().to_string()));
             }
             Ok(Request::File) => {
-                self.clients.reply(client, &Reply::Topology(self.text.clone()));
-                self.clients.reply(client, &Reply::Done(id().to_string()));
+                let services = self.fleet.topology().services.iter();
+                let instances = services.map(|(name, it)| (name.clone(), it.instances)).collect();
+                let (text, pid) = (self.text.clone(), id());
+                self.clients.reply(client, &Reply::Topology { text, instances, pid });
+                self.clients.reply(client, &Reply::Done(String::new()));
             }
             Ok(Request::Access) => {
                 let Protection { deployment, insecure } = self.fleet.topology().protection.clone();
                 let is_named = deployment.is_some();
                 let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
+                if !is_named && mappers.is_empty() {
+                    let why = "its mapper does not answer yet".to_owned();
+                    return self.clients.reply(client, &Reply::Failed(why));
+                }
                 self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
                 self.clients.reply(client, &Reply::Done(String::new()));
             }
@@ -51,8 +58,7 @@ impl Keeper<'_> {
                 for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
                     is_any = true;
                     for line in recent.last(lines) {
-                        let (from, line) = (name.clone(), line.to_owned());
-                        self.clients.reply(client, &Reply::Line { from, line });
+                        self.clients.history(client, name, line);
                     }
                 }
                 let is_known = self.fleet.members().any(|(who, _)| is_wanted(&who.to_string()));

@@ -1,8 +1,12 @@
 //! The other end: a command that asks a running `svcmap up`.
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use svcmap_proto::names::Name;
 
 use super::seat;
 use crate::access::Said;
@@ -21,9 +25,14 @@ pub struct Answers {
 pub struct Running {
     /// The text of its topology.
     pub text: String,
+    /// How many instances of each service there are to be.
+    pub instances: BTreeMap<Name, u32>,
     /// Its process.
-    pub pid: String,
+    pub pid: u32,
 }
+
+/// How long it may take to say what it knows. It answers at once, unless it was stopped.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks the `svcmap up` of that file; see [`seat::find`].
 ///
@@ -35,6 +44,9 @@ pub fn ask(file: Option<&Path>, request: &Request) -> Result<Answers, Failure> {
     let mut line = serde_json::to_vec(request).map_err(Failure::failed)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(gone)?;
+    // What is done takes as long as it takes.
+    let is_quick = !matches!(request, Request::Do(_) | Request::Logs { .. });
+    stream.set_read_timeout(is_quick.then_some(PATIENCE)).map_err(gone)?;
     Ok(Answers { path: found.path, lines: BufReader::new(stream).lines() })
 }
 
@@ -45,7 +57,13 @@ impl Answers {
     /// If it ended before it has answered, or is of another version.
     pub fn receive(&mut self) -> Result<Reply, Failure> {
         let ended = || Failure::failed("svcmap up ended before it was done").fix("svcmap up");
-        let line = self.lines.next().ok_or_else(ended)?.map_err(gone)?;
+        let line = self.lines.next().ok_or_else(ended)?.map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => {
+                Failure::unavailable("svcmap up does not answer: was it stopped?")
+                    .fix("go on with it where it was started: fg; or name another: --mapper")
+            }
+            _ => gone(error),
+        })?;
         serde_json::from_str(&line).map_err(|error| {
             Failure::failed(format!("svcmap up answers what is not understood here: {error}"))
                 .fix("run the svcmap here that svcmap up is of")
@@ -59,26 +77,30 @@ impl Answers {
 /// If it goes away meanwhile.
 pub fn running_topology(path: &Path) -> Result<Option<Running>, Failure> {
     let Ok(mut answers) = ask(Some(path), &Request::File) else { return Ok(None) };
-    let mut text = String::new();
-    loop {
-        match answers.receive()? {
-            Reply::Topology(topology) => text = topology,
-            Reply::Done(pid) => return Ok(Some(Running { text, pid })),
-            Reply::Failed(why) => return Err(Failure::failed(why)),
-            _ => {}
-        }
+    match answers.receive()? {
+        Reply::Topology { text, instances, pid } => Ok(Some(Running { text, instances, pid })),
+        Reply::Failed(why) => Err(Failure::failed(why)),
+        other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
 }
 
 /// How to get at the mappers of a `svcmap up` of the topology in this folder; `None` if there is none.
-pub fn mappers_here() -> Option<Said> {
-    let path = std::fs::canonicalize(FILE_NAME).ok()?;
-    let mut answers = ask(Some(&path), &Request::Access).ok()?;
-    match answers.receive().ok()? {
+///
+/// # Errors
+/// If it does not say it.
+pub fn mappers_here() -> Result<Option<Said>, Failure> {
+    let Ok(mut answers) = ask(Some(Path::new(FILE_NAME)), &Request::Access) else {
+        return Ok(None);
+    };
+    match answers.receive()? {
         Reply::Access { mappers, deployment, insecure } => {
-            Some(Said { mappers, file: deployment, insecure })
+            Ok(Some(Said { mappers, file: deployment, insecure }))
         }
-        _ => None,
+        Reply::Failed(why) => {
+            Err(Failure::unavailable(format!("the svcmap up of this folder: {why}"))
+                .fix("svcmap ps"))
+        }
+        other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
 }
 

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use svcmap_proto::time::Timestamp;
 
 use crate::fleet::command::{CommandId, Target};
 use crate::fleet::wire::{REQUEST_BYTES_MAX, Reply, Request};
 
 /// At once; more have to come again.
 const CLIENTS_MAX: usize = 64;
+
+/// Who has put no question by then makes room for others.
+const QUESTION_WITHIN: Duration = Duration::from_secs(10);
 
 /// What waits for one of them; lines that are more are left out.
 const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -24,6 +30,8 @@ pub(super) struct Clients {
 
 struct Client {
     stream: UnixStream,
+    /// When it came.
+    since: Timestamp,
     asked: Vec<u8>,
     /// Whether it has put its question.
     is_heard: bool,
@@ -39,12 +47,23 @@ struct Client {
 
 impl Clients {
     /// Takes in who has come.
-    pub(super) fn accept(&mut self, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
-            // One that is sent away sees the end at once.
-            if self.all.len() < CLIENTS_MAX && stream.set_nonblocking(true).is_ok() {
-                self.last += 1;
-                self.all.insert(self.last, Client::new(stream));
+    pub(super) fn accept(
+        &mut self,
+        listener: &UnixListener,
+        now: Timestamp,
+    ) -> std::io::Result<()> {
+        loop {
+            match listener.accept() {
+                // One that is sent away sees the end at once.
+                Ok((stream, _)) if self.all.len() < CLIENTS_MAX => {
+                    stream.set_nonblocking(true)?;
+                    self.last += 1;
+                    self.all.insert(self.last, Client::new(stream, now));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -55,10 +74,10 @@ impl Clients {
     }
 
     /// Reads what has come: the questions, each with a name for its answers.
-    pub(super) fn read(&mut self) -> Vec<(u64, Result<Request, String>)> {
+    pub(super) fn read(&mut self, now: Timestamp) -> Vec<(u64, Result<Request, String>)> {
         let mut questions = Vec::new();
         self.all.retain(|&id, client| match client.read() {
-            Heard::Nothing => true,
+            Heard::Nothing => client.is_heard || now.since(client.since) < QUESTION_WITHIN,
             Heard::Question(question) => {
                 questions.push((id, question));
                 true
@@ -72,6 +91,13 @@ impl Clients {
     pub(super) fn reply(&mut self, id: u64, reply: &Reply) {
         if let Some(client) = self.all.get_mut(&id) {
             client.reply(reply);
+        }
+    }
+
+    /// Sends it a line of before, however many there are: no more than are kept.
+    pub(super) fn history(&mut self, id: u64, from: &str, line: &str) {
+        if let Some(client) = self.all.get_mut(&id) {
+            client.push(&Reply::Line { from: from.to_owned(), line: line.to_owned() });
         }
     }
 
@@ -137,9 +163,10 @@ enum Heard {
 }
 
 impl Client {
-    fn new(stream: UnixStream) -> Self {
+    fn new(stream: UnixStream, since: Timestamp) -> Self {
         Self {
             stream,
+            since,
             asked: Vec::new(),
             is_heard: false,
             waiting: Vec::new(),
@@ -156,7 +183,7 @@ impl Client {
             match self.stream.read(&mut bytes) {
                 Ok(0) => return Heard::Gone,
                 // It has put its question; nothing else is listened to.
-                Ok(_) if self.is_heard => {}
+                Ok(_) if self.is_heard => return Heard::Gone,
                 Ok(count) => {
                     self.asked.extend_from_slice(&bytes[..count]);
                     if let Some(end) = self.asked.iter().position(|byte| *byte == b'\n') {

@@ -37,15 +37,19 @@ impl LogFile {
     /// `x.log` becomes `x.log.1`, that becomes `x.log.2`, and so on; the last one goes.
     fn rotate(&mut self) -> std::io::Result<()> {
         let numbered = |number: u32| self.path.with_extension(format!("log.{number}"));
-        for number in (1..self.keep).rev() {
-            match fs::rename(numbered(number), numbered(number + 1)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        let if_there = |done: std::io::Result<()>| match done {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        // After a failure it may be renamed already, and only the new one be missing.
+        if self.path.exists() {
+            for number in (1..self.keep).rev() {
+                if_there(fs::rename(numbered(number), numbered(number + 1)))?;
             }
-        }
-        match self.keep {
-            0 => fs::remove_file(&self.path)?,
-            _ => fs::rename(&self.path, numbered(1))?,
+            match self.keep {
+                0 => if_there(fs::remove_file(&self.path))?,
+                _ => if_there(fs::rename(&self.path, numbered(1)))?,
+            }
         }
         (self.file, self.bytes) = (append(&self.path)?, 0);
         Ok(())

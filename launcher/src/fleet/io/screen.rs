@@ -12,8 +12,8 @@ use crate::io::within;
 use crate::logging::LogFormat;
 use crate::text::printable_line;
 
-/// Lines that wait for a slow terminal.
-const LINES_MAX: usize = 16_384;
+/// Lines that wait for a slow terminal: with the longest ones 64 MiB.
+const LINES_MAX: usize = 4096;
 
 /// How long the last lines may take.
 const LAST_LINES: Duration = Duration::from_secs(1);

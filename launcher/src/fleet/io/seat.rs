@@ -2,7 +2,7 @@
 //! topology's file, and a lock beside it that only the living hold.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub struct Seat {
     socket: PathBuf,
     lock: PathBuf,
     _held: File,
+    /// The topology's file, locked as well: another environment may have another folder.
+    _topology: File,
 }
 
 /// A `svcmap up` that runs.
@@ -35,6 +37,12 @@ impl Seat {
     /// # Errors
     /// If somebody does, or the folder is not the user's own.
     pub fn take(path: &Path) -> Result<Self, Failure> {
+        let topology = File::open(path).map_err(|error| of(path, &error))?;
+        if flock(&topology, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let holder =
+                find(Some(path)).ok().and_then(|found| holder(&names(&folder(), &found.path).0));
+            return Err(taken(path, holder));
+        }
         let folder = own_folder()?;
         let (lock, socket) = names(&folder, path);
         let held = hold(&lock, path)?;
@@ -45,7 +53,7 @@ impl Seat {
         }
         let listener = UnixListener::bind(&socket).map_err(|error| of(&socket, &error))?;
         listener.set_nonblocking(true).map_err(|error| of(&socket, &error))?;
-        Ok(Self { listener, socket, lock, _held: held })
+        Ok(Self { listener, socket, lock, _held: held, _topology: topology })
     }
 }
 
@@ -69,14 +77,7 @@ fn hold(lock: &Path, path: &Path) -> Result<File, Failure> {
             .open(lock)
             .map_err(|error| of(lock, &error))?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
-            let pid = holder.lines().next().unwrap_or("unknown");
-            return Err(Failure::usage(format!(
-                "{} is kept by another svcmap up already, pid {pid}",
-                path.display()
-            ))
-            .fix(format!("svcmap ps; svcmap plan shows what has changed in the file, and kill -HUP {pid} applies it")));
+            return Err(taken(path, holder(lock)));
         }
         let is_it = fs::metadata(lock).is_ok_and(|there| {
             file.metadata().is_ok_and(|held| (held.dev(), held.ino()) == (there.dev(), there.ino()))
@@ -92,16 +93,36 @@ fn hold(lock: &Path, path: &Path) -> Result<File, Failure> {
     }
 }
 
+/// Who holds that lock.
+fn holder(lock: &Path) -> Option<u32> {
+    fs::read_to_string(lock).ok()?.lines().next()?.parse().ok()
+}
+
+fn taken(path: &Path, holder: Option<u32>) -> Failure {
+    let path = path.display();
+    match holder {
+        Some(pid) => {
+            Failure::usage(format!("{path} is kept by another svcmap up already, pid {pid}")).fix(
+                format!(
+                    "svcmap ps; svcmap plan shows what has changed in the file, and kill -HUP {pid} applies it"
+                ),
+            )
+        }
+        None => Failure::usage(format!("{path} is kept by another svcmap up already"))
+            .fix("svcmap ps, where it was started"),
+    }
+}
+
 /// The `svcmap up` of that file; of the one here if none is named, or else the only one that runs.
 ///
 /// # Errors
 /// If there is none, or several.
 pub fn find(named: Option<&Path>) -> Result<Found, Failure> {
     if let Some(named) = named {
-        let path = fs::canonicalize(named).map_err(|error| of(named, &error))?;
+        let path = std::path::absolute(named).map_err(|error| of(named, &error))?;
         return reach(&path).ok_or_else(|| nobody(&path.display().to_string(), named));
     }
-    if let Ok(path) = fs::canonicalize(FILE_NAME)
+    if let Ok(path) = std::path::absolute(FILE_NAME)
         && let Some(found) = reach(&path)
     {
         return Ok(found);
@@ -127,7 +148,11 @@ fn nobody(what: &str, named: &Path) -> Failure {
 }
 
 fn reach(path: &Path) -> Option<Found> {
-    let (_, socket) = names(&folder(), path);
+    let folder = folder();
+    if !is_own(&folder) {
+        return None;
+    }
+    let (_, socket) = names(&folder, path);
     let stream = UnixStream::connect(socket).ok()?;
     Some(Found { stream, path: path.to_owned() })
 }
@@ -161,9 +186,7 @@ fn own_folder() -> Result<PathBuf, Failure> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(of(&folder, &error)),
         _ => {}
     }
-    let found = fs::symlink_metadata(&folder).map_err(|error| of(&folder, &error))?;
-    let is_own = found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o077 == 0;
-    if !(is_own && found.is_dir()) {
+    if !is_own(&folder) {
         return Err(Failure::usage(format!(
             "{} is not a folder that only you can use",
             folder.display()
@@ -174,6 +197,14 @@ fn own_folder() -> Result<PathBuf, Failure> {
         )));
     }
     Ok(folder)
+}
+
+/// Whether nobody else has put anything there: what listens there is believed.
+fn is_own(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|found| {
+        let is_own = found.uid() == rustix::process::getuid().as_raw();
+        is_own && found.mode() & 0o077 == 0 && found.is_dir()
+    })
 }
 
 /// The lock and the socket of a topology. A socket's path has some 100 bytes at most, so they are

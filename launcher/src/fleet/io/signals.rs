@@ -3,6 +3,9 @@
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -15,12 +18,13 @@ pub(super) struct Signals {
     pipe: UnixStream,
     kinds: signal_hook::iterator::Signals,
     had_terminal: bool,
+    armed: Arc<AtomicBool>,
 }
 
 impl Signals {
     pub(super) fn catch() -> std::io::Result<Self> {
         use signal_hook::{flag, low_level::pipe};
-        let armed = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let armed = Arc::<AtomicBool>::default();
         for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
             flag::register(signal, armed.clone())?;
@@ -34,7 +38,7 @@ impl Signals {
         for signal in all {
             pipe::register(signal, write.try_clone()?)?;
         }
-        Ok(Self { pipe: read, kinds, had_terminal: has_terminal() })
+        Ok(Self { pipe: read, kinds, had_terminal: has_terminal(), armed })
     }
 
     pub(super) fn come(&mut self) -> Vec<i32> {
@@ -45,6 +49,11 @@ impl Signals {
     /// Readable when one has come.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
+    }
+
+    /// A SIGHUP was meant as the first signal: the next one is the second.
+    pub(super) fn arm(&self) {
+        self.armed.store(true, SeqCst);
     }
 
     /// Whether the terminal is gone that this was started from: a SIGHUP means that then.
