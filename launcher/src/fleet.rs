@@ -1,7 +1,7 @@
 //! All processes of a topology: which are to be there, what is to be done about those that are not, and
 //! what was asked for meanwhile. Pure: [`io`] starts and watches them.
 //!
-//! Mappers come first and go last. A service is a [`Crew`]; it replaces its members one after another, and
+//! Mappers come first and go last. A service is a `Crew`; it replaces its members one after another, and
 //! each new one has to answer before an old one goes.
 
 mod apply;
