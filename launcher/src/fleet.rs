@@ -153,6 +153,12 @@ impl Fleet {
         }
     }
 
+    /// The services that go on with former settings, as those of the file did not work.
+    pub fn reverted(&self) -> Vec<Name> {
+        let reverted = self.crews.iter().filter(|(_, crew)| crew.has_reverted);
+        reverted.map(|(name, _)| name.clone()).collect()
+    }
+
     /// How often processes of a service, or a mapper, have ended although nobody wanted it.
     pub fn deaths(&self) -> &BTreeMap<Name, u64> {
         &self.deaths
@@ -326,7 +332,8 @@ impl Fleet {
         let is_opening = !self.is_open && !self.is_closing;
         let opening = self.mappers_until.filter(|_| is_opening);
         let rolls = self.crews.values().filter_map(Crew::poll_timeout);
-        members.chain(opening).chain(rolls).min()
+        let pending = self.pending.iter().filter_map(|command| command.deadline);
+        members.chain(opening).chain(rolls).chain(pending).min()
     }
 
     /// Does what is due.
@@ -340,7 +347,7 @@ impl Fleet {
         }
         self.start_due(now);
         self.kill_due(now);
-        self.answer();
+        self.answer(now);
     }
 
     /// Starts the services, once mappers answer or will not.
@@ -381,6 +388,11 @@ impl Fleet {
                 crew::Order::Say { is_bad, text } => {
                     self.say(None, is_bad, format!("{service} {text}"));
                 }
+            }
+        }
+        for (name, crew) in self.crews.iter().filter(|(_, crew)| crew.has_reverted) {
+            if let Some(said) = self.topology.services.get_mut(name) {
+                said.worker = crew.spec.worker.clone();
             }
         }
         // A service that is in no file any more goes with its last process.

@@ -241,6 +241,14 @@ fn a_changed_file_is_applied_and_a_wrong_one_is_not() {
     up.signal(Signal::HUP);
     eventually("a word on it", || up.log().contains("the file is not applied"));
     up.wait_for("the same ones", |all| settled(all) && names(all) == expected);
+    // One that is right and does not work is not what a death brings.
+    up.write(&topology(&format!("[service.echo]\nexec = \"./no\"\ninstances = 2\n{more}")));
+    up.signal(Signal::HUP);
+    eventually("a word on that", || up.log().contains("goes on with its former settings"));
+    kill(pid_of(&up.process("echo/1")).unwrap());
+    up.wait_for("it to be back", |all| settled(all) && names(all) == expected);
+    let text = plan(&up, 2);
+    assert!(text.contains("0 to start, 2 to restart, 0 to stop"), "{text}");
     up.stop();
 }
 

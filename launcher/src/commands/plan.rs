@@ -23,6 +23,14 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     let running = client::running_topology(&path)?;
     let mut old = running.as_ref().map(|running| parse(&path, &path, &running.text)).transpose()?;
     if let (Some(old), Some(running)) = (&mut old, &running) {
+        let former = parse(&path, &path, &running.former)?;
+        for name in &running.reverted {
+            if let (Some(service), Some(former)) =
+                (old.services.get_mut(name), former.services.get(name))
+            {
+                service.worker = former.worker.clone();
+            }
+        }
         for (name, service) in &mut old.services {
             service.instances = running.instances.get(name).copied().unwrap_or(service.instances);
         }

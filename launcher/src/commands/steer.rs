@@ -127,10 +127,13 @@ fn screen(path: &str, all: &[Process]) -> String {
     let ready = all.iter().filter(|process| process.state == "ready").count();
     let mut text = format!("{path} · {ready} of {} ready\n\n", all.len());
     text += &render(&COLUMNS, &rows, stdout_columns());
-    let failed = all.iter().find(|process| process.state == "failed");
-    text += &match failed {
-        Some(Process { name, .. }) => format!("\nnext: svcmap logs {name} · svcmap start {name}\n"),
-        None => "\nnext: svcmap status · svcmap logs · svcmap restart NAME\n".to_owned(),
+    let of = |state: &str| all.iter().find(|process| process.state == state);
+    text += &match (of("failed"), of("stopped").or_else(|| of("done"))) {
+        (Some(Process { name, .. }), _) => {
+            format!("\nnext: svcmap logs {name} · svcmap start {name}\n")
+        }
+        (None, Some(Process { name, .. })) => format!("\nnext: svcmap start {name}\n"),
+        (None, None) => "\nnext: svcmap status · svcmap logs · svcmap restart NAME\n".to_owned(),
     };
     text
 }

@@ -69,10 +69,8 @@ impl Fleet {
         }
         for (name, service) in &self.topology.services {
             let crew = self.crews.entry(name.clone()).or_insert_with(|| Crew::new(service.clone()));
-            crew.spec = service.clone();
-            if replaced.iter().any(|subject| subject == name.as_str()) {
-                crew.replace_all();
-            }
+            let is_replaced = replaced.iter().any(|subject| subject == name.as_str());
+            crew.take(service.clone(), is_replaced);
         }
     }
 

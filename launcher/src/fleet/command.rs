@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use svcmap_proto::names::{InstanceKey, Name};
@@ -10,6 +11,9 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Fleet, Output, State, Then, Who};
 use crate::topology::INSTANCES_MAX;
+
+/// How long a command waits at least for what it has started.
+const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Names a command until it was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -80,6 +84,8 @@ pub enum Command {
 pub(super) struct Pending {
     pub(super) id: CommandId,
     pub(super) until: Vec<Until>,
+    /// When nobody waits any longer, if that may take for ever.
+    pub(super) deadline: Option<Timestamp>,
 }
 
 /// What it waits for.
@@ -103,13 +109,20 @@ impl Fleet {
             false => self.begin(now, command),
         };
         match begun {
-            Ok(until) => self.pending.push(Pending { id, until }),
+            Ok(until) => {
+                let may_last = |until: &Until| matches!(until, Until::Ready(_) | Until::Filled(_));
+                let longest = self.crews.values().map(|crew| crew.spec.rolling.ready_within).max();
+                let deadline = now + longest.unwrap_or_default().max(READY_WITHIN);
+                let deadline = until.iter().any(may_last).then_some(deadline);
+                self.pending.push(Pending { id, until, deadline });
+            }
             Err(why) => self.output.push_back(Output::Answer(id, Err(why))),
         }
         self.handle_timeout(now);
     }
 
     fn begin(&mut self, now: Timestamp, command: Command) -> Result<Vec<Until>, String> {
+        self.check_mappers(&command)?;
         match command {
             Command::Start(targets) => {
                 let all = self.resolve(&targets)?;
@@ -146,6 +159,26 @@ impl Fleet {
                 }
                 Ok(vec![Until::Filled(service)])
             }
+        }
+    }
+
+    /// Nothing becomes ready that no mapper lists.
+    fn check_mappers(&self, command: &Command) -> Result<(), String> {
+        let stays_away =
+            |state: State| matches!(state, State::Stopped | State::Done | State::Failed);
+        let mut mappers = self.mappers.iter();
+        let Some((name, _)) = self.mappers.iter().next() else { return Ok(()) };
+        let is_any = !mappers.all(|(_, mapper)| stays_away(mapper.member.state));
+        let (Command::Start(targets) | Command::Restart(targets)) = command else {
+            return match command {
+                Command::Scale(..) if !is_any => Err(no_mapper(name)),
+                _ => Ok(()),
+            };
+        };
+        let is_mapper = |target: &Target| matches!(target, Target::All(name) if self.mappers.contains_key(name));
+        match is_any || targets.iter().any(is_mapper) {
+            true => Ok(()),
+            false => Err(no_mapper(name)),
         }
     }
 
@@ -220,11 +253,18 @@ impl Fleet {
     }
 
     /// Answers the commands that are done.
-    pub(super) fn answer(&mut self) {
+    pub(super) fn answer(&mut self, now: Timestamp) {
         let mut pending = std::mem::take(&mut self.pending);
         pending.retain(|command| {
             let outcomes = command.until.iter().map(|until| self.outcome(until));
-            let Some(outcomes) = outcomes.collect::<Option<Vec<_>>>() else { return true };
+            let Some(outcomes) = outcomes.collect::<Option<Vec<_>>>() else {
+                let is_late = command.deadline.is_some_and(|deadline| deadline <= now);
+                if is_late {
+                    let why = Err("not all are ready yet: svcmap ps shows which".to_owned());
+                    self.output.push_back(Output::Answer(command.id, why));
+                }
+                return !is_late;
+            };
             let counts: Result<Vec<u32>, String> = outcomes.into_iter().collect();
             let answer = counts.map(|counts| summary(&command.until, &counts));
             self.output.push_back(Output::Answer(command.id, answer));
@@ -273,6 +313,10 @@ impl Fleet {
             },
         }
     }
+}
+
+fn no_mapper(name: &Name) -> String {
+    format!("no mapper runs, so nothing becomes ready: svcmap start {name}")
 }
 
 fn count<T>(all: impl Iterator<Item = T>) -> u32 {

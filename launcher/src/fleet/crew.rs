@@ -6,7 +6,7 @@ use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
 use super::member::{Member, State};
-use crate::topology::Service;
+use crate::topology::{Service, Worker};
 
 /// The instances of one service.
 pub(super) struct Crew {
@@ -19,6 +19,10 @@ pub(super) struct Crew {
     pub(super) rolled: Option<Result<u32, String>>,
     /// New ones whose places others are to take.
     outdated: Vec<u32>,
+    /// With what those were started that run, as long as nobody knows whether what comes after it works.
+    former: Option<Worker>,
+    /// Whether it does not, so that they go on with what they were started with.
+    pub(super) has_reverted: bool,
 }
 
 /// A replacement of some members, each by a new one that has to be ready first.
@@ -53,7 +57,8 @@ pub(super) enum Order {
 
 impl Crew {
     pub(super) fn new(spec: Service) -> Self {
-        Self { spec, members: BTreeMap::new(), roll: None, rolled: None, outdated: Vec::new() }
+        let (members, roll, rolled, outdated, former, has_reverted) = Default::default();
+        Self { spec, members, roll, rolled, outdated, former, has_reverted }
     }
 
     /// Those of these numbers are replaced, with others that are being replaced.
@@ -69,8 +74,20 @@ impl Crew {
         }
     }
 
+    /// From now on it is to be like that; `is_replaced`: by other processes.
+    pub(super) fn take(&mut self, spec: Service, is_replaced: bool) {
+        let before = std::mem::replace(&mut self.spec, spec);
+        if is_replaced {
+            self.former.get_or_insert(before.worker);
+            self.replace_all();
+        } else {
+            // What runs is what is wanted.
+            self.has_reverted = false;
+        }
+    }
+
     /// All that run are replaced, also by others than those that were to take their places.
-    pub(super) fn replace_all(&mut self) {
+    fn replace_all(&mut self) {
         if let Some(roll) = &mut self.roll {
             roll.given_up = None;
             for pair in roll.pairs.extract_if(.., |pair| !pair.is_over) {
@@ -183,11 +200,19 @@ impl Crew {
             return orders;
         }
         let Roll { replaced, given_up, .. } = roll;
+        let is_undone = given_up.is_some() && self.former.is_some();
+        match self.former.take() {
+            // Whoever dies is started as it was, and not as what did not work.
+            Some(former) if is_undone => self.spec.worker = former,
+            Some(_) => self.has_reverted = false,
+            None => {}
+        }
+        self.has_reverted |= is_undone;
         orders.push(match &given_up {
             None => Order::Say { is_bad: false, text: format!("{replaced} replaced") },
             Some(why) => {
-                let text =
-                    format!("not replaced any further: {why} (to try again: svcmap restart)");
+                let rest = if is_undone { "; it goes on with its former settings" } else { "" };
+                let text = format!("not replaced any further: {why}{rest}");
                 Order::Say { is_bad: true, text }
             }
         });

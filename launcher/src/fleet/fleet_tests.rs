@@ -459,3 +459,51 @@ fn a_mapper_goes_when_nobody_needs_it_and_comes_back_if_it_is_wanted_again() {
     apply(&mut world, &insecure);
     assert!(world.started.iter().any(|name| name == "main"), "{:?}", world.started);
 }
+
+#[test]
+fn what_does_not_work_takes_nobodys_place_also_when_somebody_dies_later() {
+    let mut world = World::up(TWO);
+    let other = TWO.replace("instances = 2", "instances = 2\nqueue = 3");
+    let apply = |world: &mut World, text: &str| {
+        world.fleet.handle_topology(world.now, topology(text)).unwrap();
+        world.settle();
+    };
+    world.ill.insert("a/3".to_owned());
+    apply(&mut world, &other);
+    assert!(world.said.last().unwrap().contains("former settings"), "{:?}", world.said);
+    assert_eq!(world.fleet.reverted().len(), 1);
+    world.kill("a/1", 1);
+    world.pass(Duration::from_secs(1));
+    assert!(world.launched["a/1"].contains("--queue=10"), "{:?}", world.launched);
+    // Said once more, it is tried once more.
+    world.ill.clear();
+    apply(&mut world, &other);
+    assert_eq!(world.fleet.reverted().len(), 0);
+    let all = world.running();
+    for name in all.iter().filter(|name| *name != "main") {
+        assert!(world.launched[name].contains("--queue=3"), "{:?}", world.launched);
+    }
+    // Or it is taken back.
+    world.ill.extend((1..9).map(|number| format!("a/{number}")));
+    apply(&mut world, TWO);
+    assert_eq!(world.fleet.reverted().len(), 1);
+    world.ill.clear();
+    apply(&mut world, &other);
+    assert_eq!(world.fleet.reverted().len(), 0);
+}
+
+#[test]
+fn a_command_says_what_it_would_wait_for_in_vain() {
+    let mut world = World::up(TWO);
+    assert_eq!(world.order(Command::Stop(all("main"))), Some(Ok("1 stopped".to_owned())));
+    let scale = || Command::Scale("a".parse().unwrap(), 3);
+    for command in [scale(), Command::Restart(all("a")), Command::Start(all("a"))] {
+        let answer = world.order(command).unwrap();
+        assert!(answer.unwrap_err().contains("svcmap start main"));
+    }
+    assert_eq!(world.order(Command::Start(all("main"))), Some(Ok("1 ready".to_owned())));
+    world.mute.insert("a/3".to_owned());
+    assert_eq!(world.order(scale()), None);
+    world.pass(Duration::from_secs(31));
+    assert!(world.answers.last().unwrap().1.as_ref().unwrap_err().contains("svcmap ps"));
+}

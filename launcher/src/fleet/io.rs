@@ -61,6 +61,8 @@ struct Keeper<'a> {
     path: PathBuf,
     /// What the file said that counts.
     text: String,
+    /// What it said before, for services that go on by that.
+    former: String,
     log: &'a LogOptions,
     fleet: Fleet,
     supervisor: Supervisor,
@@ -127,6 +129,7 @@ impl<'a> Keeper<'a> {
         let now = Clock.now();
         let mut keeper = Self {
             path,
+            former: text.clone(),
             text,
             log,
             fleet: Fleet::new(topology, now, fastrand::u64(..)),
@@ -436,7 +439,11 @@ impl<'a> Keeper<'a> {
         let applied = load(&self.path).map_err(|failure| failure.message).and_then(|new| {
             let changed = topology::changes(Some(self.fleet.topology()), &new.topology);
             self.fleet.handle_topology(now, new.topology)?;
-            self.text = new.text;
+            if self.fleet.reverted().is_empty() {
+                self.former = std::mem::replace(&mut self.text, new.text);
+            } else {
+                self.text = new.text;
+            }
             Ok(changed.iter().filter(|change| change.sign != ' ').count())
         });
         match applied {

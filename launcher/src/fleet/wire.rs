@@ -58,6 +58,10 @@ pub enum Reply {
         text: String,
         /// How many instances of each service there are to be, if an operator has said so since.
         instances: BTreeMap<Name, u32>,
+        /// Services that go on by what the file said before, as what it says did not work.
+        reverted: Vec<Name>,
+        /// What it said before.
+        former: String,
         /// The process that keeps it.
         pid: u32,
     },

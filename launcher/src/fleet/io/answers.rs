@@ -35,8 +35,10 @@ impl Keeper<'_> {
             Ok(Request::File) => {
                 let services = self.fleet.topology().services.iter();
                 let instances = services.map(|(name, it)| (name.clone(), it.instances)).collect();
-                let (text, pid) = (self.text.clone(), id());
-                self.clients.reply(client, &Reply::Topology { text, instances, pid });
+                let (text, former, pid) = (self.text.clone(), self.former.clone(), id());
+                let reverted = self.fleet.reverted();
+                let topology = Reply::Topology { text, instances, reverted, former, pid };
+                self.clients.reply(client, &topology);
                 self.clients.reply(client, &Reply::Done(String::new()));
             }
             Ok(Request::Access) => {

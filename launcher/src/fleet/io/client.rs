@@ -27,6 +27,10 @@ pub struct Running {
     pub text: String,
     /// How many instances of each service there are to be.
     pub instances: BTreeMap<Name, u32>,
+    /// Services that go on by what the file said before.
+    pub reverted: Vec<Name>,
+    /// What it said before.
+    pub former: String,
     /// Its process.
     pub pid: u32,
 }
@@ -78,7 +82,9 @@ impl Answers {
 pub fn running_topology(path: &Path) -> Result<Option<Running>, Failure> {
     let Ok(mut answers) = ask(Some(path), &Request::File) else { return Ok(None) };
     match answers.receive()? {
-        Reply::Topology { text, instances, pid } => Ok(Some(Running { text, instances, pid })),
+        Reply::Topology { text, instances, reverted, former, pid } => {
+            Ok(Some(Running { text, instances, reverted, former, pid }))
+        }
         Reply::Failed(why) => Err(Failure::failed(why)),
         other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
