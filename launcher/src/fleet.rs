@@ -233,7 +233,7 @@ impl Fleet {
         let Some((member, _)) = self.member_mut(who) else { return };
         if let (true, State::Starting { since }) = (is_word, member.state) {
             let took = now.since(since);
-            member.become_(State::Ready { since: now }, now);
+            member.enter(State::Ready { since: now }, now);
             self.say(Some(who), false, format!("ready after {}", time(took)));
             self.handle_timeout(now);
         }
@@ -294,7 +294,7 @@ impl Fleet {
             member.last = Some(how);
         }
         let is_death = !matches!(member.state, State::Stopping { .. }) && state != State::Done;
-        member.become_(state, now);
+        member.enter(state, now);
         if leaves {
             self.forget(who);
         }
@@ -410,13 +410,13 @@ impl Fleet {
                 member.state = State::Stopping { kill_at, then };
             }
             state if state.is_alive() => {
-                member.become_(State::Stopping { kill_at: now + grace, then }, now);
+                member.enter(State::Stopping { kill_at: now + grace, then }, now);
                 self.output.push_back(Output::Terminate(who.clone()));
             }
             _ => match then {
-                Then::Stopped => member.become_(State::Stopped, now),
+                Then::Stopped => member.enter(State::Stopped, now),
                 Then::Gone => self.forget(who),
-                Then::Again => member.become_(State::Pausing { until: now }, now),
+                Then::Again => member.enter(State::Pausing { until: now }, now),
             },
         }
     }

@@ -44,6 +44,9 @@ pub enum ProgramError {
     /// No such executable file: install it, or name it with its path.
     #[error("`{0}` is no program here, neither as a path nor in PATH")]
     NotFound(String),
+    /// A name without a slash is looked for in PATH only, as everywhere: name it with one.
+    #[error("`{0}` lies here, but programs without a path are looked for in PATH")]
+    Here(String),
     /// A file that may not be executed: let it, or name what it is to be read by.
     #[error("`{0}` is not executable")]
     NotExecutable(String),
@@ -61,6 +64,7 @@ impl ProgramError {
                 format!("{}, or quote it if it is meant as it is", shell::in_shell(flag, &command))
             }
             ProgramError::NotExecutable(file) => format!("chmod +x {file}"),
+            ProgramError::Here(file) => format!("write ./{file}"),
             ProgramError::NotFound(_) => {
                 format!("give its full path; shell words need a shell: {flag} 'sh -c \"a | b\"'")
             }
@@ -119,7 +123,7 @@ impl Program {
     /// directories of `path`. To be asked once, when the worker starts.
     ///
     /// # Errors
-    /// [`ProgramError::NotFound`], [`ProgramError::NotExecutable`].
+    /// [`ProgramError::NotFound`], [`ProgramError::Here`], [`ProgramError::NotExecutable`].
     pub fn find(&self, path: Option<&OsStr>) -> Result<PathBuf, ProgramError> {
         let name = self.argv.first().ok_or(ProgramError::Empty)?;
         let found = if name.contains('/') {
@@ -128,9 +132,10 @@ impl Program {
             let directories = std::env::split_paths(path.unwrap_or_default());
             directories.map(|dir| dir.join(name)).find(|file| io::is_executable(file))
         };
-        found.ok_or_else(|| match name.contains('/') && io::is_file(name.as_ref()) {
-            true => ProgramError::NotExecutable(name.clone()),
-            false => ProgramError::NotFound(name.clone()),
+        found.ok_or_else(|| match (io::is_file(name.as_ref()), name.contains('/')) {
+            (true, true) => ProgramError::NotExecutable(name.clone()),
+            (true, false) => ProgramError::Here(name.clone()),
+            (false, _) => ProgramError::NotFound(name.clone()),
         })
     }
 }
@@ -181,5 +186,8 @@ mod tests {
         assert_eq!(find("sh", "/nowhere"), None);
         assert_eq!(find("/etc/passwd", ""), None);
         assert_eq!(find("/bin/", ""), None);
+        // Tests run in the folder of the crate.
+        let here = parsed("Cargo.toml").unwrap().find(Some(OsStr::new("/nowhere"))).unwrap_err();
+        assert_eq!(here.failure("--exec").fix.as_deref(), Some("write ./Cargo.toml"));
     }
 }

@@ -192,7 +192,7 @@ impl Fleet {
         match member.state {
             State::Starting { .. } => {}
             State::Stopping { .. } => self.terminate(now, who, Then::Again),
-            _ => member.become_(State::Pausing { until: now }, now),
+            _ => member.enter(State::Pausing { until: now }, now),
         }
     }
 

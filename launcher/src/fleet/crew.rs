@@ -6,6 +6,7 @@ use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
 use super::member::{Member, State};
+use crate::text::time;
 use crate::topology::{Service, Worker};
 
 /// The instances of one service.
@@ -157,8 +158,8 @@ impl Crew {
             if pair.is_over {
                 continue;
             }
-            let name = pair.new;
-            let failure = match self.members.get(&pair.new).map(|member| (member.state, member)) {
+            let member = self.members.get(&pair.new);
+            let trouble = match member.map(|member| (member.state, member)) {
                 Some((State::Ready { .. }, _)) => {
                     pair.is_over = true;
                     orders.push(Order::Terminate(pair.old));
@@ -167,17 +168,12 @@ impl Crew {
                 Some((State::Starting { .. }, _)) if now < pair.deadline => continue,
                 Some((State::Pausing { .. }, member)) if member.deaths.total == 0 => continue,
                 Some((State::Starting { .. }, _)) => {
-                    format!(
-                        "{name} was not ready within {}",
-                        crate::text::time(self.spec.rolling.ready_within)
-                    )
+                    format!("not ready within {}", time(self.spec.rolling.ready_within))
                 }
-                Some((_, member)) => {
-                    format!("{name}: {}", member.last.as_deref().unwrap_or("it ended"))
-                }
-                None => format!("{name} is gone"),
+                Some((_, member)) => member.last.clone().unwrap_or("it ended".to_owned()),
+                None => "it is gone".to_owned(),
             };
-            roll.given_up.get_or_insert(failure);
+            roll.given_up.get_or_insert(format!("instance {}: {trouble}", pair.new));
         }
         if roll.given_up.is_some() {
             roll.left.clear();

@@ -35,7 +35,7 @@ impl Fleet {
         for who in due {
             let Some(launch) = self.launch(&who) else { continue };
             if let Some((member, _)) = self.member_mut(&who) {
-                member.become_(State::Starting { since: now }, now);
+                member.enter(State::Starting { since: now }, now);
                 member.grace = launch.grace;
             }
             self.output.push_back(Output::Start(who, Box::new(launch)));

@@ -148,7 +148,7 @@ impl Member {
     }
 
     /// From now on it is in that state.
-    pub fn become_(&mut self, state: State, now: Timestamp) {
+    pub fn enter(&mut self, state: State, now: Timestamp) {
         (self.state, self.since) = (state, now);
     }
 }
