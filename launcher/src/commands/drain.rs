@@ -27,7 +27,7 @@ pub fn run(args: &DrainArgs) -> Result<ExitCode, Error> {
     let begun = Clock.now();
     for key in &args.instances {
         tell(&access, key)?;
-        print_out(&format!("{key} takes no more jobs and finishes what it has\n"))?;
+        print_out(&format!("{}\n", told(key)))?;
     }
     for key in &args.instances {
         wait(&access, key, begun + args.timeout)?;
@@ -36,8 +36,13 @@ pub fn run(args: &DrainArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One mapper that lists it is enough.
-fn tell(access: &Access, key: &InstanceKey) -> Result<(), Failure> {
+/// What is to be said of an instance that was told.
+pub(super) fn told(key: &InstanceKey) -> String {
+    format!("{key} takes no more jobs and finishes what it has")
+}
+
+/// Tells it to an instance. One mapper that lists it is enough.
+pub(super) fn tell(access: &Access, key: &InstanceKey) -> Result<(), Failure> {
     let mut answers = Vec::new();
     for mapper in &access.mappers {
         match ask_to_drain(mapper, access.deployment.as_ref(), key, PATIENCE) {
