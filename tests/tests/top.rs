@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::spawn;
+use std::thread::Builder;
 
 use rustix::process::{Pid, Signal, kill_process};
 use svcmap_tests::batch::text;
@@ -78,12 +78,13 @@ impl Terminal {
         let (keys, mut output) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
         let written = Arc::new(Mutex::new(Vec::new()));
         let kept = written.clone();
-        spawn(move || {
+        let copy = move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut bytes) {
                 kept.lock().unwrap().extend(&bytes[..count]);
             }
-        });
+        };
+        Builder::new().name("terminal".to_owned()).spawn(copy).unwrap();
         Self { script, keys, written }
     }
 
@@ -110,6 +111,14 @@ impl Terminal {
         assert!(order.is_sorted(), "{order:?}");
         assert!(text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l"), "no cursor");
         assert!(text.contains(" icanon ") && text.contains(" echo "), "{text}");
+    }
+}
+
+impl Drop for Terminal {
+    /// Whatever runs on a terminal ends with it.
+    fn drop(&mut self) {
+        let _ = self.script.kill();
+        let _ = self.script.wait();
     }
 }
 

@@ -2,6 +2,7 @@
 //! in, and what is to be done comes out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use svcmap_proto::names::{Endpoint, InstanceKey};
@@ -256,16 +257,15 @@ impl Model {
         self.cursor = places.into_iter().nth(self.cursor_row);
     }
 
-    /// The rows that fit on a page of so many, and which of them has the cursor.
-    pub fn page(&mut self, height: usize) -> (Vec<Row<'_>>, usize) {
+    /// Which rows are on a page of so many, and which of all has the cursor.
+    pub fn page(&mut self, height: usize) -> (Range<usize>, usize) {
+        let count = self.rows().len();
         self.page = height.max(1);
         self.top_row = self.top_row.min(self.cursor_row);
         self.top_row = self.top_row.max((self.cursor_row + 1).saturating_sub(self.page));
         // With fewer rows than before, none of the page stays empty.
-        let count = self.rows().len();
         self.top_row = self.top_row.min(count.saturating_sub(self.page));
-        let (top, cursor) = (self.top_row, self.cursor_row - self.top_row);
-        (self.rows().into_iter().skip(top).take(height).collect(), cursor)
+        (self.top_row..(self.top_row + height).min(count), self.cursor_row)
     }
 
     /// All rows.

@@ -20,7 +20,7 @@ fn press(model: &mut Model, keys: &str) -> Option<Action> {
 
 /// The rows, with `>` before that of the cursor.
 fn rows(model: &mut Model) -> Vec<String> {
-    let (page, cursor) = model.page(1000);
+    let (_, cursor) = model.page(1000);
     let name = |(index, row): (usize, &Row<'_>)| {
         let name = match row.of {
             Of::Service { row, is_open, .. } => {
@@ -30,7 +30,7 @@ fn rows(model: &mut Model) -> Vec<String> {
         };
         if index == cursor { format!(">{name}") } else { name }
     };
-    page.iter().enumerate().map(name).collect()
+    model.rows().iter().enumerate().map(name).collect()
 }
 
 fn done_rate(model: &Model) -> Option<f64> {
@@ -117,11 +117,11 @@ fn services_with_many_instances_are_closed_until_somebody_opens_them() {
     press(&mut more, "\n");
     more.handle_key(Key::End);
     let (page, cursor) = more.page(10);
-    assert_eq!((page.len(), cursor), (10, 9));
+    assert_eq!((page, cursor), (32..42, 41));
     more.handle_key(Key::PageUp);
     let (page, cursor) = more.page(10);
-    assert_eq!((page.len(), cursor), (10, 0));
-    assert_eq!(more.page(0).0.len(), 0);
+    assert_eq!((page, cursor), (31..41, 31));
+    assert!(more.page(0).0.is_empty());
 }
 
 #[test]

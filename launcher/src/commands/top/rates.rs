@@ -8,6 +8,8 @@ use svcmap_proto::names::InstanceKey;
 use svcmap_proto::status::{InstanceRow, Report};
 use svcmap_proto::time::Timestamp;
 
+use crate::text::compact;
+
 /// A rate is over at least so long: over less, it says when reports came and not what was done.
 const WINDOW_MIN: Duration = Duration::from_millis(500);
 
@@ -25,6 +27,11 @@ impl AddAssign for Rate {
         self.failed += other.failed;
         self.rejected += other.rejected;
     }
+}
+
+/// One of its figures, for people.
+pub(super) fn figure(rate: Option<Rate>, of: fn(Rate) -> f64) -> String {
+    rate.map_or_else(|| "-".to_owned(), |rate| compact(of(rate)))
 }
 
 /// The counters of one life, when it said them.

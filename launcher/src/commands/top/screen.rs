@@ -5,17 +5,19 @@
 
 mod table;
 
+use std::time::Duration;
+
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::model::{Mode, Model};
-use super::rates::Rate;
+use super::rates::figure;
 use crate::cli::KEYS;
 use crate::commands::status::render::{mappers, warnings};
 use crate::commands::status::why_not_ready;
-use crate::text::{compact, count, printable_line, time, time_ms};
+use crate::text::{count, printable_line, time, time_ms};
 
 /// Most lines of warnings and of events. The others are counted, or gone.
 const WARNINGS_MAX: usize = 4;
@@ -39,6 +41,7 @@ pub(super) fn draw(model: &mut Model, area: Rect, buffer: &mut Buffer) {
     } else {
         let table = table::lines(model, width, page);
         lines.extend(table.into_iter().map(|line| greyed(line, is_stale)));
+        lines.extend(nothing(model));
     }
     lines.resize(height.saturating_sub(events.len() + 1).max(2), Line::default());
     lines.extend(events);
@@ -58,53 +61,48 @@ fn greyed(mut line: Line<'static>, is_stale: bool) -> Line<'static> {
 
 /// Who was asked, and whether that is the present. What is not comes first.
 fn header(model: &Model) -> Line<'static> {
-    let mut spans = vec![Span::from("svcmap top")];
+    let (report, sums) = (model.report(), model.sums());
+    let mut parts = Vec::new();
     let ago = time(round(model.age()));
     if let Some(paused) = model.paused_for() {
         let paused = time(round(paused));
-        spans.push(Span::styled(format!("  PAUSED for {paused}, as it was {ago} ago"), LOUD));
+        parts.push(Span::styled(format!("PAUSED for {paused}, as it was {ago} ago"), LOUD));
     } else if model.is_stale() {
-        spans.push(Span::styled(format!("  OLD: as it was {ago} ago"), LOUD));
+        parts.push(Span::styled(format!("OLD: as it was {ago} ago"), LOUD));
     }
-    for mapper in &model.report().mappers {
+    parts.extend(report.mappers.iter().map(|mapper| {
         // The scheme is the same for all, and a line has 80 columns.
         let endpoint = mapper.endpoint.as_str().trim_start_matches("tcp://");
-        spans.push(match model.silent_for(&mapper.endpoint) {
-            None => Span::styled(format!("  ● {endpoint}"), Color::Green),
-            Some(silent) => {
-                let word = if mapper.is_complete() { "silent" } else { mapper.answer };
-                let silent = time(round(silent));
-                Span::styled(format!("  ✗ {endpoint} {word} for {silent}"), Color::Red)
-            }
-        });
-    }
-    let (report, sums) = (model.report(), model.sums());
+        let Some(silent) = model.silent_for(&mapper.endpoint) else {
+            return Span::styled(format!("● {endpoint}"), Color::Green);
+        };
+        // Nobody has answered, and so its last answer is not one to this question.
+        let word = if mapper.is_complete() { "silent" } else { mapper.answer };
+        Span::styled(format!("✗ {endpoint} {word} for {}", time(round(silent))), Color::Red)
+    }));
     if !report.mappers_agree && !model.is_stale() {
-        spans.push(Span::from(format!("  {}", mappers(&report.mappers, false))));
+        parts.push(Span::from(mappers(&report.mappers, false)));
     }
     let (services, ready) = (count(report.services.len(), "service"), sums.ready);
-    spans.push(Span::from(format!(
-        "  {services} · {ready}/{} ready",
-        count(sums.instances, "instance")
-    )));
-    spans.into()
+    let instances = count(sums.instances, "instance");
+    parts.push(Span::from(format!("{services} · {ready}/{instances} ready")));
+    parts.into_iter().flat_map(|part| [part, Span::from("  ")]).collect()
 }
 
 /// Seconds are enough for what goes on.
-fn round(time: std::time::Duration) -> std::time::Duration {
-    std::time::Duration::from_secs(time.as_secs())
+fn round(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
 }
 
 fn sums(model: &Model) -> Line<'static> {
     let sums = model.sums();
-    let rate = |of: fn(Rate) -> f64| sums.rate.map_or_else(|| "-".to_owned(), |r| compact(of(r)));
     let oldest =
         sums.oldest_ms.map_or_else(String::new, |ms| format!(", oldest {}", time_ms(ms.into())));
     let text = format!(
         "{} jobs/s · {} failed/s · {} rejected/s · {} running · {} queued{oldest}",
-        rate(|rate| rate.done + rate.failed),
-        rate(|rate| rate.failed),
-        rate(|rate| rate.rejected),
+        figure(sums.rate, |rate| rate.done + rate.failed),
+        figure(sums.rate, |rate| rate.failed),
+        figure(sums.rate, |rate| rate.rejected),
         sums.running,
         sums.queued,
     );
@@ -131,6 +129,16 @@ fn warning_lines(model: &Model, most: usize) -> Vec<Line<'static>> {
         greyed(line, model.is_stale() && !is_news)
     });
     lines.collect()
+}
+
+/// What to do where the table is empty.
+fn nothing(model: &Model) -> Option<Line<'static>> {
+    let text = match &model.choice.filter[..] {
+        _ if !model.rows().is_empty() => return None,
+        "" => "nobody serves anything yet: svcmap worker --service echo --builtin echo".to_owned(),
+        filter => format!("nothing has {filter} in its name"),
+    };
+    Some(Line::from(text))
 }
 
 fn event_lines(model: &Model, most: usize, width: usize) -> Vec<Line<'static>> {

@@ -45,7 +45,7 @@ fn style_of(buffer: &Buffer, what: &str) -> Style {
 #[test]
 fn the_screen_of_a_terminal_as_it_is_by_default() {
     let expected = "\
-svcmap top  ● 127.0.0.1:5555  2 services · 2/3 instances ready
+● 127.0.0.1:5555  2 services · 2/3 instances ready
 310 jobs/s · 0 failed/s · 0 rejected/s · 5 running · 4 queued, oldest 0s
 ! resize is full: 8 of 8 slots are taken, new jobs wait or are refused
 ! ocr takes no jobs: no instance is ready
@@ -106,6 +106,15 @@ fn no_terminal_is_too_small() {
     }
     let text = text(&drawn(&mut shop(), 20, 5));
     assert!(text.contains("▾ resize"), "{text}");
+}
+
+#[test]
+fn an_empty_table_says_what_to_do() {
+    let mut empty = Model::new(at(0), report(&[]), Duration::from_secs(3));
+    assert!(text(&drawn(&mut empty, 80, 24)).contains("yet: svcmap worker --service echo"));
+    let mut model = shop();
+    "/x".chars().for_each(|key| drop(model.handle_key(Key::Char(key))));
+    assert!(text(&drawn(&mut model, 80, 24)).contains("\nnothing has x in its name\n"));
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use svcmap_proto::status::Report;
 
-use super::rates::{Rate, Rates};
-use crate::text::{compact, time_ms};
+use super::rates::{Rate, Rates, figure};
+use crate::text::time_ms;
 
 /// So many lines stand under one heading.
 const LINES_MAX: usize = 25;
@@ -90,7 +90,6 @@ fn cells(clock: &str, mappers: usize, sums: Option<&Sums>) -> [String; 13] {
         cells[12] = "no mapper answers".to_owned();
         return cells;
     };
-    let rate = |of: fn(Rate) -> f64| sums.rate.map_or_else(|| "-".to_owned(), |r| compact(of(r)));
     [
         clock.to_owned(),
         format!("{}/{}", sums.answering, sums.mappers),
@@ -98,9 +97,9 @@ fn cells(clock: &str, mappers: usize, sums: Option<&Sums>) -> [String; 13] {
         sums.running.to_string(),
         sums.queued.to_string(),
         sums.oldest_ms.map_or_else(|| "-".to_owned(), |ms| time_ms(ms.into())),
-        rate(|rate| rate.done),
-        rate(|rate| rate.failed),
-        rate(|rate| rate.rejected),
+        figure(sums.rate, |rate| rate.done),
+        figure(sums.rate, |rate| rate.failed),
+        figure(sums.rate, |rate| rate.rejected),
         sums.done.to_string(),
         sums.failed.to_string(),
         sums.rejected.to_string(),

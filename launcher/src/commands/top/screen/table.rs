@@ -8,12 +8,12 @@ use ratatui::text::{Line, Span};
 use svcmap_proto::status::{Dialect, InstanceRow, ServiceRow};
 
 use super::super::model::Model;
-use super::super::rates::Rate;
+use super::super::rates::figure;
 use super::super::rows::{Of, Row, Sort};
 use super::LOUD;
 use crate::commands::status::render::{BAD, OK, WARN, age, load, state};
 use crate::table::{Cell, Column, GAP, shown};
-use crate::text::{compact, time_ms};
+use crate::text::time_ms;
 
 const COLUMNS: [Column; 10] = [
     Column::text("SERVICE/INSTANCE"),
@@ -37,12 +37,10 @@ pub(super) fn lines(model: &mut Model, width: usize, height: usize) -> Vec<Line<
     let since =
         if model.is_stale() || model.paused_for().is_some() { since } else { Duration::ZERO };
     let (columns, titles) = headings(sort);
+    let rows: Vec<Vec<Cell>> = model.rows().iter().map(|row| cells(row, since)).collect();
     // Over all rows, not only those of the page: columns stay where they are when it moves.
-    let all = model.rows();
     let mut widths = WIDTHS_MIN;
-    for cells in
-        std::iter::once(&titles).chain(&all.iter().map(|row| cells(row, since)).collect::<Vec<_>>())
-    {
+    for cells in rows.iter().chain([&titles]) {
         for (width, cell) in widths.iter_mut().zip(cells) {
             *width = (*width).max(cell.text.chars().count());
         }
@@ -63,8 +61,8 @@ pub(super) fn lines(model: &mut Model, width: usize, height: usize) -> Vec<Line<
     };
     let heading = line(&titles).style(Modifier::BOLD);
     let (page, cursor) = model.page(height.saturating_sub(1));
-    let rows = page.iter().enumerate().map(|(place, row)| {
-        let line = line(&cells(row, since));
+    let rows = page.map(|place| {
+        let line = line(&rows[place]);
         if place == cursor { line.style(LOUD) } else { line }
     });
     std::iter::once(heading).chain(rows).take(height).collect()
@@ -87,14 +85,12 @@ fn headings(sort: Sort) -> ([Column; 10], Vec<Cell>) {
 }
 
 fn cells(row: &Row<'_>, since: Duration) -> Vec<Cell> {
-    let rate = |of: fn(Rate) -> f64| row.rate.map_or_else(|| "-".to_owned(), |r| compact(of(r)));
-    let failed = rate(|rate| rate.failed);
-    let failed_style =
-        if row.rate.is_some_and(|rate| rate.failed > 0.0) { BAD } else { AnsiStyle::new() };
+    let is_failing = row.rate.is_some_and(|rate| rate.failed > 0.0);
+    let failed_style = if is_failing { BAD } else { AnsiStyle::new() };
     let tail = [
-        rate(|rate| rate.done).into(),
-        Cell { text: failed, style: failed_style },
-        rate(|rate| rate.rejected).into(),
+        figure(row.rate, |rate| rate.done).into(),
+        Cell { text: figure(row.rate, |rate| rate.failed), style: failed_style },
+        figure(row.rate, |rate| rate.rejected).into(),
     ];
     let (head, mean_ms, age_s) = match row.of {
         Of::Service { row, is_open, mean_ms } => (service(row, is_open), mean_ms, row.age),
