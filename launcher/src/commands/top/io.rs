@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::thread::Builder;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::terminal::is_raw_mode_enabled;
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::status::Report;
@@ -33,6 +34,10 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How much later than expected an answer may be before the one before it is old.
 const LATE: Duration = Duration::from_millis(500);
+
+/// So many keys and answers wait for a screen that is being drawn, and so many drains for mappers.
+const INPUTS_MAX: usize = 64;
+const ORDERS_MAX: usize = 16;
 
 /// What comes from the threads.
 enum Input {
@@ -65,8 +70,8 @@ pub(super) fn print(access: &Access, interval: Duration) -> Result<ExitCode, Err
 pub(super) fn show(access: Access, interval: Duration) -> Result<ExitCode, Error> {
     let report = ask(access.clone(), None, PATIENCE).map_err(Failure::from)?;
     let model = Model::new(moment(), report, interval + STRAGGLER_PATIENCE + LATE);
-    let (tell, inputs) = bounded(64);
-    let (order, orders) = unbounded();
+    let (tell, inputs) = bounded(INPUTS_MAX);
+    let (order, orders) = bounded(ORDERS_MAX);
     let signalled = tell.clone();
     let signals = StopSignals::catch().map_err(Failure::failed)?;
     let on_signal = move |signal| drop(signalled.send(Input::Signal(signal)));
@@ -216,9 +221,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that is gone needs nothing back.
-        let _ = self.0.show_cursor();
-        ratatui::restore();
+        // Given back twice, it would write over what the panic has said.
+        if is_raw_mode_enabled().is_ok_and(|is_ours| is_ours) {
+            // A terminal that is gone needs nothing back.
+            let _ = self.0.show_cursor();
+            ratatui::restore();
+        }
     }
 }
 
@@ -232,9 +240,10 @@ fn handle(
         Input::Key(key) => match model.handle_key(key) {
             Some(Action::Quit) => return Ok(Some(ExitCode::SUCCESS)),
             Some(Action::Drain(key)) => {
-                model.note = Some(format!("telling {key} …"));
-                // Its thread ends only with this one.
-                let _ = order.send(key);
+                model.note = Some(match order.try_send(key.clone()) {
+                    Ok(()) => format!("telling {key} …"),
+                    Err(_) => format!("{key} was not told: others wait for the mappers, try again"),
+                });
             }
             None => {}
         },
