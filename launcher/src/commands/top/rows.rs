@@ -158,10 +158,10 @@ impl Choice {
     }
 }
 
-/// Of all jobs that have ended, as far as each instance's average tells.
+/// Of all jobs that were done, as far as each instance's average tells. What fails teaches none.
 fn mean_ms(rows: &[&InstanceRow]) -> Option<f64> {
-    let ended = |row: &InstanceRow| row.done as f64 + row.failed as f64;
-    let all: f64 = rows.iter().map(|row| ended(row)).sum();
-    let sum: f64 = rows.iter().map(|row| row.mean_service_ms * ended(row)).sum();
+    let known = || rows.iter().filter(|row| row.mean_service_ms > 0.0);
+    let all: f64 = known().map(|row| row.done as f64).sum();
+    let sum: f64 = known().map(|row| row.mean_service_ms * row.done as f64).sum();
     (all > 0.0).then(|| sum / all)
 }

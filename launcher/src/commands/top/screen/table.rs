@@ -95,7 +95,7 @@ fn cells(row: &Row<'_>, since: Duration) -> Vec<Cell> {
     let (head, mean_ms, age_s) = match row.of {
         Of::Service { row, is_open, mean_ms } => (service(row, is_open), mean_ms, row.age),
         Of::Instance(row) => {
-            let mean_ms = (row.done + row.failed > 0).then_some(row.mean_service_ms);
+            let mean_ms = (row.mean_service_ms > 0.0).then_some(row.mean_service_ms);
             (instance(row), mean_ms, row.age)
         }
     };
