@@ -47,7 +47,8 @@ impl Watch {
         watch
     }
 
-    /// Takes a view in, and says what happened, what matters most first; of several instances of a service that is one line.
+    /// Takes a view in, and says what happened, what matters most first. The same of several
+    /// instances of a service is one line.
     pub fn update(&mut self, report: &Report, now: Timestamp) -> Vec<String> {
         let rows: BTreeMap<InstanceKey, &InstanceRow> =
             report.instances.iter().map(|row| (key(row), row)).collect();
