@@ -4,6 +4,7 @@ mod doctor;
 mod key;
 mod soak;
 mod submit;
+mod top;
 mod topology;
 mod why;
 
@@ -22,6 +23,7 @@ pub use self::doctor::DoctorArgs;
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
+pub use self::top::{KEYS, TopArgs};
 pub use self::topology::{
     DrainArgs, InitArgs, LogsArgs, PlanArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs, UpArgs,
 };
@@ -86,6 +88,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show services and their instances
     Status(StatusArgs),
+    /// Watch services and their instances, second by second
+    Top(TopArgs),
     /// Explain which instance a sender would choose here, and why not the others
     Why(WhyArgs),
     /// Look for what goes wrong in practice, and say what mends it

@@ -11,6 +11,7 @@ pub mod soak;
 pub mod status;
 pub mod steer;
 pub mod submit;
+pub mod top;
 pub mod up;
 pub mod why;
 pub mod worker;

@@ -90,6 +90,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Worker(args) => logging::with(&cli.log, |log| commands::worker::run(&args, log)),
         Command::Submit(args) => logging::with(&cli.log, |log| commands::submit::run(&args, log)),
         Command::Status(args) => commands::status::run(&args),
+        Command::Top(args) => commands::top::run(&args),
         Command::Init(args) => commands::init::run(&args),
         Command::Plan(args) => commands::plan::run(&args),
         Command::Up(args) => commands::up::run(&args, &cli.log),

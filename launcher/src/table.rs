@@ -3,7 +3,7 @@
 use clap::builder::styling::Style;
 
 /// Spaces between two columns.
-const GAP: usize = 2;
+pub const GAP: usize = 2;
 
 /// One column of a table.
 #[derive(Clone, Copy, Debug)]
@@ -78,8 +78,8 @@ pub fn render(columns: &[Column], rows: &[Vec<Cell>], width: Option<usize>) -> S
     text
 }
 
-/// Which columns fit.
-fn shown(columns: &[Column], widths: &[usize], width: Option<usize>) -> Vec<usize> {
+/// Which columns fit, by their places.
+pub fn shown(columns: &[Column], widths: &[usize], width: Option<usize>) -> Vec<usize> {
     let mut shown: Vec<usize> = (0..columns.len()).collect();
     let Some(width) = width else { return shown };
     loop {

@@ -107,6 +107,21 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// A figure that changes while it is looked at, in at most five characters: `0`, `0.25`, `4.1`, `310`,
+/// `1.1k`, `22.0k`, `9.9M`.
+pub fn compact(value: f64) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        small if small < 0.995 => format!("{small:.2}"),
+        some if some < 9.95 => format!("{some:.1}"),
+        many if many < 999.5 => format!("{many:.0}"),
+        thousands if thousands < 99_950.0 => format!("{:.1}k", thousands / 1e3),
+        thousands if thousands < 999_500.0 => format!("{:.0}k", thousands / 1e3),
+        millions if millions < 99.95e6 => format!("{:.1}M", millions / 1e6),
+        more => format!("{:.0}M", more / 1e6),
+    }
+}
+
 /// `1 service`, `4 services`.
 pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);
@@ -164,6 +179,13 @@ mod tests {
         let shown = [0.166_666, 0.999, 7.52, 9.96, 35.978_2, 1440.1].map(rate);
         assert_eq!(shown, ["0.17/s", "1.0/s", "7.5/s", "10/s", "36/s", "1440/s"]);
         assert_eq!([0.05, 0.01, 8.3e-4].map(rate), ["3.0/min", "36.0/h", "3.0/h"]);
+    }
+
+    #[test]
+    fn figures_that_change_keep_their_place() {
+        let values = [0.0, 0.251, 4.13, 99.9, 310.4, 1_149.0, 22_000.0, 412_000.0, 9.91e6];
+        let shown = values.map(compact);
+        assert_eq!(shown, ["0", "0.25", "4.1", "100", "310", "1.1k", "22.0k", "412k", "9.9M"]);
     }
 
     #[test]

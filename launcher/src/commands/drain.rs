@@ -25,22 +25,27 @@ const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200)
 pub fn run(args: &DrainArgs) -> Result<ExitCode, Error> {
     let access = args.mapper.access()?;
     let begun = Clock.now();
-    let mut told = Vec::new();
+    let mut known = Vec::new();
     for key in &args.instances {
         let pid = listed(&access, key).map_err(Failure::from)?.map(|row| row.pid);
         tell(&access, key)?;
-        print_out(&format!("{key} takes no more jobs and finishes what it has\n"))?;
-        told.push((key, pid));
+        print_out(&format!("{}\n", told(key)))?;
+        known.push((key, pid));
     }
-    for (key, pid) in told {
+    for (key, pid) in known {
         wait(&access, (key, pid), begun + args.timeout)?;
         print_out(&format!("{key} is gone after {}\n", time(Clock.now().since(begun))))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// One mapper that lists it is enough.
-fn tell(access: &Access, key: &InstanceKey) -> Result<(), Failure> {
+/// What is to be said of an instance that was told.
+pub(super) fn told(key: &InstanceKey) -> String {
+    format!("{key} takes no more jobs and finishes what it has")
+}
+
+/// Tells it to an instance. One mapper that lists it is enough.
+pub(super) fn tell(access: &Access, key: &InstanceKey) -> Result<(), Failure> {
     let mut answers = Vec::new();
     for mapper in &access.mappers {
         match ask_to_drain(mapper, access.deployment.as_ref(), key, PATIENCE) {

@@ -1,7 +1,7 @@
 //! `svcmap status`: what the mappers know of services and their instances.
 
 pub(crate) mod reach;
-mod render;
+pub(crate) mod render;
 
 use std::process::ExitCode;
 use std::time::Duration;

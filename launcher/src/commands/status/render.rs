@@ -212,11 +212,12 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
     ]
 }
 
-const OK: Style = AnsiColor::Green.on_default();
-const WARN: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
+pub(crate) const OK: Style = AnsiColor::Green.on_default();
+pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
+pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 
-fn state(state: Shown) -> Cell {
+/// A glyph and the word.
+pub(crate) fn state(state: Shown) -> Cell {
     let (glyph, style) = match state {
         Shown::Stuck | Shown::Failing => ("✗", BAD),
         Shown::Draining => ("◐", WARN),
@@ -239,11 +240,17 @@ pub(crate) fn mappers(rows: &[MapperRow], agree: bool) -> String {
 }
 
 fn push_warnings(text: &mut String, report: &Report) {
+    for warning in warnings(report) {
+        let _ = writeln!(text, "{WARN}!{WARN:#} {warning}");
+    }
+}
+
+/// What to say of mappers and services, each in one line.
+pub(crate) fn warnings(report: &Report) -> impl Iterator<Item = String> {
     let services = report.services.iter().filter_map(service_warning);
     let refused = report.mappers.iter().filter_map(refused_warning);
-    for warning in report.mappers.iter().filter_map(mapper_warning).chain(refused).chain(services) {
-        let _ = writeln!(text, "{WARN}!{WARN:#} {}", printable_line(&warning));
-    }
+    let mappers = report.mappers.iter().filter_map(mapper_warning);
+    mappers.chain(refused).chain(services).map(|warning| printable_line(&warning))
 }
 
 /// What to say of a mapper that has not told everything.
@@ -333,7 +340,7 @@ pub(crate) fn why_not_ready(row: &InstanceRow) -> String {
 }
 
 /// `██▌          27%`, or ` 27%`. Never 100 % while there is room, never 0 % while there is work.
-fn load(load: f64, bar: bool) -> String {
+pub(crate) fn load(load: f64, bar: bool) -> String {
     let percent = match load * 100.0 {
         some if some > 0.0 && some < 1.0 => 1.0,
         most if most > 99.0 && most < 100.0 => 99.0,
@@ -349,6 +356,6 @@ fn load(load: f64, bar: bool) -> String {
 }
 
 /// An age: nobody needs it to the millisecond.
-fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     if seconds < 10.0 { format!("{seconds:.1}s") } else { time_ms(seconds * 1000.0) }
 }
