@@ -198,6 +198,12 @@ impl Fleet {
         }
     }
 
+    /// Where an instance belongs, and its number there.
+    fn crew_mut(&mut self, key: &InstanceKey) -> Option<(&mut Crew, u32)> {
+        let number = crew::number(&self.topology.prefix, &key.instance)?;
+        Some((self.crews.get_mut(&key.service)?, number))
+    }
+
     /// What is known of a process, to be changed.
     fn member_mut(&mut self, who: &Who) -> Option<(&mut Member, Keep)> {
         match who {
@@ -206,8 +212,7 @@ impl Fleet {
                 Some((&mut mapper.member, mapper.spec.keep.clone()))
             }
             Who::Worker(key) => {
-                let number = crew::number(&self.topology.prefix, &key.instance)?;
-                let crew = self.crews.get_mut(&key.service)?;
+                let (crew, number) = self.crew_mut(key)?;
                 Some((crew.members.get_mut(&number)?, crew.spec.keep.clone()))
             }
         }
@@ -311,8 +316,7 @@ impl Fleet {
                 self.mappers.remove(name);
             }
             Who::Worker(key) => {
-                let number = crew::number(&self.topology.prefix, &key.instance);
-                if let (Some(number), Some(crew)) = (number, self.crews.get_mut(&key.service)) {
+                if let Some((crew, number)) = self.crew_mut(key) {
                     crew.members.remove(&number);
                 }
             }

@@ -157,12 +157,7 @@ impl StopSignals {
     /// # Errors
     /// If the system does not let them be caught.
     pub fn catch() -> std::io::Result<Self> {
-        let armed = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag unset, and then sets it.
-            flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
-            flag::register(signal, armed.clone())?;
-        }
+        let armed = arm_second_signal()?;
         let signals = stop_signals();
         if signals.contains(&SIGHUP) {
             flag::register(SIGHUP, armed)?;
@@ -225,8 +220,22 @@ pub fn on_stop_signals(
     thread.spawn(told).map(drop)
 }
 
+/// From now on a SIGINT or SIGTERM ends the process at once if the flag is set, which the first of them sets.
+///
+/// # Errors
+/// If the system does not let them be caught.
+pub fn arm_second_signal() -> std::io::Result<Arc<AtomicBool>> {
+    let armed = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset, and then sets it.
+        flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
+        flag::register(signal, armed.clone())?;
+    }
+    Ok(armed)
+}
+
 /// What asks a process to end.
-fn stop_signals() -> Vec<i32> {
+pub fn stop_signals() -> Vec<i32> {
     let hangup = (!is_hangup_ignored()).then_some(SIGHUP);
     [SIGINT, SIGTERM].into_iter().chain(hangup).collect()
 }
@@ -240,7 +249,7 @@ pub fn is_stdout_closed() -> bool {
 
 /// Whether whoever started this process wants it to outlive its terminal, as `nohup` does. Where the
 /// system does not tell, SIGHUP is left as it is.
-pub fn is_hangup_ignored() -> bool {
+fn is_hangup_ignored() -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

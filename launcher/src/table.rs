@@ -1,6 +1,15 @@
 //! Text in columns. Pure: no terminal is asked.
 
-use clap::builder::styling::Style;
+use clap::builder::styling::{AnsiColor, Style};
+
+/// Of a cell that is as it should be.
+pub const OK: Style = AnsiColor::Green.on_default();
+
+/// Of one that wants a look.
+pub const WARN: Style = AnsiColor::Yellow.on_default();
+
+/// Of one that is bad.
+pub const BAD: Style = AnsiColor::Red.on_default();
 
 /// Spaces between two columns.
 pub const GAP: usize = 2;

@@ -21,6 +21,7 @@ pub use problem::{Problem, Problems};
 
 use crate::cli::Builtin;
 use crate::parse;
+use crate::text::count;
 
 /// What a topology's file is called if nobody says otherwise.
 pub const FILE_NAME: &str = "topology.toml";
@@ -234,19 +235,13 @@ impl Default for Rolling {
 }
 
 impl Topology {
-    /// How many processes it is.
-    pub fn processes(&self) -> usize {
-        let instances = self.services.values().map(|service| service.instances as usize);
-        instances.sum::<usize>() + self.our_mappers().map_or(0, BTreeMap::len)
-    }
-
     /// `1 mapper, 2 services, 5 instances`.
     pub fn summary(&self) -> String {
         let mappers = match &self.mappers {
             Mappers::Ours(ours) => count(ours.len(), "mapper"),
             Mappers::Elsewhere(mappers) => format!("{} elsewhere", count(mappers.len(), "mapper")),
         };
-        let instances = self.services.values().map(|service| service.instances as usize).sum();
+        let instances: u32 = self.services.values().map(|service| service.instances).sum();
         let services = count(self.services.len(), "service");
         format!("{mappers}, {services}, {}", count(instances, "instance"))
     }
@@ -349,10 +344,6 @@ impl Topology {
         }
         args.0
     }
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// A command line while it is put together.

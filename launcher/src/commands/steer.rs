@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::builder::styling::{AnsiColor, Style};
+use clap::builder::styling::Style;
 
 use crate::cli::{LogsArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs};
 use crate::errors::{Error, Failure, print_out};
@@ -10,7 +10,7 @@ use crate::fleet::command::Command;
 use crate::fleet::io::client::ask;
 use crate::fleet::wire::{Process, Reply, Request};
 use crate::io::stdout_columns;
-use crate::table::{Cell, Column, render};
+use crate::table::{BAD, Cell, Column, OK, WARN, render};
 use crate::text::{printable_line, time_ms};
 
 /// Starts what does not run.
@@ -109,10 +109,6 @@ pub fn list(args: &PsArgs) -> Result<ExitCode, Error> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-const WARN: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
-const OK: Style = AnsiColor::Green.on_default();
 
 fn screen(path: &str, all: &[Process]) -> String {
     const COLUMNS: [Column; 6] = [

@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use svcmap_proto::names::{InstanceKey, Name};
+use svcmap_proto::names::{InstanceKey, Name, NameError};
 use svcmap_proto::time::Timestamp;
 
 use super::{Fleet, Output, State, Then, Who};
+use crate::parse;
 use crate::topology::INSTANCES_MAX;
 
 /// How long a command waits at least for what it has started.
@@ -39,20 +40,18 @@ impl fmt::Display for Target {
 }
 
 impl FromStr for Target {
-    type Err = svcmap_proto::names::NameError;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.split_once('/') {
-            Some((service, instance)) => {
-                Self::One(InstanceKey { service: service.parse()?, instance: instance.parse()? })
-            }
-            None => Self::All(text.parse()?),
-        })
+        match text.contains('/') {
+            true => parse::instance_key(text).map(Self::One),
+            false => text.parse().map(Self::All).map_err(|error: NameError| error.to_string()),
+        }
     }
 }
 
 impl TryFrom<String> for Target {
-    type Error = svcmap_proto::names::NameError;
+    type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -164,21 +163,20 @@ impl Fleet {
 
     /// Nothing becomes ready that no mapper lists.
     fn check_mappers(&self, command: &Command) -> Result<(), String> {
-        let stays_away =
-            |state: State| matches!(state, State::Stopped | State::Done | State::Failed);
-        let mut mappers = self.mappers.iter();
-        let Some((name, _)) = self.mappers.iter().next() else { return Ok(()) };
-        let is_any = !mappers.all(|(_, mapper)| stays_away(mapper.member.state));
-        let (Command::Start(targets) | Command::Restart(targets)) = command else {
-            return match command {
-                Command::Scale(..) if !is_any => Err(no_mapper(name)),
-                _ => Ok(()),
-            };
+        let is_mapper = |target: &Target| match target {
+            Target::All(name) => self.mappers.contains_key(name),
+            Target::One(_) => false,
         };
-        let is_mapper = |target: &Target| matches!(target, Target::All(name) if self.mappers.contains_key(name));
-        match is_any || targets.iter().any(is_mapper) {
-            true => Ok(()),
-            false => Err(no_mapper(name)),
+        let needs_one = match command {
+            Command::Stop(_) => false,
+            Command::Scale(..) => true,
+            Command::Start(targets) | Command::Restart(targets) => !targets.iter().any(is_mapper),
+        };
+        let stays_away = |state: State| state.is_settled() && !state.is_ready();
+        let none_comes = self.mappers.values().all(|mapper| stays_away(mapper.member.state));
+        match self.mappers.keys().next() {
+            Some(name) if needs_one && none_comes => Err(no_mapper(name)),
+            _ => Ok(()),
         }
     }
 
@@ -199,8 +197,7 @@ impl Fleet {
     /// A replacement that is under way does not touch that one.
     fn spare(&mut self, who: &Who) {
         let Who::Worker(key) = who else { return };
-        let number = super::crew::number(&self.topology.prefix, &key.instance);
-        if let (Some(number), Some(crew)) = (number, self.crews.get_mut(&key.service)) {
+        if let Some((crew, number)) = self.crew_mut(key) {
             crew.spare(number);
         }
     }
@@ -212,12 +209,10 @@ impl Fleet {
                 Until::Ready(who)
             }
             Who::Worker(key) => {
-                let service = key.service.clone();
-                let number = super::crew::number(&self.topology.prefix, &key.instance);
-                if let Some(crew) = self.crews.get_mut(&service) {
-                    crew.replace(number);
+                if let Some((crew, number)) = self.crew_mut(key) {
+                    crew.replace([number]);
                 }
-                Until::Rolled(service)
+                Until::Rolled(key.service.clone())
             }
         }
     }

@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 
-use clap::builder::styling::{AnsiColor, Style};
+use clap::builder::styling::Style;
 use svcmap_proto::control::Refused;
 use svcmap_proto::names::Name;
 
-use crate::table::{Cell, Column, render};
+use crate::table::{BAD, Cell, Column, OK, WARN, render};
 use crate::text::{count, printable_line, time_ms};
 use svcmap_proto::status::{Dialect, InstanceRow, MapperRow, Report, ServiceRow, Shown};
 
@@ -211,10 +211,6 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
         endpoint.into(),
     ]
 }
-
-pub(crate) const OK: Style = AnsiColor::Green.on_default();
-pub(crate) const WARN: Style = AnsiColor::Yellow.on_default();
-pub(crate) const BAD: Style = AnsiColor::Red.on_default();
 
 /// A glyph and the word.
 pub(crate) fn state(state: Shown) -> Cell {

@@ -2,17 +2,12 @@
 
 use std::fmt::Write as _;
 
-use clap::builder::styling::{AnsiColor, Style};
 use svcmap_proto::status::Dialect;
 
 use super::verdict::{Row, TurnRow, Verdict, Why};
 use crate::commands::status::{mapper_warning, mappers};
-use crate::table::{Cell, Column, render};
+use crate::table::{BAD, Cell, Column, OK, WARN, render};
 use crate::text::{count, printable_line, time_ms};
-
-const OK: Style = AnsiColor::Green.on_default();
-const WARN: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default();
 
 /// Reasons come below: they are longer than a column.
 const COLUMNS: [Column; 6] = [

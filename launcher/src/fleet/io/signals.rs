@@ -7,10 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-
-use crate::errors::signal_status;
-use crate::io::is_hangup_ignored;
+use crate::io::{arm_second_signal, stop_signals};
 
 /// SIGINT, SIGTERM and SIGHUP. A second SIGINT or SIGTERM ends this process at once, and all that it has
 /// started with it.
@@ -23,20 +20,13 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn catch() -> std::io::Result<Self> {
-        use signal_hook::{flag, low_level::pipe};
-        let armed = Arc::<AtomicBool>::default();
-        for signal in [SIGINT, SIGTERM] {
-            flag::register_conditional_shutdown(signal, signal_status(signal), armed.clone())?;
-            flag::register(signal, armed.clone())?;
-        }
-        let hangup = (!is_hangup_ignored()).then_some(SIGHUP);
-        let all: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangup).collect();
+        let (armed, all) = (arm_second_signal()?, stop_signals());
         let (read, write) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
         let kinds = signal_hook::iterator::Signals::new(&all)?;
         // After the other: what wakes the loop has been noted.
         for signal in all {
-            pipe::register(signal, write.try_clone()?)?;
+            signal_hook::low_level::pipe::register(signal, write.try_clone()?)?;
         }
         Ok(Self { pipe: read, kinds, had_terminal: has_terminal(), armed })
     }

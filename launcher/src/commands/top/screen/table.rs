@@ -11,7 +11,8 @@ use super::super::model::Model;
 use super::super::rates::figure;
 use super::super::rows::{Of, Row, Sort};
 use super::LOUD;
-use crate::commands::status::render::{BAD, OK, WARN, age, load, state};
+use crate::commands::status::render::{age, load, state};
+use crate::table::{BAD, OK, WARN};
 use crate::table::{Cell, Column, GAP, shown};
 use crate::text::time_ms;
 
