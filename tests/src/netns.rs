@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use svcmap::commands::status::{self, Report};
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{Clock, random_u64};
 use svcmap_proto::names::Endpoint;
 use svcmap_proto::time::Timestamp;
 
@@ -54,7 +54,7 @@ impl Network {
             eprintln!("skipped: root may make no network namespaces here");
             return None;
         }
-        let id = format!("svcmap-{}-{:08x}", std::process::id(), fastrand::u32(..));
+        let id = format!("svcmap-{}-{:08x}", std::process::id(), random_u64() >> 32);
         // From here on what was made is removed, also if the rest fails.
         let mut network = Self { switch: format!("{id}-switch"), hosts: Vec::new() };
         let switch = network.switch.clone();

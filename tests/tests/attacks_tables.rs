@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use svcmap::commands::status::{self, Report};
 use svcmap_proto::codec;
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{Clock, random_u64, random_u128};
 use svcmap_proto::jobs::{Demand, FromWorker, OfferId, OfferedSlot, SenderHello, ToWorker};
 use svcmap_proto::names::{Incarnation, InstanceKey, SenderId};
 use svcmap_proto::time::Timestamp;
@@ -57,7 +57,7 @@ impl Target {
         let hello = ToWorker::Hello(SenderHello {
             oldest: codec::VERSION_OLDEST,
             newest: codec::VERSION,
-            sender: SenderId(fastrand::u128(..)),
+            sender: SenderId(random_u128()),
             connection: 1,
             key: self.key.clone(),
             incarnation: self.incarnation,
@@ -230,7 +230,7 @@ fn forged_offers_make_no_job_full() {
             let slot = OfferedSlot {
                 instance: other.key.instance.clone(),
                 incarnation: other.incarnation,
-                offer: OfferId(fastrand::u64(..)),
+                offer: OfferId(random_u64()),
                 lifetime_ms: 1000,
                 payload_bytes_max: 1000,
             };

@@ -238,7 +238,7 @@ fn interrupt(jobs: u32) {
     scene.write("list", numbers(jobs));
     let args = ["echo", "--lines", "list", "--output", "out/{number}", "--joblog", "log"];
     let resume = [&args[..], &["--resume", "--idempotent"]].concat();
-    let seed = fastrand::u64(..);
+    let seed = svcmap_proto::io::random_u64();
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let logged = || fs::metadata(scene.path("log")).map_or(0, |log| log.len());

@@ -229,7 +229,7 @@ fn is_declined(file: &Path, server: PublicKey, [one, other]: [&serde_json::Value
     let hello = ToWorker::Hello(SenderHello {
         oldest: codec::VERSION_OLDEST,
         newest: codec::VERSION,
-        sender: SenderId(fastrand::u128(..)),
+        sender: SenderId(svcmap_proto::io::random_u128()),
         connection: 1,
         key: InstanceKey { service: "sum".parse().unwrap(), instance: name(one) },
         incarnation: life(one),

@@ -6,7 +6,7 @@ mod verdict;
 
 use std::process::ExitCode;
 
-use svcmap_proto::io::host_id;
+use svcmap_proto::io::{host_id, random_u64};
 
 pub use verdict::{Row, TurnRow, Verdict, Why, judge};
 
@@ -36,7 +36,7 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode, Error> {
     }
     reach::try_all(&mut report);
     // JSON readers may keep numbers as floats: 53 bits.
-    let seed = fastrand::u64(..1 << 53);
+    let seed = random_u64() >> 11;
     let why = judge(&args.service, &view, &report, host_id(), seed);
     print_out(&match args.json {
         true => why.to_json(),

@@ -21,7 +21,7 @@ use std::process::{ChildStderr, ChildStdout, ExitCode};
 
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::SIGHUP;
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{Clock, random_u64};
 use svcmap_proto::time::Timestamp;
 
 use self::clients::Clients;
@@ -132,7 +132,7 @@ impl<'a> Keeper<'a> {
             former: text.clone(),
             text,
             log,
-            fleet: Fleet::new(topology, now, fastrand::u64(..)),
+            fleet: Fleet::new(topology, now, random_u64()),
             supervisor: Supervisor::new().map_err(Failure::failed)?,
             living: BTreeMap::new(),
             recent: BTreeMap::new(),

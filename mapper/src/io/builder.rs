@@ -221,7 +221,7 @@ impl MapperBuilder {
         let (waker, stop) = (event_loop.waker(), Arc::new(AtomicBool::new(false)));
         let beat = config.beat;
         let identity = Identity {
-            epoch: Epoch(fastrand::u64(..)),
+            epoch: Epoch(proto_io::random_u64()),
             host: proto_io::host_id(),
             endpoint: endpoint.clone(),
             publish: publish_endpoint.clone(),

@@ -12,6 +12,7 @@ mod key_files;
 mod log;
 mod own_address;
 mod probe;
+mod random;
 mod raw;
 mod slot;
 mod sockets;
@@ -27,6 +28,7 @@ pub use key_files::KeyFileError;
 pub use log::log_logger;
 pub use own_address::own_address;
 pub use probe::{Probe, probe};
+pub use random::{random_u64, random_u128};
 pub use sockets::{
     BindError, Socket, SocketSettings, bind, connect, dealer, libzmq, libzmq_doubt, publisher,
     raise_open_files_limit, router, selective_publisher, subscriber,

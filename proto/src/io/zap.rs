@@ -253,7 +253,7 @@ impl Zap {
         let (ours, theirs) = (curve::new_keys()?, curve::new_keys()?);
         self.stranger = Some(theirs.public);
         // A place that only this process knows, and that no network has to be up for.
-        let place = format!("ipc://@svcmap-{:032x}", fastrand::u128(..));
+        let place = format!("ipc://@svcmap-{:032x}", super::random_u128());
         let server = context.socket(zmq::ROUTER)?;
         curve::secure_server(&server, &ours)?;
         server.bind(&place)?;
@@ -261,7 +261,7 @@ impl Zap {
         curve::secure_client(&client, &theirs, ours.public)?;
         let watched =
             SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | SocketEvent::HANDSHAKE_FAILED_AUTH.to_raw();
-        let watch = format!("inproc://zap-trial-{:032x}", fastrand::u128(..));
+        let watch = format!("inproc://zap-trial-{:032x}", super::random_u128());
         client.monitor(&watch, i32::from(watched))?;
         let watcher = context.socket(zmq::PAIR)?;
         watcher.connect(&watch)?;

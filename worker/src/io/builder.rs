@@ -82,12 +82,12 @@ impl Common {
         serving: Option<(Instance, Serving)>,
     ) -> Result<Arc<Thread>, StartError> {
         let mut sender = Sender::new(
-            SenderId(fastrand::u128(..)),
+            SenderId(io::random_u128()),
             io::host_id(),
             mappers.len(),
             self.outbox.clone(),
             self.outbox.policy.choice(),
-            fastrand::u64(..),
+            io::random_u64(),
         );
         if self.observer.is_some() {
             sender.observe();
@@ -97,7 +97,7 @@ impl Common {
                 "why" => doubt);
         }
         let (instance, serving) = serving.unzip();
-        let (count, seed) = (mappers.len(), fastrand::u64(..));
+        let (count, seed) = (mappers.len(), io::random_u64());
         let report = Report::new(&mappers, self.logger.clone(), self.notify);
         let mappers = Mappers::new(&mut event_loop, mappers, self.keys, self.logger)?;
         let process = Process::new(Clock.now(), count, sender, instance, seed);

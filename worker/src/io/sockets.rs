@@ -142,7 +142,8 @@ pub fn default_instance() -> Name {
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
         .take(32)
         .collect();
-    let random: String = std::iter::repeat_with(fastrand::alphanumeric).take(4).collect();
+    let mut random = fastrand::Rng::with_seed(io::random_u64());
+    let random: String = std::iter::repeat_with(|| random.alphanumeric()).take(4).collect();
     let name = format!("{host}-{}-{}", std::process::id(), random.to_lowercase());
     name.parse().unwrap_or_else(|_| fallback_name())
 }
@@ -150,7 +151,7 @@ pub fn default_instance() -> Name {
 /// The part of the name that is valid on any host.
 fn fallback_name() -> Name {
     loop {
-        if let Ok(name) = format!("instance-{}", fastrand::u32(..)).parse() {
+        if let Ok(name) = format!("instance-{}", io::random_u64()).parse() {
             return name;
         }
     }

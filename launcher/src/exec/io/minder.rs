@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags};
 use signal_hook::consts::SIGTERM;
 use slog::{debug, warn};
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{Clock, random_u64};
 use svcmap_proto::time::Timestamp;
 
 use super::keeper::Keeper;
@@ -56,7 +56,7 @@ impl Over {
 
 /// Until the worker ends.
 pub(super) fn mind(shared: &Shared, number: usize) {
-    let (mut restarts, mut random) = (Restarts::default(), fastrand::Rng::new());
+    let (mut restarts, mut random) = (Restarts::default(), fastrand::Rng::with_seed(random_u64()));
     let mut keeper = None;
     loop {
         let over = Mind::begin(shared, number, keeper.take())
