@@ -32,6 +32,7 @@ pub use error::{ExecError, last_words};
 pub use io::{Residents, Runner, StderrLog};
 pub use program::{KILL_AFTER, Program, ProgramError};
 
+use slog::Logger;
 use svcmap_proto::metadata::Metadata;
 use svcmap_proto::time::Timestamp;
 
@@ -41,6 +42,8 @@ pub struct Task<'a> {
     pub number: u64,
     /// Which try of the job this is, from 1.
     pub attempt: u32,
+    /// Where what the program says to people goes.
+    pub log: &'a Logger,
     /// What its sender says of it.
     pub metadata: &'a Metadata,
     /// What the program gets.

@@ -88,14 +88,15 @@ pub fn with<T>(options: &LogOptions, command: impl FnOnce(&Logger) -> T) -> T {
                 .use_utc_timestamp()
                 .use_original_order()
                 .build();
-            in_background(LevelFilter::new(format, level).ignore_res())
+            in_background(format.ignore_res())
         }
         LogFormat::Json => {
             let format = slog_json::Json::new(std::io::stderr()).add_default_keys().build();
-            in_background(LevelFilter::new(format, level).ignore_res())
+            in_background(format.ignore_res())
         }
     };
-    let log = Logger::root(drain.ignore_res(), o!());
+    // In front: what nobody wants takes no place, and whoever would log it can know.
+    let log = Logger::root(LevelFilter::new(drain, level).ignore_res(), o!());
     let result = command(&log);
     drop(log);
     // Last: it waits until the background thread has written what is left.

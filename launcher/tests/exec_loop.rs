@@ -61,6 +61,7 @@ impl Scene {
         let task = Task {
             number: 17,
             attempt: 2,
+            log: &Logger::root(Discard, o!()),
             metadata: &Metadata::new([("input", "a.jpg")]).unwrap(),
             payload: payload.as_bytes(),
             deadline: Some(Clock.now() + limit),

@@ -8,6 +8,9 @@ use bytes::Bytes;
 use crate::codec::DecodeError;
 use crate::limits::{METADATA_BYTES_MAX, METADATA_ENTRIES_MAX, METADATA_NAME_BYTES_MAX};
 
+/// Under which name a sender says which trace a job is part of, as W3C Trace Context writes it.
+pub const TRACEPARENT: &str = "traceparent";
+
 /// Names and values of a job, in the order in which they were added; mostly there are none, which
 /// costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -180,10 +180,16 @@ impl fmt::Display for Epoch {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SenderId(pub u128);
 
+/// Its first half: enough to tell senders apart in a log, and does not give them away.
+impl fmt::Display for SenderId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0 >> 64)
+    }
+}
+
 impl fmt::Debug for SenderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The first half is enough to tell senders apart in a log, and does not give them away.
-        write!(f, "SenderId({:016x}…)", self.0 >> 64)
+        write!(f, "SenderId({self}…)")
     }
 }
 

@@ -169,6 +169,8 @@ fn a_program_that_does_not_work_is_told_at_once() {
     assert!(said.contains("fix: --exec-loop 'sh -c \"a | b\"'"), "{said}");
 }
 
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 /// What both kinds of programs write to stderr, by the level of the log's line.
 #[test]
 fn stderr_is_logged_with_the_job_that_it_belongs_to() {
@@ -193,7 +195,10 @@ fn stderr_is_logged_with_the_job_that_it_belongs_to() {
             .unwrap();
         deployment.wait_ready(&[("run", 1)]).unwrap();
         let client = deployment.client().unwrap();
-        let run = |payload: String| client.submit("run", payload.into_bytes()).unwrap().wait();
+        let run = |payload: String| {
+            let job = client.job("run", payload.into_bytes()).metadata("traceparent", TRACEPARENT);
+            job.submit().unwrap().wait()
+        };
         assert!(matches!(run(format!("echo fine >&2; {good}")), Outcome::Done(_)));
         // More than may be logged in a second.
         let many = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do echo line $i >&2; done";
@@ -207,6 +212,7 @@ fn stderr_is_logged_with_the_job_that_it_belongs_to() {
             let of_level = lines.iter().filter(|line| line["level"] == level);
             let with_line = of_level.filter(|line| line["line"].is_string());
             let pair = |line: &serde_json::Value| {
+                assert_eq!(line["traceparent"], TRACEPARENT);
                 (line["job"].as_u64().unwrap(), line["line"].as_str().unwrap().to_owned())
             };
             with_line.map(pair).collect()
@@ -215,6 +221,15 @@ fn stderr_is_logged_with_the_job_that_it_belongs_to() {
         let ten: Vec<_> = (1..=10).map(|i| (2, format!("line {i}"))).collect();
         assert_eq!(logged("INFO"), ten);
         assert!(lines.iter().any(|line| line["lines_left_out"] == 5), "{text}");
+        let ends = lines.iter().filter(|line| line["msg"] == "job ended");
+        let told = ends.map(|line| {
+            assert_eq!(
+                (&line["level"], &line["traceparent"]),
+                (&"DEBG".into(), &TRACEPARENT.into())
+            );
+            (line["job"].as_u64().unwrap(), line["outcome"].as_str().unwrap())
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(1, "done"), (2, "failed")]);
     }
 }
 

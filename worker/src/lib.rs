@@ -101,8 +101,8 @@ pub use addresses::IntoAddresses;
 pub use answer::{HandlerError, IntoAnswer};
 pub use choice::{Policy, PolicyError};
 pub use io::{
-    Cancelled, Client, ClientBuilder, DrainError, Job, JobBuilder, Monitor, NotTaken, Notice,
-    Responder, StartError, SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
+    Cancelled, Client, ClientBuilder, DrainError, Job, JobBuilder, JobContext, Monitor, NotTaken,
+    Notice, Responder, StartError, SubmitError, Ticket, Worker, WorkerBuilder, default_instance,
 };
 pub use metrics::{Histogram, Metrics, Served};
 pub use observation::Observation;

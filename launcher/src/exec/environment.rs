@@ -1,6 +1,6 @@
 //! What a program finds in its environment: who runs it, and under `--exec` for which job.
 
-use svcmap_proto::metadata::Metadata;
+use svcmap_proto::metadata::{Metadata, TRACEPARENT};
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
@@ -10,9 +10,6 @@ use crate::parse::TRACE_VARIABLE;
 
 /// Under which name a sender says what the payload was made of, such as a file.
 const INPUT: &str = "input";
-
-/// Under which name it says which trace the job is part of.
-const TRACE: &str = "traceparent";
 
 /// All that may be set for a job: whatever of these the worker itself was started with is of another
 /// job.
@@ -39,7 +36,7 @@ pub fn of_job(task: &Task<'_>, now: Timestamp) -> Vec<(String, String)> {
         (metadata, object(task.metadata)),
     ];
     variables.extend(task.seconds_left(now).map(|left| (seconds_left, format!("{left}"))));
-    for (name, variable) in [(INPUT, input), (TRACE, trace)] {
+    for (name, variable) in [(INPUT, input), (TRACEPARENT, trace)] {
         variables.extend(task.metadata.get(name).map(|value| (variable, value.to_owned())));
     }
     variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -57,6 +54,8 @@ fn object(metadata: &Metadata) -> String {
 mod tests {
     use std::time::Duration;
 
+    use slog::{Discard, Logger, o};
+
     use super::*;
 
     fn variables(deadline_ms: Option<u64>, metadata: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -65,6 +64,7 @@ mod tests {
         let task = Task {
             number: 17,
             attempt: 2,
+            log: &Logger::root(Discard, o!()),
             metadata,
             payload: b"",
             deadline: deadline_ms.map(|ms| now + Duration::from_millis(ms)),

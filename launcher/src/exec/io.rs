@@ -84,7 +84,7 @@ impl Runner {
         if keeper.is_idle() {
             self.state().idle.push(keeper);
         }
-        self.stderr.write(Some(task.number), result.is_err(), job.words.tail());
+        self.stderr.write(task.log, result.is_err(), job.words.tail());
         result
     }
 

@@ -29,6 +29,7 @@ pub fn run_with(
     let metadata = &Metadata::new([("input", "a b.jpg")]).unwrap();
     let (number, attempt, deadline) = (17, 2, Some(deadline));
     let report = &|_| {};
-    let task = Task { number, attempt, metadata, payload, deadline, is_cancelled, report };
+    let log = &Logger::root(Discard, o!());
+    let task = Task { number, attempt, log, metadata, payload, deadline, is_cancelled, report };
     runner.run(&task, result_bytes_max)
 }

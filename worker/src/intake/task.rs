@@ -136,6 +136,17 @@ pub enum Ending {
     NotStarted,
 }
 
+impl Ending {
+    /// For a log.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed { .. } => "failed",
+            Self::NotStarted => "not started",
+        }
+    }
+}
+
 /// What became of a request to cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use slog::{Logger, o, warn};
+use slog::{Drain, Logger, o, warn};
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{self, Clock, EventLoop};
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name, SenderId};
@@ -414,7 +414,9 @@ impl WorkerBuilder {
         };
         let waker = event_loop.waker();
         let shared = Arc::new(Shared::new(waker.clone(), self.common.outbox.clone()));
-        let home = Home { key: key.clone(), shared: Arc::clone(&shared) };
+        let log = &self.common.logger;
+        let log = log.is_debug_enabled().then(|| log.clone());
+        let home = Home { key: key.clone(), shared: Arc::clone(&shared), log };
         let serving = Serving::new(&instance.config, listener, handler, home, waker)?;
         let thread = self.common.start(event_loop, shared, mappers, Some((instance, serving)))?;
         Ok(Worker { key, endpoint, thread })

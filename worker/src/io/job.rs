@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+use slog::Logger;
 use svcmap_proto::io::Clock;
 use svcmap_proto::jobs::Priority;
 use svcmap_proto::metadata::Metadata;
@@ -14,6 +15,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::cancellation::{Cancellation, Cancelled};
 use super::client::Client;
+use super::context::JobContext;
 use super::progress::Reporter;
 use super::shared::Shared;
 use crate::intake::{Origin, TaskId, Terms};
@@ -48,6 +50,8 @@ impl fmt::Debug for Job {
 pub(super) struct Home {
     pub(super) key: InstanceKey,
     pub(super) shared: Arc<Shared>,
+    /// Where the end of each job is logged, if anybody wants to know that much.
+    pub(super) log: Option<Logger>,
 }
 
 impl Job {
@@ -106,6 +110,11 @@ impl Job {
     /// What its sender says of it beside its payload.
     pub fn metadata(&self) -> &Metadata {
         &self.terms.metadata
+    }
+
+    /// What log lines about it say, so that they are found.
+    pub fn context(&self) -> JobContext {
+        JobContext::new(self.number(), self.attempt(), self.sender(), self.metadata())
     }
 
     /// Before which other jobs it went.

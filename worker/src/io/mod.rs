@@ -3,6 +3,7 @@
 mod builder;
 mod cancellation;
 mod client;
+mod context;
 mod handler;
 mod job;
 mod job_builder;
@@ -24,6 +25,7 @@ mod worker;
 pub use builder::{ClientBuilder, WorkerBuilder};
 pub use cancellation::Cancelled;
 pub use client::{Client, SubmitError};
+pub use context::JobContext;
 pub use job::Job;
 pub use job_builder::{JobBuilder, NotTaken};
 pub use monitor::Monitor;

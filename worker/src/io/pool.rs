@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
+use slog::debug;
 use svcmap_proto::io::{Clock, Waker};
 use svcmap_proto::time::Timestamp;
 
 use super::cancellation::Cancellation;
+use super::context::JobContext;
 use super::handler::{Handler, Run, caught};
 use super::job::{Home, Job};
 use super::progress::{Board, Reporter};
@@ -81,6 +84,13 @@ pub(super) struct Begun {
     pub(super) place: usize,
     id: TaskId,
     at: Timestamp,
+    told: Option<Box<Told>>,
+}
+
+/// What is logged of a job besides its end.
+struct Told {
+    context: JobContext,
+    waited: Duration,
 }
 
 impl Pool {
@@ -219,7 +229,11 @@ impl Bench {
                 let reporter = Reporter::new(id, &self.progress);
                 let job =
                     Job { id, origin, payload, arrived_at, terms, cancellation, home, reporter };
-                return Some((Begun { place, id, at: Clock.now() }, job));
+                let at = Clock.now();
+                let told = self.home.log.as_ref().map(|_| {
+                    Box::new(Told { context: job.context(), waited: at.since(arrived_at) })
+                });
+                return Some((Begun { place, id, at, told }, job));
             }
             work.asleep += 1;
             work = self.has_work.wait(work).unwrap_or_else(PoisonError::into_inner);
@@ -232,6 +246,10 @@ impl Bench {
     pub(super) fn complete(&self, begun: Begun, answer: Result<Bytes, HandlerError>) {
         let (id, began_at, ended_at) = (begun.id, begun.at, Clock.now());
         let (ending, payload) = ended(answer, self.payload_bytes_max);
+        if let (Some(log), Some(told)) = (&self.home.log, begun.told) {
+            debug!(log, "job ended"; told.context, "outcome" => ending.word(),
+                "waited_us" => told.waited.as_micros(), "ran_us" => ended_at.since(began_at).as_micros());
+        }
         lock(&self.done).push(Completion { id, began_at, ended_at, ending, payload });
         self.waker.wake();
     }

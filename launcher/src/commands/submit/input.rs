@@ -8,6 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use svcmap_proto::metadata::TRACEPARENT;
 use svcmap_worker::Metadata;
 
 use crate::cli::{SubmitArgs, is_stdin};
@@ -50,7 +51,7 @@ impl Name {
     /// What a handler may be told: the trace that its job is part of, and the name of a file, if it is text
     /// and not too long.
     pub fn metadata<'a>(&'a self, trace: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
-        let mut said: Vec<_> = trace.map(|trace| ("traceparent", trace)).into_iter().collect();
+        let mut said: Vec<_> = trace.map(|trace| (TRACEPARENT, trace)).into_iter().collect();
         if let Name::File(path) = self
             && let Some(name) = path.to_str()
             && Metadata::new(said.iter().copied().chain([("input", name)])).is_ok()

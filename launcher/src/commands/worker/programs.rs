@@ -1,6 +1,6 @@
 //! The programs of a worker: one for each job, or such that stay.
 
-use slog::Logger;
+use slog::{Logger, o};
 use svcmap_proto::io::Clock;
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
@@ -17,6 +17,7 @@ pub(super) struct Programs {
     /// The command, for whoever has to mend it.
     command: String,
     result_bytes_max: usize,
+    log: Logger,
 }
 
 enum Kind {
@@ -56,7 +57,8 @@ impl Programs {
             }
             (None, None) => return Ok(None),
         };
-        Ok(Some(Self { kind, command: command.clone(), result_bytes_max: args.payload_max }))
+        let (command, log) = (command.clone(), log.clone());
+        Ok(Some(Self { kind, command, result_bytes_max: args.payload_max, log }))
     }
 
     /// Waits until they can do jobs, or `is_stopped`: then this is `false`.
@@ -76,6 +78,7 @@ impl Programs {
         let task = Task {
             number: job.number(),
             attempt: job.attempt(),
+            log: &self.log.new(o!(job.context())),
             metadata: job.metadata(),
             payload: job.payload(),
             deadline: job.time_left().map(|left| Clock.now() + left),

@@ -22,8 +22,8 @@ impl StderrLog {
         Self { log, info: Mutex::default(), debug: Mutex::default() }
     }
 
-    /// What was written while that job ran, or while none did, and whether it failed.
-    pub(super) fn write(&self, job: Option<u64>, has_failed: bool, words: &Tail) {
+    /// What was written while the job of that log ran, and whether it failed; or while none did.
+    pub(super) fn write(&self, log: &Logger, has_failed: bool, words: &Tail) {
         if words.is_empty() {
             return;
         }
@@ -32,8 +32,8 @@ impl StderrLog {
             let Some(left_out) = self.limit(level).admit(Clock.now()) else { continue };
             self.tell_left_out(level, left_out);
             match level {
-                Level::Info => info!(self.log, "a program's stderr"; "job" => job, "line" => line),
-                _ => debug!(self.log, "a program's stderr"; "job" => job, "line" => line),
+                Level::Info => info!(log, "a program's stderr"; "line" => line),
+                _ => debug!(log, "a program's stderr"; "line" => line),
             }
         }
     }

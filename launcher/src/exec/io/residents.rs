@@ -136,14 +136,14 @@ impl Residents {
             if !life.is_fit(program)? {
                 continue;
             }
-            self.shared.stderr.write(None, false, &life.earlier_words());
+            self.shared.stderr.write(&self.shared.log, false, &life.earlier_words());
             let answer = life.run(program, task, result_bytes_max);
             // Such programs end after so many jobs, and never saw this one.
             if matches!(answer, Err(ExecError::NotBegun(_))) && life.watch.has_served() {
                 continue;
             }
             let has_failed = !matches!(answer, Ok(Answer::Done(_)));
-            self.shared.stderr.write(Some(task.number), has_failed, &life.take_words());
+            self.shared.stderr.write(task.log, has_failed, &life.take_words());
             let answer = answer?;
             self.shared.give_back(life, number);
             return match answer {

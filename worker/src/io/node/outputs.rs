@@ -109,7 +109,7 @@ impl State {
             }
             ServerOutput::Untold { sender, attempt, error } => {
                 warn!(self.report.log, "not done, and nobody waits for it"; "error" => error,
-                    "job" => attempt.job, "sender" => ?sender);
+                    "job" => attempt.job, "sender" => %sender);
             }
             ServerOutput::UntoldMore(jobs) => {
                 warn!(self.report.log, "not done, and nobody waits for them"; "jobs" => jobs);

@@ -20,7 +20,7 @@ fn assignment(id: u64) -> Assignment {
 
 fn start(concurrency: u32, handler: Handler, event_loop: &EventLoop) -> Pool {
     let shared = Arc::new(Shared::new(event_loop.waker(), OutboxConfig::default()));
-    let home = Home { key: key(), shared };
+    let home = Home { key: key(), shared, log: None };
     Pool::start(concurrency, handler, home, 100, event_loop.waker()).unwrap()
 }
 
