@@ -30,6 +30,7 @@ pub use self::topology::{
 pub use self::why::WhyArgs;
 use crate::access::{self, Access, Said};
 use crate::errors::{self, Exit, Failure};
+use crate::fleet::command::Target;
 use crate::fleet::io::client::mappers_here;
 use crate::http;
 use crate::logging::LogOptions;
@@ -280,10 +281,12 @@ impl MapperArgs {
 Examples:
   svcmap status
   svcmap status resize --json
+  svcmap status resize/2
   svcmap status --wait 'resize>=3' --timeout 1m")]
 pub struct StatusArgs {
-    /// Show the instances of this service
-    pub service: Option<Name>,
+    /// Show the instances of this service, or this one
+    #[arg(value_name = "SERVICE[/INSTANCE]")]
+    pub of: Option<Target>,
     /// Which mappers to ask.
     #[command(flatten)]
     pub mapper: MapperOption,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use svcmap_proto::codec::{self, DecodeError};
 use svcmap_proto::control::{
-    Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper, Welcome,
+    Activity, Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper, Welcome,
 };
 use svcmap_proto::limits;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
@@ -79,6 +79,8 @@ pub struct View {
     pub instances: BTreeMap<InstanceKey, Entry>,
     /// Services that were asked for, and that a mapper says nothing of: who asks may not use them.
     pub denied: BTreeSet<Name>,
+    /// What happens in services; of what several mappers say the most.
+    pub activity: BTreeMap<Name, Activity>,
     /// What each mapper said, in the same order.
     pub listings: Vec<Listing>,
 }
@@ -92,6 +94,8 @@ pub struct Listing {
     pub standings: BTreeMap<Name, ServiceStanding>,
     /// The instances of those.
     pub instances: BTreeMap<InstanceKey, Entry>,
+    /// What happens in services.
+    pub activity: Vec<Activity>,
 }
 
 impl Listing {
@@ -206,8 +210,12 @@ impl Conversation {
             Ok(FromMapper::Welcome(welcome)) if self.progress == Progress::Silent => {
                 self.handle_welcome(welcome);
             }
-            Ok(FromMapper::Services { names, more, refused }) => {
+            Ok(FromMapper::Services { names, more, refused, activity }) => {
                 self.refused = refused;
+                // Only the first page tells, which may come twice.
+                if !activity.is_empty() {
+                    self.listing.activity = activity;
+                }
                 self.handle_services(names, more);
             }
             Ok(FromMapper::Snapshot { service, part }) => self.handle_part(&service, part),
@@ -366,6 +374,13 @@ fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
             if newer {
                 view.instances.insert(key.clone(), entry.clone());
             }
+        }
+        for activity in &conversation.listing.activity {
+            let known = view.activity.entry(activity.service.clone());
+            let known = known.or_insert_with(|| activity.clone());
+            known.waiting = known.waiting.max(activity.waiting);
+            known.senders = known.senders.max(activity.senders);
+            known.ended_per_s = known.ended_per_s.max(activity.ended_per_s);
         }
         view.listings.push(conversation.listing);
     }

@@ -53,7 +53,7 @@ fn welcome() -> FromMapper {
 
 fn services(names: &[&str], more: bool) -> FromMapper {
     let names = names.iter().map(|n| name(n)).collect();
-    FromMapper::Services { names, more, refused: Refused::default() }
+    FromMapper::Services { names, more, refused: Refused::default(), activity: Vec::new() }
 }
 
 fn snapshot(service: &str, part: u16, parts: u16, entries: Vec<Entry>) -> FromMapper {

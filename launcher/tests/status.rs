@@ -58,6 +58,7 @@ impl FakeMapper {
                 names: vec![name("resize")],
                 more: false,
                 refused: Refused::default(),
+                activity: Vec::new(),
             }),
             ToMapper::Sync { service } => Some(snapshot(service, count)),
             _ => None,
@@ -209,6 +210,7 @@ fn waiting_ends_when_the_condition_holds_or_the_time_is_over() {
             names: vec![name("resize")],
             more: false,
             refused: Refused::default(),
+            activity: Vec::new(),
         }),
         ToMapper::Sync { service } => {
             syncs += 1;

@@ -41,6 +41,7 @@
 
 mod backlog;
 pub mod config;
+mod demand;
 mod io;
 mod json;
 mod leases;

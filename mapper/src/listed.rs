@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Activity, Entry};
 use svcmap_proto::names::{InstanceKey, Name};
 use svcmap_proto::status::{MapperRow, Report};
 
@@ -12,6 +12,7 @@ pub struct Listed {
     pub(crate) mapper: MapperRow,
     pub(crate) services: BTreeSet<Name>,
     pub(crate) entries: Vec<(InstanceKey, Entry)>,
+    pub(crate) activity: Vec<Activity>,
 }
 
 impl Listed {
@@ -19,6 +20,6 @@ impl Listed {
     pub fn report(mut self) -> Report {
         self.entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         let entries = self.entries.iter().map(|(key, entry)| (key, entry));
-        Report::new(vec![self.mapper], true, self.services, entries)
+        Report::new(vec![self.mapper], true, self.services, entries, self.activity.iter())
     }
 }

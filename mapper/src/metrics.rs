@@ -8,6 +8,8 @@ use svcmap_proto::names::Name;
 use svcmap_proto::refusals::BadMessage;
 use svcmap_proto::status::Shown;
 
+pub use crate::demand::Waiting;
+
 /// Services whose expirations are counted one by one; beyond it the first ones stay.
 const SERVICES_MAX: usize = 200;
 
@@ -16,6 +18,8 @@ const SERVICES_MAX: usize = 200;
 pub struct Metrics {
     /// The services that have instances, at most 4,096.
     pub services: BTreeMap<Name, ServiceSums>,
+    /// The jobs that wait at their senders, by service.
+    pub waiting: BTreeMap<Name, Waiting>,
     /// Whether it has started lately and may not know everybody yet.
     pub warming: bool,
     /// Messages that came, by what they say.
@@ -84,6 +88,8 @@ pub struct Messages {
     pub keys: u64,
     /// That instance is to end.
     pub drain: u64,
+    /// So many jobs wait here.
+    pub waiting: u64,
     /// Requests in JSON, whatever they say.
     pub json: u64,
 }
@@ -99,6 +105,7 @@ impl Messages {
             ToMapper::List { .. } => &mut self.list,
             ToMapper::Keys(_) => &mut self.keys,
             ToMapper::Drain { .. } => &mut self.drain,
+            ToMapper::Waiting { .. } => &mut self.waiting,
         } += 1;
     }
 }

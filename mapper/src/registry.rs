@@ -20,6 +20,7 @@ use svcmap_proto::principals::Role;
 use svcmap_proto::time::{Timestamp, earliest, wire_ms};
 
 use crate::config::Config;
+use crate::demand::Demand;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::revisions::{Happened, Revisions};
@@ -32,12 +33,14 @@ use shares::Shares;
 
 pub use output::{Connection, Event, Output};
 
+mod activity;
 mod instance;
 mod json;
 mod keys;
 mod memory;
 mod output;
 mod publish;
+mod rate;
 mod register;
 mod room;
 mod services;
@@ -47,9 +50,6 @@ mod shares;
 mod properties;
 #[cfg(test)]
 mod tests;
-
-/// Service names in one answer to LIST: as many of the longest as fit into a part.
-const NAMES_MAX: usize = limits::PART_BYTES_MAX / (limits::NAME_BYTES_MAX + 2);
 
 /// See the module.
 #[derive(Debug)]
@@ -77,6 +77,8 @@ pub struct Registry {
     refused: Refused,
     /// Since the start, too: counts, and no sums.
     counted: Metrics,
+    /// Jobs that wait at their senders.
+    demand: Demand,
     revisions: Revisions,
     departed: Departed,
     corrections: Throttle,
@@ -123,6 +125,7 @@ impl Registry {
             shares: Shares::default(),
             refused: Refused::default(),
             counted: Metrics::default(),
+            demand: Demand::default(),
             revisions: Revisions::new(config.beat, config.publish_interval),
             departed: Departed::default(),
             corrections: Throttle::corrections(),
@@ -179,6 +182,10 @@ impl Registry {
                 let answer = self.ask_to_drain(from, key);
                 self.reply(from, FromMapper::DrainAsked(answer));
             }
+            ToMapper::Waiting { mut jobs } => {
+                jobs.retain(|(service, _)| self.may(from.user(), Role::Client, service.as_str()));
+                self.demand.handle(now, from, jobs);
+            }
         }
     }
 
@@ -231,6 +238,8 @@ impl Registry {
         }
         if self.pulse_at <= now {
             let next = self.pulse_at + self.config.beat;
+            self.services.handle_beat(now.since(self.pulse_at.before(self.config.beat)));
+            self.demand.forget_before(now.before(self.config.expiry()));
             self.pulse_at = if next > now { next } else { now + self.config.beat };
             let instances = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
             let frame = encode(&Publication::Pulse { epoch: self.identity.epoch, instances });
@@ -249,7 +258,8 @@ impl Registry {
     /// suspensions.
     pub fn metrics(&self, now: Timestamp) -> Metrics {
         let services = self.services.sums();
-        Metrics { services, warming: self.is_warming(now), ..self.counted.clone() }
+        let waiting = self.demand.services().clone();
+        Metrics { services, waiting, warming: self.is_warming(now), ..self.counted.clone() }
     }
 
     /// When to call [`Registry::handle_timeout`] next.
@@ -375,14 +385,6 @@ impl Registry {
             self.changed(now, &key, Happened::Left(incarnation), true);
         }
         self.event(Event::Left { key, incarnation });
-    }
-
-    /// The services from behind `after`, those that lately lost their last instance included.
-    fn services_page(&self, from: &Connection, after: Option<&Name>) -> FromMapper {
-        let is_its = |name: &&Name| self.may(from.user(), Role::Client, name.as_str());
-        let mut left = self.revisions.services(after).filter(is_its);
-        let names = left.by_ref().take(NAMES_MAX).cloned().collect();
-        FromMapper::Services { names, more: left.next().is_some(), refused: self.refused }
     }
 
     /// The incarnation for which this one must make way: a higher one that is listed, or this one

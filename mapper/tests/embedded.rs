@@ -137,7 +137,8 @@ fn an_instance_is_welcomed_listed_published_and_leaves() {
         FromMapper::Services {
             names: vec![name("resize")],
             more: false,
-            refused: Default::default()
+            refused: Default::default(),
+            activity: Vec::new(),
         }
     );
 

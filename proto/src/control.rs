@@ -11,6 +11,7 @@
 //! | `Report` | the next one says it, a beat later at the latest |
 //! | `Leave` | the lease ends after an expiry; a supervisor tells the same |
 //! | `Sync`, `List`, `Keys`, `Drain` to a mapper | whoever asks asks again |
+//! | `Waiting` | the next one says it, a second later |
 //! | `Admit` | it comes again after the next WELCOME, which follows every new connection |
 //! | `Drain` to an instance | whoever wants it sees that it is still listed, and says it again |
 //! | `Reregister`, `Replaced` | each report of an instance that is not listed is answered so, once a second |
@@ -74,6 +75,13 @@ pub enum ToMapper {
     Drain {
         /// Which one.
         key: InstanceKey,
+    },
+    /// So many jobs of these services wait here for room at a worker, and have for a while; those with the
+    /// most, at most [`crate::limits::WAITING_SERVICES_MAX`]. Said again each second while any do. Not answered.
+    Waiting {
+        /// Of which services, and how many.
+        #[serde(deserialize_with = "bounded_list")]
+        jobs: Vec<(Name, u32)>,
     },
 }
 
@@ -158,6 +166,9 @@ pub enum FromMapper {
         more: bool,
         /// What the mapper has refused since its start.
         refused: Refused,
+        /// The services where most happens, at most [`crate::limits::ACTIVITIES_MAX`]; on the first page only.
+        #[serde(deserialize_with = "bounded_list")]
+        activity: Vec<Activity>,
     },
     /// Answers [`ToMapper::Keys`].
     Keys(KeyAnswer),
@@ -184,6 +195,19 @@ pub enum DrainAnswer {
     NotAllowed,
     /// It speaks JSON, in which a mapper says nothing that it was not asked for.
     CannotBeTold,
+}
+
+/// What happens in a service, besides what its instances say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Which one. Nobody has to serve it.
+    pub service: Name,
+    /// Jobs that have waited at their senders for a while.
+    pub waiting: u64,
+    /// At so many senders.
+    pub senders: u32,
+    /// Jobs that ended in a second, done or failed, as a mean over the last beats.
+    pub ended_per_s: f32,
 }
 
 /// What a mapper has refused since its start.

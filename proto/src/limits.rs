@@ -37,6 +37,12 @@ pub const NUMBER_MAX: u64 = 1 << 62;
 /// Most parts of one snapshot: 1024 parts of some 300 entries are far beyond [`INSTANCES_MAX`].
 pub const PARTS_MAX: u16 = 1024;
 
+/// Most services of which a sender says how many jobs wait: who waits for more has no quarrel with one.
+pub const WAITING_SERVICES_MAX: usize = 8;
+
+/// Most services of which a mapper tells what happens there: a third of a part, and more than people read.
+pub const ACTIVITIES_MAX: usize = 192;
+
 /// Most entries in any list of one message: the smallest entry has 16 bytes.
 pub const LIST_MAX: usize = 4096;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::control::{Entry, Refused};
+use crate::control::{Activity, Entry, Refused};
 use crate::load::{Load, State};
 use crate::names::{Endpoint, HostId, InstanceKey, Name};
 
@@ -100,6 +100,12 @@ pub struct ServiceRow {
     pub rejected: u64,
     /// Senders turned away, as too many others had something there.
     pub turned_away: u64,
+    /// Jobs that have waited at their senders for a while, as those say who speak the native protocol.
+    pub waiting: u64,
+    /// At so many senders.
+    pub waiting_senders: u32,
+    /// Jobs that ended in a second, done or failed, as a mean over the last beats.
+    pub ended_per_s: f64,
 }
 
 /// An instance.
@@ -248,22 +254,34 @@ impl Shown {
 
 impl Report {
     /// The facts, as these mappers tell them; `agree` says whether they list the same lives.
-    /// `known` are all services, those without instances included.
+    /// `known` are all services, those without instances included; `activity` is what happens in some, of
+    /// which the last word for each counts.
     pub fn new<'a>(
         mappers: Vec<MapperRow>,
         agree: bool,
         known: BTreeSet<Name>,
         instances: impl Iterator<Item = (&'a InstanceKey, &'a Entry)>,
+        activity: impl Iterator<Item = &'a Activity>,
     ) -> Self {
         let mut instances: Vec<InstanceRow> =
             instances.map(|(key, entry)| InstanceRow::new(key, entry)).collect();
         let mut by_service: BTreeMap<&Name, Vec<&InstanceRow>> =
             known.iter().map(|name| (name, Vec::new())).collect();
+        let activity: BTreeMap<&Name, &Activity> =
+            activity.map(|activity| (&activity.service, activity)).collect();
+        for (name, activity) in &activity {
+            // Jobs wait for some that nobody has ever served.
+            if activity.waiting > 0 {
+                by_service.entry(name).or_default();
+            }
+        }
         for row in &instances {
             by_service.entry(&row.service).or_default().push(row);
         }
-        let mut services: Vec<ServiceRow> =
-            by_service.iter().map(|(name, rows)| ServiceRow::new(name, rows)).collect();
+        let row = |(name, rows): (&&Name, &Vec<&InstanceRow>)| {
+            ServiceRow::new(name, rows).with_activity(activity.get(name).copied())
+        };
+        let mut services: Vec<ServiceRow> = by_service.iter().map(row).collect();
         services.sort_by(|a, b| {
             let order = a.attention().cmp(&b.attention());
             order.then(b.load.total_cmp(&a.load)).then_with(|| a.service.cmp(&b.service))
@@ -284,6 +302,13 @@ impl Report {
             self.instances.retain(|row| row.service == *service);
         }
         self
+    }
+
+    /// Tells of that instance only, if one is named; sums stay as they are.
+    pub fn retain_instance(&mut self, instance: Option<&Name>) {
+        if let Some(instance) = instance {
+            self.instances.retain(|row| row.instance == *instance);
+        }
     }
 
     /// The sums of one service.
@@ -340,6 +365,14 @@ impl ServiceRow {
         row
     }
 
+    fn with_activity(self, activity: Option<&Activity>) -> Self {
+        let Some(activity) = activity else { return self };
+        let per_s = f64::from(activity.ended_per_s);
+        let ended_per_s = if per_s.is_finite() { per_s.max(0.0) } else { 0.0 };
+        let (waiting, waiting_senders) = (activity.waiting, activity.senders);
+        Self { waiting, waiting_senders, ended_per_s, ..self }
+    }
+
     /// Counts an instance by how it is, and whether it was reached.
     fn count_standing(&mut self, instance: &InstanceRow) {
         self.ready += usize::from(instance.is_ready());
@@ -357,8 +390,8 @@ impl ServiceRow {
     /// How much attention it needs, most first.
     fn attention(&self) -> u8 {
         match self {
-            // All that it had has ended: that is told, but wants nothing.
-            _ if self.instances == 0 => 4,
+            // All that it had has ended: that is told, but wants nothing, unless jobs wait for it.
+            _ if self.instances == 0 && self.waiting == 0 => 4,
             _ if self.is_full() => 0,
             _ if self.ready == 0 => 1,
             _ if self.ready < self.instances => 2,

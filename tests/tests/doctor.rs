@@ -156,7 +156,7 @@ fn d04_a_port_of_publications_where_nothing_is_heard() {
         })),
         ToMapper::List { .. } => {
             let (names, more, refused) = (Vec::new(), false, Refused::default());
-            Some(FromMapper::Services { names, more, refused })
+            Some(FromMapper::Services { names, more, refused, activity: Vec::new() })
         }
         _ => None,
     });

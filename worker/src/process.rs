@@ -10,14 +10,16 @@ mod output;
 mod serving;
 mod turn;
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use svcmap_proto::codec;
-use svcmap_proto::control::{FromMapper, Publication, Registration, Welcome};
+use svcmap_proto::control::{FromMapper, Publication, Registration, ToMapper, Welcome};
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::json::{self, Envelope, JsonError};
+use svcmap_proto::limits::WAITING_SERVICES_MAX;
 use svcmap_proto::names::Name;
 use svcmap_proto::time::{Timestamp, earliest};
 
@@ -39,6 +41,9 @@ const SUSPENSION: Duration = Duration::from_secs(1);
 /// more than come in one, but after a suspension.
 const UNANSWERED_MAX: usize = 4096;
 
+/// How often mappers are told which jobs wait here: they forget it after three beats.
+const DEMAND_INTERVAL: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct Process {
     mappers: Mappers,
@@ -51,6 +56,9 @@ pub struct Process {
     stage: Stage,
     /// Nothing was done yet in this round.
     is_quiet: bool,
+    /// When mappers are told next which jobs wait here. Nothing has to wake it: such jobs are looked at each
+    /// second.
+    demand_at: Timestamp,
     /// Questions for the state of a service.
     resyncs: u64,
     outputs: VecDeque<ProcessOutput>,
@@ -78,6 +86,7 @@ impl Process {
             unix_us: 0,
             stage: Stage::Idle,
             is_quiet: true,
+            demand_at: now,
             resyncs: 0,
             outputs: VecDeque::new(),
         }
@@ -311,6 +320,24 @@ impl Process {
         self.sender.handle_timeout(now);
         if let Some(event) = self.mappers.handle_timeout(now) {
             self.outputs.push_back(ProcessOutput::Event(event));
+        }
+        if self.demand_at <= now {
+            self.demand_at = now + DEMAND_INTERVAL;
+            self.tell_demand(now);
+        }
+    }
+
+    /// Tells the mappers which jobs wait here for room.
+    fn tell_demand(&mut self, now: Timestamp) {
+        let mut jobs: Vec<_> = self.sender.waiting(now).into_iter().collect();
+        if jobs.is_empty() {
+            return;
+        }
+        jobs.sort_by_key(|(_, waiting)| Reverse(*waiting));
+        jobs.truncate(WAITING_SERVICES_MAX);
+        for mapper in self.mappers.welcomed() {
+            let message = ToMapper::Waiting { jobs: jobs.clone() };
+            self.outputs.push_back(ProcessOutput::ToMapper { mapper, message });
         }
     }
 }

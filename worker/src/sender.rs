@@ -18,7 +18,7 @@ mod standing;
 mod subset;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use svcmap_proto::control::{Publication, SnapshotPart, Welcome};
@@ -321,6 +321,11 @@ impl Sender {
             self.advance(now);
         }
         self.outputs.pop_front()
+    }
+
+    /// Services whose jobs have waited here for a while, and how many do.
+    pub fn waiting(&self, now: Timestamp) -> BTreeMap<Name, u32> {
+        self.outbox.waiting(now)
     }
 
     /// When [`Sender::handle_timeout`] is due.

@@ -1,23 +1,24 @@
 //! What may stand behind `svcmap why`.
 
-use clap::Args;
-use svcmap_proto::names::Name;
-
 use super::MapperOption;
+use crate::fleet::command::Target;
+use clap::Args;
 
 /// `svcmap why`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 Examples:
   svcmap why resize
+  svcmap why resize/2
   svcmap why resize --json
 
 It tries what a sender would do that starts here now, with what the mappers know and with who can be reached
 from here. Nothing is sent. Senders that run already know more: what they have sent, and what was promised
 to them.")]
 pub struct WhyArgs {
-    /// Whose instances
-    pub service: Name,
+    /// Whose instances, or which one
+    #[arg(value_name = "SERVICE[/INSTANCE]")]
+    pub of: Target,
     /// Which mappers to ask.
     #[command(flatten)]
     pub mapper: MapperOption,

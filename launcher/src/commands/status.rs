@@ -18,6 +18,7 @@ use crate::access::Access;
 use crate::cli::StatusArgs;
 use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View, Wait};
 use crate::errors::{Error, Failure, print_out};
+use crate::fleet::command::Target;
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
 use crate::text::time;
@@ -38,26 +39,42 @@ const SIMILAR: f64 = 0.8;
 pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
     let access = args.mapper.access()?;
     let mut report = if args.wait.is_empty() {
-        ask(&access, args.service.as_ref(), PATIENCE).map_err(Failure::from)?
+        ask(&access, args.of.as_ref().map(Target::name), PATIENCE).map_err(Failure::from)?
     } else {
         wait(&access, args, Clock.now() + args.timeout)?
     };
-    if let Some(service) = &args.service
-        && !report.instances.iter().any(|row| row.service == *service)
-    {
-        return Err(unknown_service(service, &report).into());
-    }
-    if args.service.is_some() {
+    if let Some(of) = &args.of {
+        expect(of, &report)?;
+        report.retain_instance(of.instance());
         reach::try_all(&mut report);
     }
     let width = stdout_columns();
     let screen = Screen { width, bars: width.is_some() };
-    print_out(&match &args.service {
+    print_out(&match &args.of {
         _ if args.json => report.to_json(),
-        Some(service) => instances(&report, service, screen),
+        Some(of) => instances(&report, of.name(), screen),
         None => services(&report, screen),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// There is such a service, and such an instance of it.
+///
+/// # Errors
+/// If there is not.
+pub(crate) fn expect(of: &Target, report: &Report) -> Result<(), Failure> {
+    let service = of.name();
+    let mut rows = report.instances.iter().filter(|row| row.service == *service).peekable();
+    if rows.peek().is_none() {
+        return Err(unknown_service(service, report));
+    }
+    match of.instance() {
+        Some(instance) if !rows.any(|row| row.instance == *instance) => {
+            let message = format!("`{service}` has no instance `{instance}`");
+            Err(Failure::unavailable(message).fix(format!("svcmap status {service}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Asks the mappers for one service, or for everything.
@@ -103,7 +120,8 @@ pub(crate) fn report(view: &View, service: Option<&Name>) -> Report {
         MapperRow { endpoint, answer, warming, refused }
     });
     let entries = view.instances.iter();
-    let report = Report::new(mappers.collect(), view.agree, view.services.clone(), entries);
+    let (services, activity) = (view.services.clone(), view.activity.values());
+    let report = Report::new(mappers.collect(), view.agree, services, entries, activity);
     Report { denied: view.denied.clone(), ..report }.only(service)
 }
 
@@ -114,7 +132,7 @@ fn wait(access: &Access, args: &StatusArgs, deadline: Timestamp) -> Result<Repor
         let patience = PATIENCE.min(deadline.since(now)).max(ASK_INTERVAL);
         let last = match ask(access, None, patience) {
             Ok(report) => match unmet(&args.wait, &report) {
-                None => return Ok(report.only(args.service.as_ref())),
+                None => return Ok(report.only(args.of.as_ref().map(Target::name))),
                 Some(failure) => failure.message_after(args.timeout),
             },
             Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {

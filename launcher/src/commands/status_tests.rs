@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use svcmap_proto::control::Entry;
+use svcmap_proto::control::{Activity, Entry};
 use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
 
@@ -366,4 +366,37 @@ fn absurd_numbers_do_not_overflow() {
     let report = report(&view(vec![mapper(5555, COMPLETE)], &rows), None);
     assert!(services(&report, TERMINAL).contains("100%"));
     assert!(!instances(&report, &name("a"), TERMINAL).is_empty());
+}
+
+#[test]
+fn what_waits_at_senders_is_told_of_also_where_nobody_serves() {
+    let mut view = shop();
+    for (service, waiting, senders, ended_per_s) in [
+        ("resize", 40, 2, 12.34),
+        ("mail", 3, 1, f32::NAN),
+        ("resise", 5, 1, 0.0),
+        ("gone", 0, 0, 0.0),
+    ] {
+        let service = name(service);
+        let activity = Activity { service: service.clone(), waiting, senders, ended_per_s };
+        view.activity.insert(service, activity);
+    }
+    let report = report(&view, None);
+    let text = plain(&services(&report, TERMINAL));
+    for line in [
+        "\n! resize is full: 22 of 22 slots are taken, 40 wait at 2 senders\n",
+        "\n! resise has no instance, and of its jobs 5 wait at 1 sender\n",
+        "\n! of the jobs of mail 3 wait at 1 sender: svcmap why mail\n",
+        "\nresise       0/0 ",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("gone") && !report.known.contains("resise"), "{text}");
+    let text = plain(&instances(&report, &name("resize"), TERMINAL));
+    assert!(text.contains(" rejected · 12/s · 40 wait at 2 senders\n"), "{text}");
+    let alone = super::report(&View { instances: BTreeMap::new(), ..view.clone() }, None);
+    let text = plain(&services(&alone, TERMINAL));
+    assert!(text.ends_with("\nnext: svcmap worker --service mail …\n"), "{text}");
+    let row = report.service(&name("mail")).unwrap();
+    assert_eq!((row.waiting, row.waiting_senders, row.ended_per_s), (3, 1, 0.0));
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, unbounded};
 use slog::Logger;
 use svcmap_proto::io::Clock;
+use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 use svcmap_worker::Notice;
 use svcmap_worker::config::OutboxConfig;
@@ -33,6 +34,7 @@ use crate::access::Access;
 use crate::cli::SubmitArgs;
 use crate::control::{ControlError, PATIENCE, log_silence};
 use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
+use crate::fleet::command::Target;
 use crate::io::{on_stop_signals, raise_open_files_limit};
 use batch::Batch;
 use input::Inputs;
@@ -159,20 +161,16 @@ fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Re
         Err(error) => return Err(error.into()),
     };
     let has_told = report.mappers.iter().any(|mapper| mapper.is_complete() && !mapper.warming);
-    let mut rows = report.instances.iter().filter(|row| row.service == args.service).peekable();
-    if !has_told || (rows.peek().is_none() && report.known.contains(&args.service)) {
-        Ok(())
-    } else if rows.peek().is_none() {
-        Err(status::unknown_service(&args.service, &report))
-    } else if let Some(instance) = &args.instance
-        && !rows.any(|row| row.instance == *instance)
-    {
-        let service = &args.service;
-        let message = format!("`{service}` has no instance `{instance}`");
-        Err(Failure::unavailable(message).fix(format!("svcmap status {service}")))
-    } else {
-        Ok(())
+    let is_served = report.instances.iter().any(|row| row.service == args.service);
+    if !has_told || (!is_served && report.known.contains(&args.service)) {
+        return Ok(());
     }
+    let service = args.service.clone();
+    let of = match args.instance.clone() {
+        Some(instance) => Target::One(InstanceKey { service, instance }),
+        None => Target::All(service),
+    };
+    status::expect(&of, &report)
 }
 
 /// What is said at the end, and the exit code.

@@ -22,25 +22,27 @@ use crate::io::stdout_columns;
 /// If no mapper answers, nobody serves the service, or the key may not use it.
 pub fn run(args: &WhyArgs) -> Result<ExitCode, Error> {
     let access = args.mapper.access()?;
-    let scope = Scope::Service(args.service.clone());
+    let service = args.of.name();
+    let scope = Scope::Service(service.clone());
     let question = Question { scope, ..Question::default() };
     let view = control::ask(&access, &question, PATIENCE).map_err(Failure::from)?;
-    let mut report = status::report(&view, Some(&args.service));
+    let mut report = status::report(&view, Some(service));
     if report.instances.is_empty() {
-        let failure = unknown_service(&args.service, &report);
-        return Err(match verdict::was_served(&args.service, &view) {
+        let failure = unknown_service(service, &report);
+        return Err(match verdict::was_served(service, &view) {
             true => failure.note("it was served until lately: nobody is registered any more"),
             false => failure,
         }
         .into());
     }
+    status::expect(&args.of, &report)?;
     reach::try_all(&mut report);
     // JSON readers may keep numbers as floats: 53 bits.
     let seed = random_u64() >> 11;
-    let why = judge(&args.service, &view, &report, host_id(), seed);
+    let why = judge(service, &view, &report, host_id(), seed);
     print_out(&match args.json {
         true => why.to_json(),
-        false => render::screen(&why, stdout_columns()),
+        false => render::screen(&why, args.of.instance(), stdout_columns()),
     })?;
     Ok(ExitCode::SUCCESS)
 }

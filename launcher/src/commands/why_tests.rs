@@ -153,7 +153,7 @@ fn what_others_wrote_moves_no_cursor() {
     }
     let report = status::report(&view, None);
     let why = judge(&name("work"), &view, &report, HOST, 7);
-    let screen = render::screen(&why, None);
+    let screen = render::screen(&why, None, None);
     assert!(screen.contains("\na  50% of its last jobs failed; takes none for a while; gone"));
     assert!(!screen.contains("\u{1b}[2J") && !screen.contains("\nnext: rm"), "{screen}");
 }

@@ -30,6 +30,24 @@ pub enum Target {
     One(InstanceKey),
 }
 
+impl Target {
+    /// Of which service, or the mapper's name.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::All(name) => name,
+            Self::One(key) => &key.service,
+        }
+    }
+
+    /// Which instance, if it is one.
+    pub fn instance(&self) -> Option<&Name> {
+        match self {
+            Self::All(_) => None,
+            Self::One(key) => Some(&key.instance),
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -48,6 +48,9 @@ fn services(families: &mut Families, metrics: &Metrics) {
     let queued = by_service(services, |sums| sums.queued);
     let help = "Jobs that wait at instances for a handler.";
     families.gauge("svcmap_jobs_queued", help, labelled(queued));
+    let waiting = by_service(&metrics.waiting, |waiting| waiting.jobs);
+    let help = "Jobs that have waited for a while at their senders for room at an instance.";
+    families.gauge("svcmap_jobs_waiting", help, labelled(waiting));
     let help = "Instances that were silent for too long.";
     let expirations = &metrics.expirations;
     let mut expired = by_service(&expirations.by_service, |count| *count);
@@ -67,6 +70,7 @@ fn traffic(families: &mut Families, metrics: &Metrics) {
         ("list", messages.list),
         ("keys", messages.keys),
         ("drain", messages.drain),
+        ("waiting", messages.waiting),
         ("json", messages.json),
     ];
     let kinds = kinds.map(|(kind, count)| (labels([("kind", &kind)]), count));

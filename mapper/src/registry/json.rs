@@ -393,7 +393,8 @@ impl Registry {
             |instance: &&Instance| !is_plain || instance.contact.connection().user().is_none();
         let entries = self.services.iter().filter(is_told).map(entry).collect();
         let services = self.revisions.services(None).filter(|_| !is_plain).cloned().collect();
-        Listed { mapper, services, entries }
+        let activity = self.activity(|_| !is_plain);
+        Listed { mapper, services, entries, activity }
     }
 }
 

@@ -7,7 +7,8 @@ use svcmap_proto::limits;
 use svcmap_proto::names::{Incarnation, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
-use super::{Connection, NAMES_MAX};
+use super::Connection;
+use super::activity::NAMES_MAX;
 
 /// How long it is remembered who left: far longer than any message is under way.
 const DEPARTED: Duration = Duration::from_secs(600);

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use svcmap_proto::load::Load;
 use svcmap_proto::names::{InstanceKey, Name};
 
 use super::instance::Instance;
 use super::memory::Kept;
+use super::rate::Rate;
 use crate::config::PUBLISH_MAX;
 use crate::metrics::ServiceSums;
 
@@ -27,6 +29,8 @@ pub(super) struct Service {
     /// Where each name stands among them.
     places: HashMap<Name, usize>,
     service_times: ServiceTimes,
+    /// Jobs that ended.
+    pub(super) ended: Rate,
     /// Its state as it was last asked for, encoded.
     pub(super) snapshot: Option<Kept<Snapshot>>,
 }
@@ -70,6 +74,16 @@ impl Services {
         self.by_name.values_mut().flat_map(|service| service.members.iter_mut().map(|i| &mut **i))
     }
 
+    /// The services that have instances, by name.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = (&Name, &Service)> {
+        self.by_name.iter()
+    }
+
+    /// A beat is over, which lasted so long.
+    pub(super) fn handle_beat(&mut self, lasted: Duration) {
+        self.by_name.values_mut().for_each(|service| service.ended.handle_beat(lasted));
+    }
+
     /// What the instances of each service say, summed up.
     pub(super) fn sums(&self) -> BTreeMap<Name, ServiceSums> {
         let sums = self.by_name.iter().map(|(name, service)| {
@@ -94,9 +108,11 @@ impl Services {
     ) -> Option<R> {
         let service = self.by_name.get_mut(service)?;
         let member = service.members.get_mut(*service.places.get(instance)?)?;
-        let before_us = member.registration.load.mean_service_us;
+        let before = member.registration.load;
         let result = edit(member);
-        service.service_times.replace(before_us, member.registration.load.mean_service_us);
+        let load = &member.registration.load;
+        service.service_times.replace(before.mean_service_us, load.mean_service_us);
+        service.ended.count(ended(load).saturating_sub(ended(&before)));
         Some(result)
     }
 
@@ -176,6 +192,11 @@ impl Service {
     pub(super) fn mean_service_time(&self) -> Option<Duration> {
         self.service_times.mean()
     }
+}
+
+/// Jobs that an instance is through with.
+fn ended(load: &Load) -> u64 {
+    load.done.saturating_add(load.failed)
 }
 
 /// The sum of mean service times, and of how many instances.

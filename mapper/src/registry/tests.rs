@@ -409,7 +409,7 @@ fn sync_answers_for_unknown_services_and_knows_the_age_of_loads() {
 #[test]
 fn services_are_listed_in_pages() {
     let mut registry = registry();
-    let total = NAMES_MAX + 3;
+    let total = activity::NAMES_MAX + 3;
     for number in 0..total {
         registry.say_register(ms(0), &format!("w{}", number / 64), &format!("s{number:04}/a"), 1);
     }
@@ -521,4 +521,33 @@ fn who_is_to_end_is_told_where_it_reports() {
     assert_eq!(replies(&outputs), [(&b"a"[..], &told), (&b"c"[..], &answered)]);
     let outputs = registry.say(ms(2), "c", drain("s/b"));
     assert_eq!(replies(&outputs), [(&b"c"[..], &FromMapper::DrainAsked(DrainAnswer::Unknown))]);
+}
+
+#[test]
+fn jobs_that_wait_and_jobs_that_end_are_told_with_the_first_page() {
+    let mut registry = registry();
+    let activity = |registry: &mut Registry, now| -> Vec<(String, u64, u32, f32)> {
+        let outputs = registry.say(ms(now), "asks", ToMapper::List { after: None });
+        let [(_, FromMapper::Services { names, activity, .. })] = replies(&outputs)[..] else {
+            unreachable!("{outputs:?}");
+        };
+        assert!(!names.iter().any(|name| name.as_str() == "nobody"), "it is known to none");
+        let row = |it: &svcmap_proto::control::Activity| {
+            (it.service.to_string(), it.waiting, it.senders, it.ended_per_s)
+        };
+        activity.iter().map(row).collect()
+    };
+    registry.say_register(ms(0), "w", "s/a", 1);
+    let jobs = vec![("nobody".parse().unwrap(), 7), ("s".parse().unwrap(), 2)];
+    registry.say(ms(0), "sends", ToMapper::Waiting { jobs });
+    let row = |name: &str, waiting, senders, rate| (name.to_owned(), waiting, senders, rate);
+    assert_eq!(activity(&mut registry, 100), [row("nobody", 7, 1, 0.0), row("s", 2, 1, 0.0)]);
+    for second in 1..=4 {
+        let load = Load { done: 20 * second, ..load(second, 0) };
+        registry.say_report(ms(1000 * second), "w", "s/a", 1, load);
+        registry.run_until(ms(1000 * second));
+    }
+    // Its sender has not said it again for longer than an expiry.
+    let [(service, 0, 0, rate)] = &activity(&mut registry, 4100)[..] else { panic!() };
+    assert!(service == "s" && (15.0..=20.0).contains(rate), "{rate}");
 }

@@ -221,6 +221,8 @@ const TO_MAPPER: &[Golden<ToMapper>] = &[
         name: f.key.instance.clone(), key: PublicKey([0x70; 32]), keep_s: f.small(),
     }), "02 06 03 'a-1 public 01"),
     (|f| ToMapper::Drain { key: f.key.clone() }, "02 07 key"),
+    (|f| ToMapper::Waiting { jobs: f.list(|f| (f.key.service.clone(), f.small())) },
+        "02 08 01 'resize 01"),
 ];
 
 #[rustfmt::skip]
@@ -240,8 +242,10 @@ const FROM_MAPPER: &[Golden<FromMapper>] = &[
     (|f| FromMapper::Snapshot { service: f.key.service.clone(), part: f.snapshot_part() },
         "02 06 'resize 01 02 01 01 03 04 01 entry 05 06 load 07 01 'gone 01 public"),
     (|f| FromMapper::Services { names: f.list(|f| f.key.service.clone()), more: f.full,
-         refused: Refused { registrations: f.number(), messages: f.number() } },
-         "02 07 01 'resize 01 01 02"),
+         refused: Refused { registrations: f.number(), messages: f.number() },
+         activity: f.list(|f| Activity { service: f.key.service.clone(), waiting: f.number(),
+             senders: f.small(), ended_per_s: 0.5 }) },
+         "02 07 01 'resize 01 01 02 01 'resize 03 04 00 00 00 3f"),
     (|f| FromMapper::Keys(KeyAnswer::Listed { principals: f.list(Filling::principal), more: f.full }),
         "02 08 00 01 principal 01 01"),
     (|f| FromMapper::Admit(Admission {

@@ -1,6 +1,7 @@
 //! How long jobs wait: for room as long as somebody serves their service, with patience for whoever is
 //! gone, and no longer than their user says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use svcmap_proto::jobs::{AttemptId, Reason};
@@ -12,6 +13,9 @@ use crate::outcome::{Cause, Outcome};
 
 /// How often a waiting job is looked at for whether anybody serves it at all.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Jobs that have waited for less are only on their way.
+const WORTH_TELLING: Duration = Duration::from_millis(100);
 
 /// A mapper that is there has told by then who serves a service.
 pub(super) const NEWS_LIMIT: Duration = Duration::from_secs(2);
@@ -82,6 +86,20 @@ impl Outbox {
             first.is_some_and(|job| job.submitted_at + NEWS_LIMIT <= now)
         };
         self.lanes.with_waiting().filter(move |(_, id)| is_slow(*id)).map(|(lane, _)| lane)
+    }
+
+    /// Services whose jobs have waited for a while, and how many do.
+    pub fn waiting(&self, now: Timestamp) -> BTreeMap<Name, u32> {
+        let mut services = BTreeMap::new();
+        for (lane, id) in self.lanes.with_waiting() {
+            let first = self.lanes.waiting(id).next().and_then(|slot| self.jobs.get(slot));
+            if first.is_some_and(|job| job.submitted_at + WORTH_TELLING <= now) {
+                let jobs = u32::try_from(self.lanes.len(id)).unwrap_or(u32::MAX);
+                let sum: &mut u32 = services.entry(lane.service.clone()).or_default();
+                *sum = sum.saturating_add(jobs);
+            }
+        }
+        services
     }
 
     /// Nobody is known that a new job could go to: it is looked at now.

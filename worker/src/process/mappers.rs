@@ -126,6 +126,12 @@ impl Mappers {
         self.mappers.iter_mut().map(|mapper| &mut mapper.session)
     }
 
+    /// Those that have answered.
+    pub(super) fn welcomed(&self) -> impl Iterator<Item = usize> {
+        let mappers = self.mappers.iter().enumerate();
+        mappers.filter(|(_, mapper)| mapper.session.is_welcomed()).map(|(index, _)| index)
+    }
+
     /// How many have answered, and how many list this instance.
     pub(super) fn counts(&self) -> (usize, usize) {
         let count = |wanted: fn(&Session) -> bool| {

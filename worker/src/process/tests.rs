@@ -361,3 +361,37 @@ fn connections_are_taken_from_whom_a_mapper_names_and_none_has_revoked() {
     assert_eq!(admitted(1, &[3], &[2]), [1, 3]);
     assert_eq!(admitted(0, &[1, 2, 4], &[]), [1, 3, 4]);
 }
+
+#[test]
+fn mappers_that_answer_are_told_each_second_which_jobs_have_waited_for_a_while() {
+    let mut scene = Scene::new(2, None);
+    scene.hear(at(1), 1, FromMapper::Welcome(welcome()));
+    let submit = |scene: &mut Scene, job, service: &str| {
+        let spec = JobSpec::new(name(service), Bytes::new());
+        scene.process.sender().handle_submit(at(950), JobId(job), spec);
+        scene.act(at(950));
+    };
+    let told = |scene: &Scene| -> Vec<(usize, Vec<(Name, u32)>)> {
+        let told = scene.outputs.iter().filter_map(|output| match output {
+            ProcessOutput::ToMapper { mapper, message: ToMapper::Waiting { jobs } } => {
+                Some((*mapper, jobs.clone()))
+            }
+            _ => None,
+        });
+        told.collect()
+    };
+    submit(&mut scene, 1, "a");
+    (2..4).for_each(|job| submit(&mut scene, job, "b"));
+    assert_eq!(told(&scene), []);
+    // They are only on their way.
+    scene.act(at(1001));
+    assert_eq!(told(&scene), []);
+    let due = scene.process.poll_timeout().unwrap();
+    assert!(due <= at(1950), "they are looked at each second, so it needs no timer: {due:?}");
+    scene.act(at(2001));
+    assert_eq!(told(&scene), [(1, vec![(name("b"), 2), (name("a"), 1)])]);
+    scene.hear(at(3000), 1, FromMapper::Welcome(welcome()));
+    assert_eq!(told(&scene), []);
+    scene.act(at(3001));
+    assert_eq!(told(&scene).len(), 1);
+}

@@ -59,8 +59,11 @@ pub fn services(report: &Report, screen: Screen) -> String {
     text.push_str(&render(&SERVICES, &rows, screen.width));
     push_not_ready(&mut text, report);
     // Those that have ended come last, and have no instances to show.
-    match report.services.first().filter(|first| first.instances > 0) {
-        None => text.push_str(start),
+    match report.services.first() {
+        Some(ServiceRow { service, instances: 0, waiting: 1.., .. }) => {
+            let _ = writeln!(text, "\nnext: svcmap worker --service {service} …");
+        }
+        None | Some(ServiceRow { instances: 0, .. }) => text.push_str(start),
         Some(ServiceRow { service, .. }) => {
             let more = format!("svcmap status {service} (instances)");
             let _ = writeln!(text, "\nnext: {more} · --json · --wait '{service}>=1'");
@@ -109,7 +112,7 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
     let Some(total) = report.service(service) else { return String::new() };
     let mut text = format!(
         "{service} · {} · {} of {} ready{}\n{} running · {} queued{} · {} promised · {} slots · \
-         {} done · {} failed · {} rejected{}\n",
+         {} done · {} failed · {} rejected{}{}{}\n",
         mappers(&report.mappers, report.mappers_agree),
         total.ready,
         count(total.instances, "instance"),
@@ -123,6 +126,8 @@ pub fn instances(report: &Report, service: &Name, screen: Screen) -> String {
         total.failed,
         total.rejected,
         turned_away(total.turned_away),
+        ended(total),
+        waiting(total).map(|waiting| format!(" · {waiting}")).unwrap_or_default(),
     );
     push_silent(&mut text, report);
     push_warnings(&mut text, report);
@@ -156,6 +161,20 @@ fn classes(total: &ServiceRow) -> String {
 /// Worth a word only where it happens.
 fn turned_away(senders: u64) -> String {
     if senders > 0 { format!(" · {senders} senders turned away") } else { String::new() }
+}
+
+/// The same.
+fn ended(total: &ServiceRow) -> String {
+    match total.ended_per_s {
+        rate if rate > 0.0 => format!(" · {}", crate::text::rate(rate)),
+        _ => String::new(),
+    }
+}
+
+/// What has found no room, if anything has not.
+fn waiting(total: &ServiceRow) -> Option<String> {
+    let senders = || count(total.waiting_senders, "sender");
+    (total.waiting > 0).then(|| format!("{} wait at {}", total.waiting, senders()))
 }
 
 /// Who tells nothing that could be added up.
@@ -277,13 +296,21 @@ fn service_warning(row: &ServiceRow) -> Option<String> {
     let service = &row.service;
     match row {
         _ if row.is_full() => Some(format!(
-            "{service} is full: {} of {} slots are taken, new jobs wait or are refused",
+            "{service} is full: {} of {} slots are taken, {}",
             row.running + row.queued + row.promised,
-            row.slots
+            row.slots,
+            waiting(row).as_deref().unwrap_or("new jobs wait or are refused")
         )),
-        _ if row.instances == 0 => Some(format!("{service} has no instance left")),
-        _ if row.ready == 0 => Some(format!("{service} takes no jobs: no instance is ready")),
-        _ => None,
+        _ if row.instances == 0 => Some(match waiting(row) {
+            Some(waiting) => format!("{service} has no instance, and of its jobs {waiting}"),
+            None => format!("{service} has no instance left"),
+        }),
+        _ if row.ready == 0 => Some(match waiting(row) {
+            Some(waiting) => format!("{service} takes no jobs, no instance is ready: {waiting}"),
+            None => format!("{service} takes no jobs: no instance is ready"),
+        }),
+        _ => waiting(row)
+            .map(|waiting| format!("of the jobs of {service} {waiting}: svcmap why {service}")),
     }
 }
 

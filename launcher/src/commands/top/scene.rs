@@ -62,7 +62,7 @@ pub(super) fn report(all: &[Given]) -> Report {
 pub(super) fn told_by(mappers: Vec<MapperRow>, all: &[Given]) -> Report {
     let entries: Vec<(InstanceKey, Entry)> = all.iter().map(|given| entry(*given)).collect();
     let known = entries.iter().map(|(key, _)| key.service.clone()).collect();
-    Report::new(mappers, true, known, entries.iter().map(|(key, entry)| (key, entry)))
+    Report::new(mappers, true, known, entries.iter().map(|(key, entry)| (key, entry)), [].iter())
 }
 
 fn entry(given: Given) -> (InstanceKey, Entry) {

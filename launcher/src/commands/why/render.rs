@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use svcmap_proto::names::Name;
 use svcmap_proto::status::Dialect;
 
 use super::verdict::{Row, TurnRow, Verdict, Why};
@@ -19,8 +20,8 @@ const COLUMNS: [Column; 6] = [
     Column::number("AGE").leaving(1),
 ];
 
-/// Who is chosen, and why each other one is not.
-pub(super) fn screen(why: &Why, width: Option<usize>) -> String {
+/// Who is chosen, and why each other one is not, or that one.
+pub(super) fn screen(why: &Why, only: Option<&Name>, width: Option<usize>) -> String {
     let mut text = headline(why);
     for warning in why.mappers.iter().filter_map(mapper_warning) {
         let _ = writeln!(text, "{WARN}!{WARN:#} {}", printable_line(&warning));
@@ -29,12 +30,14 @@ pub(super) fn screen(why: &Why, width: Option<usize>) -> String {
         let said = mappers(&why.mappers, why.mappers_agree);
         let _ = writeln!(text, "{WARN}!{WARN:#} {said}: a sender takes whoever any of them lists");
     }
-    let rows: Vec<Vec<Cell>> = why.instances.iter().map(row).collect();
+    let is_shown = |row: &&Row| only.is_none_or(|only| row.known.instance == *only);
+    let shown = || why.instances.iter().filter(is_shown);
+    let rows: Vec<Vec<Cell>> = shown().map(row).collect();
     text.push('\n');
     text.push_str(&render(&COLUMNS, &rows, width));
     text.push('\n');
-    let longest = why.instances.iter().map(|row| row.known.instance.as_str().len()).max();
-    for row in &why.instances {
+    let longest = shown().map(|row| row.known.instance.as_str().len()).max();
+    for row in shown() {
         let (name, longest) = (row.known.instance.as_str(), longest.unwrap_or(0));
         let said = format!("{name:<longest$}  {}", row.reason);
         let _ = writeln!(text, "{}", printable_line(&said));

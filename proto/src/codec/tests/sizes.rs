@@ -3,7 +3,7 @@
 use super::*;
 
 /// Why decoding these messages fails, each of which has a list of so many of the shortest items.
-fn errors_of_lists(n: usize) -> [Option<DecodeError>; 9] {
+fn errors_of_lists(n: usize) -> [Option<DecodeError>; 11] {
     fn error<T: Message>(frame: Vec<u8>) -> Option<DecodeError> {
         decode::<T>(&frame).err()
     }
@@ -19,7 +19,9 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 9] {
         error::<FromWorker>(list(&format!("2 4 1 0 {load} 0"), "0 0 0 0 0 0", "")),
         error::<FromWorker>(list("2 b", "0 0 0", "")),
         error::<ToMapper>(list("2 1 key life", "'tcp://h:1", &of_registration)),
-        error::<FromMapper>(list("2 7", "'a", "0 0 0")),
+        error::<FromMapper>(list("2 7", "'a", "0 0 0 0")),
+        error::<FromMapper>(list("2 7 0 0 0 0", "'a 0 0 0 0 0 0", "")),
+        error::<ToMapper>(list("2 8", "'a 1", "")),
         error::<Publication>(list("2 1 0 0 0 0 0 0 1 'a life", "'tcp://h:1", &of_entry)),
         error::<Publication>(list("2 2 0 0 0 0 0", "2 'a 0", "")),
     ]
@@ -27,8 +29,8 @@ fn errors_of_lists(n: usize) -> [Option<DecodeError>; 9] {
 
 #[test]
 fn every_list_has_its_limit() {
-    assert_eq!(errors_of_lists(LIST_MAX), [None; 9]);
-    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 9]);
+    assert_eq!(errors_of_lists(LIST_MAX), [None; 11]);
+    assert_eq!(errors_of_lists(LIST_MAX + 1), [Some(DecodeError::Malformed); 11]);
 }
 
 /// Tells of far more items than come.
