@@ -105,6 +105,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Why(args) => commands::why::run(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),
         Command::ExecChild => Ok(exec::child::keep()),
     }
