@@ -2,6 +2,7 @@
 
 mod doctor;
 mod key;
+mod pages;
 mod soak;
 mod submit;
 mod top;
@@ -21,6 +22,7 @@ use svcmap_proto::names::{Endpoint, Incarnation, Name};
 
 pub use self::doctor::DoctorArgs;
 pub use self::key::{AddArgs, KeyArgs, KeyCommand, RotateArgs};
+pub use self::pages::{CompletionsArgs, ManArgs, shown};
 pub use self::soak::{LoadOptions, SoakArgs, SoakSenderArgs};
 pub use self::submit::{SubmitArgs, is_stdin};
 pub use self::top::{KEYS, TopArgs};
@@ -119,6 +121,10 @@ pub enum Command {
     Key(KeyArgs),
     /// Measure how often senders choose by knowledge that is wrong, and what it costs
     Soak(SoakArgs),
+    /// Print what completes commands and flags in a shell
+    Completions(CompletionsArgs),
+    /// Print or write manual pages
+    Man(ManArgs),
     /// One of the soak's senders
     #[command(hide = true)]
     SoakSender(SoakSenderArgs),

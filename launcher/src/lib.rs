@@ -17,6 +17,7 @@
 //! | [`processes`] | who descends from whom, and ending all that descends from us |
 //! | [`soak`] | what its senders write down, and what follows from that |
 //! | [`supervisor`] | children of this executable: start, watch, stop |
+//! | [`systemd`] | what a service manager is told |
 //! | [`table`] | text in columns |
 //! | [`topology`] | a file that says what all processes are |
 //! | [`text`] | values as people read them: text from elsewhere, times, figures |
@@ -45,6 +46,7 @@ pub mod processes;
 pub mod progress;
 pub mod soak;
 pub mod supervisor;
+pub mod systemd;
 pub mod table;
 pub mod text;
 pub mod topology;
@@ -105,6 +107,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Why(args) => commands::why::run(&args),
         Command::Key(args) => commands::key::run(&args),
         Command::Soak(args) => commands::soak::run(&args),
+        Command::Completions(args) => commands::completions::run(&args),
+        Command::Man(args) => commands::man::run(&args),
         Command::SoakSender(args) => commands::soak::sender::run(&args),
         Command::ExecChild => Ok(exec::child::keep()),
     }

@@ -10,6 +10,7 @@ pub mod http;
 pub mod keyed;
 pub mod listed;
 pub mod netns;
+pub mod service_manager;
 pub mod simulator;
 pub mod up;
 pub mod zmtp;

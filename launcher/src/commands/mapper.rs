@@ -2,8 +2,10 @@
 
 mod http;
 mod keys;
+mod systemd;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use slog::{Logger, info};
 use svcmap_mapper::{Mapper, StartError};
@@ -14,6 +16,8 @@ use crate::errors::{Error, Failure, print_first_line};
 use crate::http::{Listener, suffix};
 use crate::io::{StopSignals, end_with_parent, raise_open_files_limit};
 use crate::processes::io::collect_orphans;
+use crate::systemd::State;
+use crate::systemd::io::Told;
 
 fn cannot_start(error: StartError) -> Failure {
     match &error {
@@ -45,6 +49,7 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     // Each worker and client is an open file or two.
     raise_open_files_limit();
     let http = args.http.http.map(Listener::bind).transpose()?;
+    let told = Told::of_environment(log)?;
     let mut builder = Mapper::builder()
         .bind(args.bind.as_str())
         .publish(args.publish().as_str())
@@ -75,15 +80,22 @@ pub fn run(args: &MapperArgs, log: &Logger) -> Result<ExitCode, Error> {
     let plain = mapper.plain_endpoint().map(|plain| format!("{PLAIN}{plain}"));
     let line = listening_line(mapper.endpoint(), mapper.publish_endpoint());
     print_first_line(line + &plain.unwrap_or_default() + &suffix);
+    let monitor = mapper.monitor();
+    let watched = told.look_after(move |reply| monitor.metrics(reply), systemd::status)?;
+    watched.is_ready();
     let (stop, log) = (mapper.stopper(), log.clone());
     let on_signal = move |signal| {
         info!(log, "mapper stops"; "signal" => signal);
+        told.tell(&[State::Stopping { within: STOPS_WITHIN }]);
         stop();
     };
     signals.on_first(on_signal).map_err(Failure::failed)?;
     mapper.wait().map_err(Failure::failed)?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// How long it takes to end, at most.
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Before where it listens in plain text as well, in its first line.
 const PLAIN: &str = ", in plain text on ";

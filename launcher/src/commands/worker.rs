@@ -2,6 +2,7 @@
 
 mod http;
 mod programs;
+mod systemd;
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -27,6 +28,7 @@ use crate::http::{Listener, suffix};
 use crate::io::{LOOK_INTERVAL, StopSignals, end_with_parent, pause_until, raise_open_files_limit};
 use crate::parse;
 use crate::processes::io::collect_orphans;
+use crate::systemd::io::Told;
 
 /// Serves until a signal ends it, or another process takes its name.
 ///
@@ -46,6 +48,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     let (suffix, monitor) = (suffix(http.as_ref()), Arc::new(OnceLock::new()));
     let routes = || http::routes(&key.service, &monitor);
     let _http = http.map(|http| http.serve(routes(), log)).transpose()?;
+    let told = Told::of_environment(log)?;
     // Before anybody hears of it: a program that does not work is said at once, and no job waits for
     // one that starts slowly.
     let open_files = args.supervised.open_files.or(raise_open_files_limit());
@@ -53,9 +56,11 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
     if let Some(programs) = &programs
         && !programs.wait_ready(|| signals.has_come())?
     {
+        told.tell(&[systemd::stopping(args)]);
         programs.finish(Clock.now() + args.grace);
         return Ok(ExitCode::SUCCESS);
     }
+    let watched = told.look_after(http::asked(&monitor), systemd::status)?;
     let unwanted = Arc::new(OnceLock::new());
     let access = args.mapper.access()?;
     let builder = builder(args, &key, &access)?.logger(log.clone()).notify({
@@ -63,6 +68,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         let (unwanted, stop) = (Arc::clone(&unwanted), WhenDropped(signals.stopper()));
         let log = log.clone();
         let is_supervised = args.supervised.supervised.is_some();
+        let watched = watched.clone();
         // What one of several says, another may not have heard of.
         let has_one_mapper = access.mappers.len() == 1;
         let end = move |why| {
@@ -77,8 +83,11 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
                 end(Unwanted::NotAllowed);
             }
             // Its supervisor reads it from a pipe, and takes such lines as they come.
-            Notice::Registered(mapper) if is_supervised => {
-                print_first_line(format!("{REGISTERED}{mapper}"));
+            Notice::Registered(mapper) => {
+                watched.is_ready();
+                if is_supervised {
+                    print_first_line(format!("{REGISTERED}{mapper}"));
+                }
             }
             Notice::NoMapper(silence) => log_silence(access.clone(), silence, log.clone()),
             _ => {}
@@ -100,6 +109,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
             None => error!(log, "the worker's thread has ended: see above"),
         },
     }
+    told.tell(&[systemd::stopping(args)]);
     let grace_ends_at = Clock.now() + args.grace;
     let report = worker.drain(args.grace).map_err(Failure::failed)?;
     // What still runs was cancelled: programs have a little time for that.

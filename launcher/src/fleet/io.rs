@@ -7,15 +7,16 @@ mod clients;
 mod farewell;
 mod files;
 mod http;
+mod pipes;
 mod screen;
 pub mod seat;
 mod signals;
+mod systemd;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Read;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
 
@@ -28,9 +29,11 @@ use self::clients::Clients;
 use self::farewell::{Death, Farewell};
 use self::files::LogFile;
 use self::http::Desk;
+use self::pipes::{read, without_waiting};
 use self::screen::{OWN, Screen};
 use self::seat::Seat;
 use self::signals::Signals;
+use self::systemd::Told;
 use super::lines::{Recent, Splitter};
 use super::{End, Event, Fleet, Launch, Output, State, Who};
 use crate::errors::Failure;
@@ -73,6 +76,7 @@ struct Keeper<'a> {
     clients: Clients,
     next_command: u64,
     signals: Signals,
+    told: Told,
     farewell: Farewell,
     screen: Screen,
     /// When it was started, until that was told with what it took.
@@ -141,6 +145,7 @@ impl<'a> Keeper<'a> {
             clients: Clients::default(),
             next_command: 0,
             signals,
+            told: Told::of_environment()?,
             farewell: Farewell::start().map_err(Failure::failed)?,
             screen: screen.map_err(Failure::failed)?,
             began_at: Some(now),
@@ -165,6 +170,7 @@ impl<'a> Keeper<'a> {
             }
             self.clients.write();
             self.tell_settled();
+            self.tell_turn(Clock.now());
             if self.fleet.is_over() {
                 return Ok(self.end());
             }
@@ -199,6 +205,7 @@ impl<'a> Keeper<'a> {
         if exits.is_none() {
             deadline = deadline.min(now + LOOK_INTERVAL);
         }
+        deadline = deadline.min(self.told.poll_timeout());
         let mut all = vec![(Watched::Signal, self.signals.as_fd(), PollFlags::IN)];
         if self.deaf_until <= now {
             all.push((Watched::Commands, self.seat.listener.as_fd(), PollFlags::IN));
@@ -402,6 +409,7 @@ impl<'a> Keeper<'a> {
                 _ => format!("{ready} of {all} ready; see the others: svcmap ps"),
             };
             self.own_line(&line, ready < all);
+            self.tell_ready();
         }
         self.is_settled = is_settled;
     }
@@ -413,7 +421,11 @@ impl<'a> Keeper<'a> {
                     self.signals.arm();
                     self.close(now);
                 }
-                SIGHUP => self.reload(now),
+                SIGHUP => {
+                    self.tell_reloading();
+                    self.reload(now);
+                    self.tell_reloaded();
+                }
                 _ => self.close(now),
             }
         }
@@ -424,6 +436,7 @@ impl<'a> Keeper<'a> {
             return;
         }
         self.closing_at = Some(now);
+        self.tell_stopping();
         let alive = self.living.keys().filter(|who| who.service().is_some()).count();
         let grace = self.fleet.topology().services.values().map(|service| service.worker.grace);
         let grace = time(grace.max().unwrap_or_default());
@@ -446,6 +459,7 @@ impl<'a> Keeper<'a> {
             }
             Ok(changed.iter().filter(|change| change.sign != ' ').count())
         });
+        self.told.is_refused = applied.is_err();
         match applied {
             Ok(0) => self.own_line("SIGHUP: nothing has changed in the file", false),
             Ok(count) => {
@@ -461,34 +475,4 @@ impl<'a> Keeper<'a> {
             }
         }
     }
-}
-
-/// What has come through a pipe; one that is at its end is closed.
-fn read(pipe: &mut Option<impl Read>, lines: &mut Splitter) -> Vec<String> {
-    /// So much at a time: the others have their turn.
-    const BYTES_MAX: usize = 256 * 1024;
-    let (mut found, mut bytes, mut total) = (Vec::new(), [0; 16 * 1024], 0);
-    while let Some(open) = pipe {
-        match open.read(&mut bytes) {
-            Ok(count) if count > 0 => {
-                found.extend(lines.push(&bytes[..count]));
-                total += count;
-                if total >= BYTES_MAX {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            _ => {
-                found.extend(lines.take());
-                *pipe = None;
-            }
-        }
-    }
-    found
-}
-
-fn without_waiting(pipe: BorrowedFd<'_>) {
-    // It is a pipe of this process's own making: that works.
-    let _ = rustix::io::ioctl_fionbio(pipe, true);
 }

@@ -19,6 +19,7 @@ use svcmap_proto::time::Timestamp;
 use super::{ChildId, ChildSpec, Exit, Output, SupervisorError, next_incarnation};
 use crate::io::{LOOK_INTERVAL, exit_fd, has_ended, pid, poll};
 use crate::processes::io as processes;
+use crate::systemd;
 
 /// Longest first line that is read, in bytes: it names two endpoints at most.
 const LINE_BYTES_MAX: usize = 4096;
@@ -72,7 +73,7 @@ impl Supervisor {
     pub fn start(&mut self, spec: ChildSpec) -> Result<ChildId, SupervisorError> {
         let incarnation = next_incarnation(self.last_incarnation, Clock.unix_us());
         let mut command = Command::new(&self.executable);
-        for name in spec.without_env {
+        for name in spec.without_env.into_iter().chain(systemd::NOT_INHERITED) {
             command.env_remove(name);
         }
         command

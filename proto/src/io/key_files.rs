@@ -123,13 +123,21 @@ fn format(path: &Path, error: FormatError) -> KeyFileError {
 
 fn read(path: &Path) -> Result<String, KeyFileError> {
     let file = File::open(path).map_err(system(path))?;
-    let mode = file.metadata().map_err(system(path))?.mode() & 0o7777;
-    if mode & 0o077 != 0 {
+    let found = file.metadata().map_err(system(path))?;
+    let mode = found.mode() & 0o7777;
+    if !is_private(mode, found.uid(), rustix::process::geteuid().as_raw()) {
         return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
     }
     let mut text = String::new();
     file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(system(path))?;
     Ok(text)
+}
+
+/// Whether a file of that mode and that owner is for the user of this process. Root gives others what is
+/// theirs by a group of their own, or by a list that shows as one: containers and systemd mount secrets so.
+fn is_private(mode: u32, owner: u32, user: u32) -> bool {
+    let of_others = if owner == 0 && user != 0 { 0o037 } else { 0o077 };
+    mode & of_others == 0
 }
 
 fn create(path: &Path, text: &str) -> Result<(), KeyFileError> {
@@ -186,6 +194,20 @@ mod tests {
         }
         set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         assert!(Deployment::load(&path).is_ok());
+    }
+
+    #[test]
+    fn what_root_owns_a_group_may_read_and_nobody_else() {
+        for mode in [0o440, 0o640, 0o400, 0o600] {
+            assert!(is_private(mode, 0, 1000), "{mode:o}");
+        }
+        for mode in [0o444, 0o460, 0o450, 0o404] {
+            assert!(!is_private(mode, 0, 1000), "{mode:o}");
+        }
+        // Neither a user's own file, nor root's where that is who reads it, nor somebody else's.
+        for (owner, user) in [(1000, 1000), (0, 0), (1001, 1000)] {
+            assert!(!is_private(0o440, owner, user) && is_private(0o400, owner, user));
+        }
     }
 
     #[test]

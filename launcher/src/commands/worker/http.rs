@@ -13,14 +13,7 @@ use crate::metrics;
 
 /// Its pages. `monitor` is there once the worker has started.
 pub fn routes(service: &Name, monitor: &Arc<OnceLock<Monitor>>) -> Vec<Route> {
-    let counted = || {
-        let monitor = Arc::clone(monitor);
-        move |reply: Reply<Metrics>| {
-            if let Some(monitor) = monitor.get() {
-                monitor.metrics(reply);
-            }
-        }
-    };
+    let counted = || asked(monitor);
     let service = service.clone();
     vec![
         Route::new(("/metrics", "metrics, for Prometheus"), counted(), move |counted| {
@@ -36,8 +29,20 @@ pub fn routes(service: &Name, monitor: &Arc<OnceLock<Monitor>>) -> Vec<Route> {
     ]
 }
 
+/// How to ask it what it has counted.
+pub(super) fn asked(
+    monitor: &Arc<OnceLock<Monitor>>,
+) -> impl Fn(Reply<Metrics>) + Send + 'static + use<> {
+    let monitor = Arc::clone(monitor);
+    move |reply| {
+        if let Some(monitor) = monitor.get() {
+            monitor.metrics(reply);
+        }
+    }
+}
+
 /// Why it takes no jobs.
-fn not_ready(counted: &Metrics) -> Vec<&'static str> {
+pub(super) fn not_ready(counted: &Metrics) -> Vec<&'static str> {
     let mut reasons = Vec::new();
     match counted.served.as_ref().map(|served| served.load.state) {
         Some(State::Draining) => reasons.push("it drains"),

@@ -17,6 +17,7 @@ use crate::exec::words::{END, Environment, Orders, Report, start};
 use crate::exec::{ExecError, Program};
 use crate::io::{LOOK_INTERVAL, exit_fd, has_ended, poll};
 use crate::processes::io as processes;
+use crate::systemd;
 
 /// A process that runs one program at a time. Dropping it ends the program.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ impl Keeper {
         let (socket, theirs) = UnixStream::pair()?;
         let mut command = Command::new(&program.starter);
         command.arg("exec-child").stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
-        OF_JOB.iter().for_each(|name| _ = command.env_remove(name));
+        OF_JOB.iter().chain(&systemd::NOT_INHERITED).for_each(|name| _ = command.env_remove(name));
         command.envs(of_instance(&program.key));
         let process = processes::spawn(&mut command)?;
         // The other end of the socket is now the keeper's alone, and ends with it.
