@@ -55,12 +55,8 @@ impl Browser {
             "goog:chromeOptions": {"args": flags},
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         });
-        let mut browser = Self {
-            session: String::new(),
-            address,
-            _driver: driver,
-            _folder: folder,
-        };
+        let mut browser =
+            Self { session: String::new(), address, _driver: driver, _folder: folder };
         let session = browser.say("POST", "", &json!({"capabilities": {"alwaysMatch": wanted}}));
         browser.session = format!("/{}", session["sessionId"].as_str().unwrap());
         browser

@@ -10,7 +10,7 @@ use svcmap_tests::browser::{Browser, DOWN, ENTER, ESCAPE, RIGHT};
 use svcmap_tests::http::{Served, ask};
 use svcmap_tests::listed::{nobody, register, registration};
 use svcmap_tests::up::{Up, kill, pid_of};
-use svcmap_tests::{eventually, resident_kb};
+use svcmap_tests::eventually;
 use svcmap_worker::Client;
 
 /// A topology with these services, and where the page of its mapper is.
@@ -325,4 +325,122 @@ fn each_state_is_told_in_words_and_text_of_others_stays_text() {
         assert!(overflow.as_f64() <= Some(0.0), "{scheme}, {width}: {overflow}");
     }
     assert_well_behaved(&browser, &url);
+}
+
+/// Reports of one service, as its instances are given, and a model that has read them.
+const GIVEN: &str = "
+    const { Model } = await import('/page/model.js');
+    const given = (instance, more = {}) => ({
+        service: 'ocr', instance, endpoint: 'tcp://127.0.0.1:1', pid: 1, incarnation: 1,
+        state: 'ready', dialect: 'native', queued: 0, queued_high: 0, queued_low: 0, running: 0,
+        promised: 0, slots: 10, concurrency: 1, load: 0, age_ms: 0, mean_service_ms: 5, done: 0,
+        failed: 0, rejected: 0, oldest_queued_ms: 0, since_finish_ms: null, error: null, ...more });
+    const report = (instances, warming = false) => {
+        const services = [...new Set(instances.map((row) => row.service))].map((service) => {
+            const all = instances.filter((row) => row.service === service);
+            const sum = (figure) => all.reduce((sum, row) => sum + row[figure], 0);
+            return { service, instances: all.length, ready: all.length, full: 0,
+                queued: sum('queued'), running: sum('running'), promised: 0, slots: sum('slots'),
+                load: sum('load') / all.length, age_ms: 0 };
+        });
+        const mapper = { endpoint: 'tcp://127.0.0.1:5555', answer: 'complete', warming,
+            refused: { registrations: 0, messages: 0 } };
+        return { mappers: [mapper], services, instances };
+    };
+    const model = new Model();
+    let now = 0;
+    const tell = (instances, warming) =>
+        model.handleReport(now += 1000, now, report(instances, warming));
+    const events = () => model.scene(now).events.map((event) => event.text);
+    const jobs = () => model.scene(now).totals.jobs;
+    const names = () => model.scene(now).services.map((service) => service.key);
+";
+
+/// What a script makes of the model.
+fn of_model(browser: &Browser, script: &str) -> Value {
+    browser.run(&format!("return (async () => {{ {GIVEN} {script} }})();"))
+}
+
+#[test]
+#[ignore = "needs the programs chromium and chromedriver: see .ci/run"]
+fn what_is_shown_follows_from_reports_and_their_times_alone() {
+    let mapper = Served::mapper(&[]);
+    let browser = Browser::start();
+    browser.open(&format!("http://{}/", mapper.http));
+    let of = |script: &str| of_model(&browser, script);
+
+    // Rates are those of one life, and none is below 0.
+    let rates = of("
+        const rates = [];
+        for (const [incarnation, done] of [[1, 100], [1, 150], [2, 10], [2, 30], [2, 5]]) {
+            tell([given('a', { incarnation, done })]);
+            rates.push(jobs());
+        }
+        return rates;");
+    assert_eq!(rates, json!(["-", "50", "-", "20", "0"]));
+
+    // Who came and left is told; but a mapper that has just started does not know everybody yet.
+    let events = of("
+        tell([given('a'), given('b'), given('c', { state: 'draining' })]);
+        tell([given('a', { incarnation: 2 }), given('b', { state: 'failing', error: 'no\\nfile' })]);
+        tell([], true);
+        tell([given('a', { incarnation: 2 })], true);
+        tell([given('a', { incarnation: 2 })]);
+        model.handleSilence(now, now, 'why');
+        tell([given('a', { incarnation: 2 })]);
+        return events();");
+    assert_eq!(
+        events,
+        json!([
+            "the mapper answers again",
+            "the mapper does not answer",
+            "ocr/b left",
+            "the mapper has started again",
+            "ocr/b is failing: no\\u{a}file",
+            "ocr/c left, after draining",
+            "ocr/a came again, as a new process"
+        ])
+    );
+
+    // Whatever comes and goes for an hour, it keeps little.
+    let kept = of("
+        for (let second = 0; second < 3600; second += 1) {
+            tell([given('a', { done: second }), given(`b-${second}`)]);
+            if (second % 100 === 0) model.turnPin(`ocr/b-${second}`);
+        }
+        const { events, services, pins } = model.scene(now);
+        return [events.length, services[0].minute.length, services[0].instances.length, pins.length];");
+    assert_eq!(kept, json!([100, 61, 2, 6]));
+
+    // The worst comes first, unless somebody is there; and a little worse is not worse.
+    let order = of("
+        const of = (service, load) => given('a', { service, load });
+        const orders = [];
+        const see = (...loads) => {
+            tell(['a', 'b', 'c'].map((service, place) => of(service, loads[place])));
+            orders.push(names().join(''));
+        };
+        see(0.5, 0.4, 0.3);
+        see(0.5, 0.7, 0.3);
+        see(0.5, 0.4, 0.9);
+        model.setFrozen(true);
+        see(0.9, 0.1, 0.1);
+        model.setFrozen(false);
+        for (let second = 0; second < 20; second += 1) see(0.9, 0.1, 0.1);
+        return [...orders.slice(0, 4), orders.at(-1)];");
+    assert_eq!(order, json!(["abc", "abc", "cab", "cab", "acb"]));
+
+    // Silence keeps the figures and says how old they are; then all goes on.
+    let silence = of("
+        const before = model.scene(now).stage;
+        model.handleSilence(now, now, 'nobody there');
+        const nobody = model.scene(now).stage;
+        tell([]);
+        const empty = model.scene(now).stage;
+        tell([given('a')]);
+        model.handleSilence(now + 1000, now, 'nobody there');
+        const { isStale, ageMs, silentMs, listed } = model.scene(now + 4000);
+        model.handleUnchanged(now + 5000, now);
+        return [before, nobody, empty, isStale, ageMs, silentMs, listed, model.scene(now + 5000).isStale];");
+    assert_eq!(silence, json!(["waiting", "nobody", "empty", true, 4000, 3000, 1, false]));
 }
