@@ -206,9 +206,9 @@ impl MapperOption {
 /// Where a process tells of itself.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct HttpOption {
-    /// Serve metrics and health by HTTP: a port is one on loopback, and any other address, such as
-    /// 0.0.0.0:9100, is given in full. Whoever reaches it can read all there is, without a key, and
-    /// change nothing [default: no HTTP]
+    /// Serve metrics and health by HTTP, and of a mapper a live page at /: a port is one on loopback,
+    /// and any other address, such as 0.0.0.0:9100, is given in full. Whoever reaches it can read all
+    /// there is, without a key, and change nothing [default: no HTTP]
     #[arg(long, value_name = "ADDR", value_parser = http::address)]
     pub http: Option<SocketAddr>,
 }

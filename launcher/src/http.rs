@@ -69,10 +69,19 @@ impl Page {
 
     /// JSON, which those who have it need not fetch again.
     pub fn json(text: String) -> Self {
+        Self::tagged("application/json", text.into())
+    }
+
+    /// What is in this executable and stays as it is, which those who have it need not fetch again.
+    pub fn part(content_type: &'static str, text: &'static str) -> Self {
+        Self::tagged(content_type, Bytes::from_static(text.as_bytes()))
+    }
+
+    fn tagged(content_type: &'static str, body: Bytes) -> Self {
         let mut hasher = DefaultHasher::new();
-        hasher.write(text.as_bytes());
+        hasher.write(&body);
         let etag = Some(format!("\"{:016x}\"", hasher.finish()));
-        Self { status: 200, content_type: "application/json", body: text.into(), etag }
+        Self { status: 200, content_type, body, etag }
     }
 
     /// Whether that is what a client has who says so in `If-None-Match`.
@@ -98,7 +107,7 @@ pub struct Route {
 pub type Reply<T> = Box<dyn FnOnce(T) + Send>;
 
 impl Route {
-    /// A page at that path, with a few words on what it is. `ask` has another thread call what it is given
+    /// A page at that path, with a few words on what it is; without any, nobody is told of it. `ask` has another thread call what it is given
     /// with an answer, of which `render` then makes the page, here. Who does not answer drops it.
     pub fn new<T: Send + 'static>(
         (path, about): (&'static str, &'static str),
@@ -113,6 +122,11 @@ impl Route {
             }));
         };
         Self { path, about, kept: KEPT, ask: Box::new(ask) }
+    }
+
+    /// A page that is always the same.
+    pub fn fixed(about: (&'static str, &'static str), page: Page) -> Self {
+        Self::new(about, |reply: Reply<()>| reply(()), move |()| page.clone())
     }
 
     /// The same for a page that costs more to make.
@@ -147,7 +161,8 @@ fn find(routes: &[Route], is_local: bool, asked: Asked<'_>) -> Result<usize, Pag
         return Err(Page::text(403, why));
     }
     routes.iter().position(|route| route.path == asked.path).ok_or_else(|| {
-        let lines = routes.iter().map(|route| format!("{:<19}{}\n", route.path, route.about));
+        let told = routes.iter().filter(|route| !route.about.is_empty());
+        let lines = told.map(|route| format!("{:<19}{}\n", route.path, route.about));
         Page::text(404, format!("there is no such page, but\n{}", lines.collect::<String>()))
     })
 }

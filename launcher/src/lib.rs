@@ -41,6 +41,7 @@ pub mod io;
 pub mod logging;
 pub mod measurement;
 pub mod metrics;
+pub mod page;
 pub mod parse;
 pub mod processes;
 pub mod progress;

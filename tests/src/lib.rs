@@ -5,6 +5,7 @@
 pub mod attack;
 pub mod batch;
 pub mod bench;
+pub mod browser;
 pub mod chaos;
 pub mod http;
 pub mod keyed;

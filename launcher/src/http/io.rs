@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -241,6 +241,19 @@ impl Desk {
 const ENDED: &str = "it has not started yet, or has ended";
 const SILENT: &str = "its I/O thread has not answered for a second";
 
+/// What a browser is to know of all that is served here: it runs and loads only what comes from here,
+/// shows none of it within another's page, and tells nobody that it was here.
+const ALWAYS: [(HeaderName, &str); 4] = [
+    // Fetched again each time, or asked whether it changed.
+    (header::CACHE_CONTROL, "no-cache"),
+    (header::CONTENT_SECURITY_POLICY, POLICY),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+];
+
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 fn respond(page: Page, is_known: bool) -> Response<Full<Bytes>> {
     let Page { status, content_type, body, etag } = page;
     let (status, body) = if is_known { (304, Bytes::new()) } else { (status, body) };
@@ -249,10 +262,10 @@ fn respond(page: Page, is_known: bool) -> Response<Full<Bytes>> {
     let headers: &mut HeaderMap = response.headers_mut();
     if !is_known {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     }
-    // Fetched again each time, or asked whether it changed.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    for (name, value) in ALWAYS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     if status == 405 {
         headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
     }

@@ -3,7 +3,7 @@
 use svcmap_mapper::{Listed, Metrics, Monitor};
 
 use crate::http::{Page, Reply, Route};
-use crate::metrics;
+use crate::{metrics, page};
 
 /// Its pages.
 pub fn routes(monitor: &Monitor) -> Vec<Route> {
@@ -17,7 +17,7 @@ pub fn routes(monitor: &Monitor) -> Vec<Route> {
     };
     // That it answers is all that can be asked of it.
     let is_well = |_| Page::verdict(&[]);
-    vec![
+    let told = [
         Route::new(("/metrics", "metrics, for Prometheus"), counted(), |counted| {
             Page::metrics(metrics::mapper::families(&counted).to_text())
         }),
@@ -37,5 +37,6 @@ pub fn routes(monitor: &Monitor) -> Vec<Route> {
             |listed: Listed| Page::json(listed.report().to_json()),
         )
         .costly(),
-    ]
+    ];
+    page::routes().chain(told).collect()
 }
