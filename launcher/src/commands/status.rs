@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use svcmap_proto::io::Clock;
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{Name, Target};
 pub use svcmap_proto::status::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 use svcmap_proto::time::Timestamp;
 
@@ -99,8 +99,9 @@ pub(crate) fn report(view: &View, service: Option<&Name>) -> Report {
             Answer::Silent => ("silent", false),
             Answer::WrongVersion(..) => ("wrong version", false),
         };
-        let (endpoint, refused) = (mapper.endpoint.clone(), mapper.refused);
-        MapperRow { endpoint, answer, warming, refused }
+        let (Target { named, address: endpoint }, refused) = (mapper.at.clone(), mapper.refused);
+        let name = (named != endpoint).then_some(named);
+        MapperRow { endpoint, name, answer, warming, refused }
     });
     let entries = view.instances.iter();
     let report = Report::new(mappers.collect(), view.agree, view.services.clone(), entries);

@@ -235,7 +235,11 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
 /// Why no job met anybody.
 fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -> Failure {
     if sink.report.found_no_mapper() {
-        return ControlError::NoMapper { mappers: access.mappers.clone(), tried: took }.into();
+        return ControlError::NoMapper {
+            mappers: svcmap_proto::io::look_up_all(&access.mappers),
+            tried: took,
+        }
+        .into();
     }
     // The mapper was too young to tell before; now it may know what was meant.
     let known = match status::ask(access, Some(&args.service), PATIENCE) {

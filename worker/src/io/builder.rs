@@ -97,14 +97,13 @@ impl Common {
                 "why" => doubt);
         }
         let (instance, serving) = serving.unzip();
-        let (count, seed) = (mappers.len(), io::random_u64());
         let report = Report::new(&mappers, self.logger.clone(), self.notify);
-        let mappers = Mappers::new(&mut event_loop, mappers, self.keys, self.logger)?;
-        let process = Process::new(Clock.now(), count, sender, instance, seed);
+        let dialled = Mappers::new(&mut event_loop, &mappers, self.keys, self.logger)?;
+        let process = Process::new(Clock.now(), mappers, sender, instance, io::random_u64());
         let node = Node::new(
             event_loop,
             process,
-            mappers,
+            dialled,
             serving,
             Arc::clone(&shared),
             report,

@@ -6,6 +6,7 @@ mod client;
 mod handler;
 mod job;
 mod job_builder;
+mod look_up;
 mod mappers;
 mod monitor;
 mod node;
