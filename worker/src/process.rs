@@ -151,6 +151,8 @@ impl Process {
             }
             message => {
                 if self.mappers.handle_message(now, mapper, message) {
+                    // All that it knows is known from there.
+                    self.sender.handle_gone(now, mapper);
                     self.outputs.push_back(ProcessOutput::HangUp { mapper });
                     let twin = ProcessEvent::MapperTwin { mapper };
                     self.outputs.push_back(ProcessOutput::Event(twin));

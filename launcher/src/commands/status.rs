@@ -118,9 +118,7 @@ fn wait(access: &Access, args: &StatusArgs, deadline: Timestamp) -> Result<Repor
                 None => return Ok(report.only(args.service.as_ref())),
                 Some(failure) => failure.message_after(args.timeout),
             },
-            Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
-                error.into()
-            }
+            Err(error) if error.may_pass() => error.into(),
             Err(error) => return Err(error.into()),
         };
         if Clock.now() >= deadline {

@@ -150,7 +150,7 @@ fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Re
     let limit = short.unwrap_or(MAPPER_LIMIT);
     let report = match status::find(access, &args.service, args.instance.as_ref(), limit) {
         Ok(report) => report,
-        Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
+        Err(error) if error.may_pass() => {
             let waited = Clock.now().since(began_at);
             let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| limit <= waited);
             let has_time = !is_over(args.hold) && !is_over(args.deadline);

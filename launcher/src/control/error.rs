@@ -85,6 +85,13 @@ pub enum ControlError {
     Poll(String),
 }
 
+impl ControlError {
+    /// Whether that may pass: a mapper that is not there yet may come.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoMapper { .. } | Self::NotAccepting { .. } | Self::Unresolved { .. })
+    }
+}
+
 fn join(mappers: &[Target]) -> String {
     mappers.iter().map(Target::to_string).collect::<Vec<_>>().join(", ")
 }

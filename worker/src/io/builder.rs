@@ -127,7 +127,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The mapper to ask, or several; it can be called again for further ones. Default
+    /// The mapper to ask, or several; it can be called again for further ones. A host name that has several
+    /// addresses is several, and is looked up again when one of them is lost. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);
@@ -208,7 +209,8 @@ impl Worker {
 }
 
 impl WorkerBuilder {
-    /// The mapper to register with, or several; it can be called again for further ones. Default
+    /// The mapper to register with, or several; it can be called again for further ones. A host name that
+    /// has several addresses is several, and is looked up again when one of them is lost. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);

@@ -36,10 +36,9 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
         let question = Question { scope: Scope::Everything, ..Question::default() };
         mappers = ports(access);
         let is_there = mappers.iter().any(|mapper| mapper.port == Probe::Reached);
-        let view = match is_there.then(|| {
-            let targets: Vec<_> = mappers.iter().map(|mapper| mapper.at.clone()).collect();
-            control::ask_all(&targets, access.deployment.as_ref(), &question, PATIENCE)
-        }) {
+        let (all, keys): (Vec<_>, _) =
+            (mappers.iter().map(|mapper| mapper.at.clone()).collect(), access.deployment.as_ref());
+        let view = match is_there.then(|| control::ask_all(&all, keys, &question, PATIENCE)) {
             Some(Ok(view)) => {
                 // One that has answered at two addresses is one.
                 mappers.retain(|mapper| place(&view, &mapper.at).is_some());
