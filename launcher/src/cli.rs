@@ -136,8 +136,9 @@ pub enum Command {
 /// Which mappers are meant.
 #[derive(Clone, Debug, Args)]
 pub struct MapperOption {
-    /// The mapper; several with commas between them [default: $SVCMAP_MAPPER, else those of a
-    /// `svcmap up` that runs here, else those of the deployment file, else tcp://127.0.0.1:5555]
+    /// The mapper; several with commas between them, or a host name that has several addresses
+    /// [default: $SVCMAP_MAPPER, else those of a `svcmap up` that runs here, else those of the
+    /// deployment file, else tcp://127.0.0.1:5555]
     #[arg(long, value_name = "ENDPOINT", value_delimiter = ',', value_parser = parse::peer)]
     pub mapper: Vec<Endpoint>,
     /// How it is protected.

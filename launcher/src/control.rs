@@ -7,7 +7,7 @@ mod io;
 
 pub use error::ControlError;
 pub(crate) use io::open;
-pub use io::{ask, ask_for_keys, ask_for_principals, ask_to_drain, log_silence};
+pub use io::{ask, ask_all, ask_for_keys, ask_for_principals, ask_to_drain, log_silence};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use svcmap_proto::control::{
     Activity, Entry, FromMapper, Hello, Refused, ServiceStanding, SnapshotPart, ToMapper, Welcome,
 };
 use svcmap_proto::limits;
-use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, MapperAddress, Name};
 use svcmap_proto::time::Timestamp;
 
 /// How long a mapper may take to answer everything, connecting included.
@@ -110,7 +110,7 @@ impl Listing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapperAnswer {
     /// Which mapper.
-    pub endpoint: Endpoint,
+    pub at: MapperAddress,
     /// How.
     pub answer: Answer,
     /// What it has refused since its start, if it said so.
@@ -352,13 +352,19 @@ impl Assembly {
     }
 }
 
-/// Puts the mappers' answers together: the union, and of each instance the newest word.
-fn merge(conversations: Vec<(Endpoint, Conversation)>) -> View {
+/// Puts the mappers' answers together: the union, and of each instance the newest word. One that has
+/// answered at two addresses is one.
+fn merge(conversations: Vec<(MapperAddress, Conversation)>) -> View {
     let mut view = View { agree: true, ..View::default() };
     let mut first_lives = None;
-    for (endpoint, conversation) in conversations {
+    let mut met: BTreeSet<Epoch> = BTreeSet::new();
+    for (at, conversation) in conversations {
+        let welcome = conversation.listing.welcome.as_ref();
+        if welcome.is_some_and(|welcome| !met.insert(welcome.epoch)) {
+            continue;
+        }
         let answer = conversation.answer();
-        view.mappers.push(MapperAnswer { endpoint, answer, refused: conversation.refused });
+        view.mappers.push(MapperAnswer { at, answer, refused: conversation.refused });
         if matches!(answer, Answer::Complete { .. }) {
             let entries = conversation.listing.instances.iter();
             let lives: Vec<(InstanceKey, Incarnation)> =

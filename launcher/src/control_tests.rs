@@ -1,6 +1,6 @@
 use svcmap_proto::control::{ServiceStanding, Welcome};
 use svcmap_proto::load::Load;
-use svcmap_proto::names::{Epoch, HostId};
+use svcmap_proto::names::{Endpoint, HostId};
 
 use svcmap_proto::time::Timestamp;
 
@@ -24,6 +24,10 @@ fn endpoint(port: u16) -> Endpoint {
     Endpoint::tcp("127.0.0.1", port).unwrap()
 }
 
+fn at(port: u16) -> MapperAddress {
+    MapperAddress::of(&endpoint(port))
+}
+
 fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
     Entry {
         instance: name(instance),
@@ -39,8 +43,12 @@ fn entry(instance: &str, incarnation: u64, sequence: u64) -> Entry {
 }
 
 fn welcome() -> FromMapper {
+    welcome_of(1)
+}
+
+fn welcome_of(epoch: u64) -> FromMapper {
     FromMapper::Welcome(Welcome {
-        epoch: Epoch(1),
+        epoch: Epoch(epoch),
         warming: false,
         beat_ms: 1000,
         expiry_ms: 3000,
@@ -195,7 +203,7 @@ fn another_version_is_told_apart_from_silence() {
     let answer = FromMapper::WrongVersion { oldest: 3, newest: 4 };
     let (talk, _) = conversation(everything(), &[answer]);
     assert_eq!(talk.answer(), Answer::WrongVersion(3, 4));
-    let error = ControlError::WrongVersion { mapper: endpoint(5555), oldest: 3, newest: 4 };
+    let error = ControlError::WrongVersion { mapper: at(5555), oldest: 3, newest: 4 };
     let failure = Failure::from(error);
     assert_eq!(
         failure.message,
@@ -220,29 +228,31 @@ fn nonsense_is_ignored() {
 
 #[test]
 fn the_union_believes_the_newest_word() {
-    let talk = |entries: Vec<Entry>| {
-        let answers = [welcome(), services(&["a"], false), snapshot("a", 0, 1, entries)];
+    let talk = |epoch: u64, entries: Vec<Entry>| {
+        let answers = [welcome_of(epoch), services(&["a"], false), snapshot("a", 0, 1, entries)];
         conversation(everything(), &answers).0
     };
     let view = merge(vec![
-        (endpoint(1), talk(vec![entry("x", 2, 1), entry("y", 1, 5)])),
-        (endpoint(2), talk(vec![entry("x", 1, 9), entry("y", 1, 6)])),
-        (endpoint(3), Conversation::new(everything())),
+        (at(1), talk(1, vec![entry("x", 2, 1), entry("y", 1, 5)])),
+        (at(2), talk(2, vec![entry("x", 1, 9), entry("y", 1, 6)])),
+        (at(3), Conversation::new(everything())),
     ]);
     assert_eq!(view.instances[&key("a/x")].incarnation, Incarnation(2));
     assert_eq!(view.instances[&key("a/y")].load.sequence, 6);
     assert!(!view.agree);
     assert_eq!(view.mappers[2].answer, Answer::Silent);
     let same = merge(vec![
-        (endpoint(1), talk(vec![entry("x", 1, 1)])),
-        (endpoint(2), talk(vec![entry("x", 1, 2)])),
+        (at(1), talk(1, vec![entry("x", 1, 1)])),
+        (at(2), talk(2, vec![entry("x", 1, 2)])),
     ]);
     assert!(same.agree);
+    let twice = merge(vec![(at(1), talk(7, vec![])), (at(2), talk(7, vec![]))]);
+    assert_eq!(twice.mappers.len(), 1, "one mapper at two addresses");
 }
 
 #[test]
 fn nobody_there_names_who_was_asked_and_what_to_start() {
-    let mappers = vec![endpoint(5555), endpoint(5557)];
+    let mappers = vec![at(5555), at(5557)];
     let failure = Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE });
     assert_eq!(
         failure.message,

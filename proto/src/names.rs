@@ -167,7 +167,9 @@ impl fmt::Display for Incarnation {
 }
 
 /// A random number that a mapper draws at start: it tells two lives of a mapper apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Epoch(pub u64);
 
 impl fmt::Display for Epoch {
@@ -252,6 +254,13 @@ impl Endpoint {
                 .is_ok_and(|ip| ip.to_canonical().is_loopback())
     }
 
+    /// Whether its host is a name that is looked up, and may have several addresses. `localhost` is not.
+    pub fn is_name(&self) -> bool {
+        let host = self.host().split('%').next().unwrap_or_default();
+        let is_address = host.parse::<std::net::IpAddr>().is_ok();
+        !(is_address || self.is_wildcard() || self.is_loopback())
+    }
+
     /// The same as who dialled `mapper` reaches it: `*` means the host that was dialled.
     #[must_use]
     pub fn as_dialled(&self, mapper: &Endpoint) -> Endpoint {
@@ -263,6 +272,31 @@ impl Endpoint {
     fn split(&self) -> (&str, &str) {
         let address = self.0.strip_prefix("tcp://").unwrap_or(&self.0);
         address.rsplit_once(':').unwrap_or((address, ""))
+    }
+}
+
+/// Where a mapper is dialled. With several addresses, a name stands for several mappers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MapperAddress {
+    /// As it was named: whoever answers has to have the key that goes with that.
+    pub named: Endpoint,
+    /// One of the addresses that this means; the same if it needs no look-up, or leads nowhere.
+    pub address: Endpoint,
+}
+
+impl MapperAddress {
+    /// What needs no look-up, or has had none yet.
+    pub fn of(named: &Endpoint) -> Self {
+        Self { named: named.clone(), address: named.clone() }
+    }
+}
+
+impl fmt::Display for MapperAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.named == self.address {
+            true => self.named.fmt(f),
+            false => write!(f, "{} ({})", self.named, self.address.host()),
+        }
     }
 }
 
@@ -385,6 +419,14 @@ mod tests {
         assert!(endpoint("tcp://127.0.0.9:1").is_loopback());
         assert!(endpoint("tcp://[::ffff:127.0.0.1]:1").is_loopback());
         assert!(!endpoint("tcp://10.0.0.5:1").is_loopback());
+        for name in ["tcp://mappers:1", "tcp://10.0.0.5.example:1"] {
+            assert!(endpoint(name).is_name() && !endpoint(name).is_loopback(), "{name}");
+        }
+        for other in
+            ["tcp://*:1", "tcp://LOCALHOST:1", "tcp://10.0.0.5:1", "tcp://[fe80::1%eth0]:1"]
+        {
+            assert!(!endpoint(other).is_name(), "{other}");
+        }
         assert_eq!(Endpoint::tcp("::1", 7).unwrap().as_str(), "tcp://[::1]:7");
         assert_eq!(endpoint("tcp://[::1]:7").host(), "::1");
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::control::{Activity, Entry, Refused};
 use crate::load::{Load, State};
-use crate::names::{Endpoint, HostId, InstanceKey, Name};
+use crate::names::{Endpoint, HostId, InstanceKey, MapperAddress, Name};
 
 /// Handlers that finish nothing for this long while jobs wait are taken for stuck. A long job is
 /// not: see [`Shown::of`].
@@ -40,6 +40,9 @@ pub struct Report {
 pub struct MapperRow {
     /// Where it was asked.
     pub endpoint: Endpoint,
+    /// The name that this is an address of, if it was named so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Endpoint>,
     /// `complete`, `partial`, `silent` or `wrong version`.
     pub answer: &'static str,
     /// Whether it has started lately and may not know everybody yet.
@@ -52,6 +55,12 @@ impl MapperRow {
     /// Whether it has told everything that it was asked.
     pub fn is_complete(&self) -> bool {
         self.answer == "complete"
+    }
+
+    /// Where it was asked, and by which name, for people.
+    pub fn at(&self) -> MapperAddress {
+        let address = self.endpoint.clone();
+        MapperAddress { named: self.name.clone().unwrap_or_else(|| address.clone()), address }
     }
 }
 

@@ -95,8 +95,8 @@ impl Drop for Network {
 }
 
 impl Host {
-    /// Gives it the address of that number.
-    fn add_address(&self, number: usize) {
+    /// Gives it the address of that number, beside those that it has.
+    pub fn add_address(&self, number: usize) {
         let address = format!("{}/24", address(number));
         ip(&["-n", &self.namespace, "address", "add", &address, "dev", "eth0"]);
     }
@@ -108,13 +108,14 @@ impl Host {
         self.address = address(number);
     }
 
-    /// Lets that name mean that address for the processes that are started there, those that run
-    /// included if the name meant another one before.
-    pub fn set_name(&self, name: &str, address: &str) {
+    /// Lets that name mean these addresses for the processes that are started there, those that run
+    /// included if the name meant others before.
+    pub fn set_name(&self, name: &str, addresses: &[&str]) {
         let folder = names(&self.namespace);
         std::fs::create_dir_all(&folder).expect("root may do that");
         // In place: `ip netns exec` puts this file over that of the machine.
-        std::fs::write(folder.join("hosts"), format!("{address} {name}\n")).expect("likewise");
+        let lines: String = addresses.iter().map(|it| format!("{it} {name}\n")).collect();
+        std::fs::write(folder.join("hosts"), lines).expect("likewise");
     }
 
     /// Takes its network away. Nobody who is connected is told.
@@ -124,9 +125,12 @@ impl Host {
 
     /// Starts the command under test there. Its log goes to `log`.
     pub fn start(&self, args: &[&str], log: Stdio) -> Process {
-        let ip = ["netns", "exec", &self.namespace, executable()];
-        let mut command = Command::new("ip");
-        command.args(ip).args(args).arg(PLAIN);
+        self.spawn(&[args, &[PLAIN]].concat(), log)
+    }
+
+    /// The same, with what is said encrypted if these arguments say so.
+    pub fn spawn(&self, args: &[&str], log: Stdio) -> Process {
+        let mut command = self.command(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process(command.spawn().expect("the command starts"))
     }

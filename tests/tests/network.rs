@@ -187,14 +187,14 @@ fn a_sender_that_gets_no_publications_any_more_asks_and_subscribes_anew() {
 fn a_mapper_whose_name_leads_elsewhere_by_now_is_found_there() {
     let Some(network) = Network::new(3) else { return };
     let [first, host, second] = &network.hosts[..] else { return };
-    host.set_name("mapper.test", &first.address);
+    host.set_name("mapper.test", &[&first.address]);
     let (_first, at_first) = start_mapper(first);
     let (_second, at_second) = start_mapper(second);
     let args = ["worker", "--service", "echo", "--builtin", "echo", "--mapper"];
     let worker = host.start(&[&args[..], &["tcp://mapper.test:5555"]].concat(), Stdio::null());
     let is_listed = |report: &Report| report.instances.len() == 1;
     first.wait_for(&at_first, "the worker", is_listed);
-    host.set_name("mapper.test", &second.address);
+    host.set_name("mapper.test", &[&second.address]);
     first.unplug();
     let lost_at = Clock.now();
     let took = second.wait_for(&at_second, "the worker", is_listed).since(lost_at);

@@ -9,8 +9,9 @@ use crate::choice::Policy;
 /// Most slots of one instance: each costs a queue entry, and load is counted in them.
 pub const SLOTS_MAX: u32 = 65_536;
 
-/// Most mappers that one process talks to: they are alternatives, not shards.
-pub const MAPPERS_MAX: usize = 8;
+/// Most mappers that one process talks to, all addresses of their names together: they are alternatives,
+/// not shards, and each of them gets every report.
+pub const MAPPERS_MAX: usize = 16;
 
 /// Senders that one worker keeps in mind at once, those that are silent included.
 pub const SENDERS_MAX: usize = 16_384;

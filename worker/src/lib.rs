@@ -52,6 +52,7 @@
 //! | --- | --- |
 //! | `process` | all of it put together: what `io` drives |
 //! | `session` | one mapper's view of this process: register, report, leave |
+//! | `whereabouts` | which address of which name each mapper is dialled at |
 //! | `peers` | the cache: who is there, and how loaded |
 //! | `sender` | the sending half: `outbox`, `link`s, `choice` |
 //! | `server` | the serving half: `intake`, `credits`, `handover`, `senders`, `clients` |
@@ -96,6 +97,7 @@ mod statistics;
 #[cfg(test)]
 mod testing;
 pub mod value;
+mod whereabouts;
 
 pub use addresses::IntoAddresses;
 pub use answer::{HandlerError, IntoAnswer};

@@ -15,7 +15,7 @@ use svcmap_proto::load::Load;
 use svcmap_proto::names::{Epoch, Incarnation, InstanceKey, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
-use crate::config::SERVICES_FOLLOWED_MAX;
+use crate::config::{MAPPERS_MAX, SERVICES_FOLLOWED_MAX};
 pub use service::Member;
 use service::Service;
 use view::{Update, View};
@@ -141,7 +141,7 @@ impl Peers {
         }
     }
 
-    /// A mapper said WELCOME: only its messages of that epoch are believed.
+    /// A mapper said WELCOME, which may be one more: only its messages of that epoch are believed.
     pub fn handle_welcome(
         &mut self,
         now: Timestamp,
@@ -150,13 +150,33 @@ impl Peers {
         (beat, expiry): (Duration, Duration),
     ) {
         (self.beat, self.expiry) = (beat, expiry);
+        if (self.mappers.len()..MAPPERS_MAX).contains(&mapper) {
+            self.mappers.resize_with(mapper + 1, Mapper::default);
+            for service in self.services.values_mut() {
+                service.views.resize_with(mapper + 1, || View::new(now, None));
+            }
+        }
         let Some(known) = self.mappers.get_mut(mapper) else { return };
         let same = known.epoch.replace(epoch) == Some(epoch);
         for (name, service) in &mut self.services {
             if !same && let Some(view) = service.views.get_mut(mapper) {
                 *view = View::new(now, Some(epoch));
             }
+            service.gone.remove(&mapper);
             self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });
+        }
+        self.plan();
+    }
+
+    /// A mapper is away for good: what it has listed counts until another one knows who is there.
+    pub fn handle_gone(&mut self, now: Timestamp, mapper: usize) {
+        let Some(known) = self.mappers.get_mut(mapper) else { return };
+        *known = Mapper::default();
+        for service in self.services.values_mut() {
+            if let Some(view) = service.views.get_mut(mapper) {
+                *view = View::new(now, None);
+            }
+            service.gone.insert(mapper, now);
         }
         self.plan();
     }

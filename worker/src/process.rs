@@ -20,7 +20,7 @@ use svcmap_proto::control::{FromMapper, Publication, Registration, ToMapper, Wel
 use svcmap_proto::jobs::{FromWorker, ToWorker};
 use svcmap_proto::json::{self, Envelope, JsonError};
 use svcmap_proto::limits::WAITING_SERVICES_MAX;
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{Endpoint, Name};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use crate::intake::{Ending, TaskId};
@@ -65,11 +65,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that dials so many mappers `now`, and serves as that instance, or only sends. `seed`
-    /// is a random number.
+    /// A process that dials these mappers `now`, but for those of a name, which it looks up first, and
+    /// serves as that instance, or only sends. `seed` is a random number.
     pub fn new(
         now: Timestamp,
-        mappers: usize,
+        mappers: Vec<Endpoint>,
         sender: Sender,
         instance: Option<Instance>,
         seed: u64,
@@ -158,8 +158,22 @@ impl Process {
                 let admitted = self.mappers.handle_admission(mapper, admission);
                 self.outputs.push_back(ProcessOutput::Admit(admitted));
             }
-            message => self.mappers.handle_message(now, mapper, message),
+            message => {
+                if self.mappers.handle_message(now, mapper, message) {
+                    // All that it knows is known from there.
+                    self.sender.handle_gone(now, mapper);
+                    self.outputs.push_back(ProcessOutput::HangUp { mapper });
+                    let twin = ProcessEvent::MapperTwin { mapper };
+                    self.outputs.push_back(ProcessOutput::Event(twin));
+                }
+            }
         }
+    }
+
+    /// What a name means that was [to be looked up](ProcessOutput::LookUp): its addresses, or in the
+    /// system's words why there are none.
+    pub fn handle_addresses(&mut self, now: Timestamp, answer: Result<Vec<Endpoint>, String>) {
+        self.mappers.handle_addresses(now, answer);
     }
 
     /// A mapper published something: about a service, or to all.

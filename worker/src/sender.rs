@@ -201,6 +201,11 @@ impl Sender {
         self.peers.handle_silence(mapper);
     }
 
+    /// A mapper is away for good.
+    pub fn handle_gone(&mut self, now: Timestamp, mapper: usize) {
+        self.peers.handle_gone(now, mapper);
+    }
+
     /// A mapper published something about a service.
     pub fn handle_publication(
         &mut self,

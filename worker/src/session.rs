@@ -88,6 +88,8 @@ enum Phase {
     Registered,
     /// The registration was refused: it starts over then.
     Refused(Timestamp),
+    /// Nothing is said for now.
+    Resting,
     /// There is nothing more to say.
     Ended,
 }
@@ -161,7 +163,12 @@ impl Session {
 
     /// Whether the mapper is there, as far as is known, or there is nothing to be said to it.
     pub fn is_answered(&self) -> bool {
-        !matches!(self.phase, Phase::Away | Phase::Greeting(_))
+        !matches!(self.phase, Phase::Away | Phase::Greeting(_) | Phase::Resting)
+    }
+
+    /// Whether that life of a mapper has answered on the current connection.
+    pub fn is_welcomed_by(&self, epoch: Epoch) -> bool {
+        self.is_welcomed() && self.epoch == Some(epoch)
     }
 
     /// Whether the mapper lists this instance, as far as it has said.
@@ -179,9 +186,26 @@ impl Session {
 
     /// There is none any more.
     pub fn handle_disconnected(&mut self, now: Timestamp) {
-        if self.phase != Phase::Ended {
+        if !matches!(self.phase, Phase::Resting | Phase::Ended) {
             self.phase = Phase::Away;
             self.answers.expect(now);
+            self.plan();
+        }
+    }
+
+    /// Says nothing more until [`Session::begin`]: the mapper is gone, or is met elsewhere.
+    pub fn rest(&mut self) {
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Resting;
+            self.plan();
+        }
+    }
+
+    /// The mapper is dialled `now`, after a rest or at another address.
+    pub fn begin(&mut self, now: Timestamp) {
+        if self.phase != Phase::Ended {
+            self.phase = Phase::Away;
+            (self.answers, self.pulses) = (Hearing::new(now), Hearing::new(now));
             self.plan();
         }
     }
@@ -206,7 +230,7 @@ impl Session {
 
     /// The mapper said something; what the snapshots and lists say is not the session's business.
     pub fn handle_message(&mut self, now: Timestamp, message: FromMapper) {
-        if self.phase == Phase::Ended {
+        if matches!(self.phase, Phase::Resting | Phase::Ended) {
             return;
         }
         self.answers.handle_word(now);
@@ -342,7 +366,7 @@ impl Session {
 
     fn phase_timeout(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Away | Phase::Welcomed | Phase::Ended => None,
+            Phase::Away | Phase::Welcomed | Phase::Resting | Phase::Ended => None,
             Phase::Due(at) | Phase::Refused(at) => Some(at),
             Phase::Greeting(since) | Phase::Registering(since) => Some(since + ANSWER_LIMIT),
             Phase::Registered => {
@@ -359,7 +383,7 @@ impl Session {
         self.handle_silence(now);
         if self.phase_timeout().is_some_and(|at| at <= now) {
             match self.phase {
-                Phase::Away | Phase::Welcomed | Phase::Ended => {}
+                Phase::Away | Phase::Welcomed | Phase::Resting | Phase::Ended => {}
                 Phase::Due(_) | Phase::Refused(_) | Phase::Greeting(_) => self.greet(now),
                 Phase::Registering(_) => self.send_registration(now),
                 Phase::Registered => self.report(now),

@@ -1,5 +1,5 @@
 use svcmap_proto::io::Probe;
-use svcmap_proto::names::{Endpoint, HostId};
+use svcmap_proto::names::{Endpoint, HostId, MapperAddress};
 
 use super::observed::{Machine, Mapper, Observed, Settings};
 use super::*;
@@ -19,7 +19,7 @@ fn machine() -> Machine {
 
 fn mapper(endpoint: &str) -> Mapper {
     Mapper {
-        endpoint: endpoint.parse().unwrap(),
+        at: MapperAddress::of(&endpoint.parse().unwrap()),
         is_encrypted: true,
         unresolved: None,
         port: Probe::Reached,

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use svcmap_proto::control::DrainAnswer;
-use svcmap_proto::io::Clock;
+use svcmap_proto::io::{Clock, look_up_all};
 use svcmap_proto::names::InstanceKey;
 use svcmap_proto::time::Timestamp;
 
@@ -47,8 +47,8 @@ pub(super) fn told(key: &InstanceKey) -> String {
 /// Tells it to an instance. One mapper that lists it is enough.
 pub(super) fn tell(access: &Access, key: &InstanceKey) -> Result<(), Failure> {
     let mut answers = Vec::new();
-    for mapper in &access.mappers {
-        match ask_to_drain(mapper, access.deployment.as_ref(), key, PATIENCE) {
+    for mapper in look_up_all(&access.mappers) {
+        match ask_to_drain(&mapper, access.deployment.as_ref(), key, PATIENCE) {
             Ok(DrainAnswer::Told) => return Ok(()),
             answer => answers.push(answer),
         }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde_json::json;
 use svcmap_proto::control::{KeyAnswer, KeyRefusal, KeyRequest};
 use svcmap_proto::deployment::Deployment;
-use svcmap_proto::io::Clock;
 use svcmap_proto::io::curve::new_keys;
+use svcmap_proto::io::{Clock, look_up_all};
 use svcmap_proto::keys::PublicKey;
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, MapperAddress};
 use svcmap_proto::principals::Principal;
 
 use crate::access::{Access, unusable};
@@ -48,20 +48,25 @@ fn deployment(args: &KeyArgs) -> Result<Deployment, Failure> {
     })
 }
 
+/// All mappers that the file knows.
+fn mappers(deployment: &Deployment) -> Vec<MapperAddress> {
+    let named: Vec<_> = deployment.mappers.iter().map(|known| known.address.clone()).collect();
+    look_up_all(&named)
+}
+
 /// What became of it at the mappers.
 #[derive(Default)]
 struct Outcome {
-    done: Vec<Endpoint>,
-    refused: Vec<(Endpoint, KeyRefusal)>,
+    done: Vec<MapperAddress>,
+    refused: Vec<(MapperAddress, KeyRefusal)>,
     /// Those that have not answered, and that may have done it all the same.
-    silent: Vec<(Endpoint, ControlError)>,
+    silent: Vec<(MapperAddress, ControlError)>,
 }
 
 /// Says it to every mapper. It may be said again: who has done it already does nothing more.
 fn change(deployment: &Deployment, request: &KeyRequest) -> Outcome {
     let mut outcome = Outcome::default();
-    for known in &deployment.mappers {
-        let at = known.address.clone();
+    for at in mappers(deployment) {
         match ask_for_keys(&at, deployment, request, PATIENCE) {
             Ok(KeyAnswer::Refused(refusal)) => outcome.refused.push((at, refusal)),
             Ok(KeyAnswer::Done | KeyAnswer::Listed { .. }) => outcome.done.push(at),
@@ -74,7 +79,8 @@ fn change(deployment: &Deployment, request: &KeyRequest) -> Outcome {
 impl Outcome {
     /// Who is not there is shut out as well, if he was anywhere.
     fn without_unknown(mut self) -> Self {
-        let is_unknown = |(_, refusal): &(Endpoint, KeyRefusal)| *refusal == KeyRefusal::Unknown;
+        let is_unknown =
+            |(_, refusal): &(MapperAddress, KeyRefusal)| *refusal == KeyRefusal::Unknown;
         if !self.done.is_empty() || !self.silent.is_empty() {
             self.refused.retain(|refused| !is_unknown(refused));
         }
@@ -106,11 +112,11 @@ impl Outcome {
     }
 }
 
-fn joined(endpoints: &[Endpoint]) -> String {
-    endpoints.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
+fn joined(mappers: &[MapperAddress]) -> String {
+    mappers.iter().map(MapperAddress::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn refused_at(mapper: &Endpoint, refusal: KeyRefusal, done: &str) -> Failure {
+fn refused_at(mapper: &MapperAddress, refusal: KeyRefusal, done: &str) -> Failure {
     let failure = Failure::failed(format!("{mapper}: {refusal} ({done})"));
     match refusal {
         KeyRefusal::NotOperator | KeyRefusal::Beyond | KeyRefusal::Oneself => {
@@ -205,16 +211,16 @@ struct Row {
 
 fn list(deployment: &Deployment, is_json: bool) -> Result<(), Error> {
     let mut rows: Vec<Row> = Vec::new();
-    let mut heard: Vec<(Endpoint, Vec<Principal>)> = Vec::new();
+    let mut heard: Vec<(MapperAddress, Vec<Principal>)> = Vec::new();
     let mut silent = Vec::new();
-    for known in &deployment.mappers {
-        match ask_for_principals(&known.address, deployment, PATIENCE) {
-            Ok(Ok(all)) => heard.push((known.address.clone(), all)),
+    for at in mappers(deployment) {
+        match ask_for_principals(&at, deployment, PATIENCE) {
+            Ok(Ok(all)) => heard.push((at, all)),
             Ok(Err(KeyAnswer::Refused(refusal))) => {
-                return Err(refused_at(&known.address, refusal, "nothing is listed").into());
+                return Err(refused_at(&at, refusal, "nothing is listed").into());
             }
             Ok(Err(_)) => {}
-            Err(error) => silent.push((known.address.clone(), error)),
+            Err(error) => silent.push((at, error)),
         }
     }
     for (at, error) in silent {
@@ -228,10 +234,10 @@ fn list(deployment: &Deployment, is_json: bool) -> Result<(), Error> {
             if rows.iter().any(|row| row.principal.key == principal.key) {
                 continue;
             }
-            let lacks = |(_, all): &&(Endpoint, Vec<Principal>)| {
+            let lacks = |(_, all): &&(MapperAddress, Vec<Principal>)| {
                 all.iter().all(|other| other.key != principal.key)
             };
-            let missing_at = heard.iter().filter(lacks).map(|(at, _)| at.clone()).collect();
+            let missing_at = heard.iter().filter(lacks).map(|(at, _)| at.address.clone()).collect();
             rows.push(Row { principal: principal.clone(), missing_at });
         }
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use svcmap_proto::io::Clock;
-use svcmap_proto::names::Name;
+use svcmap_proto::names::{MapperAddress, Name};
 pub use svcmap_proto::status::{InstanceRow, MapperRow, Report, ServiceRow, Shown};
 use svcmap_proto::time::Timestamp;
 
@@ -116,8 +116,10 @@ pub(crate) fn report(view: &View, service: Option<&Name>) -> Report {
             Answer::Silent => ("silent", false),
             Answer::WrongVersion(..) => ("wrong version", false),
         };
-        let (endpoint, refused) = (mapper.endpoint.clone(), mapper.refused);
-        MapperRow { endpoint, answer, warming, refused }
+        let (MapperAddress { named, address: endpoint }, refused) =
+            (mapper.at.clone(), mapper.refused);
+        let name = (named != endpoint).then_some(named);
+        MapperRow { endpoint, name, answer, warming, refused }
     });
     let entries = view.instances.iter();
     let (services, activity) = (view.services.clone(), view.activity.values());
@@ -135,9 +137,7 @@ fn wait(access: &Access, args: &StatusArgs, deadline: Timestamp) -> Result<Repor
                 None => return Ok(report.only(args.of.as_ref().map(Target::name))),
                 Some(failure) => failure.message_after(args.timeout),
             },
-            Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
-                error.into()
-            }
+            Err(error) if error.may_pass() => error.into(),
             Err(error) => return Err(error.into()),
         };
         if Clock.now() >= deadline {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use svcmap_proto::control::{Activity, Entry};
 use svcmap_proto::load::{Load, State};
-use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey};
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, MapperAddress};
 
 use super::*;
 use crate::control::MapperAnswer;
@@ -20,7 +20,11 @@ fn load(running: u32, queued: u32, slots: u32) -> Load {
 
 fn mapper(port: u16, answer: Answer) -> MapperAnswer {
     let endpoint = Endpoint::tcp("127.0.0.1", port).unwrap();
-    MapperAnswer { endpoint, answer, refused: svcmap_proto::control::Refused::default() }
+    MapperAnswer {
+        at: MapperAddress::of(&endpoint),
+        answer,
+        refused: svcmap_proto::control::Refused::default(),
+    }
 }
 
 const COMPLETE: Answer = Answer::Complete { warming: false };

@@ -152,7 +152,7 @@ fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Re
     let limit = short.unwrap_or(MAPPER_LIMIT);
     let report = match status::find(access, &args.service, args.instance.as_ref(), limit) {
         Ok(report) => report,
-        Err(error @ (ControlError::NoMapper { .. } | ControlError::NotAccepting { .. })) => {
+        Err(error) if error.may_pass() => {
             let waited = Clock.now().since(began_at);
             let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| limit <= waited);
             let has_time = !is_over(args.hold) && !is_over(args.deadline);
@@ -233,7 +233,11 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
 /// Why no job met anybody.
 fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -> Failure {
     if sink.report.found_no_mapper() {
-        return ControlError::NoMapper { mappers: access.mappers.clone(), tried: took }.into();
+        return ControlError::NoMapper {
+            mappers: svcmap_proto::io::look_up_all(&access.mappers),
+            tried: took,
+        }
+        .into();
     }
     // The mapper was too young to tell before; now it may know what was meant.
     let known = match status::ask(access, Some(&args.service), PATIENCE) {

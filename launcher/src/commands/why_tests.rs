@@ -1,6 +1,6 @@
 use svcmap_proto::control::{Entry, ServiceStanding, Welcome};
 use svcmap_proto::load::{Load, Share, State};
-use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, Name};
+use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, MapperAddress, Name};
 
 use super::*;
 use crate::commands::status::Report;
@@ -56,7 +56,7 @@ fn view(instances: &[(&str, Load)]) -> View {
         listing.instances.insert(key, entry);
     }
     let mapper = MapperAnswer {
-        endpoint: "tcp://127.0.0.1:1".parse().unwrap(),
+        at: MapperAddress::of(&"tcp://127.0.0.1:1".parse().unwrap()),
         answer: Answer::Complete { warming: false },
         refused: Default::default(),
     };

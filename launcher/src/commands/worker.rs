@@ -70,7 +70,7 @@ pub fn run(args: &WorkerArgs, log: &Logger) -> Result<ExitCode, Error> {
         let is_supervised = args.supervised.supervised.is_some();
         let watched = watched.clone();
         // What one of several says, another may not have heard of.
-        let has_one_mapper = access.mappers.len() == 1;
+        let has_one_mapper = matches!(&access.mappers[..], [only] if !only.is_name());
         let end = move |why| {
             // The first one counts.
             let _ = unwanted.set(why);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use svcmap_proto::codec;
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, MapperAddress};
 
 use crate::errors::Failure;
 use crate::text::time;
@@ -15,9 +15,17 @@ pub enum ControlError {
     #[error("no mapper answers at {} (tried {})", join(.mappers), time(*.tried))]
     NoMapper {
         /// Who was asked.
-        mappers: Vec<Endpoint>,
+        mappers: Vec<MapperAddress>,
         /// For how long.
         tried: Duration,
+    },
+    /// The name of mappers has no address, or nobody says which. Correct it, or name them by their addresses.
+    #[error("the mappers' name {} leads nowhere: {reason}", .mapper.host())]
+    Unresolved {
+        /// With that name.
+        mapper: Endpoint,
+        /// In the system's words.
+        reason: String,
     },
     /// Its system took the connection, and it did not: it is out of files, which its log says, or it
     /// was stopped.
@@ -28,7 +36,7 @@ pub enum ControlError {
     )]
     NotAccepting {
         /// Which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
         /// For how long.
         tried: Duration,
     },
@@ -36,19 +44,19 @@ pub enum ControlError {
     #[error("the mapper at {mapper} speaks only with who has its deployment file")]
     WantsKeys {
         /// Which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
     },
     /// It does not know the keys of this deployment file, or has others itself.
     #[error("the mapper at {mapper} does not take this deployment file")]
     KeyRefused {
         /// Which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
     },
     /// It was started without keys, or another one listens there.
     #[error("who listens at {mapper} does not encrypt, and the deployment file says that it does")]
     NotEncrypted {
         /// Which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
     },
     /// One of the two builds has to be replaced.
     #[error(
@@ -58,7 +66,7 @@ pub enum ControlError {
     )]
     WrongVersion {
         /// Which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
         /// The oldest version that it speaks.
         oldest: u8,
         /// The newest version that it speaks.
@@ -68,7 +76,7 @@ pub enum ControlError {
     #[error("no socket for {mapper}: {reason}")]
     Socket {
         /// For which mapper.
-        mapper: Endpoint,
+        mapper: MapperAddress,
         /// In the system's words.
         reason: String,
     },
@@ -77,8 +85,15 @@ pub enum ControlError {
     Poll(String),
 }
 
-fn join(mappers: &[Endpoint]) -> String {
-    mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(", ")
+impl ControlError {
+    /// Whether that may pass: a mapper that is not there yet may come.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::NoMapper { .. } | Self::NotAccepting { .. } | Self::Unresolved { .. })
+    }
+}
+
+fn join(mappers: &[MapperAddress]) -> String {
+    mappers.iter().map(MapperAddress::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn versions(oldest: u8, newest: u8) -> String {
@@ -91,9 +106,12 @@ impl From<ControlError> for Failure {
             ControlError::NoMapper { mappers, .. } => {
                 let failure = Failure::unavailable(&error);
                 match mappers.first() {
-                    Some(mapper) => failure.fix(start_command(mapper)),
+                    Some(mapper) => failure.fix(start_command(&mapper.address)),
                     None => failure,
                 }
+            }
+            ControlError::Unresolved { mapper, .. } => {
+                Failure::unavailable(&error).fix(format!("getent hosts {}", mapper.host()))
             }
             ControlError::NotAccepting { .. } => Failure::unavailable(&error)
                 .fix("there: kill -CONT, if it is stopped; else start it after ulimit -n 65536"),

@@ -14,8 +14,10 @@ use slog::{Logger, warn};
 use svcmap_proto::codec;
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::curve::secure_client;
-use svcmap_proto::io::{Clock, Event, EventLoop, SocketKey, SocketSettings, connect, dealer};
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::io::{
+    Clock, Event, EventLoop, SocketKey, SocketSettings, connect, dealer, look_up, look_up_all,
+};
+use svcmap_proto::names::{Endpoint, MapperAddress};
 use svcmap_proto::time::earliest;
 
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
@@ -38,10 +40,23 @@ pub fn ask(
     patience: Duration,
 ) -> Result<View, ControlError> {
     let Access { mappers, deployment } = access.into();
+    ask_all(&look_up_all(&mappers), deployment.as_ref(), question, patience)
+}
+
+/// The same with mappers that were looked up before.
+///
+/// # Errors
+/// The same.
+pub fn ask_all(
+    mappers: &[MapperAddress],
+    deployment: Option<&Deployment>,
+    question: &Question,
+    patience: Duration,
+) -> Result<View, ControlError> {
     let mut events = EventLoop::new(&[]).map_err(poll_failed)?;
     let mut conversations = BTreeMap::new();
-    for mapper in &mappers {
-        let key = open(&mut events, mapper, deployment.as_ref())?;
+    for mapper in mappers {
+        let key = open(&mut events, mapper, deployment)?;
         conversations.insert(key, (mapper.clone(), Conversation::new(question.clone())));
     }
     converse(&mut events, &mut conversations, patience)?;
@@ -52,17 +67,17 @@ pub fn ask(
 /// A connection to that mapper.
 pub(crate) fn open(
     events: &mut EventLoop,
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     deployment: Option<&Deployment>,
 ) -> Result<SocketKey, ControlError> {
     let refused = |reason: String| ControlError::Socket { mapper: mapper.clone(), reason };
     let socket = dealer(events.context(), SocketSettings::default())
         .map_err(|error| refused(error.to_string()))?;
-    let keys = deployment.and_then(|keys| Some((&keys.own, keys.key_of(mapper)?)));
+    let keys = deployment.and_then(|keys| Some((&keys.own, keys.key_of(&mapper.named)?)));
     if let Some((own, server)) = keys {
         secure_client(&socket, own, server).map_err(|error| refused(error.to_string()))?;
     }
-    connect(&socket, mapper).map_err(|error| refused(error.to_string()))?;
+    connect(&socket, &mapper.address).map_err(|error| refused(error.to_string()))?;
     let key = events.add(socket).map_err(|error| refused(error.to_string()))?;
     events.watch_writable(key);
     Ok(key)
@@ -70,7 +85,7 @@ pub(crate) fn open(
 
 fn converse(
     events: &mut EventLoop,
-    conversations: &mut BTreeMap<SocketKey, (Endpoint, Conversation)>,
+    conversations: &mut BTreeMap<SocketKey, (MapperAddress, Conversation)>,
     patience: Duration,
 ) -> Result<(), ControlError> {
     let mut deadline = Clock.now() + patience;
@@ -118,18 +133,23 @@ fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, Contro
     }
     for mapper in &view.mappers {
         if let Answer::WrongVersion(oldest, newest) = mapper.answer {
-            let mapper = mapper.endpoint.clone();
+            let mapper = mapper.at.clone();
             return Err(ControlError::WrongVersion { mapper, oldest, newest });
         }
     }
-    let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.endpoint).collect();
+    let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.at).collect();
     let known = mappers.iter().find_map(|mapper| silence(mapper, is_encrypted, tried));
     Err(known.unwrap_or(ControlError::NoMapper { mappers, tried }))
 }
 
 /// Why nothing is heard from there, as far as a greeting tells.
-fn silence(mapper: &Endpoint, is_encrypted: bool, tried: Duration) -> Option<ControlError> {
-    let (found, mapper) = (greeting(mapper), mapper.clone());
+fn silence(mapper: &MapperAddress, is_encrypted: bool, tried: Duration) -> Option<ControlError> {
+    let mapper = mapper.clone();
+    if mapper.address.is_name() {
+        let reason = look_up(&mapper.named).err()?;
+        return Some(ControlError::Unresolved { mapper: mapper.named, reason });
+    }
+    let found = greeting(&mapper.address);
     Some(match (found, is_encrypted) {
         (Greeting::Silence, _) => ControlError::NotAccepting { mapper, tried },
         (Greeting::Encrypted, true) => ControlError::KeyRefused { mapper },
@@ -144,8 +164,8 @@ fn silence(mapper: &Endpoint, is_encrypted: bool, tried: Duration) -> Option<Con
 pub fn log_silence(access: Access, tried: Duration, log: Logger) {
     let look = move || {
         let is_encrypted = access.deployment.is_some();
-        let found = |mapper| silence(mapper, is_encrypted, tried);
-        if let Some(error) = access.mappers.iter().find_map(found) {
+        let found = |mapper: &MapperAddress| silence(mapper, is_encrypted, tried);
+        if let Some(error) = look_up_all(&access.mappers).iter().find_map(found) {
             let failure = Failure::from(error);
             warn!(log, "{}", failure.message; "fix" => failure.fix.unwrap_or_default());
         }

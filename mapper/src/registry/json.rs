@@ -367,6 +367,7 @@ impl Registry {
         let endpoint = self.identity.endpoint.clone();
         let mapper = MapperRow {
             endpoint,
+            name: None,
             answer: "complete",
             warming: self.is_warming(now),
             refused: self.refused,

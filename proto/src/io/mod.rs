@@ -10,6 +10,7 @@ mod frames;
 mod key_files;
 #[cfg(feature = "log")]
 mod log;
+mod look_up;
 mod own_address;
 mod probe;
 mod random;
@@ -26,6 +27,7 @@ pub use frames::payloads;
 pub use key_files::KeyFileError;
 #[cfg(feature = "log")]
 pub use log::log_logger;
+pub use look_up::{look_up, look_up_all};
 pub use own_address::own_address;
 pub use probe::{Probe, probe};
 pub use random::{random_u64, random_u128};

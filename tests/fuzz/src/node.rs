@@ -99,7 +99,7 @@ impl Node {
             pid: 1,
             config: intake,
         };
-        let process = Process::new(now, 1, sender, serves.then_some(instance), 1);
+        let process = Process::new(now, vec![endpoint(1)], sender, serves.then_some(instance), 1);
         let mut node = Self {
             process,
             now,
@@ -389,7 +389,9 @@ impl Node {
             ProcessOutput::Sender(output) => self.send(output),
             ProcessOutput::ToMapper { message, .. } => assert_readable(&message),
             ProcessOutput::Welcomed { .. }
-            | ProcessOutput::Redial { .. }
+            | ProcessOutput::Dial { .. }
+            | ProcessOutput::HangUp { .. }
+            | ProcessOutput::LookUp(_)
             | ProcessOutput::Relisten { .. }
             | ProcessOutput::Admit(_)
             | ProcessOutput::Event(_) => {}

@@ -97,14 +97,13 @@ impl Common {
                 "why" => doubt);
         }
         let (instance, serving) = serving.unzip();
-        let (count, seed) = (mappers.len(), io::random_u64());
         let report = Report::new(&mappers, self.logger.clone(), self.notify);
-        let mappers = Mappers::new(&mut event_loop, mappers, self.keys, self.logger)?;
-        let process = Process::new(Clock.now(), count, sender, instance, seed);
+        let dialled = Mappers::new(&mut event_loop, &mappers, self.keys, self.logger)?;
+        let process = Process::new(Clock.now(), mappers, sender, instance, io::random_u64());
         let node = Node::new(
             event_loop,
             process,
-            mappers,
+            dialled,
             serving,
             Arc::clone(&shared),
             report,
@@ -128,7 +127,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The mapper to ask, or several; it can be called again for further ones. Default
+    /// The mapper to ask, or several; it can be called again for further ones. A host name that has several
+    /// addresses is several, and is looked up again when one of them is lost. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);
@@ -209,7 +209,8 @@ impl Worker {
 }
 
 impl WorkerBuilder {
-    /// The mapper to register with, or several; it can be called again for further ones. Default
+    /// The mapper to register with, or several; it can be called again for further ones. A host name that
+    /// has several addresses is several, and is looked up again when one of them is lost. Default
     /// `tcp://127.0.0.1:5555`.
     pub fn mapper(mut self, addresses: impl IntoAddresses) -> Self {
         self.common.name_mappers(addresses);

@@ -8,14 +8,15 @@ use svcmap_proto::codec;
 use svcmap_proto::control::{self, ToMapper};
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{EventLoop, SocketKey};
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::{Endpoint, MapperAddress, Name};
 
+use super::look_up::LookUp;
 use super::notice::StartError;
 use super::sockets;
 
 struct Mapper {
-    endpoint: Endpoint,
-    /// Missing if the system gave none the last time.
+    at: MapperAddress,
+    /// Missing if there is nothing to dial, or the system gave none the last time.
     socket: Option<SocketKey>,
     /// Where it publishes, as its last WELCOME says.
     publish: Option<Endpoint>,
@@ -28,23 +29,29 @@ pub(super) struct Mappers {
     /// The services that every subscription is for.
     followed: BTreeSet<Name>,
     keys: Option<Deployment>,
+    look_up: LookUp,
     log: Logger,
 }
 
 impl Mappers {
-    /// Dials every mapper.
+    /// Dials every mapper but those of a name.
     pub(super) fn new(
         event_loop: &mut EventLoop,
-        endpoints: Vec<Endpoint>,
+        endpoints: &[Endpoint],
         keys: Option<Deployment>,
         log: Logger,
     ) -> Result<Self, StartError> {
         let mut mappers = Vec::with_capacity(endpoints.len());
-        for endpoint in endpoints {
-            let socket = Some(sockets::dial_mapper(event_loop, &endpoint, keys.as_ref())?);
-            mappers.push(Mapper { endpoint, socket, publish: None, subscription: None });
+        for at in endpoints.iter().map(MapperAddress::of) {
+            keys.as_ref().map(|keys| sockets::mapper_key(keys, &at.named)).transpose()?;
+            let socket = match at.named.is_name() {
+                true => None,
+                false => Some(sockets::dial_mapper(event_loop, &at, keys.as_ref())?),
+            };
+            mappers.push(Mapper { at, socket, publish: None, subscription: None });
         }
-        Ok(Self { mappers, followed: BTreeSet::new(), keys, log })
+        let look_up = LookUp::new(event_loop.waker());
+        Ok(Self { mappers, followed: BTreeSet::new(), keys, look_up, log })
     }
 
     /// With what this process proves who it is, if everything is encrypted.
@@ -70,25 +77,46 @@ impl Mappers {
         }
     }
 
-    /// A connection that may be dead makes way for a new one. Its name is looked up again, too.
-    pub(super) fn dial_again(&mut self, index: usize, event_loop: &mut EventLoop) {
+    /// A connection that may be dead, or leads where nobody is any more, makes way for a new one.
+    pub(super) fn dial(&mut self, index: usize, at: MapperAddress, event_loop: &mut EventLoop) {
+        if index == self.mappers.len() {
+            let (socket, publish, subscription) = Default::default();
+            self.mappers.push(Mapper { at: at.clone(), socket, publish, subscription });
+        }
+        self.hang_up(index, event_loop);
+        let mapper = &mut self.mappers[index];
+        mapper.at = at;
+        match sockets::dial_mapper(event_loop, &mapper.at, self.keys.as_ref()) {
+            Ok(socket) => mapper.socket = Some(socket),
+            // The session notices that nothing is heard.
+            Err(error) => {
+                warn!(self.log, "cannot connect"; "mapper" => %mapper.at, "error" => %error);
+            }
+        }
+    }
+
+    /// Ends the connections to a mapper.
+    pub(super) fn hang_up(&mut self, index: usize, event_loop: &mut EventLoop) {
         let mapper = &mut self.mappers[index];
         for socket in [mapper.socket.take(), mapper.subscription.take()].into_iter().flatten() {
             event_loop.remove(socket, Duration::ZERO);
         }
-        match sockets::dial_mapper(event_loop, &mapper.endpoint, self.keys.as_ref()) {
-            Ok(socket) => mapper.socket = Some(socket),
-            // The session notices that nothing is heard.
-            Err(error) => {
-                warn!(self.log, "cannot connect"; "mapper" => %mapper.endpoint, "error" => %error);
-            }
-        }
+    }
+
+    /// Has a name looked up.
+    pub(super) fn look_up(&mut self, name: Endpoint) {
+        self.look_up.start(name);
+    }
+
+    /// What that name means, once that is known.
+    pub(super) fn take_addresses(&mut self) -> Option<Result<Vec<Endpoint>, String>> {
+        self.look_up.take()
     }
 
     /// Listens to the mapper's publications; again, if they come from elsewhere by now.
     pub(super) fn listen(&mut self, index: usize, publish: &Endpoint, event_loop: &mut EventLoop) {
         let mapper = &mut self.mappers[index];
-        let publish = publish.as_dialled(&mapper.endpoint);
+        let publish = publish.as_dialled(&mapper.at.address);
         if mapper.subscription.is_none() || mapper.publish.as_ref() != Some(&publish) {
             mapper.publish = Some(publish);
             self.subscribe(index, event_loop);
@@ -104,8 +132,8 @@ impl Mappers {
         }
         let topics: Vec<_> = self.followed.iter().map(control::topic).collect();
         let topics = topics.iter().map(Vec::as_slice).chain([control::PULSE_TOPIC]);
-        let (mapper_at, keys) = (&mapper.endpoint, self.keys.as_ref());
-        match sockets::subscribe(event_loop, mapper_at, publish, topics, keys) {
+        let keys = self.keys.as_ref();
+        match sockets::subscribe(event_loop, &mapper.at, publish, topics, keys) {
             Ok(socket) => mapper.subscription = Some(socket),
             // The cache asks by SYNC instead, and the session notices that no pulse comes.
             Err(error) => warn!(self.log, "cannot subscribe"; "error" => %error),

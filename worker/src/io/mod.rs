@@ -7,6 +7,7 @@ mod context;
 mod handler;
 mod job;
 mod job_builder;
+mod look_up;
 mod mappers;
 mod monitor;
 mod node;

@@ -189,6 +189,9 @@ impl State {
         }
         self.handle_completions(now);
         self.handle_progress_news(now);
+        if let Some(addresses) = self.mappers.take_addresses() {
+            self.process.handle_addresses(now, addresses);
+        }
         self.process.handle_timeout(now);
         self.act(now, event_loop);
         self.tell_status();

@@ -59,7 +59,7 @@ impl From<zmq::Error> for StartError {
 /// Something that a process may want to tell its operator or supervisor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A mapper lists this instance.
+    /// A mapper lists this instance. It is meant by its address, here as below, if it was named otherwise.
     Registered(Endpoint),
     /// The connection to a mapper is gone, or silent. Work goes on.
     MapperLost(Endpoint),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use slog::{Logger, debug, error, info, warn};
 use svcmap_proto::codec;
 use svcmap_proto::control::Welcome;
-use svcmap_proto::names::{Endpoint, Name};
+use svcmap_proto::names::{Endpoint, MapperAddress, Name};
 
 use super::notice::{Notice, Notify};
+use crate::config::MAPPERS_MAX;
 use crate::process::ProcessEvent;
 use crate::session::OutageOutput;
 
@@ -15,44 +16,66 @@ use crate::session::OutageOutput;
 pub(super) struct Report {
     pub(super) log: Logger,
     notify: Notify,
-    mappers: Vec<Endpoint>,
+    /// Where each was dialled last.
+    mappers: Vec<MapperAddress>,
 }
 
 impl Report {
     pub(super) fn new(mappers: &[Endpoint], log: Logger, notify: Notify) -> Self {
-        Self { log, notify, mappers: mappers.to_vec() }
+        Self { log, notify, mappers: mappers.iter().map(MapperAddress::of).collect() }
     }
 
     /// What the process found out.
     pub(super) fn handle_event(&self, event: ProcessEvent) {
         let mapper = |index: usize| &self.mappers[index];
+        let address = |index: usize| mapper(index).address.clone();
         let notice = match event {
             ProcessEvent::Registered { mapper: index } => {
                 info!(self.log, "registered"; "mapper" => %mapper(index));
-                Notice::Registered(mapper(index).clone())
+                Notice::Registered(address(index))
             }
             ProcessEvent::MapperLost { mapper: index } => {
                 warn!(self.log, "mapper lost, going on without it"; "mapper" => %mapper(index));
-                Notice::MapperLost(mapper(index).clone())
+                Notice::MapperLost(address(index))
             }
             ProcessEvent::MapperSilent { mapper: index, lasts, others_answer } => {
                 if others_answer {
                     warn!(self.log, "no word from the mapper, connecting again";
                         "mapper" => %mapper(index), "for_s" => lasts.as_secs());
                 }
-                Notice::MapperLost(mapper(index).clone())
+                Notice::MapperLost(address(index))
             }
             ProcessEvent::Outage(outage) => return self.handle_outage(outage),
+            ProcessEvent::MapperTwin { mapper: index } => {
+                debug!(self.log, "a mapper that is known by another address";
+                    "mapper" => %mapper(index));
+                return;
+            }
+            ProcessEvent::MapperGone { mapper: index } => {
+                info!(self.log, "the name means another address by now, leaving this one alone";
+                    "mapper" => %mapper(index));
+                return;
+            }
+            ProcessEvent::Unresolved(name, error) => {
+                warn!(self.log, "the mappers' name leads nowhere, looking it up again: correct it, or \
+                    name them by their addresses"; "mapper" => %name, "error" => error);
+                return;
+            }
+            ProcessEvent::TooManyAddresses(name, addresses) => {
+                warn!(self.log, "the mappers' name has more addresses than are used";
+                    "mapper" => %name, "addresses" => addresses, "limit" => MAPPERS_MAX);
+                return;
+            }
             ProcessEvent::RegistrationRefused { mapper: index, error } => {
                 error!(self.log, "not registered, trying again";
                     "mapper" => %mapper(index), "why" => %error);
-                Notice::RegistrationRefused(mapper(index).clone(), error)
+                Notice::RegistrationRefused(address(index), error)
             }
             ProcessEvent::WrongVersion { mapper: index, oldest, newest } => {
                 error!(self.log, "the mapper speaks other protocol versions";
                     "mapper" => %mapper(index), "oldest" => oldest, "newest" => newest,
                     "ours" => codec::VERSION);
-                Notice::WrongVersion(mapper(index).clone(), oldest, newest)
+                Notice::WrongVersion(address(index), oldest, newest)
             }
             ProcessEvent::Replaced(by) => {
                 error!(self.log, "another process took this name"; "incarnation" => %by);
@@ -64,6 +87,16 @@ impl Report {
             }
         };
         (self.notify)(notice);
+    }
+
+    /// A mapper is dialled there.
+    pub(super) fn handle_dial(&mut self, index: usize, at: &MapperAddress) {
+        match self.mappers.get_mut(index) {
+            Some(known) if known == at => return,
+            Some(known) => known.clone_from(at),
+            None => self.mappers.push(at.clone()),
+        }
+        info!(self.log, "looking for a mapper"; "mapper" => %at);
     }
 
     /// No mapper answers, or one does again.
@@ -116,6 +149,6 @@ impl Report {
     }
 
     fn endpoints(&self, separator: &str) -> String {
-        self.mappers.iter().map(Endpoint::as_str).collect::<Vec<_>>().join(separator)
+        self.mappers.iter().map(MapperAddress::to_string).collect::<Vec<_>>().join(separator)
     }
 }

@@ -7,7 +7,7 @@ use svcmap_proto::io::curve::{secure_client, secure_server};
 use svcmap_proto::io::{self, Connections, EventLoop, Socket, SocketKey, SocketSettings};
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::limits;
-use svcmap_proto::names::{Endpoint, EndpointError, Name};
+use svcmap_proto::names::{Endpoint, EndpointError, MapperAddress, Name};
 
 use super::notice::StartError;
 use crate::config::{IntakeConfig, OutboxConfig, SERVICES_FOLLOWED_MAX};
@@ -57,29 +57,37 @@ pub(super) fn listen(
 /// Connects a DEALER to a mapper.
 pub(super) fn dial_mapper(
     event_loop: &mut EventLoop,
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     keys: Option<&Deployment>,
 ) -> Result<SocketKey, StartError> {
     let settings = SocketSettings { send_queue: CONTROL_QUEUE, ..SocketSettings::default() };
     let socket = io::dealer(event_loop.context(), settings)?;
     trust(&socket, mapper, keys)?;
-    io::connect(&socket, mapper)?;
+    io::connect(&socket, &mapper.address)?;
     let key = event_loop.add(socket)?;
     event_loop.watch_writable(key);
     Ok(key)
 }
 
 /// Speaks only with whoever has the key of that mapper.
-fn trust(socket: &Socket, mapper: &Endpoint, keys: Option<&Deployment>) -> Result<(), StartError> {
+fn trust(
+    socket: &Socket,
+    mapper: &MapperAddress,
+    keys: Option<&Deployment>,
+) -> Result<(), StartError> {
     let Some(keys) = keys else { return Ok(()) };
-    let key = keys.key_of(mapper).ok_or_else(|| StartError::NoKey(mapper.clone()))?;
-    Ok(secure_client(socket, &keys.own, key)?)
+    Ok(secure_client(socket, &keys.own, mapper_key(keys, &mapper.named)?)?)
+}
+
+/// The key of a mapper, or of all that have its name.
+pub(super) fn mapper_key(keys: &Deployment, named: &Endpoint) -> Result<PublicKey, StartError> {
+    keys.key_of(named).ok_or_else(|| StartError::NoKey(named.clone()))
 }
 
 /// Connects a SUB to the PUB of a mapper, with these subscriptions.
 pub(super) fn subscribe<'a>(
     event_loop: &mut EventLoop,
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     publish: &Endpoint,
     topics: impl Iterator<Item = &'a [u8]>,
     keys: Option<&Deployment>,

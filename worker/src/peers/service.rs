@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use svcmap_proto::control::{Change, Entry};
+use svcmap_proto::json;
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, HostId, Incarnation, Name};
@@ -47,7 +48,7 @@ pub struct Member {
     /// When it last answered itself.
     answered_at: Option<Timestamp>,
     /// Which mappers list it: one bit for each.
-    listed_by: u8,
+    listed_by: u16,
 }
 
 /// A service, as all mappers together describe it.
@@ -55,6 +56,8 @@ pub struct Member {
 pub(super) struct Service {
     /// What each mapper publishes.
     pub(super) views: Vec<View>,
+    /// The mappers that are away for good, since when, as long as something of what they listed may count.
+    pub(super) gone: BTreeMap<usize, Timestamp>,
     /// When any mapper last told anything.
     pub(super) told_at: Option<Timestamp>,
     /// Who is there.
@@ -144,10 +147,17 @@ impl Member {
 impl Service {
     /// Nobody yet.
     pub(super) fn new(now: Timestamp, views: Vec<View>) -> Self {
-        let (members, removed) = (BTreeMap::new(), BTreeMap::new());
-        let (has_unlisted, doubt_at, told_at) = (false, None, None);
-        let wanted_at = now;
-        Self { views, told_at, members, wanted_at, removed, membership: 0, has_unlisted, doubt_at }
+        Self {
+            views,
+            gone: BTreeMap::new(),
+            told_at: None,
+            members: BTreeMap::new(),
+            wanted_at: now,
+            removed: BTreeMap::new(),
+            membership: 0,
+            has_unlisted: false,
+            doubt_at: None,
+        }
     }
 
     /// What is known of it.
@@ -176,6 +186,7 @@ impl Service {
             }
             Update::Changes(changes) => self.apply_changes(now, mapper, &changes),
         };
+        self.forget_gone(now);
         if std::mem::take(&mut self.has_unlisted) {
             self.drop_doubtful(now, expiry);
         }
@@ -366,13 +377,30 @@ impl Service {
         self.views.iter().any(View::is_denied)
     }
 
+    /// What mappers have listed that are away for good counts no more, once another one knows who is
+    /// there. Who speaks JSON has the time to register with that.
+    fn forget_gone(&mut self, now: Timestamp) {
+        if self.gone.is_empty() || !self.views.iter().any(View::is_conclusive) {
+            return;
+        }
+        for (&mapper, &since) in &self.gone {
+            let has_all_json = now.since(since) >= json::LEASE;
+            let is_doubtful = |member: &&mut Member| has_all_json || member.load.share.is_none();
+            for member in self.members.values_mut().filter(is_doubtful) {
+                member.listed_by &= !bit(mapper);
+            }
+        }
+        self.gone.retain(|_, since| now.since(*since) < json::LEASE);
+        self.has_unlisted = true;
+    }
+
     /// Forgets who was removed long ago.
     fn forget_removed(&mut self, now: Timestamp) {
         self.removed.retain(|_, (_, _, at)| now.since(*at) < REMOVED_KEEP);
     }
 }
 
-fn bit(mapper: usize) -> u8 {
+fn bit(mapper: usize) -> u16 {
     1 << (mapper % crate::config::MAPPERS_MAX)
 }
 

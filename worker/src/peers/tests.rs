@@ -1,3 +1,5 @@
+mod gone;
+
 use proptest::prelude::*;
 use svcmap_proto::control::{Change, ChangesPart, Entry, ServiceStanding};
 use svcmap_proto::names::HostId;

@@ -6,43 +6,55 @@ use std::time::Duration;
 use svcmap_proto::control::{Admission, FromMapper, Registration};
 use svcmap_proto::keys::PublicKey;
 use svcmap_proto::load::Load;
-use svcmap_proto::names::{Epoch, InstanceKey};
+use svcmap_proto::names::{Endpoint, Epoch, InstanceKey, MapperAddress};
 use svcmap_proto::time::{Timestamp, earliest};
 
 use super::ProcessEvent;
 use crate::session::{Outage, Session, SessionOutput};
+use crate::whereabouts::{Whereabouts, WhereaboutsOutput};
 
 #[derive(Debug)]
 struct Mapper {
     session: Session,
     /// It was said that nothing is heard from it.
     is_missed: bool,
+    /// It is the same as that one, which it has been met as.
+    twin_of: Option<usize>,
     /// Whose connections this worker takes, as it said last.
     admission: Admission,
+}
+
+impl Mapper {
+    fn new(now: Timestamp, key: Option<InstanceKey>, random: &mut fastrand::Rng) -> Self {
+        let session = Session::new(now, key, random.u64(..));
+        Self { session, is_missed: false, twin_of: None, admission: Admission::default() }
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Mappers {
     mappers: Vec<Mapper>,
+    whereabouts: Whereabouts,
+    /// The instance that registers, if one does.
+    key: Option<InstanceKey>,
     outage: Outage,
     random: fastrand::Rng,
 }
 
 impl Mappers {
-    /// So many, dialled `now`. `key` is the instance that will register, if one will.
+    /// One for each of these, dialled `now` or looked up first. `key` is the instance that will register,
+    /// if one will.
     pub(super) fn new(
         now: Timestamp,
-        mappers: usize,
+        mappers: Vec<Endpoint>,
         key: Option<&InstanceKey>,
         mut random: fastrand::Rng,
     ) -> Self {
-        let mut mapper = || {
-            let session = Session::new(now, key.cloned(), random.u64(..));
-            Mapper { session, is_missed: false, admission: Admission::default() }
-        };
-        let mappers = (0..mappers).map(|_| mapper()).collect();
-        Self { mappers, outage: Outage::new(now), random }
+        let whereabouts = Whereabouts::new(now, mappers, random.fork());
+        let mapper = |_| Mapper::new(now, key.cloned(), &mut random);
+        let mappers = (0..whereabouts.mappers()).map(mapper).collect();
+        Self { mappers, whereabouts, key: key.cloned(), outage: Outage::new(now), random }
     }
 
     pub(super) fn handle_connected(&mut self, now: Timestamp, index: usize) {
@@ -56,11 +68,84 @@ impl Mappers {
         let is_loss = mapper.session.is_welcomed();
         mapper.session.handle_disconnected(now);
         mapper.is_missed |= is_loss;
+        self.whereabouts.handle_lost(now, index);
         is_loss.then_some(ProcessEvent::MapperLost { mapper: index })
     }
 
-    pub(super) fn handle_message(&mut self, now: Timestamp, index: usize, message: FromMapper) {
+    /// Returns whether there is to be no connection to it: it is met elsewhere.
+    pub(super) fn handle_message(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+        message: FromMapper,
+    ) -> bool {
+        if let FromMapper::Welcome(welcome) = &message {
+            let is_met = |(other, mapper): (usize, &Mapper)| {
+                other != index && mapper.session.is_welcomed_by(welcome.epoch)
+            };
+            if let Some(other) = self.mappers.iter().enumerate().position(is_met) {
+                let mapper = &mut self.mappers[index];
+                (mapper.twin_of, mapper.is_missed) = (Some(other), false);
+                mapper.session.rest();
+                self.whereabouts.handle_twin(now, index);
+                return true;
+            }
+        }
         self.mappers[index].session.handle_message(now, message);
+        false
+    }
+
+    /// Who was met elsewhere, and is not any more, is dialled again.
+    fn part_twins(&mut self, now: Timestamp) {
+        for index in 0..self.mappers.len() {
+            let Some(other) = self.mappers[index].twin_of else { continue };
+            if !self.mappers[other].session.is_welcomed() {
+                self.mappers[index].twin_of = None;
+                self.whereabouts.handle_parted(now, index);
+            }
+        }
+    }
+
+    /// A name that was to be looked up means this.
+    pub(super) fn handle_addresses(
+        &mut self,
+        now: Timestamp,
+        answer: Result<Vec<Endpoint>, String>,
+    ) {
+        self.whereabouts.handle_answer(now, answer);
+    }
+
+    /// A mapper is to be dialled again. Returns where, if that is known.
+    pub(super) fn handle_reconnect(
+        &mut self,
+        now: Timestamp,
+        index: usize,
+    ) -> Option<MapperAddress> {
+        self.whereabouts.handle_silent(now, index)
+    }
+
+    /// What is to become of the mappers' connections.
+    pub(super) fn poll_whereabouts(&mut self, now: Timestamp) -> Option<WhereaboutsOutput> {
+        let output = self.whereabouts.poll_output()?;
+        match output {
+            WhereaboutsOutput::Dial { mapper, .. } => self.begin(now, mapper),
+            WhereaboutsOutput::Rest { mapper } => {
+                let mapper = &mut self.mappers[mapper];
+                (mapper.twin_of, mapper.is_missed) = (None, false);
+                mapper.session.rest();
+            }
+            _ => {}
+        }
+        Some(output)
+    }
+
+    /// A mapper is dialled where it was not before, or is a new one.
+    fn begin(&mut self, now: Timestamp, index: usize) {
+        if index == self.mappers.len() {
+            self.mappers.push(Mapper::new(now, self.key.clone(), &mut self.random));
+        }
+        self.mappers[index].twin_of = None;
+        self.mappers[index].session.begin(now);
     }
 
     /// Returns whose connections this worker takes, by all that mappers say: a key is good if one of them
@@ -89,7 +174,8 @@ impl Mappers {
     }
 
     /// Returns whether it had been missed.
-    pub(super) fn handle_welcome(&mut self, index: usize) -> bool {
+    pub(super) fn handle_welcome(&mut self, now: Timestamp, index: usize) -> bool {
+        self.whereabouts.handle_welcome(now, index);
         std::mem::take(&mut self.mappers[index].is_missed)
     }
 
@@ -142,12 +228,15 @@ impl Mappers {
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
         let sessions = self.mappers.iter().filter_map(|mapper| mapper.session.poll_timeout());
-        earliest(sessions.min(), self.outage.poll_timeout())
+        let names = self.whereabouts.poll_timeout();
+        earliest(earliest(sessions.min(), names), self.outage.poll_timeout())
     }
 
     /// Returns what people want to know of an outage.
     pub(super) fn handle_timeout(&mut self, now: Timestamp) -> Option<ProcessEvent> {
+        self.part_twins(now);
         self.sessions().for_each(|session| session.handle_timeout(now));
+        self.whereabouts.handle_timeout(now);
         let any = self.mappers.iter().any(|mapper| mapper.session.is_answered());
         self.outage.handle_answers(now, any).map(ProcessEvent::Outage)
     }

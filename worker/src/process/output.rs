@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use svcmap_proto::control::{RegistrationError, ToMapper, Welcome};
 use svcmap_proto::keys::PublicKey;
-use svcmap_proto::names::Incarnation;
+use svcmap_proto::names::{Endpoint, Incarnation, MapperAddress};
 
 use crate::sender::SenderOutput;
 use crate::server::ServerOutput;
@@ -35,11 +35,22 @@ pub enum ProcessOutput {
         /// Whether it had been missed, which was said.
         is_back: bool,
     },
-    /// Make new connections in place of those there are, or were.
-    Redial {
+    /// Make new connections in place of those there are, or were. A mapper that is not known yet is one
+    /// more.
+    Dial {
+        /// To which mapper.
+        mapper: usize,
+        /// Where it is.
+        at: MapperAddress,
+    },
+    /// End the connections to a mapper, until it is dialled again.
+    HangUp {
         /// To which mapper.
         mapper: usize,
     },
+    /// Look this name up, and tell by [`Process::handle_addresses`](super::Process::handle_addresses). No
+    /// other comes before that.
+    LookUp(Endpoint),
     /// Make a new subscription in place of the one there is, or should be.
     Relisten {
         /// To which mapper.
@@ -75,6 +86,20 @@ pub enum ProcessEvent {
     },
     /// No mapper answers, or one does again.
     Outage(OutageOutput),
+    /// A mapper is the same as another one: it is told all there.
+    MapperTwin {
+        /// Which mapper.
+        mapper: usize,
+    },
+    /// A mapper has no address any more and does not answer, so it is left alone.
+    MapperGone {
+        /// Which mapper.
+        mapper: usize,
+    },
+    /// A name of mappers leads nowhere, in the system's words. It is looked up again.
+    Unresolved(Endpoint, String),
+    /// A name has so many addresses, and no mapper is dialled at some of them.
+    TooManyAddresses(Endpoint, usize),
     /// A mapper does not list this instance. That is tried again.
     RegistrationRefused {
         /// Which mapper.

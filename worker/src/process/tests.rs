@@ -45,7 +45,9 @@ impl Scene {
         let choice = Policy::Svcmap.choice();
         let config = OutboxConfig::default();
         let sender = Sender::new(SENDER, HostId(1), mappers, config, choice, 1);
-        let mut process = Process::new(at(0), mappers, sender, instance, 1);
+        let named = (0..mappers).map(|port| Endpoint::tcp("10.0.0.5", port as u16).unwrap());
+        let named = named.collect();
+        let mut process = Process::new(at(0), named, sender, instance, 1);
         (0..mappers).for_each(|mapper| process.handle_mapper_connected(at(0), mapper));
         let mut scene = Self { process, outputs: Vec::new() };
         scene.act(at(0));
@@ -117,6 +119,11 @@ impl Scene {
     }
 }
 
+/// From the mapper of that number.
+fn welcomed_by(epoch: u64) -> FromMapper {
+    FromMapper::Welcome(Welcome { epoch: Epoch(epoch), ..welcome() })
+}
+
 fn welcomed(observed: &str, highest: Option<u64>) -> FromMapper {
     let (observed, highest) = (observed.to_owned(), highest.map(Incarnation));
     FromMapper::Welcome(Welcome { observed, highest, ..welcome() })
@@ -143,7 +150,9 @@ fn the_first_welcome_makes_the_server_and_its_number() {
 fn every_mapper_is_told_the_same_and_of_a_new_address() {
     let mut scene = Scene::new(2, Some(instance()));
     scene.hear(at(1), 0, welcomed("10.0.0.9", None));
-    scene.hear_at(at(2), UNIX_US + 1000, 1, welcomed("192.168.0.9", Some(UNIX_US + 500)));
+    let (observed, highest) = ("192.168.0.9".to_owned(), Some(Incarnation(UNIX_US + 500)));
+    let another = Welcome { epoch: Epoch(9), observed, highest, ..welcome() };
+    scene.hear_at(at(2), UNIX_US + 1000, 1, FromMapper::Welcome(another));
     assert_eq!(scene.registered(), [(1, UNIX_US, at_address("10.0.0.9"))]);
     // The first one was restarted, and sees it elsewhere.
     let again = Welcome { epoch: Epoch(2), observed: "10.0.0.10".to_owned(), ..welcome() };
@@ -394,4 +403,79 @@ fn mappers_that_answer_are_told_each_second_which_jobs_have_waited_for_a_while()
     assert_eq!(told(&scene), []);
     scene.act(at(3001));
     assert_eq!(told(&scene).len(), 1);
+}
+
+/// Which mappers are to be dialled, or not any more, and what is looked up.
+fn connections(scene: &Scene) -> Vec<String> {
+    let said = scene.outputs.iter().filter_map(|output| match output {
+        ProcessOutput::Dial { mapper, at } => Some(format!("dial {mapper}: {at}")),
+        ProcessOutput::HangUp { mapper } => Some(format!("hang up {mapper}")),
+        ProcessOutput::LookUp(name) => Some(format!("look up {name}")),
+        _ => None,
+    });
+    said.collect()
+}
+
+#[test]
+fn a_mapper_that_is_met_twice_is_registered_with_once_until_it_is_lost() {
+    let mut scene = Scene::new(2, Some(instance()));
+    scene.hear(at(1), 0, welcomed_by(1));
+    assert_eq!(scene.registered().len(), 1);
+    scene.hear(at(2), 1, welcomed_by(1));
+    assert_eq!((scene.registered(), connections(&scene)), (vec![], vec!["hang up 1".to_owned()]));
+    assert_eq!(scene.process.mapper_counts().0, 1);
+    // It says nothing, and that is no silence.
+    scene.hear(at(5000), 0, welcomed_by(1));
+    assert_eq!(connections(&scene), [""; 0]);
+    scene.process.handle_mapper_lost(at(6000), 0);
+    scene.act(at(6000));
+    assert_eq!(connections(&scene), ["dial 1: tcp://10.0.0.5:1"]);
+    // It was another one's address meanwhile.
+    scene.process.handle_mapper_connected(at(6001), 1);
+    scene.hear(at(6002), 1, welcomed_by(2));
+    assert_eq!(scene.registered()[0].0, 1);
+    scene.process.handle_mapper_connected(at(6003), 0);
+    scene.hear(at(6004), 0, welcomed_by(3));
+    assert_eq!(scene.registered()[0].0, 0);
+    assert_eq!(scene.process.mapper_counts().0, 2);
+}
+
+#[test]
+fn each_address_of_a_name_is_registered_with_and_who_is_gone_is_not_missed() {
+    let choice = Policy::Svcmap.choice();
+    let sender = Sender::new(SENDER, HostId(1), 1, OutboxConfig::default(), choice, 1);
+    let named = vec![endpoint("tcp://mappers.example:5555")];
+    let process = Process::new(at(0), named, sender, Some(instance()), 1);
+    let mut scene = Scene { process, outputs: Vec::new() };
+    scene.act(at(0));
+    assert_eq!(connections(&scene), ["look up tcp://mappers.example:5555"]);
+    let addresses = |hosts: &[&str]| {
+        hosts.iter().map(|host| Endpoint::tcp(host, 5555).unwrap()).collect::<Vec<_>>()
+    };
+    scene.process.handle_addresses(at(1), Ok(addresses(&["10.0.0.1", "10.0.0.2"])));
+    scene.act(at(1));
+    assert_eq!(
+        connections(&scene),
+        ["10.0.0.1", "10.0.0.2"].map(|host| {
+            let mapper = if host == "10.0.0.1" { 0 } else { 1 };
+            format!("dial {mapper}: tcp://mappers.example:5555 ({host})")
+        })
+    );
+    for mapper in 0..2 {
+        scene.process.handle_mapper_connected(at(2), mapper);
+        scene.hear(at(2), mapper, welcomed_by(mapper as u64));
+        assert_eq!(scene.registered()[0].0, mapper);
+    }
+    scene.process.handle_mapper_lost(at(1000), 0);
+    scene.act(at(1000));
+    scene.act(at(1500));
+    assert_eq!(connections(&scene), ["look up tcp://mappers.example:5555"]);
+    scene.process.handle_addresses(at(1501), Ok(addresses(&["10.0.0.2"])));
+    scene.act(at(1501));
+    assert_eq!(connections(&scene), ["hang up 0"]);
+    assert!(scene.events().contains(&&ProcessEvent::MapperGone { mapper: 0 }));
+    // The other one is asked, and nothing is said of this one.
+    scene.hear(at(3000), 1, welcomed_by(1));
+    scene.act(at(5000));
+    assert!(scene.events().is_empty() && !connections(&scene).contains(&"hang up 0".to_owned()));
 }

@@ -9,6 +9,7 @@ use super::{Process, ProcessEvent, ProcessOutput};
 use crate::sender::SenderOutput;
 use crate::server::ServerOutput;
 use crate::session::SessionOutput;
+use crate::whereabouts::WhereaboutsOutput;
 
 /// Who is asked what it wants done: a round in this order, and another one if there was anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,17 +125,24 @@ impl Process {
     }
 
     fn poll_mappers(&mut self, now: Timestamp) -> Option<ProcessOutput> {
+        if let Some(output) = self.mappers.poll_whereabouts(now) {
+            return Some(self.take_whereabouts(now, output));
+        }
         let (mapper, output) = self.mappers.poll_output()?;
         Some(match output {
             SessionOutput::Send(message) => ProcessOutput::ToMapper { mapper, message },
-            SessionOutput::Reconnect => ProcessOutput::Redial { mapper },
+            SessionOutput::Reconnect => match self.mappers.handle_reconnect(now, mapper) {
+                Some(at) => ProcessOutput::Dial { mapper, at },
+                // It is once its name leads somewhere.
+                None => ProcessOutput::HangUp { mapper },
+            },
             SessionOutput::Resubscribe => {
                 self.sender.handle_silence(mapper);
                 ProcessOutput::Relisten { mapper }
             }
             SessionOutput::Welcomed(welcome) => {
                 self.handle_welcome(now, mapper, &welcome);
-                let is_back = self.mappers.handle_welcome(mapper);
+                let is_back = self.mappers.handle_welcome(now, mapper);
                 ProcessOutput::Welcomed { mapper, welcome, is_back }
             }
             SessionOutput::Registered => {
@@ -155,5 +163,24 @@ impl Process {
                 ProcessOutput::Event(ProcessEvent::WrongVersion { mapper, oldest, newest })
             }
         })
+    }
+    /// Does to the halves what has become of a mapper. Returns what is to become of its connections.
+    fn take_whereabouts(&mut self, now: Timestamp, output: WhereaboutsOutput) -> ProcessOutput {
+        match output {
+            WhereaboutsOutput::LookUp(name) => ProcessOutput::LookUp(name),
+            WhereaboutsOutput::Dial { mapper, at } => ProcessOutput::Dial { mapper, at },
+            WhereaboutsOutput::Rest { mapper } => {
+                self.sender.handle_gone(now, mapper);
+                let gone = ProcessEvent::MapperGone { mapper };
+                self.outputs.push_back(ProcessOutput::Event(gone));
+                ProcessOutput::HangUp { mapper }
+            }
+            WhereaboutsOutput::Unresolved(name, error) => {
+                ProcessOutput::Event(ProcessEvent::Unresolved(name, error))
+            }
+            WhereaboutsOutput::TooMany(name, addresses) => {
+                ProcessOutput::Event(ProcessEvent::TooManyAddresses(name, addresses))
+            }
+        }
     }
 }

@@ -88,7 +88,7 @@ impl Session {
     /// When [`Session::handle_silence`] is due.
     pub(super) fn silence_timeout(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Due(_) | Phase::Ended => None,
+            Phase::Due(_) | Phase::Resting | Phase::Ended => None,
             Phase::Away | Phase::Greeting(_) => Some(self.answers.ends_at(self.silence())),
             _ => earliest(
                 Some(self.question_at().unwrap_or_else(|| self.answer_until())),

@@ -3,7 +3,7 @@
 use svcmap_proto::codec;
 use svcmap_proto::control::Refused;
 use svcmap_proto::io::Probe;
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, MapperAddress};
 
 use super::observed::{Heard, Machine, Mapper, Observed, Settings};
 use super::{Check, Level, Remedy, workers};
@@ -28,9 +28,9 @@ const HOST: &str = "this host";
 /// All that there is to say.
 pub(super) fn all(observed: &Observed) -> Vec<Check> {
     let mut checks = settings(&observed.settings);
-    for (index, mapper) in observed.mappers.iter().enumerate() {
+    for mapper in &observed.mappers {
         let view = observed.known.as_ref().map(|(view, _)| view);
-        checks.extend(one_mapper(mapper, view.and_then(|view| told(view, index))));
+        checks.extend(one_mapper(mapper, view.and_then(|view| told(view, &mapper.at))));
     }
     if let Some((view, report)) = &observed.known {
         checks.extend(agreement(view));
@@ -91,12 +91,15 @@ fn settings(settings: &Settings) -> Vec<Check> {
 }
 
 /// How far a mapper told what it was asked, and what it has refused.
-fn told(view: &View, index: usize) -> Option<(Answer, Refused)> {
-    view.mappers.get(index).map(|mapper| (mapper.answer, mapper.refused))
+fn told(view: &View, at: &MapperAddress) -> Option<(Answer, Refused)> {
+    view.mappers
+        .iter()
+        .find(|mapper| mapper.at == *at)
+        .map(|mapper| (mapper.answer, mapper.refused))
 }
 
 fn one_mapper(mapper: &Mapper, told: Option<(Answer, Refused)>) -> Vec<Check> {
-    let group = format!("mapper {}", mapper.endpoint);
+    let group = format!("mapper {}", mapper.at);
     if let Some(check) = unreached(&group, mapper) {
         return vec![check];
     }
@@ -122,11 +125,12 @@ fn one_mapper(mapper: &Mapper, told: Option<(Answer, Refused)>) -> Vec<Check> {
 
 /// Why nobody is met at that address, if so.
 fn unreached(group: &str, mapper: &Mapper) -> Option<Check> {
-    let Mapper { endpoint, unresolved, port, .. } = mapper;
+    let Mapper { at: MapperAddress { address: endpoint, .. }, unresolved, port, .. } = mapper;
     let host = endpoint.host();
     if let Some(error) = unresolved {
-        let remedy = Remedy::new("Correct the name, or name the mapper by its address.")
-            .command(format!("getent hosts {host}"));
+        let text = "Correct the name, or name the mappers by their addresses. It is looked up again by \
+                    workers and clients.";
+        let remedy = Remedy::new(text).command(format!("getent hosts {host}"));
         let message = format!("the name {host} leads nowhere: {error}");
         return Some(Check::found(group, (Level::Fail, "D01"), message, remedy));
     }
@@ -155,7 +159,11 @@ fn stopped(group: &str, endpoint: &Endpoint, message: &str) -> Check {
 /// Who greets there, and then tells nothing.
 fn unheard(group: &str, mapper: &Mapper) -> Check {
     let Some(error) = &mapper.silence else {
-        return stopped(group, &mapper.endpoint, "greets, and does not answer everything in time");
+        return stopped(
+            group,
+            &mapper.at.address,
+            "greets, and does not answer everything in time",
+        );
     };
     let (id, text) = match error {
         ControlError::WrongVersion { .. } => {
@@ -168,7 +176,7 @@ fn unheard(group: &str, mapper: &Mapper) -> Check {
         ControlError::NotEncrypted { .. } => ("D08", "Nothing is sent to it in plain text."),
         _ => {
             let said = "greets, and says nothing that a mapper says";
-            return stopped(group, &mapper.endpoint, said);
+            return stopped(group, &mapper.at.address, said);
         }
     };
     let said = Failure::from(error.clone());
@@ -195,7 +203,7 @@ fn publishes(group: &str, mapper: &Mapper, heard: &Heard) -> Check {
     let message = format!("nothing comes from {publish} (subscribed for {})", time(*awaited));
     let text = "Nothing listens there, or a firewall drops it: it is a second port. Senders ask each \
                 beat instead, and know less.";
-    let remedy = Remedy::new(text).command(there(&mapper.endpoint, &listening(publish)));
+    let remedy = Remedy::new(text).command(there(&mapper.at.address, &listening(publish)));
     Check::found(group, (Level::Fail, "D04"), message, remedy)
 }
 
@@ -232,7 +240,7 @@ fn agreement(view: &View) -> Vec<Check> {
         if !lacks.is_empty() {
             let message = format!(
                 "{} lacks {} that others list: {}",
-                mapper.endpoint,
+                mapper.at,
                 count(lacks.len(), "instance"),
                 workers::some_of(&lacks)
             );

@@ -1,6 +1,5 @@
 //! Looking: names, ports, questions to mappers, publications, the clock.
 
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::curve::secure_client;
 use svcmap_proto::io::{
     Clock, Event, EventLoop, Probe, SocketKey, SocketSettings, connect, host_id, libzmq,
-    libzmq_doubt, node_name, probe, raise_open_files_limit, subscriber,
+    libzmq_doubt, look_up, look_up_all, node_name, probe, raise_open_files_limit, subscriber,
 };
-use svcmap_proto::names::Endpoint;
+use svcmap_proto::names::{Endpoint, MapperAddress};
 
 use super::observed::{File, Heard, Machine, Mapper, Observed, Settings};
 use crate::access::{self, Access, unusable};
@@ -37,8 +36,14 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
         let question = Question { scope: Scope::Everything, ..Question::default() };
         mappers = ports(access);
         let is_there = mappers.iter().any(|mapper| mapper.port == Probe::Reached);
-        let view = match is_there.then(|| control::ask(access, &question, PATIENCE)) {
-            Some(Ok(view)) => Some(view),
+        let (all, keys): (Vec<_>, _) =
+            (mappers.iter().map(|mapper| mapper.at.clone()).collect(), access.deployment.as_ref());
+        let view = match is_there.then(|| control::ask_all(&all, keys, &question, PATIENCE)) {
+            Some(Ok(view)) => {
+                // One that has answered at two addresses is one.
+                mappers.retain(|mapper| place(&view, &mapper.at).is_some());
+                Some(view)
+            }
             Some(Err(error)) => {
                 // Of several each is asked why.
                 if let [only] = &mut mappers[..] {
@@ -48,8 +53,9 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
             }
             None => None,
         };
-        for (index, mapper) in mappers.iter_mut().enumerate() {
-            ask(access, mapper, view.as_ref().and_then(|view| welcome(view, index)));
+        for mapper in &mut mappers {
+            let welcome = view.as_ref().and_then(|view| welcome(view, &mapper.at));
+            ask(access, mapper, welcome);
         }
         known = view.map(|view| {
             let mut report = status::report(&view, None);
@@ -94,19 +100,14 @@ fn settings(option: &MapperOption, access: Result<&Access, &crate::errors::Failu
 
 /// Whether the name of each mapper leads somewhere, and who is at its port.
 fn ports(access: &Access) -> Vec<Mapper> {
-    let look = |endpoint: &Endpoint| {
-        let address = (endpoint.host(), endpoint.port().unwrap_or(0));
-        let unresolved = match address.to_socket_addrs().map(|mut all| all.next()) {
-            Ok(Some(_)) => None,
-            Ok(None) => Some("no such host".to_owned()),
-            Err(error) => Some(error.to_string()),
-        };
+    let look = |at: MapperAddress| {
+        let unresolved = look_up(&at.address).err();
         let port = match unresolved {
-            None => probe(std::slice::from_ref(endpoint), PORT_PATIENCE).pop(),
+            None => probe(std::slice::from_ref(&at.address), PORT_PATIENCE).pop(),
             Some(_) => None,
         };
         Mapper {
-            endpoint: endpoint.clone(),
+            at,
             is_encrypted: access.deployment.is_some(),
             unresolved,
             port: port.unwrap_or(Probe::Untried),
@@ -114,12 +115,18 @@ fn ports(access: &Access) -> Vec<Mapper> {
             heard: None,
         }
     };
-    access.mappers.iter().map(look).collect()
+    look_up_all(&access.mappers).into_iter().map(look).collect()
+}
+
+/// Which of those that have answered it is.
+fn place(view: &View, at: &MapperAddress) -> Option<usize> {
+    view.mappers.iter().position(|mapper| mapper.at == *at)
 }
 
 /// How a mapper greeted that has told everything.
-fn welcome(view: &View, index: usize) -> Option<&Welcome> {
-    let is_complete = matches!(view.mappers.get(index)?.answer, control::Answer::Complete { .. });
+fn welcome<'a>(view: &'a View, at: &MapperAddress) -> Option<&'a Welcome> {
+    let index = place(view, at)?;
+    let is_complete = matches!(view.mappers[index].answer, control::Answer::Complete { .. });
     view.listings.get(index)?.welcome.as_ref().filter(|_| is_complete)
 }
 
@@ -127,16 +134,16 @@ fn welcome(view: &View, index: usize) -> Option<&Welcome> {
 fn ask(access: &Access, mapper: &mut Mapper, welcome: Option<&Welcome>) {
     if let Some(welcome) = welcome {
         // Without a socket nothing is heard, and that is a finding.
-        mapper.heard = Some(listen(access, &mapper.endpoint, welcome));
+        mapper.heard = Some(listen(access, &mapper.at, welcome));
     } else if mapper.port == Probe::Reached && mapper.silence.is_none() {
-        let only = Access { mappers: vec![mapper.endpoint.clone()], ..access.clone() };
-        mapper.silence = control::ask(only, &Question::default(), PATIENCE).err();
+        let (only, keys) = (std::slice::from_ref(&mapper.at), access.deployment.as_ref());
+        mapper.silence = control::ask_all(only, keys, &Question::default(), PATIENCE).err();
     }
 }
 
 /// Asks a mapper once more, to see how long that takes, and awaits what it publishes.
-fn listen(access: &Access, mapper: &Endpoint, welcome: &Welcome) -> Heard {
-    let publish = welcome.publish.as_dialled(mapper);
+fn listen(access: &Access, mapper: &MapperAddress, welcome: &Welcome) -> Heard {
+    let publish = welcome.publish.as_dialled(&mapper.address);
     let awaited = BEATS * Duration::from_millis(welcome.beat_ms.into());
     let mut heard = Heard { round_trip: None, publish, is_published: false, awaited };
     let sockets = sockets(access, mapper, &heard.publish);
@@ -175,7 +182,7 @@ fn listen(access: &Access, mapper: &Endpoint, welcome: &Welcome) -> Heard {
 /// A connection to a mapper and one to where it publishes; `None` if this process is out of files.
 fn sockets(
     access: &Access,
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     publish: &Endpoint,
 ) -> Option<(EventLoop, SocketKey, SocketKey)> {
     let deployment = access.deployment.as_ref();
@@ -183,7 +190,7 @@ fn sockets(
     let dealer = control::open(&mut events, mapper, deployment).ok()?;
     let socket = subscriber(events.context(), SocketSettings::default()).ok()?;
     if let Some(deployment) = deployment {
-        secure_client(&socket, &deployment.own, deployment.key_of(mapper)?).ok()?;
+        secure_client(&socket, &deployment.own, deployment.key_of(&mapper.named)?).ok()?;
     }
     socket.set_subscribe(PULSE_TOPIC).ok()?;
     connect(&socket, publish).ok()?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use svcmap_proto::io::Probe;
-use svcmap_proto::names::{Endpoint, HostId};
+use svcmap_proto::names::{Endpoint, HostId, MapperAddress};
 use svcmap_proto::status::Report;
 
 use crate::control::{ControlError, View};
@@ -44,7 +44,7 @@ pub(super) struct File {
 /// One mapper.
 #[derive(Debug)]
 pub(super) struct Mapper {
-    pub(super) endpoint: Endpoint,
+    pub(super) at: MapperAddress,
     pub(super) is_encrypted: bool,
     /// Why its name leads nowhere, if so.
     pub(super) unresolved: Option<String>,

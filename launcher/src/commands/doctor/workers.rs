@@ -83,7 +83,7 @@ fn local(key: &InstanceKey, entry: &Entry, view: &View, machine: &Machine) -> Op
     }
     let is_here = entry.host == machine.host;
     let has_others = view.instances.values().any(|other| other.host != entry.host)
-        || view.mappers.iter().any(|mapper| !mapper.endpoint.is_loopback());
+        || view.mappers.iter().any(|mapper| !mapper.at.address.is_loopback());
     let (level, whence) = match is_here {
         false => (Level::Fail, "from another host"),
         true if has_others => (Level::Warn, "though there are other hosts"),

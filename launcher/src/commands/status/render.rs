@@ -245,7 +245,7 @@ pub(crate) fn state(state: Shown) -> Cell {
 /// `mapper tcp://127.0.0.1:5555`, `2 mappers agree`, `1 of 2 mappers answers`.
 pub(crate) fn mappers(rows: &[MapperRow], agree: bool) -> String {
     match (rows, rows.iter().filter(|mapper| mapper.is_complete()).count()) {
-        ([only], _) => format!("mapper {}", only.endpoint),
+        ([only], _) => format!("mapper {}", only.at()),
         (all, complete) if complete < all.len() => {
             format!("{complete} of {} answer", count(all.len(), "mapper"))
         }
@@ -270,7 +270,7 @@ pub(crate) fn warnings(report: &Report) -> impl Iterator<Item = String> {
 
 /// What to say of a mapper that has not told everything.
 pub(crate) fn mapper_warning(mapper: &MapperRow) -> Option<String> {
-    let MapperRow { endpoint, answer, warming, .. } = mapper;
+    let (MapperRow { answer, warming, .. }, endpoint) = (mapper, mapper.at());
     match *answer {
         "silent" => Some(format!("the mapper {endpoint} does not answer")),
         "partial" => Some(format!("the mapper {endpoint} did not answer everything in time")),
@@ -283,7 +283,8 @@ pub(crate) fn mapper_warning(mapper: &MapperRow) -> Option<String> {
 }
 
 fn refused_warning(mapper: &MapperRow) -> Option<String> {
-    let MapperRow { endpoint, refused: Refused { registrations, messages }, .. } = mapper;
+    let Refused { registrations, messages } = mapper.refused;
+    let endpoint = mapper.at();
     (registrations + messages > 0).then(|| {
         format!(
             "the mapper {endpoint} has refused {registrations} registrations and {messages} bad \

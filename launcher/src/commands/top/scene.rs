@@ -52,7 +52,7 @@ impl Given {
 
 pub(super) fn mapper(port: u16, answer: &'static str) -> MapperRow {
     let endpoint = Endpoint::tcp("127.0.0.1", port).unwrap();
-    MapperRow { endpoint, answer, warming: false, refused: Refused::default() }
+    MapperRow { endpoint, name: None, answer, warming: false, refused: Refused::default() }
 }
 
 pub(super) fn report(all: &[Given]) -> Report {

@@ -184,9 +184,9 @@ fn listed(view: &View, row: &InstanceRow) -> (Vec<Endpoint>, Vec<Endpoint>) {
             entry.instance == row.instance && entry.incarnation.0 == row.incarnation
         };
         if listing.of(&row.service).any(is_it) {
-            listed_by.push(mapper.endpoint.clone());
+            listed_by.push(mapper.at.address.clone());
         } else if matches!(mapper.answer, Answer::Complete { .. }) {
-            missing_at.push(mapper.endpoint.clone());
+            missing_at.push(mapper.at.address.clone());
         }
     }
     (listed_by, missing_at)

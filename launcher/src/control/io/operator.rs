@@ -6,7 +6,7 @@ use svcmap_proto::codec;
 use svcmap_proto::control::{DrainAnswer, FromMapper, Hello, KeyAnswer, KeyRequest, ToMapper};
 use svcmap_proto::deployment::Deployment;
 use svcmap_proto::io::{Clock, Event, EventLoop};
-use svcmap_proto::names::{Endpoint, InstanceKey};
+use svcmap_proto::names::{InstanceKey, MapperAddress};
 use svcmap_proto::principals::Principal;
 
 use super::super::ControlError;
@@ -20,7 +20,7 @@ const REPEAT: Duration = Duration::from_secs(1);
 /// # Errors
 /// If there is none, see [`ControlError`].
 pub fn ask_for_keys(
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     deployment: &Deployment,
     request: &KeyRequest,
     patience: Duration,
@@ -37,7 +37,7 @@ pub fn ask_for_keys(
 /// # Errors
 /// If there is no answer, see [`ControlError`].
 pub fn ask_to_drain(
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     deployment: Option<&Deployment>,
     key: &InstanceKey,
     patience: Duration,
@@ -51,7 +51,7 @@ pub fn ask_to_drain(
 
 /// Says something to one mapper until it answers; `pick` knows the answer.
 fn say<T>(
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     deployment: Option<&Deployment>,
     message: &ToMapper,
     patience: Duration,
@@ -102,7 +102,7 @@ fn say<T>(
 /// # Errors
 /// If it does not answer, see [`ControlError`].
 pub fn ask_for_principals(
-    mapper: &Endpoint,
+    mapper: &MapperAddress,
     deployment: &Deployment,
     patience: Duration,
 ) -> Result<Result<Vec<Principal>, KeyAnswer>, ControlError> {

@@ -128,7 +128,9 @@ impl Carrier {
                 }
                 // Everybody hears the mapper as long as it is there, and nobody reads.
                 ProcessOutput::Welcomed { .. }
-                | ProcessOutput::Redial { .. }
+                | ProcessOutput::Dial { .. }
+                | ProcessOutput::HangUp { .. }
+                | ProcessOutput::LookUp(_)
                 | ProcessOutput::Relisten { .. }
                 | ProcessOutput::Admit(_)
                 | ProcessOutput::Event(_) => {}

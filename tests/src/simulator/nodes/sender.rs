@@ -6,7 +6,7 @@ use svcmap_worker::JobId;
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::pure::{Choice, JobSpec, Process, Sender};
 
-use super::{Carrier, Effect, HOST, Message, service};
+use super::{Carrier, Effect, HOST, Message, endpoint, service};
 use crate::simulator::Scenario;
 
 /// See the module.
@@ -33,7 +33,7 @@ impl SenderNode {
         let mut sender = Sender::new(id, HOST, 1, config, choice, seed);
         sender.observe();
         sender.follow(now, &service());
-        Self { carrier: Carrier::new(Process::new(now, 1, sender, None, seed)) }
+        Self { carrier: Carrier::new(Process::new(now, vec![endpoint(0)], sender, None, seed)) }
     }
 
     /// Its user wants a job done.

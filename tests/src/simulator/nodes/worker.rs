@@ -45,7 +45,7 @@ impl WorkerNode {
         let seed = scenario.seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(process as u64);
         let choice = Policy::Svcmap.choice();
         let sender = Sender::new(id, HOST, 1, OutboxConfig::default(), choice, seed);
-        let process = Process::new(now, 1, sender, Some(instance), seed);
+        let process = Process::new(now, vec![endpoint(0)], sender, Some(instance), seed);
         let (gone, handlers) = (BTreeSet::new(), Handlers::new(concurrency));
         Self { number, gone, handlers, carrier: Carrier::new(process) }
     }

@@ -34,7 +34,12 @@ impl State {
                     self.report.handle_welcome(mapper, &welcome, is_back);
                     self.mappers.listen(mapper, &welcome.publish, event_loop);
                 }
-                ProcessOutput::Redial { mapper } => self.mappers.dial_again(mapper, event_loop),
+                ProcessOutput::Dial { mapper, at } => {
+                    self.report.handle_dial(mapper, &at);
+                    self.mappers.dial(mapper, at, event_loop);
+                }
+                ProcessOutput::HangUp { mapper } => self.mappers.hang_up(mapper, event_loop),
+                ProcessOutput::LookUp(name) => self.mappers.look_up(name),
                 ProcessOutput::Relisten { mapper } => self.mappers.subscribe(mapper, event_loop),
                 ProcessOutput::Admit(keys) => {
                     event_loop.admit(keys.into_iter().map(|key| (key, Vec::new())).collect());
