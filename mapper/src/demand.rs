@@ -1,6 +1,7 @@
 //! Which jobs wait at their senders, as those say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use svcmap_proto::limits::WAITING_SERVICES_MAX;
 use svcmap_proto::names::Name;
@@ -10,6 +11,9 @@ use crate::registry::Connection;
 
 /// Senders whose waiting jobs are counted, and no more: some 10 MiB with the longest names.
 const SENDERS_MAX: usize = 16_384;
+
+/// Whoever has said nothing for so long has no jobs that wait, or is gone: they say it each second.
+const KEPT: Duration = Duration::from_secs(3);
 
 /// What one sender said last.
 #[derive(Debug)]
@@ -51,9 +55,9 @@ impl Demand {
         self.said.insert(from.clone(), Said { at: now, jobs });
     }
 
-    /// Whoever has said nothing since then has no jobs that wait, or is gone.
-    pub fn forget_before(&mut self, then: Timestamp) {
-        let silent = self.said.iter().filter(|(_, said)| said.at < then);
+    /// Forgets who has fallen silent.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        let silent = self.said.iter().filter(|(_, said)| said.at < now.before(KEPT));
         let silent: Vec<_> = silent.map(|(from, _)| from.clone()).collect();
         silent.iter().for_each(|from| self.forget(from));
     }
@@ -78,8 +82,6 @@ impl Demand {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn jobs(said: &[(&str, u32)]) -> Vec<(Name, u32)> {
@@ -100,9 +102,9 @@ mod tests {
         assert_eq!(sums(&demand), [("a", 3 + u64::from(u32::MAX), 2), ("b", 1, 1)]);
         demand.handle(at(1000), &one, jobs(&[("a", 4)]));
         assert_eq!(sums(&demand), [("a", 4 + u64::from(u32::MAX), 2)]);
-        demand.forget_before(at(500));
-        assert_eq!(sums(&demand).len(), 1);
-        demand.forget_before(at(501));
+        demand.handle_timeout(at(3500));
+        assert_eq!(sums(&demand), [("a", 4 + u64::from(u32::MAX), 2)]);
+        demand.handle_timeout(at(3501));
         assert_eq!(sums(&demand), [("a", 4, 1)]);
         demand.handle(at(1500), &one, Vec::new());
         assert!(sums(&demand).is_empty() && demand.said.is_empty());
@@ -115,7 +117,7 @@ mod tests {
         demand.handle(Timestamp::default(), &from, jobs(&[("a", 1), ("a", 2)]));
         demand.handle(Timestamp::default(), &from, jobs(&[("b", 1); 20]));
         assert_eq!(sums(&demand), [("b", 8, 8)]);
-        demand.forget_before(Timestamp::default() + Duration::from_secs(1));
+        demand.handle_timeout(Timestamp::default() + Duration::from_secs(4));
         assert!(sums(&demand).is_empty());
     }
 

@@ -239,7 +239,7 @@ impl Registry {
         if self.pulse_at <= now {
             let next = self.pulse_at + self.config.beat;
             self.services.handle_beat(now.since(self.pulse_at.before(self.config.beat)));
-            self.demand.forget_before(now.before(self.config.expiry()));
+            self.demand.handle_timeout(now);
             self.pulse_at = if next > now { next } else { now + self.config.beat };
             let instances = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
             let frame = encode(&Publication::Pulse { epoch: self.identity.epoch, instances });

@@ -117,12 +117,12 @@ impl Browser {
         self.command("Emulation.setDeviceMetricsOverride", &size);
     }
 
-    /// For how long its page has computed since it was opened: scripts, styles, layout, painting.
+    /// For how long the process of its page has computed: scripts, styles, layout, painting.
     pub fn busy(&self) -> Duration {
         self.command("Performance.enable", &json!({}));
         let metrics = self.command("Performance.getMetrics", &json!({}));
         let all = metrics["metrics"].as_array().unwrap();
-        let busy = all.iter().find(|metric| metric["name"] == "TaskDuration").unwrap();
+        let busy = all.iter().find(|metric| metric["name"] == "ProcessTime").unwrap();
         Duration::from_secs_f64(busy["value"].as_f64().unwrap())
     }
 
@@ -132,7 +132,7 @@ impl Browser {
         said.as_array().unwrap().iter().map(|line| line["message"].to_string()).collect()
     }
 
-    /// What pages have asked for since this was asked last. The browser has pages of its own.
+    /// What pages have asked anybody for since this was asked last. The browser has pages of its own.
     pub fn requests(&self) -> Vec<String> {
         let said = self.say("POST", "/se/log", &json!({"type": "performance"}));
         let messages = said.as_array().unwrap().iter().filter_map(|line| {
@@ -141,7 +141,7 @@ impl Browser {
             let is_request = message["method"] == "Network.requestWillBeSent";
             is_request.then(|| message["params"]["request"]["url"].as_str().map(str::to_owned))?
         });
-        messages.filter(|url| !url.starts_with("chrome://")).collect()
+        messages.filter(|url| !url.starts_with("chrome:") && !url.starts_with("data:")).collect()
     }
 }
 

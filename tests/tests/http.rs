@@ -290,8 +290,9 @@ fn families_documented() -> Families {
     families.collect()
 }
 
-/// A mapper, and a worker that has done a job, with everything counted once that has a label.
-fn busy_mapper_and_worker() -> (Served, Served) {
+/// A mapper, a worker that has done a job, and a sender with one that waits, with everything counted once that
+/// has a label.
+fn busy_mapper_and_worker() -> (Served, Served, Client) {
     let mapper = Served::mapper(&["--beat", "200ms"]);
     let mut killed = Served::worker("gone", mapper.endpoint(), NAP);
     let worker = Served::worker("nap", mapper.endpoint(), NAP);
@@ -307,12 +308,14 @@ fn busy_mapper_and_worker() -> (Served, Served) {
     let series = r#"svcmap_mapper_messages_refused_total{reason="wrong version"}"#;
     mapper.wait_for_metric(series, 1.0);
     worker.wait_for_metric(&series.replace("mapper", "worker"), 1.0);
-    (mapper, worker)
+    client.submit("gone", "").unwrap();
+    mapper.wait_for_metric(r#"svcmap_jobs_waiting{service="gone"}"#, 1.0);
+    (mapper, worker, client)
 }
 
 #[test]
 fn the_page_on_metrics_and_the_dashboard_name_what_is_served_and_nothing_else() {
-    let (mapper, worker) = busy_mapper_and_worker();
+    let (mapper, worker, _client) = busy_mapper_and_worker();
     let mut served = Families::new();
     for page in [mapper.get("/metrics"), mapper.get("/metrics/instances"), worker.get("/metrics")] {
         families_of(&page.body, &mut served);
@@ -344,7 +347,7 @@ fn a_parser_of_others_reads_what_is_served() {
         families = list(parse(sys.stdin.read()))\n\
         samples = [[s.name, s.labels, s.value] for f in families for s in f.samples]\n\
         print(json.dumps([len(families), samples]))";
-    let (mapper, worker) = busy_mapper_and_worker();
+    let (mapper, worker, _client) = busy_mapper_and_worker();
     let python = std::env::var("SVCMAP_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     for (served, path) in
         [(&mapper, "/metrics"), (&mapper, "/metrics/instances"), (&worker, "/metrics")]
@@ -429,7 +432,7 @@ impl Prometheus {
 #[test]
 #[ignore = "needs the program prometheus: see .ci/run"]
 fn prometheus_scrapes_both_and_takes_the_rules_and_the_dashboard() {
-    let (mapper, worker) = busy_mapper_and_worker();
+    let (mapper, worker, _client) = busy_mapper_and_worker();
     let page = doc("metrics.md");
     let mut blocks =
         page.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());

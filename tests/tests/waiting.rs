@@ -193,11 +193,16 @@ fn the_time_of_a_job_begins_when_it_is_submitted_and_not_before() {
 
 #[test]
 fn what_waits_at_senders_is_seen_by_whoever_asks_a_mapper() {
-    let deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
+    let mut deployment = deployment_of("nap", 1, &["--builtin", "sleep"]);
     let (client, lost) = (deployment.client().unwrap(), deployment.client().unwrap());
+    // It was served until a moment ago: jobs wait for whoever comes back.
+    deployment.start_worker("once", "w-2", &["--builtin", "echo"]).unwrap();
+    deployment.wait_ready(&[("once", 1)]).unwrap();
+    deployment.terminate("w-2").unwrap();
+    let gone = |report: &svcmap::commands::status::Report| report.instances.len() == 1;
+    deployment.wait_for("the worker to be gone", gone).unwrap();
     let naps: Vec<_> = (0..60).map(|_| client.submit("nap", b"100ms".to_vec()).unwrap()).collect();
-    // Nobody has ever served it.
-    let _lost: Vec<_> = (0..2).map(|_| lost.submit("npa", Vec::new()).unwrap()).collect();
+    let _lost: Vec<_> = (0..2).map(|_| lost.submit("once", Vec::new()).unwrap()).collect();
     let waiting = |report: &svcmap::commands::status::Report, service: &str| {
         let row = report.services.iter().find(|row| row.service == service);
         row.map_or((0, 0), |row| (row.waiting, row.waiting_senders))
@@ -205,15 +210,21 @@ fn what_waits_at_senders_is_seen_by_whoever_asks_a_mapper() {
     let seen = |report: &svcmap::commands::status::Report| {
         let (jobs, senders) = waiting(report, "nap");
         let rate = report.services.iter().find(|row| row.service == "nap").unwrap().ended_per_s;
-        jobs > 0 && senders == 1 && (1.0..=20.0).contains(&rate) && waiting(report, "npa") == (2, 1)
+        jobs > 0
+            && senders == 1
+            && (1.0..=20.0).contains(&rate)
+            && waiting(report, "once") == (2, 1)
     };
     deployment.wait_for("waiting jobs to be seen", seen).unwrap();
     let screen = text(&svcmap(&deployment, &["status"]).stdout);
-    assert!(screen.contains("npa has no instance, and of its jobs 2 wait at 1 sender"), "{screen}");
+    assert!(
+        screen.contains("once has no instance, and of its jobs 2 wait at 1 sender"),
+        "{screen}"
+    );
     drop(lost);
     assert_eq!(Count::of(naps).done, 60);
     let nothing = |report: &svcmap::commands::status::Report| {
-        waiting(report, "nap") == (0, 0) && waiting(report, "npa") == (0, 0)
+        waiting(report, "nap") == (0, 0) && waiting(report, "once") == (0, 0)
     };
     deployment.wait_for("nothing to wait", nothing).unwrap();
 }
