@@ -119,15 +119,29 @@ function refusedWarning({ endpoint, refused }) {
     "messages: its log says why";
 }
 
+/** What has found no room, if anything has not. */
+function waiting({ waiting: jobs = 0, waiting_senders: senders = 0 }) {
+  return jobs > 0 ? `${jobs} wait at ${count(senders, "sender")}` : null;
+}
+
 function serviceWarning(row) {
   const { service, running, queued, promised, slots } = row;
+  const left = waiting(row);
   if (isFull(row)) {
     const taken = `${running + queued + promised} of ${slots} slots are taken`;
-    return `${service} is full: ${taken}, new jobs wait or are refused`;
+    return `${service} is full: ${taken}, ${left ?? "new jobs wait or are refused"}`;
   }
-  if (row.instances === 0) return `${service} has no instance left`;
-  if (row.ready === 0) return `${service} takes no jobs: no instance is ready`;
-  return null;
+  if (row.instances === 0) {
+    return left === null
+      ? `${service} has no instance left`
+      : `${service} has no instance, and of its jobs ${left}`;
+  }
+  if (row.ready === 0) {
+    return left === null
+      ? `${service} takes no jobs: no instance is ready`
+      : `${service} takes no jobs, no instance is ready: ${left}`;
+  }
+  return left === null ? null : `of the jobs of ${service} ${left}: svcmap why ${service}`;
 }
 
 /** Where the mapper listens that a command asks by itself. */
