@@ -70,7 +70,7 @@ until [ -s "$folder/mapper" ]; do
     sleep 0.1
 done
 
-srun --ntasks-per-node=1 --kill-on-bad-exit=0 \
+srun --ntasks-per-node=1 --cpus-per-task="$cpus" --kill-on-bad-exit=0 \
     svcmap worker --service work --exec "$program" --concurrency "$cpus" --grace "$grace" &
 workers=$!
 svcmap status --wait "work>=$nodes" --timeout 2m &
@@ -81,6 +81,8 @@ options=(--grace "$grace" --joblog "$lines.joblog" --output "$lines.results/{num
 [ ! -e "$lines.joblog" ] || options+=(--resume)
 svcmap submit work --lines "$lines" "${options[@]}" &
 submit=$!
+# It may have been told just before there was one.
+[ -z "$is_over" ] || kill -TERM "$submit" 2>/dev/null || true
 status=0
 wait_for "$submit" || status=$?
 submit=''

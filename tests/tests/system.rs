@@ -34,6 +34,24 @@ fn workers_register_and_jobs_come_back() {
 }
 
 #[test]
+fn one_instance_is_shown_with_the_sums_of_its_service() {
+    let deployment = deployment_of("echo", 2, ECHO);
+    let text = |args: &[&str]| {
+        let output = svcmap(&deployment, args);
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    let (code, screen) = text(&["status", "echo/w-2"]);
+    assert!(screen.contains("2 of 2 instances ready\n") && !screen.contains("w-1"), "{screen}");
+    assert!(code == Some(0) && screen.contains("\nw-2 "), "{screen}");
+    let (code, screen) = text(&["why", "echo/w-1"]);
+    assert!(code == Some(0) && screen.contains("w-1 ") && !screen.contains("\nw-2"), "{screen}");
+    for command in ["status", "why"] {
+        let (code, error) = text(&[command, "echo/w-3"]);
+        assert!(code == Some(69) && error.contains("`echo` has no instance `w-3`"), "{error}");
+    }
+}
+
+#[test]
 fn a_program_gets_each_payload_and_its_output_is_the_result() {
     let deployment = deployment_of("sha256", 3, &["--exec", "sha256sum"]);
     let folder = tempfile::tempdir().unwrap();

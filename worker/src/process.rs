@@ -41,7 +41,7 @@ const SUSPENSION: Duration = Duration::from_secs(1);
 /// more than come in one, but after a suspension.
 const UNANSWERED_MAX: usize = 4096;
 
-/// How often mappers are told which jobs wait here: they forget it after three beats.
+/// How often mappers are told which jobs wait here: they forget it after three times that.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.

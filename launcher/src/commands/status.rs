@@ -45,8 +45,9 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
     };
     if let Some(of) = &args.of {
         expect(of, &report)?;
-        report.retain_instance(of.instance());
+        // All are tried: the sums are those of the service.
         reach::try_all(&mut report);
+        report.retain_instance(of.instance());
     }
     let width = stdout_columns();
     let screen = Screen { width, bars: width.is_some() };

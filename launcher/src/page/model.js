@@ -367,7 +367,7 @@ function byName(one, other) {
 
 /** How much attention a service needs: as `svcmap status` has it, then by load. */
 function badnessOfService(row) {
-  if (row.instances === 0) return -1;
+  if (row.instances === 0 && !row.waiting) return -1;
   if (text.isFull(row)) return 4;
   if (row.ready === 0) return 3;
   return row.ready < row.instances ? 2 : row.load;

@@ -12,8 +12,9 @@ const FAMILY_PATIENCE: Duration = Duration::from_secs(1);
 /// The addresses of an endpoint, each with its port, in an order that is the same for everybody. If it is
 /// [no name](Endpoint::is_name) that is itself. Blocks for as long as the system likes.
 ///
-/// Of a name that has IPv4 and IPv6 addresses those count that the system puts first, unless nobody greets
-/// at any of them: they are two ways to the same mappers, and one of the ways may lead nowhere.
+/// Of a name that has IPv4 and IPv6 addresses those count that the system puts first, unless only others
+/// greet: they are two ways to the same mappers, and one of the ways may lead nowhere. If nobody greets, all
+/// of them count.
 ///
 /// # Errors
 /// If it leads nowhere, in the system's words.
@@ -27,8 +28,12 @@ pub fn look_up(endpoint: &Endpoint) -> Result<Vec<Endpoint>, String> {
         return Err("it has no address".to_owned());
     }
     let greets = |all: &[Endpoint]| probe(all, FAMILY_PATIENCE).contains(&Probe::Reached);
-    let is_other_better = !others.is_empty() && !greets(&first) && greets(&others);
-    Ok(if is_other_better { others } else { first })
+    Ok(match others.is_empty() || greets(&first) {
+        true => first,
+        false if greets(&others) => others,
+        // Whoever is away comes back at one of them.
+        false => [first, others].concat(),
+    })
 }
 
 /// Where all mappers are that were named so, each address once. A name that leads nowhere stays one. Blocks
