@@ -81,25 +81,27 @@ impl Outbox {
 
     /// Lanes whose jobs have waited for longer than any news of their services should take.
     pub fn slow_lanes(&self, now: Timestamp) -> impl Iterator<Item = &Lane> {
-        let is_slow = move |lane| {
-            let first = self.lanes.waiting(lane).next().and_then(|slot| self.jobs.get(slot));
-            first.is_some_and(|job| job.submitted_at + NEWS_LIMIT <= now)
-        };
-        self.lanes.with_waiting().filter(move |(_, id)| is_slow(*id)).map(|(lane, _)| lane)
+        self.waiting_for(now, NEWS_LIMIT).map(|(lane, _)| lane)
     }
 
     /// Services whose jobs have waited for a while, and how many do.
     pub fn waiting(&self, now: Timestamp) -> BTreeMap<Name, u32> {
         let mut services = BTreeMap::new();
-        for (lane, id) in self.lanes.with_waiting() {
-            let first = self.lanes.waiting(id).next().and_then(|slot| self.jobs.get(slot));
-            if first.is_some_and(|job| job.submitted_at + WORTH_TELLING <= now) {
-                let jobs = u32::try_from(self.lanes.len(id)).unwrap_or(u32::MAX);
-                let sum: &mut u32 = services.entry(lane.service.clone()).or_default();
-                *sum = sum.saturating_add(jobs);
-            }
+        for (lane, id) in self.waiting_for(now, WORTH_TELLING) {
+            let jobs = u32::try_from(self.lanes.len(id)).unwrap_or(u32::MAX);
+            let sum: &mut u32 = services.entry(lane.service.clone()).or_default();
+            *sum = sum.saturating_add(jobs);
         }
         services
+    }
+
+    /// Lanes whose next job was submitted so long ago.
+    fn waiting_for(&self, now: Timestamp, time: Duration) -> impl Iterator<Item = (&Lane, LaneId)> {
+        let is_old = move |lane| {
+            let first = self.lanes.waiting(lane).next().and_then(|slot| self.jobs.get(slot));
+            first.is_some_and(|job| job.submitted_at + time <= now)
+        };
+        self.lanes.with_waiting().filter(move |(_, id)| is_old(*id))
     }
 
     /// Nobody is known that a new job could go to: it is looked at now.
