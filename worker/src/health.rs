@@ -43,6 +43,9 @@ const JITTER: f64 = 0.25;
 /// How often the peers' loads are looked at while they matter and nothing happens.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The same while an instance waits for the one job that it lets through: there may never be one.
+const PROBE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the loads of the peers say of an instance's failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -197,7 +200,8 @@ impl Health {
         self.looked_at = now;
         let trouble = self.trouble.take();
         let is_to_blame = match verdict {
-            Verdict::Apart => true,
+            // Who is on trial has had its sentence.
+            Verdict::Apart => trouble.is_some() || self.trust == Trust::Full,
             Verdict::Unknown => trouble.is_some(),
             Verdict::Alike => trouble == Some(Trouble::NotStarted),
         };
@@ -207,7 +211,9 @@ impl Health {
                 return true;
             }
             // Jobs fail everywhere.
-            Trust::Probe { .. } if trouble.is_some() => self.trust = Trust::Full,
+            Trust::Probe { .. } if trouble.is_some() || self.is_like(verdict) => {
+                self.trust = Trust::Full;
+            }
             // Those who were better are gone: better a chance than none.
             Trust::Aside(until) if verdict == Verdict::Alike => {
                 self.trust = Trust::Aside(until.min(now + PAUSE.1));
@@ -276,7 +282,7 @@ impl Health {
     pub fn handle_timeout(&mut self, now: Timestamp, here: u32) -> bool {
         let is_due = matches!(self.trust, Trust::Aside(until) if until <= now);
         if is_due {
-            self.trust = Trust::Probe { since: now, beside: here };
+            (self.trust, self.looked_at) = (Trust::Probe { since: now, beside: here }, now);
         }
         is_due
     }
@@ -284,9 +290,18 @@ impl Health {
     /// What others do may set this instance aside, if it has jobs that could go to them, or bring it
     /// back.
     fn look_timeout(&self, is_idle: bool) -> Option<Timestamp> {
-        let is_doubtful = self.trust == Trust::Full && self.is_bad();
-        let matters = self.is_aside() || (is_doubtful && !is_idle);
-        matters.then(|| self.looked_at + LOOK_INTERVAL)
+        let interval = match self.trust {
+            Trust::Aside(_) => LOOK_INTERVAL,
+            Trust::Full if self.is_bad() && !is_idle => LOOK_INTERVAL,
+            Trust::Probe { .. } if self.is_bad() => PROBE_LOOK_INTERVAL,
+            Trust::Full | Trust::Probe { .. } => return None,
+        };
+        Some(self.looked_at + interval)
+    }
+
+    /// Whether it is bad and its peers are by now no better.
+    fn is_like(&self, verdict: Verdict) -> bool {
+        verdict == Verdict::Alike && self.is_bad()
     }
 
     fn is_bad(&self) -> bool {

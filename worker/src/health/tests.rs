@@ -258,6 +258,32 @@ fn whoever_is_aside_looks_at_the_peers_and_comes_back_when_they_are_gone() {
 }
 
 #[test]
+fn whoever_waits_for_a_job_to_try_is_trusted_once_the_peers_fail_as_well() {
+    let mut health = Health::new(1);
+    fail(&mut health, at(0), 4, Apart);
+    let since = at(10_000);
+    assert!(health.handle_timeout(since, 0));
+    let look_at = since + PROBE_LOOK_INTERVAL;
+    for is_idle in [true, false] {
+        assert!(!health.wants_verdict(look_at.before(ms(1)), is_idle));
+        assert!(health.wants_verdict(look_at, is_idle));
+    }
+    // It is on trial already.
+    for verdict in [Apart, Unknown] {
+        assert!(!health.handle_verdict(look_at, verdict));
+        assert_eq!((health.slots_max(), health.is_aside()), (Some(1), false));
+    }
+    assert!(!health.handle_verdict(look_at + PROBE_LOOK_INTERVAL, Alike));
+    assert_eq!((health.slots_max(), health.error()), (None, None));
+    // Who once could not start a job does not compare with peers that are well.
+    let mut health = Health::new(1);
+    end(&mut health, Ending::NotStarted, b"cannot start x");
+    health.handle_verdict(at(0), Alike);
+    assert!(health.handle_timeout(at(100), 0));
+    assert!(!health.wants_verdict(at(60_000), true));
+}
+
+#[test]
 fn peers_that_recover_leave_behind_who_does_not() {
     let mut health = Health::new(1);
     fail(&mut health, at(0), 20, Alike);
