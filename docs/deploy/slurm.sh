@@ -19,7 +19,8 @@ program=${1:?usage: sbatch slurm.sh PROGRAM FILE}
 lines=$(realpath "${2:?usage: sbatch slurm.sh PROGRAM FILE}")
 nodes=$SLURM_JOB_NUM_NODES
 cpus=${SLURM_CPUS_PER_TASK:-1}
-grace=30s
+# Twice this is less than that: whoever submits is told first, then the workers.
+grace=20s
 
 # The keys are this allocation's alone, and gone with it.
 umask 077
@@ -27,7 +28,7 @@ folder=$(mktemp --directory "$SLURM_SUBMIT_DIR/svcmap-$SLURM_JOB_ID.XXXXXX")
 export SVCMAP_DEPLOYMENT=$folder/svcmap.toml
 unset SVCMAP_MAPPER
 
-mapper='' workers='' submit='' is_over=''
+mapper='' workers='' client='' is_over=''
 
 # A trap ends `wait` before the process has ended.
 wait_for() {
@@ -40,9 +41,9 @@ wait_for() {
 # shellcheck disable=SC2317
 end() {
     trap '' TERM
-    if [ -n "$submit" ]; then
-        kill -TERM "$submit" 2>/dev/null || true
-        wait_for "$submit" || true
+    if [ -n "$client" ]; then
+        kill -TERM "$client" 2>/dev/null || true
+        wait_for "$client" || true
     fi
     if [ -n "$workers" ]; then
         # To the workers themselves: srun would have them killed.
@@ -57,7 +58,19 @@ end() {
 }
 trap end EXIT
 # It is told once that the time is over; what is not done by then stays in the job log.
-trap 'is_over=yes; [ -z "$submit" ] || kill -TERM "$submit" 2>/dev/null || true' TERM
+trap 'is_over=yes; [ -z "$client" ] || kill -TERM "$client" 2>/dev/null || true' TERM
+
+# Runs a command that is told when the time is over, also if that has been just before.
+run() {
+    [ -z "$is_over" ] || exit 143
+    "$@" &
+    client=$!
+    [ -z "$is_over" ] || kill -TERM "$client" 2>/dev/null || true
+    local status=0
+    wait_for "$client" || status=$?
+    client=''
+    return "$status"
+}
 
 # As the other nodes reach this one.
 address=$(scontrol show node "$SLURMD_NODENAME" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
@@ -73,17 +86,7 @@ done
 srun --ntasks-per-node=1 --cpus-per-task="$cpus" --kill-on-bad-exit=0 \
     svcmap worker --service work --exec "$program" --concurrency "$cpus" --grace "$grace" &
 workers=$!
-svcmap status --wait "work>=$nodes" --timeout 2m &
-wait_for $!
-
-[ -z "$is_over" ] || exit 143
+run svcmap status --wait "work>=$nodes" --timeout 2m
 options=(--grace "$grace" --joblog "$lines.joblog" --output "$lines.results/{number}")
 [ ! -e "$lines.joblog" ] || options+=(--resume)
-svcmap submit work --lines "$lines" "${options[@]}" &
-submit=$!
-# It may have been told just before there was one.
-[ -z "$is_over" ] || kill -TERM "$submit" 2>/dev/null || true
-status=0
-wait_for "$submit" || status=$?
-submit=''
-exit "$status"
+run svcmap submit work --lines "$lines" "${options[@]}"

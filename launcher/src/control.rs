@@ -275,6 +275,15 @@ impl Conversation {
         }
     }
 
+    /// Which mapper it is.
+    fn epoch(&self) -> Option<Epoch> {
+        self.listing.welcome.as_ref().map(|welcome| welcome.epoch)
+    }
+
+    fn is_complete(&self) -> bool {
+        matches!(self.answer(), Answer::Complete { .. })
+    }
+
     fn handle_welcome(&mut self, welcome: Welcome) {
         self.progress = Progress::Greeted { warming: welcome.warming };
         self.listing.welcome = Some(welcome);
@@ -357,15 +366,22 @@ impl Assembly {
 fn merge(conversations: Vec<(MapperAddress, Conversation)>) -> View {
     let mut view = View { agree: true, ..View::default() };
     let mut first_lives = None;
-    let mut met: BTreeSet<Epoch> = BTreeSet::new();
-    for (at, conversation) in conversations {
-        let welcome = conversation.listing.welcome.as_ref();
-        if welcome.is_some_and(|welcome| !met.insert(welcome.epoch)) {
+    // Of those with one mapper the first counts that is complete, or else the first.
+    let mut met: BTreeMap<Epoch, usize> = BTreeMap::new();
+    for (place, (_, conversation)) in conversations.iter().enumerate() {
+        let Some(epoch) = conversation.epoch() else { continue };
+        let best = met.entry(epoch).or_insert(place);
+        if !conversations[*best].1.is_complete() && conversation.is_complete() {
+            *best = place;
+        }
+    }
+    for (place, (at, conversation)) in conversations.into_iter().enumerate() {
+        if conversation.epoch().is_some_and(|epoch| met[&epoch] != place) {
             continue;
         }
         let answer = conversation.answer();
         view.mappers.push(MapperAnswer { at, answer, refused: conversation.refused });
-        if matches!(answer, Answer::Complete { .. }) {
+        if conversation.is_complete() {
             let entries = conversation.listing.instances.iter();
             let lives: Vec<(InstanceKey, Incarnation)> =
                 entries.map(|(key, entry)| (key.clone(), entry.incarnation)).collect();

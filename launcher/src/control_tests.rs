@@ -248,6 +248,10 @@ fn the_union_believes_the_newest_word() {
     assert!(same.agree);
     let twice = merge(vec![(at(1), talk(7, vec![])), (at(2), talk(7, vec![]))]);
     assert_eq!(twice.mappers.len(), 1, "one mapper at two addresses");
+    // The way to one of them may break off.
+    let half = conversation(everything(), &[welcome_of(7)]).0;
+    let best = merge(vec![(at(1), half), (at(2), talk(7, vec![entry("x", 1, 1)]))]);
+    assert_eq!((best.mappers.len(), &best.mappers[0].at, best.instances.len()), (1, &at(2), 1));
 }
 
 #[test]

@@ -261,7 +261,7 @@ impl Fleet {
                 (state, end.code != Some(0), format!("stopped ({})", end.how))
             }
             _ if end.code == Some(0) && keep.restart != Restart::Always => {
-                (State::Done, false, "ended by itself with status 0".to_owned())
+                (State::Done, false, "ended with status 0, so it is not started again".to_owned())
             }
             _ if keep.restart == Restart::Never => {
                 (State::Failed, true, format!("FAILED: {how}; it is not started again"))

@@ -130,10 +130,10 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// An endpoint at which nobody listens: it was free a moment ago.
+/// An endpoint at which nobody listens: no other test here asks for ports of that address.
 fn nobody() -> Endpoint {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    Endpoint::tcp("127.0.0.1", listener.local_addr().unwrap().port()).unwrap()
+    let listener = std::net::TcpListener::bind("127.9.9.9:0").unwrap();
+    Endpoint::tcp("127.9.9.9", listener.local_addr().unwrap().port()).unwrap()
 }
 
 #[test]

@@ -36,6 +36,8 @@ pub struct Waiting {
 pub struct Demand {
     said: BTreeMap<Connection, Said>,
     services: BTreeMap<Name, Waiting>,
+    /// When to look who has fallen silent.
+    look_at: Option<Timestamp>,
 }
 
 impl Demand {
@@ -53,13 +55,23 @@ impl Demand {
             sum.senders += 1;
         }
         self.said.insert(from.clone(), Said { at: now, jobs });
+        self.look_at.get_or_insert(now + KEPT);
+    }
+
+    /// When [`Demand::handle_timeout`] is due.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.look_at
     }
 
     /// Forgets who has fallen silent.
     pub fn handle_timeout(&mut self, now: Timestamp) {
-        let silent = self.said.iter().filter(|(_, said)| said.at < now.before(KEPT));
+        if self.look_at.is_none_or(|look_at| now < look_at) {
+            return;
+        }
+        let silent = self.said.iter().filter(|(_, said)| said.at + KEPT <= now);
         let silent: Vec<_> = silent.map(|(from, _)| from.clone()).collect();
         silent.iter().for_each(|from| self.forget(from));
+        self.look_at = self.said.values().map(|said| said.at + KEPT).min();
     }
 
     fn forget(&mut self, from: &Connection) {
@@ -102,12 +114,19 @@ mod tests {
         assert_eq!(sums(&demand), [("a", 3 + u64::from(u32::MAX), 2), ("b", 1, 1)]);
         demand.handle(at(1000), &one, jobs(&[("a", 4)]));
         assert_eq!(sums(&demand), [("a", 4 + u64::from(u32::MAX), 2)]);
-        demand.handle_timeout(at(3500));
+        assert_eq!(demand.poll_timeout(), Some(at(3000)));
+        demand.handle_timeout(at(3000));
         assert_eq!(sums(&demand), [("a", 4 + u64::from(u32::MAX), 2)]);
-        demand.handle_timeout(at(3501));
+        assert_eq!(demand.poll_timeout(), Some(at(3500)));
+        demand.handle_timeout(at(3499));
+        assert_eq!(sums(&demand).len(), 1);
+        demand.handle_timeout(at(3500));
         assert_eq!(sums(&demand), [("a", 4, 1)]);
-        demand.handle(at(1500), &one, Vec::new());
+        demand.handle(at(3600), &one, Vec::new());
         assert!(sums(&demand).is_empty() && demand.said.is_empty());
+        // Once nobody is left, nothing is looked at.
+        demand.handle_timeout(at(4000));
+        assert_eq!(demand.poll_timeout(), None);
     }
 
     #[test]

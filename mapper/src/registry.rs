@@ -236,10 +236,10 @@ impl Registry {
                 self.expire(now, key);
             }
         }
+        self.demand.handle_timeout(now);
         if self.pulse_at <= now {
             let next = self.pulse_at + self.config.beat;
             self.services.handle_beat(now.since(self.pulse_at.before(self.config.beat)));
-            self.demand.handle_timeout(now);
             self.pulse_at = if next > now { next } else { now + self.config.beat };
             let instances = u32::try_from(self.services.len()).unwrap_or(u32::MAX);
             let frame = encode(&Publication::Pulse { epoch: self.identity.epoch, instances });
@@ -266,7 +266,7 @@ impl Registry {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let look_at = self.leases.poll_timeout().map(|at| at + self.lag);
         let due_at = earliest(look_at, self.revisions.poll_timeout());
-        earliest(due_at, Some(self.pulse_at))
+        earliest(due_at, earliest(self.demand.poll_timeout(), Some(self.pulse_at)))
     }
 
     fn handle_hello(&mut self, now: Timestamp, from: &Connection, observed: &str, hello: Hello) {

@@ -16,6 +16,9 @@ const STUCK_MS: u64 = 30_000;
 /// So many mean service times without a finished job are still no reason to doubt.
 const STUCK_SERVICE_TIMES: u64 = 3;
 
+/// Of so many in a thousand of its last jobs on, an instance fails most.
+const MOST: u16 = 500;
+
 /// What the mappers know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -76,6 +79,8 @@ pub struct ServiceRow {
     pub ready: usize,
     /// Those of them that are full.
     pub full: usize,
+    /// Those of them of whose last jobs most failed: they take jobs, as no peer does better.
+    pub failing: usize,
     /// Instances that were tried and cannot be reached; missing if none was tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreachable: Option<usize>,
@@ -328,7 +333,7 @@ impl Report {
     /// Counts anew who is ready, once it was tried who can be reached: who cannot is not.
     pub fn count_reached(&mut self) {
         for row in &mut self.services {
-            (row.ready, row.full, row.unreachable) = (0, 0, None);
+            (row.ready, row.full, row.failing, row.unreachable) = (0, 0, 0, None);
             for instance in &self.instances {
                 if instance.service.as_str() == row.service {
                     row.count_standing(instance);
@@ -386,6 +391,7 @@ impl ServiceRow {
     fn count_standing(&mut self, instance: &InstanceRow) {
         self.ready += usize::from(instance.is_ready());
         self.full += usize::from(instance.is_ready() && instance.state == Shown::Full);
+        self.failing += usize::from(instance.is_ready() && instance.fails_most());
         if let Some(reachable) = instance.reachable {
             *self.unreachable.get_or_insert_default() += usize::from(!reachable);
         }
@@ -403,7 +409,7 @@ impl ServiceRow {
             _ if self.instances == 0 && self.waiting == 0 => 4,
             _ if self.is_full() => 0,
             _ if self.ready == 0 => 1,
-            _ if self.ready < self.instances => 2,
+            _ if self.ready < self.instances || self.failing > 0 => 2,
             _ => 3,
         }
     }
@@ -458,6 +464,17 @@ impl InstanceRow {
     /// Whether it counts as ready, as far as is known.
     pub fn is_ready(&self) -> bool {
         self.state.is_ready() && self.reachable != Some(false)
+    }
+
+    /// Whether most of its last jobs failed or could not be started.
+    pub fn fails_most(&self) -> bool {
+        self.failing >= MOST
+    }
+
+    /// Whether each of its handlers has a job, so that the next one waits, here or at its sender.
+    pub fn is_busy(&self) -> bool {
+        let jobs = u64::from(self.running) + u64::from(self.queued);
+        self.dialect == Dialect::Native && jobs >= u64::from(self.concurrency)
     }
 
     /// What its load counts among those of its service.

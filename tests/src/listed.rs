@@ -3,17 +3,20 @@
 
 use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, Registration, ToMapper};
-use svcmap_proto::io::{Clock, host_id};
+use svcmap_proto::io::{Clock, host_id, random_u64};
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Incarnation, InstanceKey};
 
 use crate::dealer;
 
-/// A port of this machine where nobody listens any more.
+/// An address of this machine where nobody listens, and nobody else will: the system gives ports of
+/// `127.0.0.1` to whoever asks next, but none at this one.
 pub fn nobody() -> Endpoint {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let [a, b, c, ..] = random_u64().to_be_bytes().map(|byte| 1 + byte % 254);
+    let host = format!("127.{a}.{b}.{c}");
+    let listener = std::net::TcpListener::bind((host.as_str(), 0)).expect("a port");
     let port = listener.local_addr().expect("it is bound").port();
-    Endpoint::tcp("127.0.0.1", port).expect("an address")
+    Endpoint::tcp(&host, port).expect("an address")
 }
 
 /// What an instance of this machine says of itself.

@@ -85,6 +85,15 @@ impl ServiceManager {
         self.wait_for(|told| told == line)
     }
 
+    /// Waits for all of these, in whichever order they come.
+    pub fn wait_for_lines(&self, lines: &[&str]) {
+        let mut missing = lines.to_vec();
+        while !missing.is_empty() {
+            let said = self.wait_for(|told| missing.contains(&told));
+            missing.retain(|line| !said.iter().any(|told| told == line));
+        }
+    }
+
     /// Forgets all that has come.
     pub fn forget(&self) {
         while self.next(Duration::from_micros(1)).is_some() {}

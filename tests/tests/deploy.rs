@@ -268,6 +268,12 @@ impl Allocation {
         fs::read_dir(self.0.path().join("lines.results")).map_or(0, Iterator::count)
     }
 
+    /// Of how many lines it is known what became of them.
+    fn logged(&self) -> usize {
+        let log = fs::read_to_string(self.0.path().join("lines.joblog")).unwrap_or_default();
+        log.lines().skip(1).count()
+    }
+
     /// Its processes: all that they start know where it is.
     fn processes(&self) -> Vec<u32> {
         let own = self.0.path().display().to_string();
@@ -318,7 +324,8 @@ fn an_allocation_whose_time_is_over_drains_and_the_next_one_goes_on() {
     let mut script = allocation.start(&program);
     eventually("the first to be done", || allocation.results() >= 10);
     script.signal(Signal::TERM);
-    // What runs may finish.
+    // What has begun may finish; there is room for four, and one more may be on its way to each.
+    eventually("the others to be given up", || allocation.logged() > 20);
     fs::write(&gate, "").unwrap();
     let ended = script.end();
     assert_eq!(code(&ended), Some(143), "{}", text(&ended.stderr));

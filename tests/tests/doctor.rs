@@ -11,11 +11,12 @@ use serde_json::Value;
 use svcmap_proto::codec;
 use svcmap_proto::control::{FromMapper, Refused, Registration, ToMapper, Welcome};
 use svcmap_proto::io::Clock;
-use svcmap_proto::load::Load;
+use svcmap_proto::load::{Load, State};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation};
 use svcmap_tests::batch::{code, text};
 use svcmap_tests::keyed::{self, ECHO, Scene};
 use svcmap_tests::listed::{nobody, register, registration};
+use svcmap_tests::up::{MAPPER_ANYWHERE, Up};
 use svcmap_tests::{
     Deployment, MAPPER, eventually, executable, plain_deployment, plain_deployment_of, svcmap,
 };
@@ -323,6 +324,65 @@ fn d15_too_few_files() {
     let mut command = Command::new("sh");
     command.args(["-c", &script]).envs(deployment.environment());
     assert_fails(&read(&command.output().unwrap()), "D15");
+}
+
+#[test]
+fn d18_and_d19_instances_where_jobs_fail_or_nothing_is_finished() {
+    let deployment = plain_deployment();
+    let mapper = deployment.mapper();
+    let load = Load { sequence: 1, slots: 4, concurrency: 1, ..Load::default() };
+    let aside = Load { state: State::Failing, failing: 1000, ..load };
+    let aside = registration("work", "aside", mapper, aside);
+    let aside = Registration { error: Some("no licence".to_owned()), ..aside };
+    register(mapper, vec![registration("work", "good", mapper, load), aside.clone()]);
+    let found = of(&deployment);
+    assert_warns(&found, "D18");
+    let one = finding(&found.0, "D18");
+    assert_eq!(one["message"], "work/aside is set aside, as jobs fail there: no licence");
+    assert_eq!(one["remedy"]["commands"][0], "svcmap drain work/aside");
+
+    let deployment = plain_deployment();
+    let mapper = deployment.mapper();
+    let fails = Load { failing: 1000, ..load };
+    let fails = ["a", "b"].map(|name| registration("work", name, mapper, fails));
+    register(mapper, fails.into());
+    let found = of(&deployment);
+    assert_fails(&found, "D18");
+    let message = finding(&found.0, "D18")["message"].as_str().unwrap();
+    let said = "of the last jobs of work most failed at each of the 2 instances that take them";
+    assert_eq!(message, said);
+
+    let deployment = plain_deployment();
+    let mapper = deployment.mapper();
+    let silence = Some(41_000);
+    let stuck =
+        Load { running: 1, queued: 1, oldest_queued_ms: 41_000, since_finish_ms: silence, ..load };
+    register(mapper, vec![registration("work", "stuck", mapper, stuck)]);
+    let found = of(&deployment);
+    assert_fails(&found, "D19");
+    let message = finding(&found.0, "D19")["message"].as_str().unwrap();
+    assert_eq!(message, "work/stuck is stuck: 1 running, no handler finished for 41s");
+}
+
+#[test]
+fn d20_what_a_topology_has_given_up() {
+    let bad = "[service.bad]\nexec = \"./not-there\"\n";
+    let mut up = Up::written(&format!("{MAPPER_ANYWHERE}{bad}"));
+    up.start();
+    up.wait_state("bad/1", "failed");
+    let found = read(&up.run(&["doctor", "--json"]));
+    assert_fails(&found, "D20");
+    let one = finding(&found.0, "D20");
+    let message = one["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("bad/1 is given up: ") && message.contains("not-there"),
+        "{message}"
+    );
+    assert_eq!(
+        one["remedy"]["commands"],
+        serde_json::json!(["svcmap logs bad/1", "svcmap start bad/1"])
+    );
+    up.stop();
 }
 
 #[test]

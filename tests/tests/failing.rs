@@ -151,7 +151,11 @@ fn where_all_fail_alike_nobody_is_set_aside() {
     assert_eq!(count.failed, JOBS, "{count:?}");
     deployment
         .wait_for("all to be ready", |report| {
-            report.services.iter().any(|service| service.ready == 4)
+            report.services.iter().any(|service| service.ready == 4 && service.failing == 4)
         })
         .unwrap();
+    let shown = svcmap(&deployment, &["status"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let said = "of the last jobs of work most failed at each of the 4 instances that take them";
+    assert!(shown.contains(said), "{shown}");
 }

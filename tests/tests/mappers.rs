@@ -1,7 +1,6 @@
 //! Mappers that are not there, stand still, or refuse: what their workers and senders do meanwhile.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use svcmap_proto::control::{FromMapper, Registration, RegistrationError, ToMappe
 use svcmap_proto::io::Clock;
 use svcmap_proto::load::Load;
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey};
+use svcmap_tests::listed::nobody;
 use svcmap_tests::{
     Count, Deployment, MAPPER, PATIENCE, dealer, eventually, executable, plain_deployment,
 };
@@ -118,8 +118,7 @@ impl Drop for Killed {
 
 #[test]
 fn a_worker_without_a_mapper_says_so_and_then_that_it_is_listed() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mapper = format!("tcp://127.0.0.1:{port}");
+    let mapper = nobody().to_string();
     let mut worker = Command::new(executable());
     worker.args(["worker", "--service", "echo", "--builtin", "echo", "--mapper", &mapper]);
     let mut worker = Killed::spawn(worker.stderr(Stdio::piped()));

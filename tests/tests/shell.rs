@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use svcmap_proto::io::Clock;
+use svcmap_tests::listed::nobody;
 use svcmap_tests::{PATIENCE, deployment, deployment_of, eventually, executable, svcmap};
 
 const ECHO: &[&str] = &["--builtin", "echo"];
@@ -285,7 +286,7 @@ fn a_log_that_nobody_reads_does_not_keep_a_worker_from_its_work_and_its_end() {
 #[test]
 fn a_log_that_nobody_reads_does_not_keep_a_mapper_alive() {
     // Its first line, which would tell, goes to nobody.
-    let bind = format!("tcp://127.0.0.1:{}", free_port());
+    let bind = nobody().to_string();
     let args = ["mapper", "--bind", &bind, "--publish", "tcp://127.0.0.1:0"];
     let ready = || {
         eventually("the mapper to answer", || {
@@ -302,9 +303,4 @@ fn an_error_that_nobody_reads_keeps_its_exit_code() {
     let mut child = Command::new(executable()).args(args).stderr(err).spawn().unwrap();
     let status = end_of(&mut child, PATIENCE / 2);
     assert_eq!(status.and_then(|status| status.code()), Some(64));
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

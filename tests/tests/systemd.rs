@@ -1,12 +1,12 @@
 //! What mapper, workers and `svcmap up` tell a service manager, with a real socket in its place.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use svcmap_tests::batch::{Running, code, text};
+use svcmap_tests::listed::nobody;
 use svcmap_tests::service_manager::ServiceManager;
 use svcmap_tests::up::{MAPPER_ANYWHERE, Up};
 use svcmap_tests::{eventually, executable, keyed};
@@ -104,20 +104,18 @@ fn a_mapper_is_ready_when_it_listens_tells_how_many_it_knows_and_lives_while_it_
 #[test]
 fn a_worker_is_ready_when_a_mapper_lists_it_and_its_drain_may_take_its_grace() {
     let manager = ServiceManager::at_path();
-    // A port where nobody is yet.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let endpoint = format!("tcp://{free}");
-    let mut worker = Started::worker(Some(&manager), &endpoint, &["--exec", "env"]);
+    let endpoint = nobody();
+    let endpoint = endpoint.as_str();
+    let mut worker = Started::worker(Some(&manager), endpoint, &["--exec", "env"]);
     manager.wait_for(|line| line.starts_with("STATUS=no mapper answers"));
     assert!(!manager.told().contains(&"READY=1".to_owned()), "{:?}", manager.told());
-    let _mapper = Started::mapper(None, &endpoint);
-    manager.wait_for_line("READY=1");
-    manager.wait_for_line("STATUS=listed by 1 mapper; 0 jobs running, 0 queued");
+    let _mapper = Started::mapper(None, endpoint);
+    manager.wait_for_lines(&["READY=1", "STATUS=listed by 1 mapper; 0 jobs running, 0 queued"]);
     worker.assert_signs_come_while_it_turns(&manager);
 
     // Its programs would speak for it.
     let mut submit = Command::new(executable());
-    submit.args(["submit", "sum", "--data", "", "--mapper", &endpoint]);
+    submit.args(["submit", "sum", "--data", "", "--mapper", endpoint]);
     let done = submit.output().unwrap();
     assert_eq!(code(&done), Some(0), "{}", text(&done.stderr));
     let seen = text(&done.stdout);
@@ -139,8 +137,7 @@ fn up_is_ready_when_all_are_and_again_after_another_file_and_no_child_speaks_for
     };
     let mut up = Up::written(&topology(2));
     up.start_by(told_of(Some(&manager), &[]));
-    manager.wait_for_line("READY=1");
-    manager.wait_for_line("STATUS=2 of 2 instances of 1 service ready");
+    manager.wait_for_lines(&["READY=1", "STATUS=2 of 2 instances of 1 service ready"]);
     for pid in up.descendants() {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
         let environment = text(&environment);
@@ -152,8 +149,7 @@ fn up_is_ready_when_all_are_and_again_after_another_file_and_no_child_speaks_for
     up.signal(Signal::HUP);
     let said = manager.wait_for_line("RELOADING=1");
     assert!(said.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{said:?}");
-    manager.wait_for_line("READY=1");
-    manager.wait_for_line("STATUS=3 of 3 instances of 1 service ready");
+    manager.wait_for_lines(&["READY=1", "STATUS=3 of 3 instances of 1 service ready"]);
     up.write("nonsense");
     up.signal(Signal::HUP);
     manager.wait_for_line("RELOADING=1");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use svcmap_proto::io::Clock;
+use svcmap_tests::listed::nobody;
 use svcmap_tests::{Count, Deployment, PATIENCE, deployment_of, executable, svcmap};
 use svcmap_worker::{Client, Outcome, Reason, Worker};
 
@@ -93,10 +94,7 @@ fn a_job_is_ended_at_its_run_limit_and_has_failed() {
 
 #[test]
 fn a_mapper_that_comes_later_is_waited_for_and_the_log_says_so() {
-    // Ports that were free a moment ago.
-    let deployment = svcmap_tests::plain_deployment();
-    let mapper = deployment.mapper().clone();
-    drop(deployment);
+    let mapper = nobody();
     let mut submit = Command::new(executable())
         .args(["submit", "echo", "--data", "hello", "--mapper", mapper.as_str()])
         .stdout(Stdio::piped())
@@ -127,10 +125,9 @@ fn without_a_mapper_a_short_hold_is_refused_as_no_mapper() {
 
 #[test]
 fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
-    // A port where nobody listens any more.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let nobody = format!("tcp://{nobody}");
-    let mut deployment = deployment_of("echo", 1, &["--builtin", "echo", "--advertise", &nobody]);
+    let nobody = nobody();
+    let lost = ["--builtin", "echo", "--advertise", nobody.as_str()];
+    let mut deployment = deployment_of("echo", 1, &lost);
     let status = |deployment: &Deployment| {
         let output = svcmap(deployment, &["status", "echo"]);
         let json = svcmap(deployment, &["status", "echo", "--json"]);
@@ -138,7 +135,7 @@ fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
         (text(&output.stdout), json["instances"].clone())
     };
     let (screen, instances) = status(&deployment);
-    assert!(screen.contains("✗ unreachable") && screen.contains(&nobody), "{screen}");
+    assert!(screen.contains("✗ unreachable") && screen.contains(nobody.as_str()), "{screen}");
     assert!(screen.contains("refused"), "{screen}");
     assert_eq!(instances[0]["reachable"], false);
     assert!(instances[0]["from"].is_string() && instances[0]["unreachable"].is_string());
@@ -147,7 +144,10 @@ fn a_worker_that_nobody_reaches_is_unreachable_and_not_full() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(69), "{said}");
     assert!(said.contains("refused: unreachable"), "{said}");
-    assert!(said.contains("a worker cannot be reached") && said.contains(&nobody), "{said}");
+    assert!(
+        said.contains("a worker cannot be reached") && said.contains(nobody.as_str()),
+        "{said}"
+    );
     assert!(said.to_lowercase().contains("connection refused"), "{said}");
     // It is not held against those that can be reached.
     deployment.start_worker("echo", "w-2", &["--builtin", "echo"]).unwrap();

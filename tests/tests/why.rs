@@ -122,6 +122,24 @@ fn workers_that_are_full_drain_or_stand_still_are_passed_over() {
     assert_eq!((&row["ready"], &row["unreachable"]), (&2.into(), &2.into()), "{shown}");
 }
 
+#[test]
+fn a_job_that_would_wait_for_a_handler_is_said_to_wait() {
+    let deployment = plain_deployment_of("nap", 1, SLEEP);
+    let client = deployment.client().unwrap();
+    let _busy = occupy(&deployment, &client, "w-1");
+    let _waiting = client.submit("nap", b"1ms".to_vec()).unwrap();
+    let mut said = Value::Null;
+    eventually("the mapper to know what waits", || {
+        said = why(&deployment, "nap");
+        said["waiting"] == 1
+    });
+    assert_eq!((&said["chosen"], &said["instances"][0]["verdict"]), (&Value::Null, &"busy".into()));
+    let screen = text(&svcmap(&deployment, &["why", "nap"]).stdout);
+    let first = "A sender of nap that starts here now turns to w-1, and its job waits. Waiting \
+                 already: 1 job at 1 sender.\n";
+    assert!(screen.starts_with(first), "{screen}");
+}
+
 /// A deployment whose mapper lists those, all at an address where somebody answers.
 fn listing(all: impl Fn(&Endpoint) -> Vec<Registration>) -> Deployment {
     let deployment = plain_deployment();

@@ -136,6 +136,8 @@ pub struct Health {
     /// What the last job failed of, and what the one failed of that set it aside.
     error: String,
     aside_error: String,
+    /// Whether it was said that jobs fail here as they do elsewhere.
+    is_told: bool,
     random: fastrand::Rng,
 }
 
@@ -151,6 +153,7 @@ impl Health {
             looked_at: Timestamp::default(),
             error: String::new(),
             aside_error: String::new(),
+            is_told: false,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -187,6 +190,8 @@ impl Health {
         if self.jobs == WINDOW && !self.is_bad() {
             self.pause = Duration::ZERO;
         }
+        // Where half of all fail for good, it is not said again and again.
+        self.is_told &= self.share() > 0;
     }
 
     /// Whether what the peers say matters now: then [`Health::handle_verdict`] is due. `is_idle`: no
@@ -249,6 +254,14 @@ impl Health {
     /// Whether it takes as many jobs as it has slots.
     pub fn is_trusted(&self) -> bool {
         self.slots_max().is_none()
+    }
+
+    /// What jobs fail of here while nobody does better, so that it takes them all the same: once,
+    /// until nearly all are done again.
+    pub fn poll_alike(&mut self) -> Option<&str> {
+        let is_news = self.trust == Trust::Full && self.is_bad() && !self.is_told;
+        self.is_told |= is_news;
+        is_news.then_some(&self.error)
     }
 
     /// For how long it was last set aside.

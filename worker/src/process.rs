@@ -59,6 +59,8 @@ pub struct Process {
     /// When mappers are told next which jobs wait here. Nothing has to wake it: such jobs are looked at each
     /// second.
     demand_at: Timestamp,
+    /// Whether some did when they were told last.
+    has_demand: bool,
     /// Questions for the state of a service.
     resyncs: u64,
     outputs: VecDeque<ProcessOutput>,
@@ -87,6 +89,7 @@ impl Process {
             stage: Stage::Idle,
             is_quiet: true,
             demand_at: now,
+            has_demand: false,
             resyncs: 0,
             outputs: VecDeque::new(),
         }
@@ -312,6 +315,7 @@ impl Process {
         if let Some(server) = self.server() {
             server.stop();
         }
+        self.tell_demand(now);
         self.mappers.leave();
     }
 
@@ -341,10 +345,11 @@ impl Process {
         }
     }
 
-    /// Tells the mappers which jobs wait here for room.
+    /// Tells the mappers which jobs wait here for room, and once that none does any more.
     fn tell_demand(&mut self, now: Timestamp) {
         let mut jobs: Vec<_> = self.sender.waiting(now).into_iter().collect();
-        if jobs.is_empty() {
+        let had_demand = std::mem::replace(&mut self.has_demand, !jobs.is_empty());
+        if jobs.is_empty() && !had_demand {
             return;
         }
         jobs.sort_by_key(|(_, waiting)| Reverse(*waiting));

@@ -94,6 +94,12 @@ pub enum ServerOutput {
         /// How long that is.
         pause: Duration,
     },
+    /// People want to know: most jobs fail here, and it takes them all the same, as no peer does
+    /// better.
+    FailsAlike {
+        /// What the last one failed of.
+        error: String,
+    },
     /// People want to know: a job was done, so this instance takes jobs again.
     Trusted,
     /// People want to know, as its sender does not: a job failed or was not begun.

@@ -301,6 +301,13 @@ impl Whereabouts {
         }
     }
 
+    /// Everybody stays where he is from now on: nothing is looked up any more.
+    pub fn stop(&mut self) {
+        self.asked = None;
+        self.names.iter_mut().for_each(|named| named.look_up_at = None);
+        self.outputs.clear();
+    }
+
     /// What to do next; ask until there is nothing.
     pub fn poll_output(&mut self) -> Option<WhereaboutsOutput> {
         self.outputs.pop_front()

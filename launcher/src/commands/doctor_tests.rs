@@ -31,7 +31,7 @@ fn mapper(endpoint: &str) -> Mapper {
 fn judged(mapper: Option<Mapper>, machine: Machine) -> Vec<Check> {
     let settings = Settings { unusable: None, file: None, variable: Vec::new() };
     let mappers = mapper.into_iter().collect();
-    findings::all(&Observed { settings, mappers, known: None, machine })
+    findings::all(&Observed { settings, mappers, known: None, machine, processes: Vec::new() })
 }
 
 fn found(checks: &[Check]) -> Vec<(&'static str, Level)> {

@@ -125,6 +125,32 @@ fn who_is_set_aside_is_shown_with_its_last_error_until_it_has_done_a_job() {
 }
 
 #[test]
+fn where_nobody_does_better_it_is_said_that_jobs_fail() {
+    let fails = Load { failing: 990, failed: 50, ..load(0, 0, 11) };
+    let said = |loads: &[Load]| {
+        let names = ["a-1", "a-2", "a-3"];
+        let all: Vec<_> =
+            loads.iter().zip(names).map(|(load, name)| ("a", name, *load, 0)).collect();
+        let report = report(&view(vec![mapper(5555, COMPLETE)], &all), None);
+        let (all, one) = (services(&report, TERMINAL), instances(&report, &name("a"), PLAIN));
+        (report.services[0].failing, plain(&all), plain(&one))
+    };
+    let (failing, all, one) = said(&[fails; 3]);
+    let warning = "! of the last jobs of a most failed at each of the 3 instances that take them\n";
+    assert!(all.contains(warning) && one.contains(warning), "{all}{one}");
+    assert!(one.contains("\na-2  99% of its last jobs failed: its log says of what\n"), "{one}");
+    assert_eq!(failing, 3);
+    let (failing, all, _) = said(&[load(0, 0, 11), fails]);
+    assert!(all.contains("! of the last jobs of a most failed at 1 of the 2 instances"), "{all}");
+    assert_eq!(failing, 1);
+    assert!(said(&[fails]).1.contains(" most failed at the only instance that takes them\n"));
+    // Who is set aside takes none, and is told of as such.
+    let aside = Load { state: State::Failing, ..fails };
+    let (failing, all, _) = said(&[aside, Load { failing: 499, ..fails }]);
+    assert!(failing == 0 && !all.contains("of the last jobs"), "{all}");
+}
+
+#[test]
 fn services_off_a_terminal_have_no_bars() {
     let text = plain(&services(&report(&shop(), None), PLAIN));
     assert!(

@@ -7,7 +7,7 @@ use clap::builder::styling::Style;
 use crate::cli::{LogsArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs};
 use crate::errors::{Error, Failure, print_out};
 use crate::fleet::command::Command;
-use crate::fleet::io::client::ask;
+use crate::fleet::io::client::{ask, processes};
 use crate::fleet::wire::{Process, Reply, Request};
 use crate::io::stdout_columns;
 use crate::table::{BAD, Cell, Column, OK, WARN, render};
@@ -91,21 +91,12 @@ pub fn logs(args: &LogsArgs) -> Result<ExitCode, Error> {
 /// # Errors
 /// If no `svcmap up` runs.
 pub fn list(args: &PsArgs) -> Result<ExitCode, Error> {
-    let mut answers = ask(args.up.file.as_deref(), &Request::List)?;
-    let mut all = Vec::new();
-    loop {
-        match answers.receive()? {
-            Reply::Process(process) => all.push(process),
-            Reply::Done(_) => break,
-            Reply::Failed(why) => return Err(Failure::failed(why).into()),
-            _ => {}
-        }
-    }
+    let (path, all) = processes(args.up.file.as_deref())?;
     if args.json {
-        let value = serde_json::json!({ "file": answers.path, "processes": all });
+        let value = serde_json::json!({ "file": path, "processes": all });
         print_out(&format!("{value:#}\n"))?;
     } else {
-        print_out(&screen(&answers.path.display().to_string(), &all))?;
+        print_out(&screen(&path.display().to_string(), &all))?;
     }
     Ok(ExitCode::SUCCESS)
 }

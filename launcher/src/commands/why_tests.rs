@@ -1,4 +1,4 @@
-use svcmap_proto::control::{Entry, ServiceStanding, Welcome};
+use svcmap_proto::control::{Activity, Entry, ServiceStanding, Welcome};
 use svcmap_proto::load::{Load, Share, State};
 use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation, InstanceKey, MapperAddress, Name};
 
@@ -7,6 +7,7 @@ use crate::commands::status::Report;
 use crate::control::{Answer, Listing, MapperAnswer, View};
 
 const HOST: HostId = HostId(1);
+const BUSY: Verdict = Verdict::Busy;
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -18,7 +19,7 @@ fn load(jobs: u32) -> Load {
         sequence: 1,
         queued: jobs,
         slots: 11,
-        concurrency: 1,
+        concurrency: 4,
         mean_service_us,
         ..Load::default()
     }
@@ -134,6 +135,32 @@ fn who_drains_or_is_set_aside_is_of_no_use_and_who_is_full_only_later() {
         ]
     );
     assert_eq!(judged(&all[..3], &[], 7).chosen, None);
+}
+
+#[test]
+fn where_all_handlers_have_a_job_the_next_one_waits_though_there_are_slots() {
+    let all = [("a", load(4)), ("b", Load { concurrency: 1, ..load(1) })];
+    let mut view = view(&all);
+    let (service, waiting, senders) = (name("work"), 54, 3);
+    let activity = Activity { service, waiting, senders, ended_per_s: 2.0 };
+    view.activity.insert(name("work"), activity);
+    let report = status::report(&view, None);
+    let why = judge(&name("work"), &view, &report, HOST, 7);
+    assert_eq!((&why.chosen, verdict(&why, "a"), verdict(&why, "b")), (&None, BUSY, BUSY));
+    assert_eq!((why.waiting, why.waiting_senders), (54, 3));
+    let screen = render::screen(&why, None, None);
+    let first = screen.lines().next().unwrap();
+    assert!(
+        first.ends_with("and its job waits. Waiting already: 54 jobs at 3 senders."),
+        "{first}"
+    );
+    let said = "has a job: the next one waits for the first that is free\n";
+    assert!(screen.contains(&format!("b  its handler {said}")), "{screen}");
+    assert!(screen.contains("a  all its 4 handlers have a job: the next"), "{screen}");
+    assert!(screen.contains("\nnext: svcmap worker --service work …"), "{screen}");
+    // One handler that is free is another matter.
+    let why = judged(&[("a", load(4)), ("b", load(3))], &[], 7);
+    assert_eq!((verdict(&why, "a"), verdict(&why, "b")), (BUSY, Verdict::Chosen));
 }
 
 #[test]

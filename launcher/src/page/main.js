@@ -28,28 +28,30 @@ async function ask() {
     const headers = etag === null ? {} : { "If-None-Match": etag };
     // The tag is ours to send: what the browser keeps would answer 200 for a 304.
     const options = { headers, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) };
-    const answer = await fetch("status.json", options);
+    const answer = await fetch("status.json", options).catch(unreached);
     if (answer.status === 304) {
       model.handleUnchanged(performance.now(), Date.now());
     } else if (answer.ok) {
       model.handleReport(performance.now(), Date.now(), await answer.json());
       etag = answer.headers.get("ETag");
     } else {
-      throw new Error((await answer.text()).slice(0, 200));
+      throw new Error(`It says: ${(await answer.text()).slice(0, 200)}`);
     }
   } catch (error) {
     etag = null;
-    model.handleSilence(performance.now(), Date.now(), reason(error));
+    model.handleSilence(performance.now(), Date.now(), error.message);
   }
   isAsking = false;
   timer = setTimeout(ask, POLL_MS);
   redraw();
 }
 
-function reason(error) {
-  if (error instanceof TypeError) return `Nobody answers at ${location.host}`;
-  if (error.name === "TimeoutError") return `${location.host} takes connections and says nothing`;
-  return `It says: ${error.message}`;
+/** Says in our words why there is no answer. */
+function unreached({ name }) {
+  const { host } = location;
+  throw new Error(
+    name === "TimeoutError" ? `${host} takes connections and says nothing` : `Nobody answers at ${host}`,
+  );
 }
 
 function redraw() {

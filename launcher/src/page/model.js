@@ -300,7 +300,7 @@ export class Model {
       failed: isKnown ? text.perSecond(rate && rate.failed) : "-",
       isFailing: rate !== null && rate.failed > 0,
       minute: this.#minutes.of(keyOf(row)),
-      mean: row.done + row.failed === 0 ? "-" : text.time(row.mean_service_ms),
+      mean: row.mean_service_ms === 0 && row.done === 0 ? "-" : text.time(row.mean_service_ms),
       age: text.age(row.age_ms),
       pid: row.pid,
       address: text.printable((row.endpoint ?? "-").replace(/^tcp:\/\//, "")),
@@ -370,7 +370,7 @@ function badnessOfService(row) {
   if (row.instances === 0 && !row.waiting) return -1;
   if (text.isFull(row)) return 4;
   if (row.ready === 0) return 3;
-  return row.ready < row.instances ? 2 : row.load;
+  return row.ready < row.instances || row.failing > 0 ? 2 : row.load;
 }
 
 function badnessOfInstance(row) {

@@ -103,7 +103,7 @@ export function warnings(report) {
   return [
     ...report.mappers.filter((mapper) => mapper.warming).map(warmingWarning),
     ...report.mappers.map(refusedWarning),
-    ...report.services.map(serviceWarning),
+    ...report.services.flatMap((row) => [serviceWarning(row), failingWarning(row)]),
     ...notReady.map((row) => `${row.service}/${row.instance} is ${whyNotReady(row)}`),
   ].filter((warning) => warning !== null).map(printable);
 }
@@ -142,6 +142,14 @@ function serviceWarning(row) {
       : `${service} takes no jobs, no instance is ready: ${left}`;
   }
   return left === null ? null : `of the jobs of ${service} ${left}: svcmap why ${service}`;
+}
+
+/** Jobs fail, and who takes them goes on, as nobody does better. */
+function failingWarning({ service, ready, failing = 0 }) {
+  if (failing === 0) return null;
+  const some = failing === ready ? `each of the ${ready}` : `${failing} of the ${ready}`;
+  const whose = ready === 1 ? "the only instance that takes them" : `${some} instances that take them`;
+  return `of the last jobs of ${service} most failed at ${whose}`;
 }
 
 /** Where the mapper listens that a command asks by itself. */

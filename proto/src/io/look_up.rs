@@ -1,6 +1,6 @@
 //! What a mapper's name means: all addresses that it has.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use super::{Probe, probe};
@@ -53,7 +53,12 @@ pub fn look_up_all(named: &[Endpoint]) -> Vec<MapperAddress> {
 
 /// Those of the first one's family, and those of the other; each once, and in their order.
 fn families(found: impl Iterator<Item = SocketAddr>) -> (Vec<Endpoint>, Vec<Endpoint>) {
-    let mut found = found.map(|it| SocketAddr::new(it.ip().to_canonical(), it.port())).peekable();
+    // A link-local address stays with its interface.
+    let canonical = |it: SocketAddr| match it.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, it.port()),
+        IpAddr::V6(_) => it,
+    };
+    let mut found = found.map(canonical).peekable();
     let is_first_v4 = found.peek().is_some_and(SocketAddr::is_ipv4);
     let mut found: Vec<_> = found.collect();
     found.sort_unstable();
@@ -93,6 +98,8 @@ mod tests {
         let (first, others) = families(found.iter().map(|text| text.parse().unwrap()));
         assert_eq!(first, ["tcp://10.0.0.3:7", "tcp://10.0.0.20:7"].map(endpoint));
         assert_eq!(others, [endpoint("tcp://[fd00::1]:7")]);
+        let scoped = families(["[fe80::1%3]:7".parse().unwrap()].into_iter());
+        assert_eq!(scoped.0, [endpoint("tcp://[fe80::1%3]:7")]);
         let (first, _) = families(found.iter().rev().skip(2).map(|text| text.parse().unwrap()));
         assert_eq!(first, [endpoint("tcp://[fd00::1]:7")]);
     }

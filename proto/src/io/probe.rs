@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn who_greets_is_told_from_who_says_nothing_and_from_nobody() {
-        let [greets, silent, gone] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let listen = |host: &str| TcpListener::bind((host, 0)).unwrap();
+        // Nobody else gets the port of the last one once it is gone.
+        let [greets, silent, gone] = ["127.0.0.1", "127.0.0.1", "127.9.9.9"].map(listen);
         let endpoints = [&greets, &silent, &gone].map(|l| at(l.local_addr().unwrap()));
         drop(gone);
         let greet = move || greets.accept().unwrap().0.write_all(b"\xff");

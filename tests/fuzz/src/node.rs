@@ -447,6 +447,7 @@ impl Node {
                 }
             }
             ServerOutput::SetAside { .. }
+            | ServerOutput::FailsAlike { .. }
             | ServerOutput::Untold { .. }
             | ServerOutput::UntoldMore(_)
             | ServerOutput::Trusted

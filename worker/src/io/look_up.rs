@@ -1,6 +1,6 @@
 //! Look-ups of names, which may take seconds: each in a thread of its own, one at a time.
 
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::Builder;
 
 use svcmap_proto::io::{self, Waker};
@@ -40,7 +40,12 @@ impl LookUp {
 
     /// The answer, once it is there.
     pub(super) fn take(&mut self) -> Option<Answer> {
-        let answer = self.answers.as_ref()?.try_recv().ok()?;
+        let answer = match self.answers.as_ref()?.try_recv() {
+            Ok(answer) => answer,
+            Err(TryRecvError::Empty) => return None,
+            // It is asked again after a while.
+            Err(TryRecvError::Disconnected) => Err("the look-up broke off".to_owned()),
+        };
         self.answers = None;
         Some(answer)
     }

@@ -203,9 +203,11 @@ impl Mappers {
         self.sessions().for_each(|session| session.handle_suspension(now, gap));
     }
 
-    /// Says goodbye to all of them.
+    /// Says goodbye to all of them, for good.
     pub(super) fn leave(&mut self) {
         self.sessions().for_each(Session::leave);
+        self.mappers.iter_mut().for_each(|mapper| mapper.twin_of = None);
+        self.whereabouts.stop();
     }
 
     fn sessions(&mut self) -> impl Iterator<Item = &mut Session> {

@@ -403,6 +403,12 @@ fn mappers_that_answer_are_told_each_second_which_jobs_have_waited_for_a_while()
     assert_eq!(told(&scene), []);
     scene.act(at(3001));
     assert_eq!(told(&scene).len(), 1);
+    // Whoever ends says that nothing waits any more, once.
+    scene.process.stop(at(3100));
+    scene.act(at(3100));
+    assert_eq!(told(&scene), [(1, Vec::new())]);
+    scene.act(at(4200));
+    assert_eq!(told(&scene), []);
 }
 
 /// Which mappers are to be dialled, or not any more, and what is looked up.
@@ -478,4 +484,11 @@ fn each_address_of_a_name_is_registered_with_and_who_is_gone_is_not_missed() {
     scene.hear(at(3000), 1, welcomed_by(1));
     scene.act(at(5000));
     assert!(scene.events().is_empty() && !connections(&scene).contains(&"hang up 0".to_owned()));
+    // Whoever leaves looks nothing up any more, and dials nobody.
+    scene.process.handle_mapper_lost(at(5000), 1);
+    scene.process.stop(at(5000));
+    for round in 5..200 {
+        scene.act(at(round * 1000));
+        assert_eq!(connections(&scene), Vec::<String>::new());
+    }
 }

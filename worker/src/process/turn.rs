@@ -164,6 +164,7 @@ impl Process {
             }
         })
     }
+
     /// Does to the halves what has become of a mapper. Returns what is to become of its connections.
     fn take_whereabouts(&mut self, now: Timestamp, output: WhereaboutsOutput) -> ProcessOutput {
         match output {

@@ -195,6 +195,7 @@ impl World {
                 | ServerOutput::TakeProgress
                 | ServerOutput::Reply { .. }
                 | ServerOutput::SetAside { .. }
+                | ServerOutput::FailsAlike { .. }
                 | ServerOutput::Trusted
                 | ServerOutput::Untold { .. }
                 | ServerOutput::UntoldMore(_) => {}

@@ -19,6 +19,9 @@ impl Server {
     pub fn handle_verdict(&mut self, now: Timestamp, verdict: Verdict) {
         if self.health.handle_verdict(now, verdict) {
             self.stand_aside(now);
+        } else if let Some(error) = self.health.poll_alike() {
+            let error = error.to_owned();
+            self.answers.push_back(ServerOutput::FailsAlike { error });
         }
         self.credits.set_slots_max(self.health.slots_max());
         self.promise(now);

@@ -126,7 +126,9 @@ impl Scene {
                     }
                 }
                 ServerOutput::Offer { slot, blind, .. } => seen.offers.push((slot, blind)),
-                ServerOutput::SetAside { error, .. } => seen.errors.push(error),
+                ServerOutput::SetAside { error, .. } | ServerOutput::FailsAlike { error } => {
+                    seen.errors.push(error);
+                }
                 ServerOutput::Cancel(_)
                 | ServerOutput::TakeBack
                 | ServerOutput::TakeProgress

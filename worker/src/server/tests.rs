@@ -227,6 +227,7 @@ impl World {
                 | ServerOutput::Reply { .. }
                 | ServerOutput::Offer { .. }
                 | ServerOutput::SetAside { .. }
+                | ServerOutput::FailsAlike { .. }
                 | ServerOutput::Trusted
                 | ServerOutput::Untold { .. }
                 | ServerOutput::UntoldMore(_) => {}

@@ -10,6 +10,7 @@ use super::{Check, Level, Remedy, workers};
 use crate::commands::status::reach::SILENT;
 use crate::control::{Answer, ControlError, View};
 use crate::errors::Failure;
+use crate::fleet::wire::Process;
 use crate::parse::MAPPER_VARIABLE;
 use crate::text::{count, time};
 
@@ -24,6 +25,7 @@ const COMMANDS: [&str; 5] = ["chmod", "export", "ls", "svcmap", "ulimit"];
 
 const SETTINGS: &str = "settings";
 const HOST: &str = "this host";
+const UP: &str = "svcmap up";
 
 /// All that there is to say.
 pub(super) fn all(observed: &Observed) -> Vec<Check> {
@@ -36,9 +38,26 @@ pub(super) fn all(observed: &Observed) -> Vec<Check> {
         checks.extend(agreement(view));
         checks.extend(workers::all(view, report, &observed.machine));
     }
+    checks.extend(observed.processes.iter().filter_map(given_up));
     let instances = observed.known.as_ref().map_or(0, |(view, _)| view.instances.len());
     checks.extend(this_host(&observed.machine, instances));
     checks
+}
+
+/// A process that is not started any more.
+fn given_up(process: &Process) -> Option<Check> {
+    let Process { name, state, last, .. } = process;
+    if state != "failed" {
+        return None;
+    }
+    let last = last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
+    let message = format!("{name} is given up{last}");
+    let text = "It ended too often, or cannot be started at all. What it wrote says why. Once that is \
+                mended, start it.";
+    let remedy = Remedy::new(text)
+        .command(format!("svcmap logs {name}"))
+        .command(format!("svcmap start {name}"));
+    Some(Check::found(UP, (Level::Fail, "D20"), message, remedy))
 }
 
 /// What a failure of ours says of itself, as a finding.

@@ -1,6 +1,6 @@
 //! Looking: names, ports, questions to mappers, publications, the clock.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use svcmap_proto::codec;
@@ -18,7 +18,9 @@ use crate::access::{self, Access, unusable};
 use crate::cli::MapperOption;
 use crate::commands::status::{self, reach};
 use crate::control::{self, PATIENCE, Question, Scope, View};
+use crate::fleet::io::client::processes;
 use crate::parse;
+use crate::topology::FILE_NAME;
 
 /// How long a port may take to be reached.
 const PORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -63,7 +65,10 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
             (view, report)
         });
     }
-    Observed { settings, mappers, known, machine: machine(open_files_max) }
+    // Where none runs, there is nothing to look at.
+    let processes =
+        processes(Some(Path::new(FILE_NAME))).map_or_else(|_| Vec::new(), |found| found.1);
+    Observed { settings, mappers, known, machine: machine(open_files_max), processes }
 }
 
 fn machine(open_files_max: u64) -> Machine {

@@ -9,6 +9,7 @@ use svcmap_proto::status::Report;
 
 use crate::control::{ControlError, View};
 use crate::errors::Failure;
+use crate::fleet::wire::Process;
 
 /// Everything.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Observed {
     /// What they know together, and who of that can be reached; `None` if nobody answers.
     pub(super) known: Option<(View, Report)>,
     pub(super) machine: Machine,
+    /// What the `svcmap up` of this folder keeps, if one runs.
+    pub(super) processes: Vec<Process>,
 }
 
 /// What was said on the command line, in the environment and in the deployment file.

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use svcmap_proto::control::Entry;
 use svcmap_proto::names::{Endpoint, InstanceKey, usable_endpoints};
-use svcmap_proto::status::{InstanceRow, Report};
+use svcmap_proto::status::{InstanceRow, Report, ServiceRow, Shown};
 
 use super::observed::Machine;
 use super::{Check, Level, Remedy};
 use crate::commands::status::reach::SILENT;
+use crate::commands::status::render::{error, failing_warning};
+use crate::commands::status::why_not_ready;
 use crate::control::View;
 use crate::text::{count, time};
 
@@ -39,6 +41,10 @@ pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check>
     let entries = || view.instances.iter();
     tell(&mut checks, entries().filter_map(|(key, entry)| local(key, entry, view, machine)));
     tell(&mut checks, entries().filter_map(|(key, entry)| ahead(key, entry, machine)));
+    let rows = || report.instances.iter();
+    tell(&mut checks, report.services.iter().filter_map(failing_everywhere));
+    tell(&mut checks, rows().filter_map(failing));
+    tell(&mut checks, rows().filter_map(stuck));
     if checks.is_empty() {
         let tried = report.instances.iter().filter(|row| row.reachable == Some(true)).count();
         let (all, from) = (count(view.instances.len(), "instance"), &machine.name);
@@ -98,6 +104,43 @@ fn local(key: &InstanceKey, entry: &Entry, view: &View, machine: &Machine) -> Op
         format!("svcmap worker --service {service} --bind 'tcp://*:0' --advertise HOST …");
     let remedy = Remedy::new(text).command(command);
     Some(Check::found(GROUP, (level, "D14"), message, remedy))
+}
+
+/// A service of which whoever takes jobs fails most.
+fn failing_everywhere(row: &ServiceRow) -> Option<Check> {
+    let warning = failing_warning(row).filter(|_| row.failing == row.ready)?;
+    let text = "Nobody does better, so none is set aside. The jobs may be wrong themselves: their senders \
+                are told what they fail of, and so are the logs of the workers.";
+    let remedy = Remedy::new(text).command(format!("svcmap status {}", row.service));
+    Some(Check::found(GROUP, (Level::Fail, "D18"), warning, remedy))
+}
+
+/// An instance that is set aside, as its jobs fail.
+fn failing(row: &InstanceRow) -> Option<Check> {
+    if row.state != Shown::Failing {
+        return None;
+    }
+    let InstanceRow { service, instance, .. } = row;
+    let message = format!("{service}/{instance} is set aside, as jobs fail there: {}", error(row));
+    let text = "Once its program, its files or its host are mended it comes back by itself: now and then \
+                it tries a job. Or it is taken away.";
+    let remedy = Remedy::new(text).command(format!("svcmap drain {service}/{instance}"));
+    Some(Check::found(GROUP, (Level::Warn, "D18"), message, remedy))
+}
+
+/// An instance that finishes nothing.
+fn stuck(row: &InstanceRow) -> Option<Check> {
+    if row.state != Shown::Stuck {
+        return None;
+    }
+    let InstanceRow { service, instance, pid, .. } = row;
+    let message = format!("{service}/{instance} is {}", why_not_ready(row));
+    let text = "Its program waits for something, or is stopped. What waits there goes elsewhere once it \
+                drains or ends.";
+    let remedy = Remedy::new(text)
+        .command(format!("ps -o pid,stat,wchan:20,args --pid {pid} --ppid {pid}"))
+        .command(format!("svcmap drain {service}/{instance}"));
+    Some(Check::found(GROUP, (Level::Fail, "D19"), message, remedy))
 }
 
 /// An instance that started in the future, as clocks go here.

@@ -207,8 +207,11 @@ fn instance_row(row: &InstanceRow) -> Vec<Cell> {
     };
     let failed =
         Cell { style: if row.failed > 0 { BAD } else { Style::new() }, ..known(row.failed) };
-    let mean =
-        if row.done + row.failed == 0 { "-".to_owned() } else { time_ms(row.mean_service_ms) };
+    // Whose jobs could not even be started has no mean.
+    let mean = match row.mean_service_ms {
+        0.0 if row.done == 0 => "-".to_owned(),
+        ms => time_ms(ms),
+    };
     vec![
         row.instance.as_str().into(),
         if row.reachable == Some(false) {
@@ -262,7 +265,9 @@ fn push_warnings(text: &mut String, report: &Report) {
 
 /// What to say of mappers and services, each in one line.
 pub(crate) fn warnings(report: &Report) -> impl Iterator<Item = String> {
-    let services = report.services.iter().filter_map(service_warning);
+    let services = report.services.iter();
+    let services =
+        services.flat_map(|row| service_warning(row).into_iter().chain(failing_warning(row)));
     let refused = report.mappers.iter().filter_map(refused_warning);
     let mappers = report.mappers.iter().filter_map(mapper_warning);
     mappers.chain(refused).chain(services).map(|warning| printable_line(&warning))
@@ -315,6 +320,18 @@ fn service_warning(row: &ServiceRow) -> Option<String> {
     }
 }
 
+/// Jobs fail, and who takes them goes on, as nobody does better.
+pub(crate) fn failing_warning(row: &ServiceRow) -> Option<String> {
+    let ServiceRow { service, ready, failing, .. } = row;
+    let whose = match (failing, ready) {
+        (0, _) => return None,
+        (1, 1) => "the only instance that takes them".to_owned(),
+        (some, all) if some == all => format!("each of the {all} instances that take them"),
+        (some, all) => format!("{some} of the {all} instances that take them"),
+    };
+    Some(format!("of the last jobs of {service} most failed at {whose}"))
+}
+
 fn push_not_ready(text: &mut String, report: &Report) {
     let all: Vec<&InstanceRow> =
         report.instances.iter().filter(|row| !row.state.is_ready()).collect();
@@ -334,9 +351,10 @@ fn push_not_ready(text: &mut String, report: &Report) {
     }
 }
 
-/// What the jobs of those fail of that are set aside for it.
+/// What the jobs of those fail of that are set aside for it, and whose jobs fail beside.
 fn push_failing(text: &mut String, report: &Report) {
-    let failing = report.instances.iter().filter(|row| row.state == Shown::Failing);
+    let is_shown = |row: &&InstanceRow| row.state == Shown::Failing || row.fails_most();
+    let failing = report.instances.iter().filter(is_shown);
     for (place, row) in failing.take(NOT_READY_MAX).enumerate() {
         let gap = if place == 0 { "\n" } else { "" };
         let _ = writeln!(text, "{gap}{}  {}", row.instance, why_not_ready(row));
@@ -354,13 +372,18 @@ pub(crate) fn why_not_ready(row: &InstanceRow) -> String {
         (Shown::Stuck, None) => {
             format!("stuck: {} running, no handler has ever finished", row.running)
         }
-        (Shown::Failing, _) => {
-            // An error is text from elsewhere: nothing of it may move the cursor.
-            let error = row.error.as_deref().unwrap_or_default().replace(char::is_control, " ");
-            format!("failing: {}", error.trim())
+        (Shown::Failing, _) => format!("failing: {}", error(row)),
+        (Shown::Ready | Shown::Full, _) => {
+            format!("{}% of its last jobs failed: its log says of what", row.failing / 10)
         }
         (state, _) => format!("{}, {} left", state.word(), count(jobs, "job")),
     }
+}
+
+/// What its last job failed of. That is text from elsewhere: nothing of it may move the cursor.
+pub(crate) fn error(row: &InstanceRow) -> String {
+    let error = row.error.as_deref().unwrap_or_default().replace(char::is_control, " ");
+    error.trim().to_owned()
 }
 
 /// `██▌          27%`, or ` 27%`. Never 100 % while there is room, never 0 % while there is work.

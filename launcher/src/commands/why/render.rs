@@ -60,12 +60,23 @@ fn headline(why: &Why) -> String {
              {chosen}.\n"
         ),
         (None, false) if why.turns.iter().any(|turn| is_reached(why, turn)) => format!(
-            "A sender of {service} that starts here now turns to {first}, and its job waits.\n"
+            "A sender of {service} that starts here now turns to {first}, and its job waits.{}\n",
+            waiting(why)
         ),
         (None, _) => format!(
-            "No instance takes a job of {service} from here now: it waits. {} known.\n",
-            count(why.instances.len(), "instance")
+            "No instance takes a job of {service} from here now: it waits. {} known.{}\n",
+            count(why.instances.len(), "instance"),
+            waiting(why)
         ),
+    }
+}
+
+/// What waits before it.
+fn waiting(why: &Why) -> String {
+    let senders = || count(why.waiting_senders, "sender");
+    match why.waiting {
+        0 => String::new(),
+        jobs => format!(" Waiting already: {} at {}.", count(jobs, "job"), senders()),
     }
 }
 
@@ -79,7 +90,7 @@ fn row(row: &Row) -> Vec<Cell> {
     let Row { known, verdict, .. } = row;
     let style = match verdict {
         Verdict::Chosen | Verdict::Possible => OK,
-        Verdict::Full | Verdict::Draining => WARN,
+        Verdict::Busy | Verdict::Full | Verdict::Draining => WARN,
         Verdict::Failing | Verdict::Stuck | Verdict::Unreachable | Verdict::Unused => BAD,
     };
     let busy = u64::from(known.running) + u64::from(known.queued) + u64::from(known.promised);
@@ -104,9 +115,11 @@ fn row(row: &Row) -> Vec<Cell> {
 /// What mends what stands in the way, or shows more.
 fn next(why: &Why) -> String {
     let any = |verdict| why.instances.iter().any(|row| row.verdict == verdict);
-    let all = |verdict| why.instances.iter().all(|row| row.verdict == verdict);
+    let is_taken = |row: &Row| matches!(row.verdict, Verdict::Busy | Verdict::Full);
     match why.chosen {
-        None if all(Verdict::Full) => format!("svcmap worker --service {} …", why.service),
+        None if why.instances.iter().all(is_taken) => {
+            format!("svcmap worker --service {} …", why.service)
+        }
         _ if any(Verdict::Unreachable) || !why.mappers_agree => "svcmap doctor".to_owned(),
         _ => format!("svcmap status {}", why.service),
     }

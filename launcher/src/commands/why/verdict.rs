@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use svcmap_proto::control::{Entry, ServiceStanding};
-use svcmap_proto::names::{Endpoint, HostId, Name};
+use svcmap_proto::names::{Endpoint, HostId, InstanceKey, Name};
 use svcmap_proto::status::{InstanceRow, MapperRow, Report, Shown};
 
 use super::trial::{Payload, Trial, Turn};
@@ -23,8 +23,12 @@ pub struct Why {
     pub mappers_agree: bool,
     /// What the sender's chance begins with: another sender has another.
     pub seed: u64,
-    /// Who gets its first job; `null` if that waits.
+    /// Who gets its first job and has a handler free; `null` if that waits.
     pub chosen: Option<Name>,
+    /// Jobs that wait at their senders already.
+    pub waiting: u64,
+    /// At so many senders.
+    pub waiting_senders: u32,
     /// To whom it turns, one after the other, until one takes the job.
     pub turns: Vec<TurnRow>,
     /// Each instance, those that need attention first.
@@ -77,6 +81,8 @@ pub enum Verdict {
     Chosen,
     /// With other luck it would.
     Possible,
+    /// All its handlers have a job: the next one waits for the first that is free, here or at its sender.
+    Busy,
     /// It has no slot.
     Full,
     /// It takes nothing new.
@@ -97,6 +103,7 @@ impl Verdict {
         match self {
             Verdict::Chosen => "chosen",
             Verdict::Possible => "possible",
+            Verdict::Busy => "busy",
             Verdict::Full => "full",
             Verdict::Draining => "draining",
             Verdict::Failing => "failing",
@@ -116,13 +123,13 @@ pub fn judge(service: &Name, view: &View, report: &Report, host: HostId, seed: u
     let listings = &view.listings;
     let newest = &view.instances;
     let trial = Trial { service, listings, newest, host, seed, unreachable: &unreachable };
-    let has_room: BTreeSet<&Name> = view
-        .instances
-        .iter()
-        .filter(|(key, entry)| key.service == *service && entry.load.is_eligible())
-        .map(|(key, _)| &key.instance)
-        .collect();
-    let takes = |name: &Name| has_room.contains(name) && !unreachable.contains(name);
+    let begins = |row: &&InstanceRow| {
+        let key = InstanceKey { service: service.clone(), instance: row.instance.clone() };
+        let is_eligible = view.instances.get(&key).is_some_and(|entry| entry.load.is_eligible());
+        is_eligible && row.reachable != Some(false) && !row.is_busy()
+    };
+    let beginning: BTreeSet<&Name> = rows().filter(begins).map(|row| &row.instance).collect();
+    let takes = |name: &Name| beginning.contains(name);
     let mut turns = trial.turns(Payload::Json, |_| true, takes);
     if !turns.iter().any(|turn| takes(&turn.instance)) {
         // Whom it cannot reach it leaves alone after a while.
@@ -131,12 +138,15 @@ pub fn judge(service: &Name, view: &View, report: &Report, host: HostId, seed: u
     }
     let chosen = turns.iter().map(|turn| &turn.instance).find(|name| takes(name)).cloned();
     let instances = rows().map(|row| judge_one(view, &trial, row, chosen.as_ref())).collect();
+    let sums = report.service(service).cloned().unwrap_or_default();
     Why {
         service: service.clone(),
         mappers: report.mappers.clone(),
         mappers_agree: report.mappers_agree,
         seed,
         chosen,
+        waiting: sums.waiting,
+        waiting_senders: sums.waiting_senders,
         turns: turns.into_iter().map(TurnRow::from).collect(),
         instances,
     }
@@ -162,6 +172,7 @@ fn judge_one(view: &View, trial: &Trial<'_>, row: &InstanceRow, chosen: Option<&
         (Shown::Failing, _) => Verdict::Failing,
         (Shown::Stuck, _) => Verdict::Stuck,
         (Shown::Full, _) => Verdict::Full,
+        (Shown::Ready, true) if row.is_busy() => Verdict::Busy,
         (Shown::Ready, true) => Verdict::Possible,
         (Shown::Ready, false) => Verdict::Unused,
     };
@@ -199,6 +210,13 @@ fn reason(row: &InstanceRow, verdict: Verdict, usable: bool) -> String {
             _ => format!("although it is {}", why_not_ready(row)),
         },
         Verdict::Possible => "has room as well".to_owned(),
+        Verdict::Busy => {
+            let has = match row.concurrency {
+                1 => "its handler has a job".to_owned(),
+                all => format!("all its {all} handlers have a job"),
+            };
+            format!("{has}: the next one waits for the first that is free")
+        }
         Verdict::Full => {
             let taken = u64::from(row.running) + u64::from(row.queued) + u64::from(row.promised);
             match row.slots {

@@ -11,7 +11,7 @@ use svcmap_proto::names::Name;
 use super::seat;
 use crate::access::Said;
 use crate::errors::Failure;
-use crate::fleet::wire::{Reply, Request};
+use crate::fleet::wire::{Process, Reply, Request};
 use crate::topology::FILE_NAME;
 
 /// A running `svcmap up` that was asked something.
@@ -87,6 +87,23 @@ pub fn running_topology(path: &Path) -> Result<Option<Running>, Failure> {
         }
         Reply::Failed(why) => Err(Failure::failed(why)),
         other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
+    }
+}
+
+/// The processes of the `svcmap up` of that file, and where the file is.
+///
+/// # Errors
+/// If there is none, or it goes away meanwhile.
+pub fn processes(file: Option<&Path>) -> Result<(PathBuf, Vec<Process>), Failure> {
+    let mut answers = ask(file, &Request::List)?;
+    let mut all = Vec::new();
+    loop {
+        match answers.receive()? {
+            Reply::Process(process) => all.push(process),
+            Reply::Done(_) => return Ok((answers.path, all)),
+            Reply::Failed(why) => return Err(Failure::failed(why)),
+            _ => {}
+        }
     }
 }
 

@@ -112,6 +112,10 @@ impl State {
                 warn!(self.report.log, "takes no jobs for a while: they fail here, or cannot be \
                     started"; "error" => error, "for_ms" => pause.as_millis());
             }
+            ServerOutput::FailsAlike { error } => {
+                warn!(self.report.log, "most of its last jobs failed, and nobody does better: it goes \
+                    on"; "error" => error);
+            }
             ServerOutput::Untold { sender, attempt, error } => {
                 warn!(self.report.log, "not done, and nobody waits for it"; "error" => error,
                     "job" => attempt.job, "sender" => %sender);

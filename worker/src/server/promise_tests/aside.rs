@@ -100,16 +100,27 @@ fn a_job_that_could_not_be_started_is_rejected_and_nothing_else_is_tried_for_a_m
 fn where_jobs_fail_everywhere_it_goes_on() {
     let mut scene = Scene::new(1, 20);
     scene.greet(at(0), 1);
-    for job in 1..=100 {
-        scene.job(at(job), 1, |_| {});
-        let task = scene.see(at(job)).started[0];
-        scene.server.handle_finished(at(job), task, FAILING, Vec::new());
-        if scene.server.wants_verdict(at(job)) {
-            scene.server.handle_verdict(at(job), Fares::Alike);
+    let mut said = Vec::new();
+    let mut end = |scene: &mut Scene, jobs: std::ops::RangeInclusive<u64>, ending: Ending| {
+        for job in jobs {
+            scene.job(at(job), 1, |_| {});
+            let mut seen = scene.see(at(job));
+            said.append(&mut seen.errors);
+            scene.server.handle_finished(at(job), seen.started[0], ending, b"no licence".to_vec());
+            if scene.server.wants_verdict(at(job)) {
+                scene.server.handle_verdict(at(job), Fares::Alike);
+            }
         }
-    }
+        said.clone()
+    };
+    assert_eq!(end(&mut scene, 1..=100, FAILING), ["no licence"]);
     let load = scene.server.load(at(100));
     assert_eq!((load.failed, load.state, load.failing), (100, State::Ready, 1000 - 1));
+    // It is said once, until nearly all are done again.
+    end(&mut scene, 101..=120, Ending::Done);
+    assert_eq!(end(&mut scene, 121..=150, FAILING).len(), 1);
+    end(&mut scene, 151..=300, Ending::Done);
+    assert_eq!(end(&mut scene, 301..=330, FAILING).len(), 2);
 }
 
 #[test]
