@@ -110,6 +110,8 @@ pub enum Command {
     /// Start what was stopped, or ended too often
     Start(TargetArgs),
     /// Let processes finish their jobs and end; they are not started again
+    ///
+    /// What ends everything is the end of `svcmap up` itself: Ctrl-C there, or SIGTERM to its process.
     Stop(TargetArgs),
     /// Replace instances one after another, without a gap
     Restart(TargetArgs),

@@ -122,6 +122,19 @@ pub fn compact(value: f64) -> String {
     }
 }
 
+/// Most names of a list in one sentence.
+const NAMES_MAX: usize = 10;
+
+/// `a, b, c and 7 more`.
+pub fn some_of<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_MAX).map(AsRef::as_ref).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(NAMES_MAX) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
 /// `1 service`, `4 services`.
 pub fn count(number: impl TryInto<u64>, noun: &str) -> String {
     let number = number.try_into().unwrap_or(u64::MAX);

@@ -86,7 +86,7 @@ fn there_is_a_page_for_every_command_that_says_what_its_help_says() {
         let page = page(&format!("svcmap-{command}"));
         assert_hides(&command, &page);
         assert!(main.contains(&format!("svcmap\\-{command}(1)")), "{command} in {main}");
-        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+        assert!(page.contains(".SH SYNOPSIS") && page.contains(".SH \"SEE ALSO\""), "{page}");
     }
     let worker = page("svcmap-worker");
     // An example in a line of its own, and a flag with its default.

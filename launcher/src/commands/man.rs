@@ -62,6 +62,13 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     if let Some(notes) = command.get_after_help() {
         render_notes(&notes.to_string(), &mut page)?;
     }
+    // The page of `svcmap` itself has no hyphen in its name, and lists the exit codes.
+    if man.get_filename().contains('-') {
+        let mut roff = Roff::new();
+        roff.control("SH", ["SEE ALSO"]);
+        roff.text([roman("svcmap(1), which lists the exit codes and all commands")]);
+        roff.to_writer(&mut page)?;
+    }
     Ok((man.get_filename(), page))
 }
 

@@ -21,13 +21,10 @@ use crate::errors::{Error, Failure, print_out};
 use crate::fleet::command::Target;
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
-use crate::text::time;
+use crate::text::{some_of, time};
 
 /// Time between two questions while waiting for a condition: short for people, long for a mapper.
 const ASK_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Most known services that an error lists.
-const KNOWN_MAX: usize = 10;
 
 /// How alike two names have to be (Jaro-Winkler, 0 to 1) for one to be a slip of the other.
 const SIMILAR: f64 = 0.8;
@@ -182,10 +179,7 @@ pub fn unknown_service(service: &Name, report: &Report) -> Failure {
         known.iter().copied().filter(|name| *name != service.as_str()).collect();
     let mut message = format!("no worker serves `{service}`");
     if !others.is_empty() {
-        message += &format!("; known: {}", others[..others.len().min(KNOWN_MAX)].join(", "));
-        if others.len() > KNOWN_MAX {
-            message += &format!(" and {} more", others.len() - KNOWN_MAX);
-        }
+        message += &format!("; known: {}", some_of(&others));
     }
     if report.mappers.iter().any(|mapper| mapper.warming) {
         message += "\nthe mapper has just started and may not know everybody yet";

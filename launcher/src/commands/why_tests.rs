@@ -158,6 +158,13 @@ fn where_all_handlers_have_a_job_the_next_one_waits_though_there_are_slots() {
     assert!(screen.contains(&format!("b  its handler {said}")), "{screen}");
     assert!(screen.contains("a  all its 4 handlers have a job: the next"), "{screen}");
     assert!(screen.contains("\nnext: svcmap worker --service work …"), "{screen}");
+    // However many there are, a line stays a line.
+    let names: Vec<String> = (0..300).map(|number| format!("many-{number}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), load(4))).collect();
+    let why = judged(&many, &[], 7);
+    let screen = render::screen(&why, None, None);
+    let first = screen.lines().next().unwrap();
+    assert!(why.chosen.is_none() && first.len() < 250, "{first}");
     // One handler that is free is another matter.
     let why = judged(&[("a", load(4)), ("b", load(3))], &[], 7);
     assert_eq!((verdict(&why, "a"), verdict(&why, "b")), (BUSY, Verdict::Chosen));

@@ -12,7 +12,7 @@ use crate::control::{Answer, ControlError, View};
 use crate::errors::Failure;
 use crate::fleet::wire::Process;
 use crate::parse::MAPPER_VARIABLE;
-use crate::text::{count, time};
+use crate::text::{count, some_of, time};
 
 /// Fewer open files than this are soon used up by whoever sends or serves.
 const OPEN_FILES_MIN: u64 = 256;
@@ -261,7 +261,7 @@ fn agreement(view: &View) -> Vec<Check> {
                 "{} lacks {} that others list: {}",
                 mapper.at,
                 count(lacks.len(), "instance"),
-                workers::some_of(&lacks)
+                some_of(&lacks)
             );
             let text = "They were started with other mappers, or cannot reach this one. Start each with \
                         all mappers.";

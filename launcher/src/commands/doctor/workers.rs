@@ -22,15 +22,6 @@ const TOLD_MAX: usize = 10;
 /// Clocks that differ by less are well.
 const AHEAD: Duration = Duration::from_secs(60);
 
-/// A few of these names.
-pub(super) fn some_of(names: &[String]) -> String {
-    let shown = names[..names.len().min(TOLD_MAX)].join(", ");
-    match names.len().saturating_sub(TOLD_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// All that there is to say of them.
 pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check> {
     if view.instances.is_empty() {

@@ -8,7 +8,7 @@ use svcmap_proto::status::Dialect;
 use super::verdict::{Row, TurnRow, Verdict, Why};
 use crate::commands::status::{mapper_warning, mappers};
 use crate::table::{BAD, Cell, Column, OK, WARN, render};
-use crate::text::{count, printable_line, time_ms};
+use crate::text::{count, printable_line, some_of, time_ms};
 
 /// Reasons come below: they are longer than a column.
 const COLUMNS: [Column; 6] = [
@@ -50,7 +50,7 @@ fn headline(why: &Why) -> String {
     let service = &why.service;
     let passed = why.turns.iter().filter(|turn| why.chosen.as_ref() != Some(&turn.instance));
     let passed: Vec<&str> = passed.map(|turn| turn.instance.as_str()).collect();
-    let first = passed.join(", ");
+    let first = some_of(&passed);
     match (&why.chosen, passed.is_empty()) {
         (Some(chosen), true) => {
             format!("A sender of {service} that starts here now chooses {chosen}.\n")
