@@ -19,7 +19,7 @@ program=${1:?usage: sbatch slurm.sh PROGRAM FILE}
 lines=$(realpath "${2:?usage: sbatch slurm.sh PROGRAM FILE}")
 nodes=$SLURM_JOB_NUM_NODES
 cpus=${SLURM_CPUS_PER_TASK:-1}
-# Twice this is less than that: whoever submits is told first, then the workers.
+# Twice this is less than the minute of TERM@60: whoever submits is told first, then the workers.
 grace=20s
 
 # The keys are this allocation's alone, and gone with it.

@@ -51,7 +51,7 @@ const STYLES: Styles = Styles::styled()
 #[command(name = "svcmap", version, styles = STYLES, max_term_width = 100)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 fine, 64 bad usage, 69 nobody there (no mapper, no worker that can be reached),
+Exit codes: 0 fine, 64 bad usage, 69 nobody there (no mapper, no worker that can be reached), \
 75 refused for a reason that may pass (try again later), 1 other.
 Results go to stdout, the log and errors to stderr.")]
 pub struct Cli {
@@ -241,8 +241,8 @@ Examples:
   svcmap mapper
   svcmap mapper --bind tcp://0.0.0.0:5555
 
-Beyond this machine all is encrypted: its first start makes the deployment file, with which workers
-and senders get in, and says where. The first line on stdout says where it listens. SIGINT, SIGTERM
+Beyond this machine all is encrypted: its first start makes the deployment file, with which workers \
+and senders get in, and says where. The first line on stdout says where it listens. SIGINT, SIGTERM \
 or SIGHUP ends it, a second SIGINT or SIGTERM at once.")]
 pub struct MapperArgs {
     /// Where workers and clients talk to it
@@ -321,11 +321,11 @@ Examples:
   svcmap worker --service shout --exec-loop 'python3 shout.py' --concurrency 2
   svcmap worker --service nap --builtin sleep      (svcmap submit nap --data 50ms)
 
-A program of --exec-loop writes {\"ready\":true} and a line end to stdout when it can take jobs. Each
-job is a line of JSON with its \"bytes\" on stdin, and then so many bytes; so is each answer, with
+A program of --exec-loop writes {\"ready\":true} and a line end to stdout when it can take jobs. Each \
+job is a line of JSON with its \"bytes\" on stdin, and then so many bytes; so is each answer, with \
 \"bytes\" or with \"error\" and \"code\". docs/programs.md has one that is complete.
 
-How far a job is, a program says to stderr (--exec: a line that begins with `progress: `) or before its
+How far a job is, a program says to stderr (--exec: a line that begins with `progress: `) or before its \
 answer (--exec-loop: {\"progress\":\"40 %\"} and a line end), for svcmap submit --follow.
 
 SIGINT, SIGTERM or SIGHUP drains it within the grace, a second SIGINT or SIGTERM ends it at once.

@@ -380,8 +380,9 @@ fn merge(conversations: Vec<(MapperAddress, Conversation)>) -> View {
             continue;
         }
         let answer = conversation.answer();
+        let is_complete = matches!(answer, Answer::Complete { .. });
         view.mappers.push(MapperAnswer { at, answer, refused: conversation.refused });
-        if conversation.is_complete() {
+        if is_complete {
             let entries = conversation.listing.instances.iter();
             let lives: Vec<(InstanceKey, Incarnation)> =
                 entries.map(|(key, entry)| (key.clone(), entry.incarnation)).collect();

@@ -204,7 +204,18 @@ impl Fleet {
         Some((self.crews.get_mut(&key.service)?, number))
     }
 
-    /// What is known of a process, to be changed.
+    /// What is known of a process.
+    fn member(&self, who: &Who) -> Option<&Member> {
+        match who {
+            Who::Mapper(name) => Some(&self.mappers.get(name)?.member),
+            Who::Worker(key) => {
+                let number = crew::number(&self.topology.prefix, &key.instance)?;
+                self.crews.get(&key.service)?.members.get(&number)
+            }
+        }
+    }
+
+    /// The same, to be changed.
     fn member_mut(&mut self, who: &Who) -> Option<(&mut Member, Keep)> {
         match who {
             Who::Mapper(name) => {

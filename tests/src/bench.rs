@@ -6,7 +6,6 @@
 mod cache;
 mod fleet;
 mod jobs;
-mod pure;
 mod raw;
 mod rounds;
 mod usage;
@@ -14,7 +13,6 @@ mod usage;
 pub use cache::Cache;
 pub use fleet::Fleet;
 pub use jobs::Jobs;
-pub use pure::Pure;
 pub use raw::{Again, RawEcho, RawPair, raw_echo};
 pub use rounds::{Pair, Round, Rounds, round, spread};
 pub use usage::{cpu_time, own_memory_kb, system_calls};

@@ -12,7 +12,6 @@ pub mod keyed;
 pub mod listed;
 pub mod netns;
 pub mod service_manager;
-pub mod simulator;
 pub mod up;
 pub mod zmtp;
 

@@ -56,7 +56,9 @@ fn only_io_touches_the_outside() {
 
 #[test]
 fn every_file_says_what_it_is_for_and_fits_in_one_sitting() {
-    for (path, text) in files(&["proto", "mapper", "worker", "launcher", "tests", "tests/fuzz"]) {
+    for (path, text) in
+        files(&["proto", "mapper", "worker", "launcher", "tests", "tests/fuzz", "tests/simulator"])
+    {
         let first = text.lines().next().unwrap_or_default();
         // A unit-test file stands beside what it tests, and that says enough.
         assert!(is_test(&path) || first.starts_with("//!"), "{}", path.display());

@@ -1,7 +1,8 @@
 //! `svcmap up` with real processes: what is kept, replaced and stopped, and who is told what.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -271,16 +272,18 @@ fn a_second_signal_ends_everything_at_once() {
 
 #[test]
 fn nobody_waits_for_who_does_not_read() {
+    const FULL_BYTES: usize = 8 * 1024;
     let chatty = "[service.loud]\nexec = \"sh -c 'seq 100000 >&2'\"\nlog = { dir = \"log\", size = \"64KiB\", keep = 2 }\n";
     let mut up = Up::written(&topology(&format!("{ECHO}{chatty}")));
-    // A pipe that nobody reads.
+    // A pipe that nobody reads, and that is soon full.
     let mut process =
         up.command(&["up", "--log-level", "debug"]).stdout(Stdio::piped()).spawn().unwrap();
+    rustix::pipe::fcntl_setpipe_size(process.stdout.as_ref().unwrap(), FULL_BYTES).unwrap();
     eventually("all to be ready", || {
         up.processes().iter().filter(|one| one["state"] == "ready").count() == 4
     });
     let mut follower = up.command(&["logs", "-f"]).stdout(Stdio::piped()).spawn().unwrap();
-    for _ in 0..20 {
+    for _ in 0..6 {
         up.ok(&["submit", "loud", "--data", "x"]);
         up.ok(&["restart", "echo"]);
     }
@@ -294,8 +297,36 @@ fn nobody_waits_for_who_does_not_read() {
     let mut said = String::new();
     process.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     assert!(said.contains("all 4 ready"), "{said}");
+    assert!(said.len() > FULL_BYTES - 1024, "it was not full: {}", said.len());
     up.start();
     up.wait_for("all", |all| all.iter().all(|one| one["state"] == "ready"));
+    up.stop();
+}
+
+#[test]
+fn rude_clients_cost_nobody_else_anything() {
+    let mut up = Up::started(&topology(ECHO));
+    let mut files = std::fs::read_dir(up.path("svcmap")).unwrap().map(|file| file.unwrap().path());
+    let socket = files.find(|path| path.extension().is_some_and(|it| it == "sock")).unwrap();
+    let say = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        // It may have been cut off before all was said.
+        let _ = stream.write_all(bytes);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    assert!(say(b"GET / HTTP/1.1\r\n\r\n").contains("failed"));
+    assert!(say(b"{\"do\": {}}\n").contains("failed"));
+    assert_eq!(say(&[b'x'; 100_000]), "");
+    drop(UnixStream::connect(&socket).unwrap());
+    // As many as it takes, and more, that say nothing.
+    let idle: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let refused = up.fails(1, &["restart", "echo"]);
+    assert!(refused.contains("64 commands at a time"), "{refused}");
+    eventually("room for who says something", || up.run(&["ps"]).status.success());
+    up.ok(&["restart", "echo"]);
+    drop(idle);
     up.stop();
 }
 

@@ -12,7 +12,7 @@ Examples:
   svcmap doctor --short        (to paste)
   svcmap doctor --json
 
-It looks from here: at the mappers and both of their ports, the keys, the addresses of all workers, and this
+It looks from here: at the mappers and both of their ports, the keys, the addresses of all workers, and this \
 process. Nothing is changed. docs/doctor.md lists what it finds. Exits with 0 if nothing failed, else with 1; warnings are no failures.")]
 pub struct DoctorArgs {
     /// Which mappers to look at.

@@ -18,8 +18,8 @@ Examples:
   svcmap key list
   svcmap key revoke alice
 
-Each asks every mapper that the deployment file names, and says which have done it; with one that does not
-answer, say it again later. The file has to be an operator's, as the one is that a mapper makes at its first
+Each asks every mapper that the deployment file names, and says which have done it; with one that does not \
+answer, say it again later. The file has to be an operator's, as the one is that a mapper makes at its first \
 start.")]
 pub struct KeyArgs {
     /// What to do.

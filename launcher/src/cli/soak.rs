@@ -58,8 +58,8 @@ Examples:
   svcmap soak --policy least --seconds 20
   svcmap soak --utilisation 1.1 --json soak.json --plot soak.svg
 
-FAR is the share of first attempts that found their worker full, FRR that of jobs refused while a
-worker had room. In overload FRR is what svcmap does on purpose: jobs wait with their senders for one
+FAR is the share of first attempts that found their worker full, FRR that of jobs refused while a \
+worker had room. In overload FRR is what svcmap does on purpose: jobs wait with their senders for one \
 hold and are then refused, while queues stay short. All processes run on this machine and end with it.")]
 pub struct SoakArgs {
     /// Use the mapper of a deployment instead of one of its own; the workers and senders are its own

@@ -31,19 +31,19 @@ svcmap submit [OPTIONS] <SERVICE> <FILE>...
 Examples:
   svcmap submit echo --data hello
   svcmap submit sum *.jpg
-  tar c . | svcmap submit sum -                             (one job: all of stdin)
-  svcmap submit fetch --lines urls.txt --json-lines         (one job for each line)
-  find . -name '*.log' -print0 | svcmap submit gz --files-from - --null --output 'out/{name}.gz'
-  svcmap submit gz --files-from list --output 'out/{name}.gz' --joblog log
-  svcmap submit gz --files-from list --output 'out/{name}.gz' --joblog log --resume
+  tar c . | svcmap submit sum -                      (one job: all of stdin)
+  svcmap submit fetch --lines urls.txt --json-lines  (one job for each line)
+  find . -type f -print0 | svcmap submit sum --files-from - --null
+  svcmap submit gz --files-from list --output '{name}.gz' --joblog log
+  svcmap submit gz --files-from list --output '{name}.gz' --joblog log --resume
   svcmap submit nap --data 50ms --count 1000
-  svcmap submit film movie.mkv --follow > small.mkv         (shows how far it is)
-  svcmap submit backup --data /home --detach                (waits for no result)
+  svcmap submit film movie.mkv --follow > small.mkv  (shows how far it is)
+  svcmap submit backup --data /home --detach         (waits for no result)
 
-Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken,
+Exit codes: 0 if all are done, else the worst of: 1 if one failed, is unknown or can never be taken, \
 75 if one was refused for a reason that may pass (try again later), 69 if nobody was there for one.
-130, 143 or 129 after SIGINT (Ctrl-C), SIGTERM or SIGHUP: the first takes back what was not begun
-and gives what runs the --grace, a second SIGINT or SIGTERM ends all at once. A closed stdout does
+130, 143 or 129 after SIGINT (Ctrl-C), SIGTERM or SIGHUP: the first takes back what was not begun \
+and gives what runs the --grace, a second SIGINT or SIGTERM ends all at once. A closed stdout does \
 as the first signal does; it is no failure by itself, what went wrong until then is.
 On a terminal, control characters in results are shown and not obeyed.")]
 pub struct SubmitArgs {

@@ -25,7 +25,7 @@ Keys:
 #[command(after_help = format!("\
 {KEYS}
 
-Grey figures are old: no mapper has answered since. Where stdout is no terminal it prints a line of
+Grey figures are old: no mapper has answered since. Where stdout is no terminal it prints a line of \
 sums every two seconds, of the instances that are listed then. Times are UTC."))]
 pub struct TopArgs {
     /// Which mappers to ask.

@@ -43,9 +43,9 @@ Examples:
   svcmap init && svcmap up
   svcmap up shop.toml
 
-Mappers start first, and services once they answer. What dies is started again, after pauses that grow;
-what dies too often is left alone, and `svcmap ps` shows it. `svcmap restart`, `scale`, `stop`, `start`
-and `logs` talk to it. SIGINT or SIGTERM lets workers finish their jobs and ends everything, a second
+Mappers start first, and services once they answer. What dies is started again, after pauses that grow; \
+what dies too often is left alone, and `svcmap ps` shows it. `svcmap restart`, `scale`, `stop`, `start` \
+and `logs` talk to it. SIGINT or SIGTERM lets workers finish their jobs and ends everything, a second \
 one ends it at once. SIGHUP applies the file as it is then. Whatever ends it, its processes end too.")]
 pub struct UpArgs {
     /// The topology
@@ -128,8 +128,8 @@ pub struct ScaleArgs {
 /// `svcmap drain`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-The mapper tells them; each takes no more jobs, finishes what it has within its grace, and ends. With keys
-that takes an operator's. Ctrl-C goes away from it and takes nothing back. An instance of a `svcmap up`
+The mapper tells them; each takes no more jobs, finishes what it has within its grace, and ends. With keys \
+that takes an operator's. Ctrl-C goes away from it and takes nothing back. An instance of a `svcmap up` \
 is not started again, unless its restart is \"always\"; `svcmap start` does that.")]
 pub struct DrainArgs {
     /// Instances, such as resize/2

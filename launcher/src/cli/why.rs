@@ -12,8 +12,8 @@ Examples:
   svcmap why resize/2
   svcmap why resize --json
 
-It tries what a sender would do that starts here now, with what the mappers know and with who can be reached
-from here. Nothing is sent. Senders that run already know more: what they have sent, and what was promised
+It tries what a sender would do that starts here now, with what the mappers know and with who can be reached \
+from here. Nothing is sent. Senders that run already know more: what they have sent, and what was promised \
 to them.")]
 pub struct WhyArgs {
     /// Whose instances, or which one

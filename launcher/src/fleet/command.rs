@@ -199,7 +199,7 @@ impl Fleet {
     }
 
     fn is_ready(&self, who: &Who) -> bool {
-        self.members().any(|(other, member)| other == *who && member.state.is_ready())
+        self.member(who).is_some_and(|member| member.state.is_ready())
     }
 
     fn start(&mut self, now: Timestamp, who: &Who) {
@@ -289,14 +289,12 @@ impl Fleet {
 
     /// Whether that has come, and how it ended; `None`: not yet.
     fn outcome(&self, until: &Until) -> Option<Result<u32, String>> {
-        let state_of =
-            |who: &Who| self.members().find(|(other, _)| other == who).map(|(_, member)| member);
         match until {
             Until::Ended(who) => {
-                let is_alive = state_of(who).is_some_and(|member| member.state.is_alive());
+                let is_alive = self.member(who).is_some_and(|member| member.state.is_alive());
                 (!is_alive).then_some(Ok(1))
             }
-            Until::Ready(who) => match state_of(who) {
+            Until::Ready(who) => match self.member(who) {
                 Some(member) if member.state.is_ready() => Some(Ok(1)),
                 Some(member) if member.state.is_settled() => Some(Err(failed(who, member))),
                 Some(_) => None,

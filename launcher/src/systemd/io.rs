@@ -32,6 +32,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Manager {
     socket: UnixDatagram,
+    /// As the environment has it.
+    name: String,
     address: io::Result<SocketAddr>,
     is_lost: AtomicBool,
     watchdog: Option<Duration>,
@@ -47,12 +49,13 @@ impl Manager {
             return Ok(None);
         };
         let address = address(&name);
+        let name = name.to_string_lossy().into_owned();
         let socket = UnixDatagram::unbound().map_err(Failure::failed)?;
         socket.set_write_timeout(Some(PATIENCE)).map_err(Failure::failed)?;
         let [usec, pid] =
             [WATCHDOG_VARIABLE, WATCHDOG_PID_VARIABLE].map(|name| env::var(name).ok());
         let watchdog = watchdog(usec.as_deref(), pid.as_deref(), std::process::id());
-        Ok(Some(Self { socket, address, is_lost: AtomicBool::new(false), watchdog }))
+        Ok(Some(Self { socket, name, address, is_lost: AtomicBool::new(false), watchdog }))
     }
 
     /// When to tell it what.
@@ -73,7 +76,10 @@ impl Manager {
             Err(error) => Err(error.to_string()),
         };
         let error = sent.err().filter(|_| !self.is_lost.swap(true, Ordering::Relaxed))?;
-        Some(format!("the service manager cannot be told how this process is: {error}"))
+        Some(format!(
+            "the service manager at {} ({SOCKET_VARIABLE}) cannot be told how this process is: {error}",
+            self.name
+        ))
     }
 }
 

@@ -47,7 +47,11 @@ pub fn ask(file: Option<&Path>, request: &Request) -> Result<Answers, Failure> {
     let mut stream = found.stream;
     let mut line = serde_json::to_vec(request).map_err(Failure::failed)?;
     line.push(b'\n');
-    stream.write_all(&line).map_err(gone)?;
+    match stream.write_all(&line) {
+        // It has said why, before it went.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.map_err(gone)?,
+    }
     // What is done takes as long as it takes.
     let is_quick = !matches!(request, Request::Do(_) | Request::Logs { .. });
     stream.set_read_timeout(is_quick.then_some(PATIENCE)).map_err(gone)?;

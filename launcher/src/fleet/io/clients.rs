@@ -15,8 +15,8 @@ use crate::fleet::wire::{REQUEST_BYTES_MAX, Reply, Request};
 /// At once; more have to come again.
 const CLIENTS_MAX: usize = 64;
 
-/// Who has put no question by then makes room for others.
-const QUESTION_WITHIN: Duration = Duration::from_secs(10);
+/// Who has put no question by then makes room for others: a command puts it as soon as it is there.
+const QUESTION_WITHIN: Duration = Duration::from_secs(2);
 
 /// What waits for one of them; lines that are more are left out.
 const WAITING_BYTES_MAX: usize = 1 << 20;
@@ -54,18 +54,26 @@ impl Clients {
     ) -> std::io::Result<()> {
         loop {
             match listener.accept() {
-                // One that is sent away sees the end at once.
                 Ok((stream, _)) if self.all.len() < CLIENTS_MAX => {
                     stream.set_nonblocking(true)?;
                     self.last += 1;
                     self.all.insert(self.last, Client::new(stream, now));
                 }
-                Ok(_) => {}
+                Ok((stream, _)) => Self::send_away(stream, now),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Says why, to who reads it: a line fits into a socket of which nothing was read yet.
+    fn send_away(stream: UnixStream, now: Timestamp) {
+        let mut client = Client::new(stream, now);
+        client.reply(&Reply::Failed(format!(
+            "svcmap up answers {CLIENTS_MAX} commands at a time, and does: try it again"
+        )));
+        client.write();
     }
 
     /// Those that wait to be read, or to be written to.

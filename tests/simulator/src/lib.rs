@@ -14,6 +14,7 @@
 //! | [`agreement`] | the soak on real processes beside it |
 //! | [`gates`] | systems of which theory knows the answer |
 //! | [`goals`] | what svcmap sets out to reach |
+//! | [`Pure`] | a sender and servers without a simulator: what a job costs |
 
 pub mod agreement;
 pub mod charts;
@@ -24,6 +25,7 @@ mod measured;
 pub mod network;
 pub mod nodes;
 pub mod policies;
+mod pure;
 pub mod queue;
 pub mod scenario;
 pub mod starts;
@@ -36,5 +38,6 @@ pub mod world;
 
 pub use ledger::{Damage, Findings};
 pub use policies::Rule;
+pub use pure::Pure;
 pub use scenario::{Feed, Scenario};
 pub use world::World;

@@ -1,6 +1,6 @@
 //! Time for one choice of a worker, by how many there are to choose from.
 //!
-//! `cargo bench -p svcmap-tests --bench decision`
+//! `cargo bench -p svcmap-simulator --bench decision`
 //!
 //! - POLICY is the better of two by what is known, alone: [`Choice::choose`] among candidates with random
 //!   loads.
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use svcmap_proto::load::Load;
 use svcmap_proto::time::Timestamp;
-use svcmap_tests::bench::{Pure, spread};
+use svcmap_simulator::Pure;
+use svcmap_tests::bench::spread;
 use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::pure::{Candidate, Choice, PowerOfTwo};
 

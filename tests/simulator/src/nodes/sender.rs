@@ -7,7 +7,7 @@ use svcmap_worker::config::OutboxConfig;
 use svcmap_worker::pure::{Choice, JobSpec, Process, Sender};
 
 use super::{Carrier, Effect, HOST, Message, endpoint, service};
-use crate::simulator::Scenario;
+use crate::Scenario;
 
 /// See the module.
 pub struct SenderNode {

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use svcmap_tests::simulator::gates::{self, Gate};
-use svcmap_tests::simulator::scenario::{Faults, Span};
-use svcmap_tests::simulator::{Feed, Rule, Scenario, World};
+use svcmap_simulator::gates::{self, Gate};
+use svcmap_simulator::scenario::{Faults, Span};
+use svcmap_simulator::{Feed, Rule, Scenario, World};
 use svcmap_worker::Policy;
 
 fn pass(wanted: &str) {

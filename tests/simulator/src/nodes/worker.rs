@@ -15,7 +15,7 @@ use svcmap_worker::pure::{
 
 use super::handlers::Handlers;
 use super::{Carrier, Effect, HOST, Line, Message, Node, endpoint, worker_key};
-use crate::simulator::Scenario;
+use crate::Scenario;
 
 /// See the module.
 pub struct WorkerNode {

@@ -2,13 +2,13 @@
 //! [`Pure`] says what that is. Nothing here depends on the machine's other work, so the instructions
 //! of a job can be counted exactly: `.ci/instructions` does that, and compares.
 //!
-//! `cargo bench -p svcmap-tests --bench instructions -- 100000` takes their time instead.
+//! `cargo bench -p svcmap-simulator --bench instructions -- 100000` takes their time instead.
 // A benchmark's business is the clock.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::Instant;
 
-use svcmap_tests::bench::Pure;
+use svcmap_simulator::Pure;
 
 const WINDOW: u64 = 100;
 

@@ -6,8 +6,8 @@ use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 
 use super::World;
-use crate::simulator::nodes::{MapperNode, Node, SenderNode, WorkerNode, welcome};
-use crate::simulator::scenario::Feed;
+use crate::nodes::{MapperNode, Node, SenderNode, WorkerNode, welcome};
+use crate::scenario::Feed;
 
 /// When each node is woken next.
 #[derive(Debug, Default)]

@@ -13,9 +13,9 @@ use svcmap::parse;
 use svcmap::soak::render;
 use svcmap::text::figure;
 use svcmap_proto::io::Clock;
-use svcmap_tests::simulator::scenario::{Failing, Faults};
-use svcmap_tests::simulator::{Damage, Feed, Findings, Rule, Scenario, World};
-use svcmap_tests::simulator::{agreement, charts, gates, goals, starts, sweep, table, variants};
+use svcmap_simulator::scenario::{Failing, Faults};
+use svcmap_simulator::{Damage, Feed, Findings, Rule, Scenario, World};
+use svcmap_simulator::{agreement, charts, gates, goals, starts, sweep, table, variants};
 
 /// A simulator of svcmap, around the very types that ship.
 #[derive(Parser)]

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use svcmap_tests::simulator::scenario::{Crash, Faults, Span};
-use svcmap_tests::simulator::{Findings, Rule, Scenario, World, theory};
+use svcmap_simulator::scenario::{Crash, Faults, Span};
+use svcmap_simulator::{Findings, Rule, Scenario, World, theory};
 use svcmap_worker::Policy;
 
 const fn ms(ms: u64) -> Duration {

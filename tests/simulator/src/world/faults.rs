@@ -9,8 +9,8 @@ use svcmap_worker::JobId;
 use svcmap_worker::pure::Process;
 
 use super::{Event, World};
-use crate::simulator::nodes::{Carrier, Line, Message, Node};
-use crate::simulator::scenario::Span;
+use crate::nodes::{Carrier, Line, Message, Node};
+use crate::scenario::Span;
 
 /// Beyond five ways, how long it takes until a connection that broke is there again.
 const RECONNECT: Duration = Duration::from_millis(1);

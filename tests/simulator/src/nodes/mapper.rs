@@ -7,7 +7,7 @@ use svcmap_proto::names::Epoch;
 use svcmap_proto::time::Timestamp;
 
 use super::{Effect, HOST, Message, Node, endpoint};
-use crate::simulator::Scenario;
+use crate::Scenario;
 
 /// See the module.
 #[derive(Debug)]
