@@ -133,6 +133,13 @@ pub enum Answer {
     WrongVersion(u8, u8),
 }
 
+impl Answer {
+    /// Whether everything came.
+    pub fn is_complete(self) -> bool {
+        matches!(self, Self::Complete { .. })
+    }
+}
+
 /// One exchange with one mapper: HELLO, who left, then page by page and service by service.
 #[derive(Debug)]
 struct Conversation {
@@ -281,7 +288,7 @@ impl Conversation {
     }
 
     fn is_complete(&self) -> bool {
-        matches!(self.answer(), Answer::Complete { .. })
+        self.answer().is_complete()
     }
 
     fn handle_welcome(&mut self, welcome: Welcome) {
@@ -380,7 +387,7 @@ fn merge(conversations: Vec<(MapperAddress, Conversation)>) -> View {
             continue;
         }
         let answer = conversation.answer();
-        let is_complete = matches!(answer, Answer::Complete { .. });
+        let is_complete = answer.is_complete();
         view.mappers.push(MapperAnswer { at, answer, refused: conversation.refused });
         if is_complete {
             let entries = conversation.listing.instances.iter();

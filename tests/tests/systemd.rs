@@ -186,7 +186,7 @@ fn a_manager_that_is_gone_is_said_once_and_ends_nothing() {
     (0..5).for_each(|_| _ = manager.wait_for_line("WATCHDOG=1"));
     mapper.running.signal(Signal::TERM);
     assert_eq!(code(&mapper.running.end()), Some(0));
-    let said = mapper.log().matches("cannot be told how this process is").count();
+    let said = mapper.log().matches("(NOTIFY_SOCKET) cannot be told how this process is").count();
     assert_eq!(said, 1, "{}", mapper.log());
 }
 

@@ -25,7 +25,7 @@ pub struct InitArgs {
 /// `svcmap plan`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
-It compares with the running `svcmap up` of that file, or with nothing if there is none. Exit codes:
+It compares with the running `svcmap up` of that file, or with nothing if there is none. Exit codes: \
 0 fine, 64 the file is wrong; with --exit-code 2 if something would change.")]
 pub struct PlanArgs {
     /// The topology

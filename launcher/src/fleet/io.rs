@@ -174,7 +174,12 @@ impl<'a> Keeper<'a> {
             if self.fleet.is_over() {
                 return Ok(self.end());
             }
-            for watched in self.wait()? {
+            let watched = self.wait()?;
+            // Those that go make room for those that come.
+            for (client, question) in self.clients.read(Clock.now()) {
+                self.handle_question(client, question);
+            }
+            for watched in watched {
                 match watched {
                     Watched::Signal => self.handle_signals(Clock.now()),
                     Watched::Commands => self.take_in(Clock.now()),
@@ -183,9 +188,6 @@ impl<'a> Keeper<'a> {
                     Watched::Lines(who) => self.read_of(&who),
                     Watched::Client => {}
                 }
-            }
-            for (client, question) in self.clients.read(Clock.now()) {
-                self.handle_question(client, question);
             }
             self.fleet.handle_timeout(Clock.now());
         }

@@ -37,7 +37,7 @@ pub enum Request {
     },
 }
 
-/// What comes back; the last one is `Done` or `Failed`.
+/// What comes back; the last one is `Done`, `Failed` or `Refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
@@ -78,6 +78,8 @@ pub enum Reply {
     Done(String),
     /// It is not done, and why.
     Failed(String),
+    /// It was not even begun, and why; the same may be done later.
+    Refused(String),
 }
 
 /// One process, as `svcmap ps` shows it.

@@ -1,5 +1,5 @@
 //! What svcmap must reach, in the simulator: every row of its goals, with as many jobs as fit into a minute.
-//! `svcmap-simulate goals` does the same with ten times as many.
+//! `svcmap-simulate goals --jobs 300000` measures the same with many more.
 
 use svcmap_simulator::goals::{self, Goal};
 use svcmap_simulator::starts;

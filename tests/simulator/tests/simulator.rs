@@ -14,7 +14,7 @@ fn pass(wanted: &str) {
         let Gate { name, expected, .. } = gate;
         let right = gate.run();
         assert!(right.passed, "{name}: {right:?} for {expected}");
-        let wrong = gate.run_wrong();
+        let wrong = gate.run_wrong(2);
         assert!(!wrong.passed, "{name} does not notice another system: {wrong:?} for {expected}");
         gates += 1;
     }

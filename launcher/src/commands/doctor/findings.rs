@@ -244,7 +244,7 @@ fn there(endpoint: &Endpoint, command: &str) -> String {
 fn agreement(view: &View) -> Vec<Check> {
     let group = "mappers";
     let complete = view.mappers.iter().zip(&view.listings);
-    let complete = complete.filter(|(it, _)| matches!(it.answer, Answer::Complete { .. }));
+    let complete = complete.filter(|(it, _)| it.answer.is_complete());
     let complete: Vec<_> = complete.collect();
     if complete.len() < 2 {
         return Vec::new();

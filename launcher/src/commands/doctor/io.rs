@@ -131,7 +131,7 @@ fn place(view: &View, at: &MapperAddress) -> Option<usize> {
 /// How a mapper greeted that has told everything.
 fn welcome<'a>(view: &'a View, at: &MapperAddress) -> Option<&'a Welcome> {
     let index = place(view, at)?;
-    let is_complete = matches!(view.mappers[index].answer, control::Answer::Complete { .. });
+    let is_complete = view.mappers[index].answer.is_complete();
     view.listings.get(index)?.welcome.as_ref().filter(|_| is_complete)
 }
 

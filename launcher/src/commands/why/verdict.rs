@@ -9,7 +9,7 @@ use svcmap_proto::status::{InstanceRow, MapperRow, Report, Shown};
 
 use super::trial::{Payload, Trial, Turn};
 use crate::commands::status::why_not_ready;
-use crate::control::{Answer, View};
+use crate::control::View;
 use crate::text::{count, time_ms};
 
 /// What a sender that starts now does, and why.
@@ -196,7 +196,7 @@ fn listed(view: &View, row: &InstanceRow) -> (Vec<Endpoint>, Vec<Endpoint>) {
         };
         if listing.of(&row.service).any(is_it) {
             listed_by.push(mapper.at.address.clone());
-        } else if matches!(mapper.answer, Answer::Complete { .. }) {
+        } else if mapper.answer.is_complete() {
             missing_at.push(mapper.at.address.clone());
         }
     }

@@ -10,7 +10,7 @@ use svcmap_proto::names::Name;
 
 use super::seat;
 use crate::access::Said;
-use crate::errors::Failure;
+use crate::errors::{Exit, Failure};
 use crate::fleet::wire::{Process, Reply, Request};
 use crate::topology::FILE_NAME;
 
@@ -62,7 +62,7 @@ impl Answers {
     /// What comes next.
     ///
     /// # Errors
-    /// If it ended before it has answered, or is of another version.
+    /// If it ended before it has answered, does not take the question, or is of another version.
     pub fn receive(&mut self) -> Result<Reply, Failure> {
         let ended = || Failure::failed("svcmap up ended before it was done").fix("svcmap up");
         let line = self.lines.next().ok_or_else(ended)?.map_err(|error| match error.kind() {
@@ -72,10 +72,16 @@ impl Answers {
             }
             _ => gone(error),
         })?;
-        serde_json::from_str(&line).map_err(|error| {
+        let reply = serde_json::from_str(&line).map_err(|error| {
             Failure::failed(format!("svcmap up answers what is not understood here: {error}"))
                 .fix("run the svcmap here that svcmap up is of")
-        })
+        })?;
+        match reply {
+            Reply::Refused(why) => {
+                Err(Failure::new(Exit::Refused, why).fix("say it again in a moment"))
+            }
+            reply => Ok(reply),
+        }
     }
 }
 

@@ -59,21 +59,17 @@ impl Clients {
                     self.last += 1;
                     self.all.insert(self.last, Client::new(stream, now));
                 }
-                Ok((stream, _)) => Self::send_away(stream, now),
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(true)?;
+                    Client::new(stream, now).send_away(format!(
+                        "svcmap up answers {CLIENTS_MAX} commands at a time, and does"
+                    ));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Says why, to who reads it: a line fits into a socket of which nothing was read yet.
-    fn send_away(stream: UnixStream, now: Timestamp) {
-        let mut client = Client::new(stream, now);
-        client.reply(&Reply::Failed(format!(
-            "svcmap up answers {CLIENTS_MAX} commands at a time, and does: try it again"
-        )));
-        client.write();
     }
 
     /// Those that wait to be read, or to be written to.
@@ -85,7 +81,11 @@ impl Clients {
     pub(super) fn read(&mut self, now: Timestamp) -> Vec<(u64, Result<Request, String>)> {
         let mut questions = Vec::new();
         self.all.retain(|&id, client| match client.read() {
-            Heard::Nothing => client.is_heard || now.since(client.since) < QUESTION_WITHIN,
+            Heard::Nothing if client.is_heard || now.since(client.since) < QUESTION_WITHIN => true,
+            Heard::Nothing => client.send_away("svcmap up was asked nothing".to_owned()),
+            Heard::TooMuch => client.send_away(format!(
+                "a question to svcmap up has {REQUEST_BYTES_MAX} bytes at most"
+            )),
             Heard::Question(question) => {
                 questions.push((id, question));
                 true
@@ -167,6 +167,7 @@ pub(super) fn matches(target: &Target, name: &str) -> bool {
 enum Heard {
     Nothing,
     Question(Result<Request, String>),
+    TooMuch,
     Gone,
 }
 
@@ -200,7 +201,7 @@ impl Client {
                         return Heard::Question(question.map_err(|error| error.to_string()));
                     }
                     if self.asked.len() > REQUEST_BYTES_MAX {
-                        return Heard::Gone;
+                        return Heard::TooMuch;
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -208,6 +209,13 @@ impl Client {
                 Err(_) => return Heard::Gone,
             }
         }
+    }
+
+    /// Says why, to who reads it: a line fits into a socket that has had none. It does not stay.
+    fn send_away(&mut self, why: String) -> bool {
+        self.reply(&Reply::Refused(why));
+        self.write();
+        false
     }
 
     fn reply(&mut self, reply: &Reply) {
@@ -221,7 +229,7 @@ impl Client {
             self.push(&left_out);
         }
         self.push(reply);
-        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_));
+        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_) | Reply::Refused(_));
     }
 
     fn push(&mut self, reply: &Reply) {
