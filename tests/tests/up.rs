@@ -320,8 +320,7 @@ fn rude_clients_cost_nobody_else_anything() {
     assert!(say(b"{\"do\": {}}\n").contains("failed"));
     assert!(say(&[b'x'; 100_000]).contains("bytes at most"));
     assert!(say(b"\n").contains("failed"));
-    drop(UnixStream::connect(&socket).unwrap());
-    // As many as it takes, that stay and read nothing.
+    // As many as it takes, that stay and read nothing; of those before nobody is left.
     let follow = b"{\"logs\": {\"targets\": [], \"lines\": 0, \"follow\": true}}\n";
     let followers: Vec<UnixStream> = (0..64)
         .map(|_| {
@@ -336,7 +335,8 @@ fn rude_clients_cost_nobody_else_anything() {
     }
     drop(followers);
     up.ok(&["ps"]);
-    // More, that say nothing.
+    // One that goes at once, and more that say nothing.
+    drop(UnixStream::connect(&socket).unwrap());
     let idle: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     eventually("room for who says something", || up.run(&["ps"]).status.success());
     up.ok(&["restart", "echo"]);

@@ -48,7 +48,7 @@ pub fn ask(file: Option<&Path>, request: &Request) -> Result<Answers, Failure> {
     let mut line = serde_json::to_vec(request).map_err(Failure::failed)?;
     line.push(b'\n');
     match stream.write_all(&line) {
-        // It has said why, before it went.
+        // It may have said why, before it went.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
         written => written.map_err(gone)?,
     }

@@ -83,9 +83,6 @@ impl Clients {
         self.all.retain(|&id, client| match client.read() {
             Heard::Nothing if client.is_heard || now.since(client.since) < QUESTION_WITHIN => true,
             Heard::Nothing => client.send_away("svcmap up was asked nothing".to_owned()),
-            Heard::TooMuch => client.send_away(format!(
-                "a question to svcmap up has {REQUEST_BYTES_MAX} bytes at most"
-            )),
             Heard::Question(question) => {
                 questions.push((id, question));
                 true
@@ -167,7 +164,6 @@ pub(super) fn matches(target: &Target, name: &str) -> bool {
 enum Heard {
     Nothing,
     Question(Result<Request, String>),
-    TooMuch,
     Gone,
 }
 
@@ -201,7 +197,10 @@ impl Client {
                         return Heard::Question(question.map_err(|error| error.to_string()));
                     }
                     if self.asked.len() > REQUEST_BYTES_MAX {
-                        return Heard::TooMuch;
+                        self.is_heard = true;
+                        return Heard::Question(Err(format!(
+                            "a question to svcmap up has {REQUEST_BYTES_MAX} bytes at most"
+                        )));
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
