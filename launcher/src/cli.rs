@@ -317,9 +317,9 @@ pub struct StatusArgs {
 #[command(after_help = "\
 Examples:
   svcmap worker --service sum --exec sha256sum
-  svcmap worker --service resize --exec 'convert - -resize 50% -' --concurrency 4
+  svcmap worker --service half --exec 'convert - -resize 50% -' --concurrency 4
   svcmap worker --service shout --exec-loop 'python3 shout.py' --concurrency 2
-  svcmap worker --service nap --builtin sleep      (svcmap submit nap --data 50ms)
+  svcmap worker --service nap --builtin sleep    (svcmap submit nap --data 50ms)
 
 A program of --exec-loop writes {\"ready\":true} and a line end to stdout when it can take jobs. Each \
 job is a line of JSON with its \"bytes\" on stdin, and then so many bytes; so is each answer, with \

@@ -7,7 +7,9 @@ mod io;
 
 pub use error::ControlError;
 pub(crate) use io::open;
-pub use io::{ask, ask_all, ask_for_keys, ask_for_principals, ask_to_drain, log_silence};
+pub use io::{
+    ask, ask_all, ask_for_keys, ask_for_principals, ask_to_drain, log_silence, no_mapper,
+};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -257,7 +257,12 @@ fn the_union_believes_the_newest_word() {
 #[test]
 fn nobody_there_names_who_was_asked_and_what_to_start() {
     let mappers = vec![at(5555), at(5557)];
-    let failure = Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE });
+    let nobody = |has_topology| {
+        let mappers = mappers.clone();
+        Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE, has_topology })
+    };
+    assert_eq!(nobody(true).fix.as_deref(), Some("svcmap up"));
+    let failure = nobody(false);
     assert_eq!(
         failure.message,
         "no mapper answers at tcp://127.0.0.1:5555, tcp://127.0.0.1:5557 (tried 3s)"

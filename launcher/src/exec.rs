@@ -30,7 +30,7 @@ mod words;
 
 pub use error::{ExecError, last_words};
 pub use io::{Residents, Runner, StderrLog};
-pub use program::{KILL_AFTER, Program, ProgramError};
+pub use program::{KILL_AFTER, Program, ProgramError, find};
 
 use slog::Logger;
 use svcmap_proto::metadata::Metadata;

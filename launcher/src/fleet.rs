@@ -20,7 +20,7 @@ use std::time::Duration;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
-use self::command::{CommandId, Pending};
+use self::command::{CommandError, CommandId, Pending};
 use self::crew::Crew;
 pub use self::launch::Launch;
 use self::member::Verdict;
@@ -91,8 +91,8 @@ pub enum Output {
     Kill(Who),
     /// People are told.
     Say(Event),
-    /// A command is over; an error is its text.
-    Answer(CommandId, Result<String, String>),
+    /// A command is over.
+    Answer(CommandId, Result<String, CommandError>),
 }
 
 /// Something that people want to know.

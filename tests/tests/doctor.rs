@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -289,6 +290,28 @@ fn d13_workers_that_cannot_be_reached() {
         signal(&deployment, "w-2", Signal::CONT);
         ids(&found.0) == ["D13"] && finding(&found.0, "D13").to_string().contains("says nothing")
     });
+}
+
+#[test]
+fn nothing_is_wrong_with_who_ends_as_it_is_replaced() {
+    let services = "[service.echo]\nbuiltin = \"echo\"\ninstances = 6\n";
+    let mut up = Up::started(&format!("{MAPPER_ANYWHERE}{services}"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let rolling = scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                up.ok(&["restart", "echo"]);
+            }
+        });
+        let looks: Vec<_> = (0..10).map(|_| up.run(&["doctor", "--json"])).collect();
+        is_over.store(true, Relaxed);
+        rolling.join().unwrap();
+        for look in looks {
+            let (found, code) = read(&look);
+            assert_eq!((ids(&found), code), (vec![], Some(0)), "{found:#}");
+        }
+    });
+    up.stop();
 }
 
 #[test]

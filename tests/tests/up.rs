@@ -25,8 +25,9 @@ fn the_first_minute_goes_as_the_screens_say() {
     let mut up = Up::written("");
     std::fs::remove_file(up.path("topology.toml")).unwrap();
     assert!(up.fails(64, &["up"]).contains("svcmap init"));
-    assert!(up.fails(69, &["ps"]).contains("fix: svcmap up"));
+    assert!(up.fails(69, &["ps"]).contains("fix: svcmap init && svcmap up"));
     up.ok(&["init"]);
+    assert!(up.fails(69, &["ps"]).contains("fix: svcmap up\n"));
     assert!(up.fails(64, &["init"]).contains("svcmap init --print"));
     let example = std::fs::read_to_string(up.path("topology.toml")).unwrap();
     assert_eq!(up.ok(&["init", "--print"]), example);
@@ -41,7 +42,8 @@ fn the_first_minute_goes_as_the_screens_say() {
     assert!(up.ok(&["ps"]).contains("4 of 4 ready"));
     assert!(up.ok(&["logs", "sum/1"]).contains("sum/1 | "));
     assert!(up.ok(&["logs", "up"]).contains("all 4 ready"));
-    assert!(up.fails(64, &["logs", "nobody"]).contains("no such process"));
+    assert!(up.fails(64, &["logs", "nobody"]).contains("no `nobody`; there are main, sum"));
+    assert!(up.fails(64, &["stop", "sum/9"]).contains("no `sum/9`; there are sum/1, sum/2"));
     let again = up.fails(64, &["up"]);
     assert!(again.contains(&format!("pid {}", up.pid())), "{again}");
     up.stop();
@@ -76,6 +78,8 @@ fn who_is_killed_is_gone_at_once_and_soon_back() {
     assert_ne!(pid_of(&up.process("echo/1")), Some(before));
     assert_eq!(up.process("echo/1")["deaths"], 1);
     assert!(up.log().contains("echo/1 was ended by signal 9; again in"), "{}", up.log());
+    let log = up.ok(&["logs", "echo/1"]);
+    assert!(log.contains("echo/1 | (up: was ended by signal 9; again in"), "{log}");
     up.stop();
 }
 
@@ -115,6 +119,20 @@ fn a_service_that_cannot_live_is_left_alone_and_the_rest_unharmed() {
     assert!(ps.contains("✗ failed") && ps.contains("svcmap start"), "{ps}");
     let refused = up.fails(1, &["start", "none"]);
     assert!(refused.contains("none/1 is failed"), "{refused}");
+    up.wait_state("bad/1", "failed");
+    let plan = up.run(&["plan"]);
+    assert!(
+        text(&plan.stdout).contains("away: bad/1, none/1: svcmap ps\n"),
+        "{}",
+        text(&plan.stdout)
+    );
+    assert_eq!(plan.status.code(), Some(64));
+    assert!(text(&plan.stderr).contains("none: `./not-there` is no program"));
+    for command in [&["submit", "none", "--data", "x"][..], &["status", "none"], &["why", "none"]] {
+        let said = up.fails(69, command);
+        assert!(said.contains("svcmap up keeps it here: 1 failed"), "{said}");
+        assert!(said.contains("fix: svcmap logs none"), "{said}");
+    }
     // It waits for what happens, and does not look for it.
     let before = cpu_ticks(up.pid());
     let until = Clock.now() + Duration::from_secs(1);
@@ -130,10 +148,12 @@ fn services_are_scaled_stopped_and_started_again() {
     assert!(up.ok(&["stop", "echo/1", "echo/2"]).ends_with("2 stopped\n"));
     let states: Vec<_> = up.processes().iter().map(|one| one["state"].clone()).collect();
     assert_eq!(states, ["ready", "stopped", "stopped", "ready", "ready"]);
+    assert!(up.ok(&["plan"]).contains("away: echo/1, echo/2: svcmap ps\n"));
     assert!(up.ok(&["start", "echo"]).ends_with("2 ready\n"));
     assert!(up.ok(&["restart", "main"]).ends_with("1 ready\n"));
     assert!(up.ok(&["scale", "echo", "0"]).ends_with("0 of echo ready\n"));
-    assert!(up.fails(1, &["restart", "ecko"]).contains("there are main, echo"));
+    assert!(up.fails(64, &["restart", "ecko"]).contains("there are main, echo"));
+    assert!(up.fails(64, &["scale", "echo", "-1"]).contains("-1 is not in 0.."));
     up.stop();
 }
 
@@ -248,7 +268,7 @@ fn a_changed_file_is_applied_and_a_wrong_one_is_not() {
     eventually("a word on that", || up.log().contains("goes on with its former settings"));
     kill(pid_of(&up.process("echo/1")).unwrap());
     up.wait_for("it to be back", |all| settled(all) && names(all) == expected);
-    let text = plan(&up, 2);
+    let text = plan(&up, 64);
     assert!(text.contains("0 to start, 2 to restart, 0 to stop"), "{text}");
     up.stop();
 }

@@ -162,9 +162,10 @@ fn who_fails_or_is_stuck_is_named_with_what_it_says() {
         ..load()
     };
     let deployment = listing(|at| {
-        let failing = Load { state: State::Failing, failing: 750, ..load() };
+        let failing = Load { state: State::Failing, failing: 750, failed: 3, done: 7, ..load() };
         let failing = registration("work", "failing", at, failing);
-        let trying = registration("work", "trying", at, Load { failing: 1000, ..load() });
+        let trying =
+            registration("work", "trying", at, Load { failing: 1000, failed: 2, ..load() });
         vec![
             Registration { error: Some("no licence".to_owned()), ..failing },
             Registration { error: Some("no model".to_owned()), ..trying },
@@ -184,10 +185,12 @@ fn who_fails_or_is_stuck_is_named_with_what_it_says() {
         assert_eq!(reason, "stuck: 1 running, no handler finished for 41s");
     }
     assert_eq!(verdicts["failing"], "failing");
-    let expected = "75% of its last jobs failed; takes none for a while; no licence";
+    let expected =
+        "jobs fail there: 3 failed and 7 done since its start; takes none for a while; no licence";
     assert_eq!(reason(&said, "failing"), expected);
     if chosen != "trying" {
-        let expected = "100% of its last jobs failed; takes one job, to see; no model";
+        let expected =
+            "jobs fail there: 2 failed and 0 done since its start; takes one job, to see; no model";
         assert_eq!(reason(&said, "trying"), expected);
     }
 }

@@ -126,7 +126,7 @@ impl Basis {
 
 /// The better of two random eligible candidates: see [`better_of_two`].
 ///
-/// By [`Basis::Answers`] it never chooses a worker known to be full, draining or gone, and never
+/// By `Basis::Answers` it never chooses a worker known to be full, draining or gone, and never
 /// has more than one open job at a worker whose load is unknown.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PowerOfTwo {

@@ -63,11 +63,41 @@ pub enum Knowledge {
 #[derive(Clone, Copy, Debug, Default)]
 struct Mapper {
     epoch: Option<Epoch>,
-    /// Something came from it on PUB.
-    is_heard: bool,
-    /// Nothing did, and it was said.
-    is_silent: bool,
+    hearing: Hearing,
 }
+
+/// Whether anything comes from a mapper on PUB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hearing {
+    /// Nothing has come yet.
+    #[default]
+    Awaited,
+    /// Something has.
+    Heard,
+    /// It does not come, and the mapper is asked since then.
+    Missed(Timestamp),
+    /// It does not come, and that was said.
+    Silent,
+}
+
+impl Hearing {
+    /// A mapper is asked, as nothing came. Returns whether that is to be said now: where all start at
+    /// once, a subscription may take longer than a beat.
+    fn handle_asked(&mut self, now: Timestamp, beat: Duration) -> bool {
+        match *self {
+            Self::Awaited => *self = Self::Missed(now),
+            Self::Missed(since) if now.since(since) >= SAID_AFTER_BEATS * beat => {
+                *self = Self::Silent;
+                return true;
+            }
+            Self::Missed(_) | Self::Heard | Self::Silent => {}
+        }
+        false
+    }
+}
+
+/// A mapper is asked for so long in place of publications before that is said.
+const SAID_AFTER_BEATS: u32 = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -184,15 +214,17 @@ impl Peers {
     /// A pulse came on PUB: what that mapper publishes arrives here.
     pub fn handle_pulse(&mut self, mapper: usize) {
         if let Some(mapper) = self.mappers.get_mut(mapper) {
-            (mapper.is_heard, mapper.is_silent) = (true, false);
+            mapper.hearing = Hearing::Heard;
         }
     }
 
     /// Pulses of that mapper, which is there, have ceased to come: it is asked each beat until
     /// something comes on PUB again.
     pub fn handle_silence(&mut self, mapper: usize) {
-        if let Some(mapper) = self.mappers.get_mut(mapper) {
-            mapper.is_heard = false;
+        if let Some(mapper) = self.mappers.get_mut(mapper)
+            && mapper.hearing == Hearing::Heard
+        {
+            mapper.hearing = Hearing::Awaited;
         }
         let views = self.services.values_mut().filter_map(|service| service.views.get_mut(mapper));
         views.for_each(View::handle_silence);
@@ -330,7 +362,7 @@ impl Peers {
             let views = service.views.iter_mut().zip(&mut self.mappers).enumerate();
             for (mapper, (view, known)) in views {
                 if view.handle_timeout(now, self.beat) {
-                    if !known.is_heard && !std::mem::replace(&mut known.is_silent, true) {
+                    if known.hearing.handle_asked(now, self.beat) {
                         self.outputs.push_back(PeersOutput::Silent { mapper });
                     }
                     self.outputs.push_back(PeersOutput::Sync { mapper, service: name.clone() });

@@ -26,7 +26,7 @@ pub struct InitArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 It compares with the running `svcmap up` of that file, or with nothing if there is none. Exit codes: \
-0 fine, 64 the file is wrong; with --exit-code 2 if something would change.")]
+0 fine, 64 the file is wrong, or a program or a folder that it names is not here; with --exit-code 2 if something would change.")]
 pub struct PlanArgs {
     /// The topology
     #[arg(default_value = FILE_NAME)]
@@ -118,6 +118,7 @@ pub struct ScaleArgs {
     /// The service
     pub service: Name,
     /// How many instances there are to be
+    #[arg(allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(INSTANCES_MAX)))]
     pub instances: u32,
     /// Which one.

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use crate::cli::PlanArgs;
 use crate::errors::{Error, print_out};
 use crate::fleet::io::client;
+use crate::fleet::wire::Process;
 use crate::io::stdout_columns;
-use crate::text::printable_path;
-use crate::topology::io::{Loaded, load, parse};
+use crate::text::{printable_path, some_of};
+use crate::topology::io::{Loaded, check_programs, load, parse};
 use crate::topology::{FILE_NAME, changes, plan_text};
 
 /// The exit status for `--exit-code` if something would change, as `terraform plan` has it.
@@ -17,7 +18,7 @@ const CHANGES: u8 = 2;
 /// Prints what would change.
 ///
 /// # Errors
-/// If the file is wrong.
+/// If the file is wrong, or names programs that are not here.
 pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     let Loaded { path, topology: new, .. } = load(&args.file)?;
     let running = client::running_topology(&path)?;
@@ -37,12 +38,30 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     }
     let changes = changes(old.as_ref(), &new);
     let is_changed = changes.iter().any(|change| change.sign != ' ');
+    let away = match &running {
+        Some(_) => away(&client::processes(Some(&path))?.1),
+        None => String::new(),
+    };
     let next = match &running {
-        Some(_) if !is_changed => "nothing to do: svcmap up keeps it as it is".to_owned(),
+        Some(_) if !is_changed && away.is_empty() => {
+            "nothing to do: svcmap up keeps it as it is".to_owned()
+        }
+        Some(_) if !is_changed => "nothing to apply".to_owned(),
         Some(running) => format!("next: kill -HUP {}", running.pid),
         None if args.file == Path::new(FILE_NAME) => "next: svcmap up".to_owned(),
         None => format!("next: svcmap up {}", printable_path(&args.file)),
     };
-    print_out(&format!("{}{next}\n", plan_text(&changes, stdout_columns())))?;
+    print_out(&format!("{}{away}{next}\n", plan_text(&changes, stdout_columns())))?;
+    check_programs(&new)?;
     Ok(if args.exit_code && is_changed { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
+}
+
+/// Who is not there, whatever the file says.
+fn away(processes: &[Process]) -> String {
+    let is_away = |it: &&Process| ["failed", "stopped", "done"].contains(&it.state.as_str());
+    let away: Vec<&str> = processes.iter().filter(is_away).map(|it| it.name.as_str()).collect();
+    match away.len() {
+        0 => String::new(),
+        _ => format!("away: {}: svcmap ps\n", some_of(&away)),
+    }
 }

@@ -56,7 +56,7 @@ fn order(up: &RunningUp, command: Command) -> Result<ExitCode, Error> {
                 return Ok(ExitCode::SUCCESS);
             }
             Reply::Failed(why) => {
-                return Err(Failure::failed(why).fix("svcmap ps, svcmap logs").into());
+                return Err(Failure::failed(why).fix("svcmap ps").into());
             }
             _ => {}
         }
@@ -80,7 +80,7 @@ pub fn logs(args: &LogsArgs) -> Result<ExitCode, Error> {
                 print_out(&format!("({lines} lines were left out: they came too fast)\n"))?;
             }
             Reply::Done(_) => return Ok(ExitCode::SUCCESS),
-            Reply::Failed(why) => return Err(Failure::usage(why).into()),
+            Reply::Failed(why) => return Err(Failure::failed(why).into()),
             _ => {}
         }
     }

@@ -32,9 +32,10 @@ use svcmap_worker::config::OutboxConfig;
 use super::status;
 use crate::access::Access;
 use crate::cli::SubmitArgs;
-use crate::control::{ControlError, PATIENCE, log_silence};
+use crate::control::{self, PATIENCE, log_silence};
 use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
 use crate::fleet::command::Target;
+use crate::fleet::io::client::or_kept;
 use crate::io::{on_stop_signals, raise_open_files_limit};
 use batch::Batch;
 use input::Inputs;
@@ -170,7 +171,7 @@ fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Re
         Some(instance) => Target::One(InstanceKey { service, instance }),
         None => Target::All(service),
     };
-    status::expect(&of, &report)
+    status::expect(&of, &report).map_err(|failure| or_kept(failure, of.name()))
 }
 
 /// What is said at the end, and the exit code.
@@ -233,11 +234,7 @@ fn say_what_became(args: &SubmitArgs, sink: &Sink<'_>, why: Option<&Why>, took: 
 /// Why no job met anybody.
 fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -> Failure {
     if sink.report.found_no_mapper() {
-        return ControlError::NoMapper {
-            mappers: svcmap_proto::io::look_up_all(&access.mappers),
-            tried: took,
-        }
-        .into();
+        return control::no_mapper(svcmap_proto::io::look_up_all(&access.mappers), took).into();
     }
     // The mapper was too young to tell before; now it may know what was meant.
     let known = match status::ask(access, Some(&args.service), PATIENCE) {
@@ -249,5 +246,5 @@ fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -
         let message = format!("nobody served `{service}` until a moment ago");
         return Failure::unavailable(message).fix("the same again");
     }
-    status::unknown_service(service, &known)
+    or_kept(status::unknown_service(service, &known), service)
 }

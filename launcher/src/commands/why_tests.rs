@@ -181,13 +181,15 @@ fn a_worker_of_the_json_dialect_is_chosen_by_what_it_says_of_itself() {
 
 #[test]
 fn what_others_wrote_moves_no_cursor() {
-    let mut view = view(&[("a", Load { state: State::Failing, failing: 500, ..load(0) })]);
+    let mut view =
+        view(&[("a", Load { state: State::Failing, failing: 500, failed: 5, ..load(0) })]);
     for entry in view.instances.values_mut() {
         entry.error = Some("gone\u{1b}[2J\nnext: rm".to_owned());
     }
     let report = status::report(&view, None);
     let why = judge(&name("work"), &view, &report, HOST, 7);
     let screen = render::screen(&why, None, None);
-    assert!(screen.contains("\na  50% of its last jobs failed; takes none for a while; gone"));
+    let said = "jobs fail there: 5 failed and 0 done since its start; takes none for a while; gone";
+    assert!(screen.contains(&format!("\na  {said}")), "{screen}");
     assert!(!screen.contains("\u{1b}[2J") && !screen.contains("\nnext: rm"), "{screen}");
 }

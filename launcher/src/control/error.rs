@@ -6,6 +6,7 @@ use svcmap_proto::codec;
 use svcmap_proto::names::{Endpoint, MapperAddress};
 
 use crate::errors::Failure;
+use crate::parse::MAPPER_DEFAULT;
 use crate::text::time;
 
 /// Why there is no [`View`](super::View).
@@ -18,6 +19,8 @@ pub enum ControlError {
         mappers: Vec<MapperAddress>,
         /// For how long.
         tried: Duration,
+        /// Whether a topology lies in this folder, which one may be of.
+        has_topology: bool,
     },
     /// The name of mappers has no address, or nobody says which. Correct it, or name them by their addresses.
     #[error("the mappers' name {} leads nowhere: {reason}", .mapper.host())]
@@ -103,10 +106,13 @@ fn versions(oldest: u8, newest: u8) -> String {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match &error {
-            ControlError::NoMapper { mappers, .. } => {
+            ControlError::NoMapper { mappers, has_topology, .. } => {
                 let failure = Failure::unavailable(&error);
-                match mappers.first() {
-                    Some(mapper) => failure.fix(start_command(&mapper.address)),
+                match mappers.first().map(|mapper| &mapper.address) {
+                    Some(mapper) if *has_topology && mapper.as_str() == MAPPER_DEFAULT => {
+                        failure.fix("svcmap up")
+                    }
+                    Some(mapper) => failure.fix(start_command(mapper)),
                     None => failure,
                 }
             }

@@ -7,6 +7,7 @@ pub use operator::{ask_for_keys, ask_for_principals, ask_to_drain};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use svcmap_proto::time::earliest;
 use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
 use crate::access::Access;
 use crate::errors::Failure;
+use crate::topology::FILE_NAME;
 
 /// Bytes of what a connection begins with.
 const GREETING_BYTES: usize = 64;
@@ -139,7 +141,12 @@ fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, Contro
     }
     let mappers: Vec<_> = view.mappers.into_iter().map(|mapper| mapper.at).collect();
     let known = mappers.iter().find_map(|mapper| silence(mapper, is_encrypted, tried));
-    Err(known.unwrap_or(ControlError::NoMapper { mappers, tried }))
+    Err(known.unwrap_or_else(|| no_mapper(mappers, tried)))
+}
+
+/// What is to be said where nobody answers.
+pub fn no_mapper(mappers: Vec<MapperAddress>, tried: Duration) -> ControlError {
+    ControlError::NoMapper { mappers, tried, has_topology: Path::new(FILE_NAME).exists() }
 }
 
 /// Why nothing is heard from there, as far as a greeting tells.

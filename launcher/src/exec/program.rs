@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use svcmap_proto::names::InstanceKey;
@@ -125,19 +125,29 @@ impl Program {
     /// # Errors
     /// [`ProgramError::NotFound`], [`ProgramError::Here`], [`ProgramError::NotExecutable`].
     pub fn find(&self, path: Option<&OsStr>) -> Result<PathBuf, ProgramError> {
-        let name = self.argv.first().ok_or(ProgramError::Empty)?;
-        let found = if name.contains('/') {
-            Some(PathBuf::from(name)).filter(|file| io::is_executable(file))
-        } else {
-            let directories = std::env::split_paths(path.unwrap_or_default());
-            directories.map(|dir| dir.join(name)).find(|file| io::is_executable(file))
-        };
-        found.ok_or_else(|| match (io::is_file(name.as_ref()), name.contains('/')) {
-            (true, true) => ProgramError::NotExecutable(name.clone()),
-            (true, false) => ProgramError::Here(name.clone()),
-            (false, _) => ProgramError::NotFound(name.clone()),
-        })
+        find(&self.argv, Path::new(""), path)
     }
+}
+
+/// Looks for the program of that command as the system will that starts it in `dir`; see
+/// [`Program::find`].
+///
+/// # Errors
+/// As there.
+pub fn find(argv: &[String], dir: &Path, path: Option<&OsStr>) -> Result<PathBuf, ProgramError> {
+    let name = argv.first().ok_or(ProgramError::Empty)?;
+    let here = dir.join(name);
+    let found = if name.contains('/') {
+        Some(here.clone()).filter(|file| io::is_executable(file))
+    } else {
+        let directories = std::env::split_paths(path.unwrap_or_default());
+        directories.map(|dir| dir.join(name)).find(|file| io::is_executable(file))
+    };
+    found.ok_or_else(|| match (io::is_file(&here), name.contains('/')) {
+        (true, true) => ProgramError::NotExecutable(name.clone()),
+        (true, false) => ProgramError::Here(name.clone()),
+        (false, _) => ProgramError::NotFound(name.clone()),
+    })
 }
 
 impl fmt::Display for Program {

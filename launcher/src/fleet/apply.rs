@@ -101,8 +101,8 @@ impl Fleet {
     pub fn handle_close(&mut self, now: Timestamp) {
         self.is_closing = true;
         for command in std::mem::take(&mut self.pending) {
-            let why = Err("everything is being stopped".to_owned());
-            self.output.push_back(Output::Answer(command.id, why));
+            let why = "everything is being stopped".to_owned();
+            self.output.push_back(Output::Answer(command.id, Err(why.into())));
         }
         let workers = self.members().map(|(who, _)| who).filter(|who| who.service().is_some());
         for who in workers.collect::<Vec<_>>() {

@@ -11,6 +11,7 @@ use svcmap_proto::time::Timestamp;
 
 use super::{Fleet, Output, State, Then, Who};
 use crate::parse;
+use crate::text::some_of;
 use crate::topology::INSTANCES_MAX;
 
 /// How long a command waits at least for what it has started.
@@ -96,6 +97,23 @@ pub enum Command {
     Scale(Name, u32),
 }
 
+/// Why a command is not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// There is nobody of that name: look at the names, `svcmap ps`.
+    #[error("{0}")]
+    Unknown(String),
+    /// Anything else, with what is to be done about it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for CommandError {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
 /// A command that is under way.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -122,7 +140,7 @@ impl Fleet {
     /// An operator wants something. It is answered when it is done.
     pub fn handle_command(&mut self, now: Timestamp, id: CommandId, command: Command) {
         let begun = match self.is_closing {
-            true => Err("everything is being stopped".to_owned()),
+            true => Err("everything is being stopped".to_owned().into()),
             false => self.begin(now, command),
         };
         match begun {
@@ -138,7 +156,7 @@ impl Fleet {
         self.handle_timeout(now);
     }
 
-    fn begin(&mut self, now: Timestamp, command: Command) -> Result<Vec<Until>, String> {
+    fn begin(&mut self, now: Timestamp, command: Command) -> Result<Vec<Until>, CommandError> {
         self.check_mappers(&command)?;
         match command {
             Command::Start(targets) => {
@@ -165,7 +183,7 @@ impl Fleet {
             }
             Command::Scale(service, instances) => {
                 if instances > INSTANCES_MAX {
-                    return Err(format!("at most {INSTANCES_MAX} instances of a service"));
+                    return Err(format!("at most {INSTANCES_MAX} instances of a service").into());
                 }
                 let Some(crew) = self.crews.get_mut(&service) else {
                     return Err(self.unknown(&Target::All(service)));
@@ -236,7 +254,7 @@ impl Fleet {
     }
 
     /// Who is meant.
-    fn resolve(&self, targets: &[Target]) -> Result<Vec<Who>, String> {
+    fn resolve(&self, targets: &[Target]) -> Result<Vec<Who>, CommandError> {
         let mut found: Vec<Who> = Vec::new();
         for target in targets {
             let is_meant = |who: &Who| match (target, who) {
@@ -259,10 +277,21 @@ impl Fleet {
         Ok(found)
     }
 
-    fn unknown(&self, target: &Target) -> String {
-        let known: Vec<&str> =
-            self.mappers.keys().chain(self.crews.keys()).map(Name::as_str).collect();
-        format!("there is no `{target}`; there are {}", known.join(", "))
+    /// What there is where there is nobody of that name.
+    pub(super) fn unknown(&self, target: &Target) -> CommandError {
+        let crew = target.instance().and_then(|_| self.crews.get(target.name()));
+        let known: Vec<String> = match crew {
+            Some(crew) => {
+                let numbers = crew.members.keys();
+                numbers.map(|number| self.key(target.name(), *number).to_string()).collect()
+            }
+            None => self.mappers.keys().chain(self.crews.keys()).map(Name::to_string).collect(),
+        };
+        let known = match known.is_empty() {
+            true => "none is there now".to_owned(),
+            false => format!("there are {}", some_of(&known)),
+        };
+        CommandError::Unknown(format!("there is no `{target}`; {known}"))
     }
 
     /// Answers the commands that are done.
@@ -273,13 +302,14 @@ impl Fleet {
             let Some(outcomes) = outcomes.collect::<Option<Vec<_>>>() else {
                 let is_late = command.deadline.is_some_and(|deadline| deadline <= now);
                 if is_late {
-                    let why = Err("not all are ready yet: svcmap ps shows which".to_owned());
-                    self.output.push_back(Output::Answer(command.id, why));
+                    let why = "not all are ready yet: svcmap ps shows which".to_owned();
+                    self.output.push_back(Output::Answer(command.id, Err(why.into())));
                 }
                 return !is_late;
             };
             let counts: Result<Vec<u32>, String> = outcomes.into_iter().collect();
             let answer = counts.map(|counts| summary(&command.until, &counts));
+            let answer = answer.map_err(CommandError::Failed);
             self.output.push_back(Output::Answer(command.id, answer));
             false
         });

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::command::Command;
+use super::command::{Command, CommandError};
 use super::*;
 use crate::topology::read;
 
@@ -19,7 +19,7 @@ struct World {
     /// Those that end only when they are killed.
     deaf: BTreeSet<String>,
     said: Vec<String>,
-    answers: Vec<(u64, Result<String, String>)>,
+    answers: Vec<(u64, Result<String, CommandError>)>,
     started: Vec<String>,
     /// With what each was started last.
     launched: BTreeMap<String, String>,
@@ -137,7 +137,7 @@ impl World {
         panic!("a busy loop");
     }
 
-    fn order(&mut self, command: Command) -> Option<Result<String, String>> {
+    fn order(&mut self, command: Command) -> Option<Result<String, CommandError>> {
         let before = self.answers.len();
         self.fleet.handle_command(self.now, CommandId(before as u64), command);
         self.settle();
@@ -273,7 +273,7 @@ fn a_new_one_that_is_no_good_takes_nobodys_place() {
     let mut world = World::up(TWO);
     world.ill.insert("a/3".to_owned());
     let answer = world.order(Command::Restart(all("a"))).unwrap();
-    assert!(answer.as_ref().unwrap_err().contains("no such host"), "{answer:?}");
+    assert!(answer.as_ref().unwrap_err().to_string().contains("no such host"), "{answer:?}");
     assert_eq!(world.running(), ["main", "a/1", "a/2"]);
     assert_eq!(world.state("a/3"), "unknown");
     // Or one that is never ready.
@@ -282,7 +282,10 @@ fn a_new_one_that_is_no_good_takes_nobodys_place() {
     assert_eq!(world.order(Command::Restart(all("a/2"))), None);
     world.pass(Duration::from_secs(30));
     let (_, answer) = world.answers.last().unwrap();
-    assert!(answer.as_ref().unwrap_err().contains("not ready within 30s"), "{answer:?}");
+    assert!(
+        answer.as_ref().unwrap_err().to_string().contains("not ready within 30s"),
+        "{answer:?}"
+    );
     assert_eq!(world.running(), ["main", "a/1", "a/2"]);
 }
 
@@ -297,7 +300,9 @@ fn there_are_as_many_as_wanted() {
     world.ill.insert("a/2".to_owned());
     assert_eq!(world.order(Command::Scale(service.clone(), 2)), None);
     world.pass(Duration::from_secs(60));
-    assert!(world.answers.last().unwrap().1.as_ref().unwrap_err().contains("a/2 is failed"));
+    assert!(
+        world.answers.last().unwrap().1.as_ref().unwrap_err().to_string().contains("a/2 is failed")
+    );
     assert!(world.order(Command::Scale(service, 1_000_000)).unwrap().is_err());
     assert!(world.order(Command::Scale("b".parse().unwrap(), 1)).unwrap().is_err());
 }
@@ -313,7 +318,12 @@ fn an_operators_stop_is_no_failure() {
     }
     assert_eq!(world.order(Command::Restart(all("main"))), Some(Ok("1 ready".to_owned())));
     assert!(
-        world.order(Command::Stop(all("b"))).unwrap().unwrap_err().contains("there are main, a")
+        world
+            .order(Command::Stop(all("b")))
+            .unwrap()
+            .unwrap_err()
+            .to_string()
+            .contains("there are main, a")
     );
     // One that waits for its next life stays away as well.
     world.kill("a/2", 1);
@@ -354,7 +364,7 @@ fn another_file_changes_no_more_than_it_says() {
     assert_eq!(world.running().len(), 3, "{:?}", world.running());
     assert_eq!(world.state("b/1"), "unknown");
     let named = format!("prefix = \"x\"\n{TWO}");
-    assert!(apply(&mut world, &named).unwrap_err().contains("new start"));
+    assert!(apply(&mut world, &named).unwrap_err().to_string().contains("new start"));
     world.fleet.handle_close(world.now);
     world.settle();
     assert!(world.fleet.is_over());
@@ -499,11 +509,13 @@ fn a_command_says_what_it_would_wait_for_in_vain() {
     let scale = || Command::Scale("a".parse().unwrap(), 3);
     for command in [scale(), Command::Restart(all("a")), Command::Start(all("a"))] {
         let answer = world.order(command).unwrap();
-        assert!(answer.unwrap_err().contains("svcmap start main"));
+        assert!(answer.unwrap_err().to_string().contains("svcmap start main"));
     }
     assert_eq!(world.order(Command::Start(all("main"))), Some(Ok("1 ready".to_owned())));
     world.mute.insert("a/3".to_owned());
     assert_eq!(world.order(scale()), None);
     world.pass(Duration::from_secs(31));
-    assert!(world.answers.last().unwrap().1.as_ref().unwrap_err().contains("svcmap ps"));
+    assert!(
+        world.answers.last().unwrap().1.as_ref().unwrap_err().to_string().contains("svcmap ps")
+    );
 }

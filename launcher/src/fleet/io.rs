@@ -382,11 +382,17 @@ impl<'a> Keeper<'a> {
     }
 
     fn say(&mut self, event: &Event) {
-        let line = match &event.who {
-            Some(who) => format!("{who} {}", event.text),
-            None => event.text.clone(),
+        let Event { who, is_bad, text } = event;
+        let Some(name) = who.as_ref().map(Who::to_string) else {
+            return self.own_line(text, *is_bad);
         };
-        self.own_line(&line, event.is_bad);
+        self.own_line(&format!("{name} {text}"), *is_bad);
+        // Among what it wrote, for whoever looks at that alone.
+        let text = format!("({OWN}: {text})");
+        if self.fleet.members().any(|(member, _)| Some(&member) == who.as_ref()) {
+            self.recent.entry(name.clone()).or_default().push(&text);
+        }
+        self.clients.line_of_one(&name, &text);
     }
 
     fn own_line(&mut self, line: &str, is_bad: bool) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use svcmap_proto::names::{Endpoint, Name};
 
-use super::command::{Command, Target};
+use super::command::{Command, CommandError, Target};
 
 /// How a supervised worker's line begins that says that a mapper lists it.
 pub const REGISTERED: &str = "registered with ";
@@ -37,7 +37,7 @@ pub enum Request {
     },
 }
 
-/// What comes back; the last one is `Done`, `Failed` or `Refused`.
+/// What comes back; the last one is `Done`, `Failed`, `Unknown` or `Refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
@@ -78,8 +78,19 @@ pub enum Reply {
     Done(String),
     /// It is not done, and why.
     Failed(String),
+    /// It is not done, as there is nobody of a name in it; who there is.
+    Unknown(String),
     /// It was not even begun, and why; the same may be done later.
     Refused(String),
+}
+
+impl From<CommandError> for Reply {
+    fn from(error: CommandError) -> Self {
+        match error {
+            CommandError::Unknown(who) => Self::Unknown(who),
+            CommandError::Failed(why) => Self::Failed(why),
+        }
+    }
 }
 
 /// One process, as `svcmap ps` shows it.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{FILE_NAME, Topology, read};
+use super::{FILE_NAME, Handler, Topology, Worker, read};
 use crate::errors::Failure;
+use crate::exec::{self, Program};
 
 /// A topology, and where it stands.
 pub struct Loaded {
@@ -35,12 +36,45 @@ pub fn parse(named: &Path, path: &Path, text: &str) -> Result<Topology, Failure>
     Ok(read(named, folder, text)?.named_apart(&svcmap_proto::io::node_name()))
 }
 
+/// What services are to be started with and this machine does not have.
+///
+/// # Errors
+/// If there is such a thing.
+pub fn check_programs(topology: &Topology) -> Result<(), Failure> {
+    let services = topology.services.iter();
+    let missing = services.filter_map(|(name, service)| {
+        let failure = check_program(&service.worker).err()?;
+        Some((format!("{name}: {}", failure.message), failure.fix))
+    });
+    let (messages, fixes): (Vec<String>, Vec<_>) = missing.unzip();
+    match fixes.into_iter().next() {
+        None => Ok(()),
+        Some(fix) => Err(Failure { fix, ..Failure::usage(messages.join("\n")) }),
+    }
+}
+
+fn check_program(worker: &Worker) -> Result<(), Failure> {
+    let dir = &worker.dir;
+    if !dir.is_dir() {
+        let failure = Failure::usage(format!("there is no folder {}", dir.display()));
+        return Err(failure.fix(format!("mkdir -p {}", dir.display())));
+    }
+    let (key, command) = match &worker.handler {
+        Handler::Exec(command) => ("exec =", command),
+        Handler::ExecLoop(command) => ("exec_loop =", command),
+        Handler::Builtin(_) => return Ok(()),
+    };
+    let path = worker.env.get("PATH").map(Into::into).or_else(|| std::env::var_os("PATH"));
+    let found = Program::words(command).and_then(|argv| exec::find(&argv, dir, path.as_deref()));
+    found.map(drop).map_err(|error| Failure { message: error.to_string(), ..error.failure(key) })
+}
+
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     let failure = Failure::usage(format!("{}: {error}", path.display()));
     match error.kind() {
         std::io::ErrorKind::NotFound if path == Path::new(FILE_NAME) => {
             Failure::usage(format!("there is no {FILE_NAME} here"))
-                .fix("svcmap init writes one that runs; or name another: svcmap up FILE")
+                .fix("svcmap init writes one that runs; or name another FILE")
         }
         std::io::ErrorKind::NotFound => failure.fix("svcmap init FILE writes one that runs"),
         _ => failure.fix(format!("ls -l {}", path.display())),

@@ -46,14 +46,18 @@ pub(super) fn all(observed: &Observed) -> Vec<Check> {
 
 /// A process that is not started any more.
 fn given_up(process: &Process) -> Option<Check> {
-    let Process { name, state, last, .. } = process;
+    let Process { name, state, last, deaths, .. } = process;
     if state != "failed" {
         return None;
     }
     let last = last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
     let message = format!("{name} is given up{last}");
-    let text = "It ended too often, or cannot be started at all. What it wrote says why. Once that is \
-                mended, start it.";
+    let text = match deaths {
+        0 => "It cannot be started. What is said of it says why. Once that is mended, start it.",
+        _ => {
+            "It ended and is not started again. What it wrote says why. Once that is mended, start it."
+        }
+    };
     let remedy = Remedy::new(text)
         .command(format!("svcmap logs {name}"))
         .command(format!("svcmap start {name}"));

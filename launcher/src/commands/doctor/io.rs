@@ -1,5 +1,6 @@
 //! Looking: names, ports, questions to mappers, publications, the clock.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,13 +13,16 @@ use svcmap_proto::io::{
     libzmq_doubt, look_up, look_up_all, node_name, probe, raise_open_files_limit, subscriber,
 };
 use svcmap_proto::names::{Endpoint, MapperAddress};
+use svcmap_proto::status::{InstanceRow, Report};
 
 use super::observed::{File, Heard, Machine, Mapper, Observed, Settings};
 use crate::access::{self, Access, unusable};
 use crate::cli::MapperOption;
-use crate::commands::status::{self, reach};
-use crate::control::{self, PATIENCE, Question, Scope, View};
+use crate::commands::status;
+use crate::commands::status::reach::{self, SILENT};
+use crate::control::{self, ControlError, PATIENCE, Question, Scope, View};
 use crate::fleet::io::client::processes;
+use crate::io::pause_until;
 use crate::parse;
 use crate::topology::FILE_NAME;
 
@@ -28,6 +32,9 @@ const PORT_PATIENCE: Duration = Duration::from_secs(1);
 /// A publication comes each beat: so many are awaited.
 const BEATS: u32 = 3;
 
+/// Whoever has just ended is not listed any more so much later.
+const SECOND_LOOK: Duration = Duration::from_millis(300);
+
 /// Looks at everything that can be seen with these flags.
 pub(super) fn observe(option: &MapperOption) -> Observed {
     let open_files_max = raise_open_files_limit();
@@ -35,40 +42,63 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
     let settings = settings(option, access.as_ref());
     let (mut mappers, mut known) = (Vec::new(), None);
     if let Ok(access) = &access {
-        let question = Question { scope: Scope::Everything, ..Question::default() };
         mappers = ports(access);
         let is_there = mappers.iter().any(|mapper| mapper.port == Probe::Reached);
-        let (all, keys): (Vec<_>, _) =
-            (mappers.iter().map(|mapper| mapper.at.clone()).collect(), access.deployment.as_ref());
-        let view = match is_there.then(|| control::ask_all(&all, keys, &question, PATIENCE)) {
-            Some(Ok(view)) => {
+        match is_there.then(|| look_twice(access, &mappers)) {
+            Some(Ok(seen)) => {
                 // One that has answered at two addresses is one.
-                mappers.retain(|mapper| place(&view, &mapper.at).is_some());
-                Some(view)
+                mappers.retain(|mapper| place(&seen.0, &mapper.at).is_some());
+                known = Some(seen);
             }
             Some(Err(error)) => {
                 // Of several each is asked why.
                 if let [only] = &mut mappers[..] {
                     only.silence = Some(error);
                 }
-                None
             }
-            None => None,
-        };
+            None => {}
+        }
         for mapper in &mut mappers {
-            let welcome = view.as_ref().and_then(|view| welcome(view, &mapper.at));
+            let welcome = known.as_ref().and_then(|(view, _)| welcome(view, &mapper.at));
             ask(access, mapper, welcome);
         }
-        known = view.map(|view| {
-            let mut report = status::report(&view, None);
-            reach::try_all(&mut report);
-            (view, report)
-        });
     }
     // Where none runs, there is nothing to look at.
     let processes =
         processes(Some(Path::new(FILE_NAME))).map_or_else(|_| Vec::new(), |found| found.1);
     Observed { settings, mappers, known, machine: machine(open_files_max), processes }
+}
+
+/// What the mappers know, and who of that can be reached. Whoever cannot may just be ending, as instances
+/// do that are replaced: then there is a second look, and only who cannot be reached at either is missed.
+fn look_twice(access: &Access, mappers: &[Mapper]) -> Result<(View, Report), ControlError> {
+    let first = look(access, mappers)?;
+    let refused = |row: &&InstanceRow| {
+        row.reachable == Some(false)
+            && row.unreachable.as_ref().is_some_and(|e| !e.contains(SILENT))
+    };
+    let life = |row: &InstanceRow| (row.service.clone(), row.instance.clone(), row.incarnation);
+    let missed: BTreeSet<_> = first.1.instances.iter().filter(refused).map(life).collect();
+    if missed.is_empty() {
+        return Ok(first);
+    }
+    pause_until(Clock.now() + SECOND_LOOK);
+    let (view, mut report) = look(access, mappers)?;
+    for row in &mut report.instances {
+        if refused(&&*row) && !missed.contains(&life(row)) {
+            (row.reachable, row.unreachable) = (None, None);
+        }
+    }
+    Ok((view, report))
+}
+
+fn look(access: &Access, mappers: &[Mapper]) -> Result<(View, Report), ControlError> {
+    let all: Vec<_> = mappers.iter().map(|mapper| mapper.at.clone()).collect();
+    let question = Question { scope: Scope::Everything, ..Question::default() };
+    let view = control::ask_all(&all, access.deployment.as_ref(), &question, PATIENCE)?;
+    let mut report = status::report(&view, None);
+    reach::try_all(&mut report);
+    Ok((view, report))
 }
 
 fn machine(open_files_max: u64) -> Machine {

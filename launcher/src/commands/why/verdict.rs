@@ -225,9 +225,11 @@ fn reason(row: &InstanceRow, verdict: Verdict, usable: bool) -> String {
             }
         }
         Verdict::Failing => {
+            // The share of failures is a smoothed one, which fits no count that somebody sees.
+            let InstanceRow { failed, done, .. } = row;
             let share = match row.failing {
                 0 => String::new(),
-                share => format!("{}% of its last jobs failed", share / 10),
+                _ => format!("jobs fail there: {failed} failed and {done} done since its start"),
             };
             let takes = if usable { "takes one job, to see" } else { "takes none for a while" };
             let error = row.error.as_deref().map(str::trim).unwrap_or_default();

@@ -10,7 +10,7 @@ use svcmap_proto::names::{InstanceKey, MapperAddress};
 use svcmap_proto::principals::Principal;
 
 use super::super::ControlError;
-use super::{open, poll_failed, silence};
+use super::{no_mapper, open, poll_failed, silence};
 
 /// What is not answered is said again after so long. Each of these may be said twice.
 const REPEAT: Duration = Duration::from_secs(1);
@@ -89,12 +89,11 @@ fn say<T>(
         }
     }
     events.close(Duration::ZERO);
-    let no_mapper = || {
-        let mappers = vec![mapper.clone()];
-        ControlError::NoMapper { mappers, tried: patience }
-    };
     let is_encrypted = deployment.is_some();
-    answer.unwrap_or_else(|| Err(silence(mapper, is_encrypted, patience).unwrap_or_else(no_mapper)))
+    answer.unwrap_or_else(|| {
+        let silence = silence(mapper, is_encrypted, patience);
+        Err(silence.unwrap_or_else(|| no_mapper(vec![mapper.clone()], patience)))
+    })
 }
 
 /// Who may take part, as one mapper says; or why it does not say so.

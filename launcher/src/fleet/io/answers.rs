@@ -4,7 +4,7 @@ use std::process::id;
 
 use svcmap_proto::io::Clock;
 
-use super::super::command::CommandId;
+use super::super::command::{CommandId, Target};
 use super::super::wire::{Process, Reply, Request};
 use super::Keeper;
 use super::clients::matches;
@@ -53,24 +53,27 @@ impl Keeper<'_> {
                 self.clients.reply(client, &Reply::Done(String::new()));
             }
             Ok(Request::Logs { targets, lines, follow }) => {
+                let is_there = |target: &&Target| {
+                    let mut names = self.fleet.members().map(|(who, _)| who.to_string());
+                    names.any(|name| matches(target, &name))
+                        || self.recent.keys().any(|name| matches(target, name))
+                };
+                if let Some(target) = targets.iter().find(|target| !is_there(target)) {
+                    let unknown = self.fleet.unknown(target);
+                    return self.clients.reply(client, &unknown.into());
+                }
                 let is_wanted = |name: &str| {
                     targets.is_empty() || targets.iter().any(|target| matches(target, name))
                 };
-                let mut is_any = false;
                 for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
-                    is_any = true;
                     for line in recent.last(lines) {
                         self.clients.history(client, name, line);
                     }
                 }
-                let is_known = self.fleet.members().any(|(who, _)| is_wanted(&who.to_string()));
-                match (follow, is_any || is_known) {
-                    (_, false) => {
-                        let why = "there is no such process; see all: svcmap ps".to_owned();
-                        self.clients.reply(client, &Reply::Failed(why));
-                    }
-                    (true, true) => self.clients.follows(client, targets),
-                    (false, true) => self.clients.reply(client, &Reply::Done(String::new())),
+                if follow {
+                    self.clients.follows(client, targets);
+                } else {
+                    self.clients.reply(client, &Reply::Done(String::new()));
                 }
             }
         }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use svcmap_proto::names::Name;
 
+use super::clients::matches;
 use super::seat;
 use crate::access::Said;
 use crate::errors::{Exit, Failure};
+use crate::fleet::command::Target;
 use crate::fleet::wire::{Process, Reply, Request};
 use crate::topology::FILE_NAME;
 
@@ -80,6 +82,7 @@ impl Answers {
             Reply::Refused(why) => {
                 Err(Failure::new(Exit::Refused, why).fix("say it again in a moment"))
             }
+            Reply::Unknown(who) => Err(Failure::usage(who).fix("svcmap ps")),
             reply => Ok(reply),
         }
     }
@@ -135,6 +138,26 @@ pub fn mappers_here() -> Result<Option<Said>, Failure> {
         }
         other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
+}
+
+/// The same failure to find who serves something; if the `svcmap up` of this folder should keep it, with
+/// what is there of it.
+pub fn or_kept(failure: Failure, service: &Name) -> Failure {
+    let Ok((_, all)) = processes(Some(Path::new(FILE_NAME))) else { return failure };
+    let target = Target::All(service.clone());
+    let own = all.iter().filter(|it| !it.is_mapper && matches(&target, &it.name));
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    own.for_each(|process| *states.entry(&process.state).or_default() += 1);
+    if states.is_empty() {
+        return failure;
+    }
+    let fix = match (states.contains_key("failed"), states.contains_key("ready")) {
+        (true, _) => format!("svcmap logs {service}"),
+        (false, true) => "svcmap ps".to_owned(),
+        (false, false) => format!("svcmap start {service}"),
+    };
+    let states = states.iter().map(|(state, of)| format!("{of} {state}")).collect::<Vec<_>>();
+    failure.note(&format!("svcmap up keeps it here: {}", states.join(", "))).fix(fix)
 }
 
 fn gone(error: std::io::Error) -> Failure {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use svcmap_proto::time::Timestamp;
 
-use crate::fleet::command::{CommandId, Target};
+use crate::fleet::command::{CommandError, CommandId, Target};
 use crate::fleet::wire::{REQUEST_BYTES_MAX, Reply, Request};
 
 /// At once; more have to come again.
@@ -121,8 +121,8 @@ impl Clients {
     }
 
     /// A command is done.
-    pub(super) fn answer(&mut self, command: CommandId, answer: Result<String, String>) {
-        let reply = answer.map_or_else(Reply::Failed, Reply::Done);
+    pub(super) fn answer(&mut self, command: CommandId, answer: Result<String, CommandError>) {
+        let reply = answer.map_or_else(Reply::from, Reply::Done);
         for client in self.all.values_mut().filter(|client| client.command == Some(command)) {
             client.reply(&reply);
         }
@@ -130,11 +130,19 @@ impl Clients {
 
     /// A line of a process, for who follows it.
     pub(super) fn line(&mut self, from: &str, line: &str) {
-        let is_wanted = |targets: &Vec<Target>| {
+        self.tell(from, line, |targets| {
             targets.is_empty() || targets.iter().any(|target| matches(target, from))
-        };
+        });
+    }
+
+    /// A line about a process, for who follows that one and not all.
+    pub(super) fn line_of_one(&mut self, from: &str, line: &str) {
+        self.tell(from, line, |targets| targets.iter().any(|target| matches(target, from)));
+    }
+
+    fn tell(&mut self, from: &str, line: &str, is_wanted: impl Fn(&[Target]) -> bool) {
         for client in self.all.values_mut() {
-            if client.follows.as_ref().is_some_and(is_wanted) {
+            if client.follows.as_deref().is_some_and(&is_wanted) {
                 client.reply(&Reply::Line { from: from.to_owned(), line: line.to_owned() });
             }
         }
@@ -228,7 +236,10 @@ impl Client {
             self.push(&left_out);
         }
         self.push(reply);
-        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_) | Reply::Refused(_));
+        self.is_over |= matches!(
+            reply,
+            Reply::Done(_) | Reply::Failed(_) | Reply::Unknown(_) | Reply::Refused(_)
+        );
     }
 
     fn push(&mut self, reply: &Reply) {

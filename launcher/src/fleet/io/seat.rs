@@ -101,13 +101,11 @@ fn holder(lock: &Path) -> Option<u32> {
 fn taken(path: &Path, holder: Option<u32>) -> Failure {
     let path = path.display();
     match holder {
-        Some(pid) => {
-            Failure::usage(format!("{path} is kept by another svcmap up already, pid {pid}")).fix(
-                format!(
-                    "svcmap ps; svcmap plan shows what has changed in the file, and kill -HUP {pid} applies it"
-                ),
-            )
-        }
+        Some(pid) => Failure::usage(format!(
+            "{path} is kept by another svcmap up already, pid {pid}: svcmap ps shows what it keeps, \
+             svcmap plan what would change"
+        ))
+        .fix(format!("kill -HUP {pid} applies the file")),
         None => Failure::usage(format!("{path} is kept by another svcmap up already"))
             .fix("svcmap ps, where it was started"),
     }
@@ -130,7 +128,11 @@ pub fn find(named: Option<&Path>) -> Result<Found, Failure> {
     let mut all = running();
     match (all.pop(), all.pop()) {
         (Some(only), None) => Ok(only),
-        (None, _) => Err(nobody("any topology", Path::new(""))),
+        (None, _) if Path::new(FILE_NAME).exists() => Err(nobody("any topology", Path::new(""))),
+        (None, _) => Err(Failure::unavailable(format!(
+            "no svcmap up runs, and there is no {FILE_NAME} here that one could keep"
+        ))
+        .fix("svcmap init && svcmap up")),
         (Some(one), Some(other)) => {
             let (a, b) = (one.path.display(), other.path.display());
             Err(Failure::usage(format!(
