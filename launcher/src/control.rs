@@ -5,7 +5,7 @@
 mod error;
 mod io;
 
-pub use error::ControlError;
+pub use error::{ControlError, Here};
 pub(crate) use io::open;
 pub use io::{
     ask, ask_all, ask_for_keys, ask_for_principals, ask_to_drain, log_silence, no_mapper,

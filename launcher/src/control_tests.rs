@@ -257,12 +257,13 @@ fn the_union_believes_the_newest_word() {
 #[test]
 fn nobody_there_names_who_was_asked_and_what_to_start() {
     let mappers = vec![at(5555), at(5557)];
-    let nobody = |has_topology| {
+    let nobody = |topology| {
         let mappers = mappers.clone();
-        Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE, has_topology })
+        Failure::from(ControlError::NoMapper { mappers, tried: PATIENCE, topology })
     };
-    assert_eq!(nobody(true).fix.as_deref(), Some("svcmap up"));
-    let failure = nobody(false);
+    assert_eq!(nobody(Here::NotKept).fix.as_deref(), Some("svcmap up"));
+    assert_eq!(nobody(Here::Kept).fix.as_deref(), Some("svcmap ps"));
+    let failure = nobody(Here::Other);
     assert_eq!(
         failure.message,
         "no mapper answers at tcp://127.0.0.1:5555, tcp://127.0.0.1:5557 (tried 3s)"

@@ -7,6 +7,7 @@
 mod apply;
 pub mod command;
 mod crew;
+mod error;
 pub mod io;
 mod launch;
 mod lines;
@@ -20,8 +21,9 @@ use std::time::Duration;
 use svcmap_proto::names::{Endpoint, InstanceKey, Name};
 use svcmap_proto::time::Timestamp;
 
-use self::command::{CommandError, CommandId, Pending};
+use self::command::{CommandId, Pending};
 use self::crew::Crew;
+pub use self::error::CommandError;
 pub use self::launch::Launch;
 use self::member::Verdict;
 pub use self::member::{Member, State, Then, Who};
@@ -205,7 +207,7 @@ impl Fleet {
     }
 
     /// What is known of a process.
-    fn member(&self, who: &Who) -> Option<&Member> {
+    pub(crate) fn member(&self, who: &Who) -> Option<&Member> {
         match who {
             Who::Mapper(name) => Some(&self.mappers.get(name)?.member),
             Who::Worker(key) => {
@@ -395,10 +397,13 @@ impl Fleet {
         for (service, crew) in &mut self.crews {
             orders.extend(crew.step(now).into_iter().map(|order| (service.clone(), order)));
         }
+        let mut is_any_gone = false;
         for (service, order) in orders {
             match order {
                 crew::Order::Terminate(number) => {
-                    self.terminate(now, &Who::Worker(self.key(&service, number)), Then::Gone);
+                    let who = Who::Worker(self.key(&service, number));
+                    self.terminate(now, &who, Then::Gone);
+                    is_any_gone |= self.member(&who).is_none();
                 }
                 crew::Order::Say { is_bad, text } => {
                     self.say(None, is_bad, format!("{service} {text}"));
@@ -414,6 +419,10 @@ impl Fleet {
         let topology = &self.topology;
         self.crews
             .retain(|name, crew| topology.services.contains_key(name) || !crew.members.is_empty());
+        // Who was not there is gone at once, and no end of a process makes anybody look again.
+        if is_any_gone {
+            self.step_crews(now);
+        }
     }
 
     /// Asks a process to end, or notes that it is not to be started.

@@ -26,6 +26,9 @@ use crate::text::count;
 /// What a topology's file is called if nobody says otherwise.
 pub const FILE_NAME: &str = "topology.toml";
 
+/// What `svcmap up` itself is called among its processes.
+pub const OWN_NAME: &str = "up";
+
 /// What `svcmap init` writes.
 pub const EXAMPLE: &str = include_str!("topology/example.toml");
 

@@ -17,7 +17,7 @@ use svcmap_proto::names::{Endpoint, Epoch, HostId, Incarnation};
 use svcmap_tests::batch::{code, text};
 use svcmap_tests::keyed::{self, ECHO, Scene};
 use svcmap_tests::listed::{nobody, register, registration};
-use svcmap_tests::up::{MAPPER_ANYWHERE, Up};
+use svcmap_tests::up::{self, MAPPER_ANYWHERE, Up};
 use svcmap_tests::{
     Deployment, MAPPER, eventually, executable, plain_deployment, plain_deployment_of, svcmap,
 };
@@ -297,20 +297,21 @@ fn nothing_is_wrong_with_who_ends_as_it_is_replaced() {
     let services = "[service.echo]\nbuiltin = \"echo\"\ninstances = 6\n";
     let mut up = Up::started(&format!("{MAPPER_ANYWHERE}{services}"));
     let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let rolling = scope.spawn(|| {
+    let looks = std::thread::scope(|scope| {
+        let looks = scope.spawn(|| (0..10).map(|_| up.run(&["doctor", "--json"])).collect());
+        scope.spawn(|| {
             while !is_over.load(Relaxed) {
                 up.ok(&["restart", "echo"]);
             }
         });
-        let looks: Vec<_> = (0..10).map(|_| up.run(&["doctor", "--json"])).collect();
+        let looks: std::thread::Result<Vec<_>> = looks.join();
         is_over.store(true, Relaxed);
-        rolling.join().unwrap();
-        for look in looks {
-            let (found, code) = read(&look);
-            assert_eq!((ids(&found), code), (vec![], Some(0)), "{found:#}");
-        }
+        looks.unwrap()
     });
+    for look in looks {
+        let (found, code) = read(&look);
+        assert_eq!((ids(&found), code), (vec![], Some(0)), "{found:#}");
+    }
     up.stop();
 }
 
@@ -409,10 +410,44 @@ fn d20_what_a_topology_has_given_up() {
 }
 
 #[test]
+fn d21_an_instance_of_a_topology_that_hangs() {
+    let mut up = Up::started(&format!("{MAPPER_ANYWHERE}[service.echo]\nbuiltin = \"echo\"\n"));
+    let pid = up::pid_of(&up.process("echo/1")).unwrap();
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    // It may have been ready for ten seconds, and is listed for three.
+    eventually("it to be missed", || {
+        let (found, code) = read(&up.run(&["doctor", "--json"]));
+        ids(&found) == ["D21"] && code == Some(1)
+    });
+    let (found, _) = read(&up.run(&["doctor", "--json"]));
+    let one = finding(&found, "D21");
+    assert!(one["message"].as_str().unwrap().starts_with("echo/1 runs, pid "), "{one}");
+    assert_eq!(one["remedy"]["commands"][1], "svcmap restart echo/1");
+    kill_process(pid, Signal::CONT).unwrap();
+    eventually("it to be heard", || ids(&read(&up.run(&["doctor", "--json"])).0).is_empty());
+    up.stop();
+}
+
+#[test]
+fn d22_a_service_that_goes_on_with_what_its_file_does_not_say() {
+    let service = |handler: &str| format!("{MAPPER_ANYWHERE}[service.echo]\n{handler}\n");
+    let mut up = Up::started(&service("builtin = \"echo\""));
+    up.write(&service("exec = \"./not-there\""));
+    up.signal(Signal::HUP);
+    eventually("it to be given up", || up.log().contains("goes on with its former settings"));
+    let found = read(&up.run(&["doctor", "--json"]));
+    assert_fails(&found, "D22");
+    let message = finding(&found.0, "D22")["message"].as_str().unwrap();
+    assert!(message.starts_with("echo goes on with its former settings"), "{message}");
+    up.stop();
+}
+
+#[test]
 fn the_page_lists_what_it_finds() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
-    let code = ["findings", "workers"]
+    let code = ["findings", "workers", "kept"]
         .map(|name| read(&format!("launcher/src/commands/doctor/{name}.rs")));
     let page = read("docs/doctor.md");
     let listed: BTreeSet<_> = page.lines().filter_map(|line| line.get(2..5)).collect();

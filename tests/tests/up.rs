@@ -78,8 +78,10 @@ fn who_is_killed_is_gone_at_once_and_soon_back() {
     assert_ne!(pid_of(&up.process("echo/1")), Some(before));
     assert_eq!(up.process("echo/1")["deaths"], 1);
     assert!(up.log().contains("echo/1 was ended by signal 9; again in"), "{}", up.log());
-    let log = up.ok(&["logs", "echo/1"]);
-    assert!(log.contains("echo/1 | (up: was ended by signal 9; again in"), "{log}");
+    let death = "echo/1 | (up: was ended by signal 9; again in";
+    assert!(up.ok(&["logs", "echo/1"]).contains(death));
+    // What up has said stands there once.
+    assert!(!up.ok(&["logs"]).contains(death));
     up.stop();
 }
 
@@ -130,7 +132,7 @@ fn a_service_that_cannot_live_is_left_alone_and_the_rest_unharmed() {
     assert!(text(&plan.stderr).contains("none: `./not-there` is no program"));
     for command in [&["submit", "none", "--data", "x"][..], &["status", "none"], &["why", "none"]] {
         let said = up.fails(69, command);
-        assert!(said.contains("svcmap up keeps it here: 1 failed"), "{said}");
+        assert!(said.contains("svcmap up keeps none: 1 failed"), "{said}");
         assert!(said.contains("fix: svcmap logs none"), "{said}");
     }
     // It waits for what happens, and does not look for it.
@@ -149,11 +151,39 @@ fn services_are_scaled_stopped_and_started_again() {
     let states: Vec<_> = up.processes().iter().map(|one| one["state"].clone()).collect();
     assert_eq!(states, ["ready", "stopped", "stopped", "ready", "ready"]);
     assert!(up.ok(&["plan"]).contains("away: echo/1, echo/2: svcmap ps\n"));
+    let replaced = up.ok(&["restart", "echo"]);
+    assert!(replaced.contains("echo/1 stays away") && replaced.ends_with("2 replaced\n"));
     assert!(up.ok(&["start", "echo"]).ends_with("2 ready\n"));
     assert!(up.ok(&["restart", "main"]).ends_with("1 ready\n"));
     assert!(up.ok(&["scale", "echo", "0"]).ends_with("0 of echo ready\n"));
+    assert!(up.fails(64, &["scale", "main", "2"]).contains("`main` is a mapper"));
     assert!(up.fails(64, &["restart", "ecko"]).contains("there are main, echo"));
     assert!(up.fails(64, &["scale", "echo", "-1"]).contains("-1 is not in 0.."));
+    up.stop();
+}
+
+/// A command without `--file` is for the topology of its folder, and for no other.
+#[test]
+fn who_has_a_topology_steers_no_other_one() {
+    let mut up = Up::started(&topology(ECHO));
+    let of = |folder: &str, args: &[&str]| {
+        let folder = up.path(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        if folder.ends_with("other") {
+            std::fs::write(folder.join("topology.toml"), topology(ECHO)).unwrap();
+        }
+        up.command(args).current_dir(&folder).output().unwrap()
+    };
+    for args in [&["ps"][..], &["stop", "echo"], &["scale", "echo", "1"], &["logs", "echo"]] {
+        let output = of("other", args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(69), "{said}");
+        assert!(said.contains("other/topology.toml\n  fix: svcmap up\n"), "{said}");
+    }
+    assert!(up.processes().iter().all(|one| one["state"] == "ready"));
+    // Where there is none, the only one that runs is meant, and named.
+    let output = of("empty", &["stop", "echo/1"]);
+    assert!(output.status.success() && text(&output.stderr).contains("topology.toml:\n"));
     up.stop();
 }
 

@@ -26,7 +26,8 @@ pub struct InitArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
 It compares with the running `svcmap up` of that file, or with nothing if there is none. Exit codes: \
-0 fine, 64 the file is wrong, or a program or a folder that it names is not here; with --exit-code 2 if something would change.")]
+0 fine, 64 the file is wrong, or a program or a folder that it names is not here (programs without a path \
+are looked for in the PATH of this shell); with --exit-code 2 if something would change.")]
 pub struct PlanArgs {
     /// The topology
     #[arg(default_value = FILE_NAME)]
@@ -59,7 +60,7 @@ pub struct UpArgs {
 /// Which `svcmap up` is meant.
 #[derive(Clone, Debug, Args)]
 pub struct RunningUp {
-    /// The topology that it keeps [default: topology.toml here, else of the only one that runs]
+    /// The topology that it keeps [default: topology.toml here; where there is none, that of the only one that runs]
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 }

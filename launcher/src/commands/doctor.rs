@@ -1,9 +1,10 @@
 //! `svcmap doctor`: what goes wrong in practice, looked for from here.
 //!
-//! `io` observes, `findings` and `workers` judge, `render` shows.
+//! `io` observes, `findings`, `workers` and `kept` judge, `render` shows.
 
 mod findings;
 mod io;
+mod kept;
 mod observed;
 mod render;
 mod workers;

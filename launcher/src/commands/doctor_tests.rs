@@ -1,7 +1,10 @@
+use svcmap_proto::control::Entry;
 use svcmap_proto::io::Probe;
-use svcmap_proto::names::{Endpoint, HostId, MapperAddress};
+use svcmap_proto::load::Load;
+use svcmap_proto::names::{Endpoint, HostId, Incarnation, InstanceKey, MapperAddress};
+use svcmap_proto::status::Report;
 
-use super::observed::{Machine, Mapper, Observed, Settings};
+use super::observed::{Kept, Machine, Mapper, Observed, Settings};
 use super::*;
 use crate::control::ControlError;
 
@@ -31,7 +34,7 @@ fn mapper(endpoint: &str) -> Mapper {
 fn judged(mapper: Option<Mapper>, machine: Machine) -> Vec<Check> {
     let settings = Settings { unusable: None, file: None, variable: Vec::new() };
     let mappers = mapper.into_iter().collect();
-    findings::all(&Observed { settings, mappers, known: None, machine, processes: Vec::new() })
+    findings::all(&Observed { settings, mappers, known: None, machine, kept: Kept::default() })
 }
 
 fn found(checks: &[Check]) -> Vec<(&'static str, Level)> {
@@ -73,4 +76,44 @@ fn what_others_wrote_moves_no_cursor() {
     render::make_printable(&mut check);
     let screen = render::screen(&[check], true);
     assert!(!screen.contains("\u{1b}[2J") && screen.lines().count() == 5, "{screen}");
+}
+
+/// Instances of one service, and whether each was reached.
+fn report(all: &[(&str, bool)]) -> Report {
+    let entries = all.iter().map(|(instance, _)| {
+        let key =
+            InstanceKey { service: "a".parse().unwrap(), instance: instance.parse().unwrap() };
+        let entry = Entry {
+            instance: key.instance.clone(),
+            incarnation: Incarnation(1),
+            endpoints: vec![Endpoint::tcp("127.0.0.1", 7).unwrap()],
+            host: HostId(1),
+            pid: 1,
+            load: Load::default(),
+            age_ms: 10,
+            error: None,
+            key: None,
+        };
+        (key, entry)
+    });
+    let entries: Vec<_> = entries.collect();
+    let entries = entries.iter().map(|(key, entry)| (key, entry));
+    let services = [entries.clone().next().unwrap().0.service.clone()].into();
+    let mut report = Report::new(Vec::new(), true, services, entries, std::iter::empty());
+    for (row, (_, is_reached)) in report.instances.iter_mut().zip(all) {
+        row.reachable = Some(*is_reached);
+        row.unreachable = (!is_reached).then(|| "tcp://127.0.0.1:7: refused".to_owned());
+    }
+    report.count_reached();
+    report
+}
+
+#[test]
+fn who_is_not_reached_once_may_be_ending_and_twice_is_missed() {
+    let first = report(&[("ended", false), ("gone", false), ("well", true)]);
+    let second = report(&[("ending", false), ("gone", false), ("well", false)]);
+    let second = workers::without_passing(&first, second);
+    let found: Vec<_> = second.instances.iter().map(|row| row.reachable).collect();
+    assert_eq!(found, [None, Some(false), None]);
+    assert_eq!(second.services[0].unreachable, Some(1));
 }

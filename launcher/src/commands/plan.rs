@@ -39,27 +39,30 @@ pub fn run(args: &PlanArgs) -> Result<ExitCode, Error> {
     let changes = changes(old.as_ref(), &new);
     let is_changed = changes.iter().any(|change| change.sign != ' ');
     let away = match &running {
-        Some(_) => away(&client::processes(Some(&path))?.1),
+        // One that has ended meanwhile keeps nobody.
+        Some(_) => away(&client::processes(Some(&path)).unwrap_or_default().1),
         None => String::new(),
     };
+    let checked = check_programs(&new);
     let next = match &running {
+        _ if checked.is_err() => String::new(),
         Some(_) if !is_changed && away.is_empty() => {
-            "nothing to do: svcmap up keeps it as it is".to_owned()
+            "nothing to do: svcmap up keeps it as it is\n".to_owned()
         }
-        Some(_) if !is_changed => "nothing to apply".to_owned(),
-        Some(running) => format!("next: kill -HUP {}", running.pid),
-        None if args.file == Path::new(FILE_NAME) => "next: svcmap up".to_owned(),
-        None => format!("next: svcmap up {}", printable_path(&args.file)),
+        Some(_) if !is_changed => "nothing to apply\n".to_owned(),
+        Some(running) => format!("next: kill -HUP {}\n", running.pid),
+        None if args.file == Path::new(FILE_NAME) => "next: svcmap up\n".to_owned(),
+        None => format!("next: svcmap up {}\n", printable_path(&args.file)),
     };
-    print_out(&format!("{}{away}{next}\n", plan_text(&changes, stdout_columns())))?;
-    check_programs(&new)?;
+    print_out(&format!("{}{away}{next}", plan_text(&changes, stdout_columns())))?;
+    checked?;
     Ok(if args.exit_code && is_changed { ExitCode::from(CHANGES) } else { ExitCode::SUCCESS })
 }
 
 /// Who is not there, whatever the file says.
 fn away(processes: &[Process]) -> String {
-    let is_away = |it: &&Process| ["failed", "stopped", "done"].contains(&it.state.as_str());
-    let away: Vec<&str> = processes.iter().filter(is_away).map(|it| it.name.as_str()).collect();
+    let away = processes.iter().filter(|process| process.is_away());
+    let away: Vec<&str> = away.map(|process| process.name.as_str()).collect();
     match away.len() {
         0 => String::new(),
         _ => format!("away: {}: svcmap ps\n", some_of(&away)),

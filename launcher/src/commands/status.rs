@@ -19,7 +19,7 @@ use crate::cli::StatusArgs;
 use crate::control::{self, Answer, ControlError, PATIENCE, Question, Scope, View, Wait};
 use crate::errors::{Error, Failure, print_out};
 use crate::fleet::command::Target;
-use crate::fleet::io::client::or_kept;
+use crate::fleet::io::client::with_what_is_kept;
 use crate::io::{pause_until, stdout_columns};
 use crate::parse::Wanted;
 use crate::text::{some_of, time};
@@ -42,7 +42,7 @@ pub fn run(args: &StatusArgs) -> Result<ExitCode, Error> {
         wait(&access, args, Clock.now() + args.timeout)?
     };
     if let Some(of) = &args.of {
-        expect(of, &report).map_err(|failure| or_kept(failure, of.name()))?;
+        expect(of, &report).map_err(|failure| with_what_is_kept(failure, of, &access))?;
         // All are tried: the sums are those of the service.
         reach::try_all(&mut report);
         report.retain_instance(of.instance());

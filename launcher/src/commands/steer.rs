@@ -1,17 +1,19 @@
 //! `svcmap ps`, `logs`, `start`, `stop`, `restart` and `scale`: what is asked of a running `svcmap up`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::styling::Style;
 
 use crate::cli::{LogsArgs, PsArgs, RunningUp, ScaleArgs, TargetArgs};
-use crate::errors::{Error, Failure, print_out};
+use crate::errors::{Error, print_note, print_out};
 use crate::fleet::command::Command;
 use crate::fleet::io::client::{ask, processes};
 use crate::fleet::wire::{Process, Reply, Request};
 use crate::io::stdout_columns;
 use crate::table::{BAD, Cell, Column, OK, WARN, render};
-use crate::text::{printable_line, time_ms};
+use crate::text::{printable_line, printable_path, time_ms};
+use crate::topology::FILE_NAME;
 
 /// Starts what does not run.
 ///
@@ -48,15 +50,15 @@ pub fn scale(args: &ScaleArgs) -> Result<ExitCode, Error> {
 /// Has something done, and shows what happens meanwhile.
 fn order(up: &RunningUp, command: Command) -> Result<ExitCode, Error> {
     let mut answers = ask(up.file.as_deref(), &Request::Do(command))?;
+    if up.file.is_none() && !Path::new(FILE_NAME).exists() {
+        print_note(&format!("of {}:", printable_path(&answers.path)));
+    }
     loop {
         match answers.receive()? {
             Reply::Line { line, .. } => print_out(&format!("{}\n", printable_line(&line)))?,
             Reply::Done(text) => {
                 print_out(&format!("{text}\n"))?;
                 return Ok(ExitCode::SUCCESS);
-            }
-            Reply::Failed(why) => {
-                return Err(Failure::failed(why).fix("svcmap ps").into());
             }
             _ => {}
         }
@@ -80,7 +82,6 @@ pub fn logs(args: &LogsArgs) -> Result<ExitCode, Error> {
                 print_out(&format!("({lines} lines were left out: they came too fast)\n"))?;
             }
             Reply::Done(_) => return Ok(ExitCode::SUCCESS),
-            Reply::Failed(why) => return Err(Failure::failed(why).into()),
             _ => {}
         }
     }

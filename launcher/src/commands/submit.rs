@@ -35,7 +35,7 @@ use crate::cli::SubmitArgs;
 use crate::control::{self, PATIENCE, log_silence};
 use crate::errors::{Error, Exit, Failure, print_note, print_out_bytes, signal_status};
 use crate::fleet::command::Target;
-use crate::fleet::io::client::or_kept;
+use crate::fleet::io::client::with_what_is_kept;
 use crate::io::{on_stop_signals, raise_open_files_limit};
 use batch::Batch;
 use input::Inputs;
@@ -166,12 +166,17 @@ fn expect_service(args: &SubmitArgs, access: &Access, began_at: Timestamp) -> Re
     if !has_told || (!is_served && report.known.contains(&args.service)) {
         return Ok(());
     }
+    let of = target(args);
+    status::expect(&of, &report).map_err(|failure| with_what_is_kept(failure, &of, access))
+}
+
+/// Who is to do the jobs.
+fn target(args: &SubmitArgs) -> Target {
     let service = args.service.clone();
-    let of = match args.instance.clone() {
+    match args.instance.clone() {
         Some(instance) => Target::One(InstanceKey { service, instance }),
         None => Target::All(service),
-    };
-    status::expect(&of, &report).map_err(|failure| or_kept(failure, of.name()))
+    }
 }
 
 /// What is said at the end, and the exit code.
@@ -246,5 +251,5 @@ fn nobody(args: &SubmitArgs, sink: &Sink<'_>, access: &Access, took: Duration) -
         let message = format!("nobody served `{service}` until a moment ago");
         return Failure::unavailable(message).fix("the same again");
     }
-    or_kept(status::unknown_service(service, &known), service)
+    with_what_is_kept(status::unknown_service(service, &known), &target(args), access)
 }

@@ -14,7 +14,7 @@ use crate::cli::WhyArgs;
 use crate::commands::status::{self, reach, unknown_service};
 use crate::control::{self, PATIENCE, Question, Scope};
 use crate::errors::{Error, Failure, print_out};
-use crate::fleet::io::client::or_kept;
+use crate::fleet::io::client::with_what_is_kept;
 use crate::io::stdout_columns;
 
 /// Asks the mappers, tries whom one can reach, and says what a sender makes of it.
@@ -29,14 +29,15 @@ pub fn run(args: &WhyArgs) -> Result<ExitCode, Error> {
     let view = control::ask(&access, &question, PATIENCE).map_err(Failure::from)?;
     let mut report = status::report(&view, Some(service));
     if report.instances.is_empty() {
-        let failure = or_kept(unknown_service(service, &report), service);
+        let failure = with_what_is_kept(unknown_service(service, &report), &args.of, &access);
         return Err(match verdict::was_served(service, &view) {
             true => failure.note("it was served until lately: nobody is registered any more"),
             false => failure,
         }
         .into());
     }
-    status::expect(&args.of, &report).map_err(|failure| or_kept(failure, service))?;
+    status::expect(&args.of, &report)
+        .map_err(|failure| with_what_is_kept(failure, &args.of, &access))?;
     reach::try_all(&mut report);
     // JSON readers may keep numbers as floats: 53 bits.
     let seed = random_u64() >> 11;

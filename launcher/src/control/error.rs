@@ -19,8 +19,8 @@ pub enum ControlError {
         mappers: Vec<MapperAddress>,
         /// For how long.
         tried: Duration,
-        /// Whether a topology lies in this folder, which one may be of.
-        has_topology: bool,
+        /// Which topology of this folder they may be of.
+        topology: Here,
     },
     /// The name of mappers has no address, or nobody says which. Correct it, or name them by their addresses.
     #[error("the mappers' name {} leads nowhere: {reason}", .mapper.host())]
@@ -88,6 +88,17 @@ pub enum ControlError {
     Poll(String),
 }
 
+/// Whether mappers may be of a topology that lies in this folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Here {
+    /// They are of the one that a `svcmap up` keeps.
+    Kept,
+    /// There is one, and nobody keeps it.
+    NotKept,
+    /// There is none, or it has others.
+    Other,
+}
+
 impl ControlError {
     /// Whether that may pass: a mapper that is not there yet may come.
     pub fn may_pass(&self) -> bool {
@@ -106,14 +117,15 @@ fn versions(oldest: u8, newest: u8) -> String {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match &error {
-            ControlError::NoMapper { mappers, has_topology, .. } => {
+            ControlError::NoMapper { mappers, topology, .. } => {
                 let failure = Failure::unavailable(&error);
-                match mappers.first().map(|mapper| &mapper.address) {
-                    Some(mapper) if *has_topology && mapper.as_str() == MAPPER_DEFAULT => {
+                match (mappers.first().map(|mapper| &mapper.address), topology) {
+                    (Some(_), Here::Kept) => failure.fix("svcmap ps"),
+                    (Some(mapper), Here::NotKept) if mapper.as_str() == MAPPER_DEFAULT => {
                         failure.fix("svcmap up")
                     }
-                    Some(mapper) => failure.fix(start_command(mapper)),
-                    None => failure,
+                    (Some(mapper), _) => failure.fix(start_command(mapper)),
+                    (None, _) => failure,
                 }
             }
             ControlError::Unresolved { mapper, .. } => {

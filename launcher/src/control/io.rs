@@ -21,9 +21,10 @@ use svcmap_proto::io::{
 use svcmap_proto::names::{Endpoint, MapperAddress};
 use svcmap_proto::time::earliest;
 
-use super::{Answer, ControlError, Conversation, Question, STRAGGLER_PATIENCE, View, merge};
+use super::{Answer, ControlError, Conversation, Here, Question, STRAGGLER_PATIENCE, View, merge};
 use crate::access::Access;
 use crate::errors::Failure;
+use crate::fleet::io::client::mappers_here;
 use crate::topology::FILE_NAME;
 
 /// Bytes of what a connection begins with.
@@ -146,7 +147,13 @@ fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, Contro
 
 /// What is to be said where nobody answers.
 pub fn no_mapper(mappers: Vec<MapperAddress>, tried: Duration) -> ControlError {
-    ControlError::NoMapper { mappers, tried, has_topology: Path::new(FILE_NAME).exists() }
+    let here = Path::new(FILE_NAME);
+    let topology = match mappers_here() {
+        Ok(Some(said)) if mappers.iter().any(|it| said.mappers.contains(&it.named)) => Here::Kept,
+        Ok(None) if here.exists() => Here::NotKept,
+        _ => Here::Other,
+    };
+    ControlError::NoMapper { mappers, tried, topology }
 }
 
 /// Why nothing is heard from there, as far as a greeting tells.

@@ -141,10 +141,10 @@ pub fn find(argv: &[String], dir: &Path, path: Option<&OsStr>) -> Result<PathBuf
         Some(here.clone()).filter(|file| io::is_executable(file))
     } else {
         let directories = std::env::split_paths(path.unwrap_or_default());
-        directories.map(|dir| dir.join(name)).find(|file| io::is_executable(file))
+        directories.map(|entry| dir.join(entry).join(name)).find(|file| io::is_executable(file))
     };
     found.ok_or_else(|| match (io::is_file(&here), name.contains('/')) {
-        (true, true) => ProgramError::NotExecutable(name.clone()),
+        (true, true) => ProgramError::NotExecutable(here.display().to_string()),
         (true, false) => ProgramError::Here(name.clone()),
         (false, _) => ProgramError::NotFound(name.clone()),
     })

@@ -4,7 +4,7 @@ use svcmap_proto::names::Name;
 use svcmap_proto::time::Timestamp;
 
 use super::crew::Crew;
-use super::{Fleet, Member, OurMapper, Output, Then, Who};
+use super::{CommandError, Fleet, Member, OurMapper, Output, Then, Who};
 use crate::topology::{Topology, changes};
 
 impl Fleet {
@@ -101,8 +101,7 @@ impl Fleet {
     pub fn handle_close(&mut self, now: Timestamp) {
         self.is_closing = true;
         for command in std::mem::take(&mut self.pending) {
-            let why = "everything is being stopped".to_owned();
-            self.output.push_back(Output::Answer(command.id, Err(why.into())));
+            self.output.push_back(Output::Answer(command.id, Err(CommandError::Closing)));
         }
         let workers = self.members().map(|(who, _)| who).filter(|who| who.service().is_some());
         for who in workers.collect::<Vec<_>>() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use svcmap_proto::names::{InstanceKey, Name, NameError};
 use svcmap_proto::time::Timestamp;
 
-use super::{Fleet, Output, State, Then, Who};
+use super::{CommandError, Fleet, Output, State, Then, Who};
 use crate::parse;
 use crate::text::some_of;
 use crate::topology::INSTANCES_MAX;
@@ -42,9 +42,13 @@ impl Target {
 
     /// Which instance, if it is one.
     pub fn instance(&self) -> Option<&Name> {
+        self.key().map(|key| &key.instance)
+    }
+
+    fn key(&self) -> Option<&InstanceKey> {
         match self {
             Self::All(_) => None,
-            Self::One(key) => Some(&key.instance),
+            Self::One(key) => Some(key),
         }
     }
 }
@@ -97,23 +101,6 @@ pub enum Command {
     Scale(Name, u32),
 }
 
-/// Why a command is not done.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// There is nobody of that name: look at the names, `svcmap ps`.
-    #[error("{0}")]
-    Unknown(String),
-    /// Anything else, with what is to be done about it.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<String> for CommandError {
-    fn from(why: String) -> Self {
-        Self::Failed(why)
-    }
-}
-
 /// A command that is under way.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -140,7 +127,7 @@ impl Fleet {
     /// An operator wants something. It is answered when it is done.
     pub fn handle_command(&mut self, now: Timestamp, id: CommandId, command: Command) {
         let begun = match self.is_closing {
-            true => Err("everything is being stopped".to_owned().into()),
+            true => Err(CommandError::Closing),
             false => self.begin(now, command),
         };
         match begun {
@@ -157,16 +144,17 @@ impl Fleet {
     }
 
     fn begin(&mut self, now: Timestamp, command: Command) -> Result<Vec<Until>, CommandError> {
+        self.check_names(&command)?;
         self.check_mappers(&command)?;
         match command {
             Command::Start(targets) => {
-                let all = self.resolve(&targets)?;
+                let all = self.resolve(&targets);
                 let missing: Vec<Who> = all.into_iter().filter(|who| !self.is_ready(who)).collect();
                 missing.iter().for_each(|who| self.start(now, who));
                 Ok(missing.into_iter().map(Until::Ready).collect())
             }
             Command::Stop(targets) => {
-                let all = self.resolve(&targets)?;
+                let all = self.resolve(&targets);
                 for who in &all {
                     self.spare(who);
                     self.terminate(now, who, Then::Stopped);
@@ -174,7 +162,18 @@ impl Fleet {
                 Ok(all.into_iter().map(Until::Ended).collect())
             }
             Command::Restart(targets) => {
-                let all = self.resolve(&targets)?;
+                let named: Vec<&InstanceKey> = targets.iter().filter_map(Target::key).collect();
+                // Who was taken away stays away, unless it is named.
+                let is_wanted = |who: &Who| {
+                    let state = self.member(who).map(|member| member.state);
+                    let is_away = matches!(state, Some(State::Stopped | State::Done));
+                    !is_away || who.key().is_none_or(|key| named.contains(&key))
+                };
+                let all = self.resolve(&targets).into_iter();
+                let (all, away): (Vec<Who>, Vec<Who>) = all.partition(is_wanted);
+                for who in away {
+                    self.say(Some(&who), false, "stays away, as it was ended before".to_owned());
+                }
                 let mut until: Vec<Until> =
                     all.into_iter().map(|who| self.restart(now, who)).collect();
                 // Instances of one service are replaced together.
@@ -183,12 +182,11 @@ impl Fleet {
             }
             Command::Scale(service, instances) => {
                 if instances > INSTANCES_MAX {
-                    return Err(format!("at most {INSTANCES_MAX} instances of a service").into());
+                    return Err(CommandError::TooMany);
                 }
-                let Some(crew) = self.crews.get_mut(&service) else {
-                    return Err(self.unknown(&Target::All(service)));
-                };
-                crew.spec.instances = instances;
+                if let Some(crew) = self.crews.get_mut(&service) {
+                    crew.spec.instances = instances;
+                }
                 if let Some(said) = self.topology.services.get_mut(&service) {
                     said.instances = instances;
                 }
@@ -198,7 +196,7 @@ impl Fleet {
     }
 
     /// Nothing becomes ready that no mapper lists.
-    fn check_mappers(&self, command: &Command) -> Result<(), String> {
+    fn check_mappers(&self, command: &Command) -> Result<(), CommandError> {
         let is_mapper = |target: &Target| match target {
             Target::All(name) => self.mappers.contains_key(name),
             Target::One(_) => false,
@@ -211,8 +209,58 @@ impl Fleet {
         let stays_away = |state: State| state.is_settled() && !state.is_ready();
         let none_comes = self.mappers.values().all(|mapper| stays_away(mapper.member.state));
         match self.mappers.keys().next() {
-            Some(name) if needs_one && none_comes => Err(no_mapper(name)),
+            Some(name) if needs_one && none_comes => {
+                Err(CommandError::NoMapper { name: name.clone() })
+            }
             _ => Ok(()),
+        }
+    }
+
+    /// Nothing is done for some if others are not known.
+    fn check_names(&self, command: &Command) -> Result<(), CommandError> {
+        let targets = match command {
+            Command::Scale(service, _) => &[Target::All(service.clone())][..],
+            Command::Start(all) | Command::Stop(all) | Command::Restart(all) => all,
+        };
+        targets.iter().try_for_each(|target| self.expect(target))?;
+        if let Command::Scale(service, _) = command
+            && !self.topology.services.contains_key(service)
+        {
+            return Err(CommandError::OneOnly { mapper: service.clone() });
+        }
+        let is_service = |target: &Target| self.topology.services.contains_key(target.name());
+        match !self.is_open && targets.iter().any(is_service) {
+            true => Err(CommandError::TooEarly),
+            false => Ok(()),
+        }
+    }
+
+    /// Somebody is called so, or will be.
+    ///
+    /// # Errors
+    /// If nobody is, with the names of those that there are.
+    pub fn expect(&self, target: &Target) -> Result<(), CommandError> {
+        let (name, services) = (target.name(), &self.topology.services);
+        let unknown = |known: Vec<String>| CommandError::Unknown {
+            name: target.to_string(),
+            known: match known.is_empty() {
+                true => "there is none now".to_owned(),
+                false => format!("there are {}", some_of(&known)),
+            },
+        };
+        let is_mapper = target.instance().is_none() && self.mappers.contains_key(name);
+        if !is_mapper && !services.contains_key(name) {
+            let known = self.mappers.keys().chain(services.keys());
+            return Err(unknown(known.map(Name::to_string).collect()));
+        }
+        let Target::One(key) = target else { return Ok(()) };
+        let is_peer = |who: &Who| who.service() == Some(name);
+        let peers = self.members().filter(|(who, it)| is_peer(who) && !it.state.is_leaving());
+        let peers: Vec<String> = peers.map(|(who, _)| who.to_string()).collect();
+        // Before services start nobody knows who there will be.
+        match !self.is_open || peers.contains(&key.to_string()) {
+            true => Ok(()),
+            false => Err(unknown(peers)),
         }
     }
 
@@ -254,44 +302,16 @@ impl Fleet {
     }
 
     /// Who is meant.
-    fn resolve(&self, targets: &[Target]) -> Result<Vec<Who>, CommandError> {
-        let mut found: Vec<Who> = Vec::new();
-        for target in targets {
-            let is_meant = |who: &Who| match (target, who) {
-                (Target::All(name), Who::Mapper(mapper)) => name == mapper,
-                (Target::All(name), Who::Worker(key)) => *name == key.service,
+    fn resolve(&self, targets: &[Target]) -> Vec<Who> {
+        let is_meant = |who: &Who| {
+            targets.iter().any(|target| match (target, who) {
+                (Target::All(name), who) => name == who.name(),
                 (Target::One(key), Who::Worker(other)) => key == other,
                 (Target::One(_), Who::Mapper(_)) => false,
-            };
-            let leaves = |member: &super::Member| member.state.is_leaving();
-            let all = self.members().filter(|(who, member)| is_meant(who) && !leaves(member));
-            let before = found.len();
-            found.extend(all.map(|(who, _)| who));
-            let is_service = matches!(target, Target::All(name) if self.crews.contains_key(name));
-            if found.len() == before && !is_service {
-                return Err(self.unknown(target));
-            }
-        }
-        found.sort();
-        found.dedup();
-        Ok(found)
-    }
-
-    /// What there is where there is nobody of that name.
-    pub(super) fn unknown(&self, target: &Target) -> CommandError {
-        let crew = target.instance().and_then(|_| self.crews.get(target.name()));
-        let known: Vec<String> = match crew {
-            Some(crew) => {
-                let numbers = crew.members.keys();
-                numbers.map(|number| self.key(target.name(), *number).to_string()).collect()
-            }
-            None => self.mappers.keys().chain(self.crews.keys()).map(Name::to_string).collect(),
+            })
         };
-        let known = match known.is_empty() {
-            true => "none is there now".to_owned(),
-            false => format!("there are {}", some_of(&known)),
-        };
-        CommandError::Unknown(format!("there is no `{target}`; {known}"))
+        let all = self.members().filter(|(who, it)| is_meant(who) && !it.state.is_leaving());
+        all.map(|(who, _)| who).collect()
     }
 
     /// Answers the commands that are done.
@@ -302,14 +322,12 @@ impl Fleet {
             let Some(outcomes) = outcomes.collect::<Option<Vec<_>>>() else {
                 let is_late = command.deadline.is_some_and(|deadline| deadline <= now);
                 if is_late {
-                    let why = "not all are ready yet: svcmap ps shows which".to_owned();
-                    self.output.push_back(Output::Answer(command.id, Err(why.into())));
+                    self.output.push_back(Output::Answer(command.id, Err(CommandError::Late)));
                 }
                 return !is_late;
             };
-            let counts: Result<Vec<u32>, String> = outcomes.into_iter().collect();
+            let counts: Result<Vec<u32>, CommandError> = outcomes.into_iter().collect();
             let answer = counts.map(|counts| summary(&command.until, &counts));
-            let answer = answer.map_err(CommandError::Failed);
             self.output.push_back(Output::Answer(command.id, answer));
             false
         });
@@ -318,7 +336,7 @@ impl Fleet {
     }
 
     /// Whether that has come, and how it ended; `None`: not yet.
-    fn outcome(&self, until: &Until) -> Option<Result<u32, String>> {
+    fn outcome(&self, until: &Until) -> Option<Result<u32, CommandError>> {
         match until {
             Until::Ended(who) => {
                 let is_alive = self.member(who).is_some_and(|member| member.state.is_alive());
@@ -328,11 +346,11 @@ impl Fleet {
                 Some(member) if member.state.is_ready() => Some(Ok(1)),
                 Some(member) if member.state.is_settled() => Some(Err(failed(who, member))),
                 Some(_) => None,
-                None => Some(Err(format!("{who} is gone"))),
+                None => Some(Err(gone(who))),
             },
             Until::Filled(service) => {
                 let Some(crew) = self.crews.get(service) else {
-                    return Some(Err(format!("{service} is gone")));
+                    return Some(Err(gone(service)));
                 };
                 let members = || crew.members.values();
                 let is_full = members().len() == crew.spec.instances as usize;
@@ -349,15 +367,19 @@ impl Fleet {
             }
             Until::Rolled(service) => match self.crews.get(service) {
                 Some(crew) if crew.roll.is_some() => None,
-                Some(crew) => Some(crew.rolled.clone().unwrap_or(Ok(0))),
-                None => Some(Err(format!("{service} is gone"))),
+                Some(crew) => {
+                    let rolled = crew.rolled.clone().unwrap_or(Ok(0));
+                    Some(rolled.map_err(CommandError::NotReplaced))
+                }
+                None => Some(Err(gone(service))),
             },
         }
     }
 }
 
-fn no_mapper(name: &Name) -> String {
-    format!("no mapper runs, so nothing becomes ready: svcmap start {name}")
+/// It was taken away while somebody waited for it.
+fn gone(who: &impl fmt::Display) -> CommandError {
+    CommandError::Ended { who: who.to_string(), state: "gone".to_owned() }
 }
 
 fn count<T>(all: impl Iterator<Item = T>) -> u32 {
@@ -385,7 +407,8 @@ impl Until {
     }
 }
 
-fn failed(who: &Who, member: &super::Member) -> String {
-    let last = member.last.as_deref().unwrap_or_default();
-    format!("{who} is {}: {last}", member.state.word()).trim_end_matches([':', ' ']).to_owned()
+fn failed(who: &Who, member: &super::Member) -> CommandError {
+    let (state, last) = (member.state.word(), member.last.as_deref().unwrap_or_default());
+    let state = format!("{state}: {last}").trim_end_matches([':', ' ']).to_owned();
+    CommandError::Ended { who: who.to_string(), state }
 }

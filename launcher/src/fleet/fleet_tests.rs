@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::command::{Command, CommandError};
+use super::command::Command;
 use super::*;
 use crate::topology::read;
 
@@ -364,7 +364,7 @@ fn another_file_changes_no_more_than_it_says() {
     assert_eq!(world.running().len(), 3, "{:?}", world.running());
     assert_eq!(world.state("b/1"), "unknown");
     let named = format!("prefix = \"x\"\n{TWO}");
-    assert!(apply(&mut world, &named).unwrap_err().to_string().contains("new start"));
+    assert!(apply(&mut world, &named).unwrap_err().contains("new start"));
     world.fleet.handle_close(world.now);
     world.settle();
     assert!(world.fleet.is_over());
@@ -508,14 +508,44 @@ fn a_command_says_what_it_would_wait_for_in_vain() {
     assert_eq!(world.order(Command::Stop(all("main"))), Some(Ok("1 stopped".to_owned())));
     let scale = || Command::Scale("a".parse().unwrap(), 3);
     for command in [scale(), Command::Restart(all("a")), Command::Start(all("a"))] {
-        let answer = world.order(command).unwrap();
-        assert!(answer.unwrap_err().to_string().contains("svcmap start main"));
+        let error = CommandError::NoMapper { name: "main".parse().unwrap() };
+        assert_eq!(world.order(command), Some(Err(error)));
     }
     assert_eq!(world.order(Command::Start(all("main"))), Some(Ok("1 ready".to_owned())));
     world.mute.insert("a/3".to_owned());
     assert_eq!(world.order(scale()), None);
     world.pass(Duration::from_secs(31));
-    assert!(
-        world.answers.last().unwrap().1.as_ref().unwrap_err().to_string().contains("svcmap ps")
-    );
+    assert_eq!(world.answers.last().unwrap().1, Err(CommandError::Late));
+}
+
+#[test]
+fn who_is_not_there_is_told_from_who_is_not_there_yet() {
+    let mut world = World::up(TWO);
+    let unknown = |name: &str, known: &str| {
+        let (name, known) = (name.to_owned(), known.to_owned());
+        Some(Err(CommandError::Unknown { name, known }))
+    };
+    let stop = |name: &str| Command::Stop(vec![name.parse().unwrap()]);
+    assert_eq!(world.order(stop("c")), unknown("c", "there are main, a"));
+    assert_eq!(world.order(stop("c/1")), unknown("c/1", "there are main, a"));
+    assert_eq!(world.order(stop("a/9")), unknown("a/9", "there are a/1, a/2"));
+    // Who is leaving is not there any more.
+    world.deaf.insert("a/2".to_owned());
+    assert_eq!(world.order(Command::Scale("a".parse().unwrap(), 1)), None);
+    assert_eq!(world.order(stop("a/2")), unknown("a/2", "there are a/1"));
+    for command in [stop("a"), stop("a/1"), Command::Scale("a".parse().unwrap(), 1)] {
+        assert_eq!(World::new(TWO).order(command), Some(Err(CommandError::TooEarly)));
+    }
+    assert_eq!(World::new(TWO).order(stop("c")), unknown("c", "there are main, a"));
+}
+
+#[test]
+fn a_service_is_replaced_without_who_was_taken_away() {
+    let mut world = World::up(TWO);
+    world.order(Command::Stop(vec!["a/1".parse().unwrap()]));
+    assert_eq!(world.order(Command::Restart(all("a"))), Some(Ok("1 replaced".to_owned())));
+    assert_eq!(world.state("a/1"), "stopped");
+    let named = Command::Restart(vec!["a/1".parse().unwrap()]);
+    assert_eq!(world.order(named), Some(Ok("1 replaced".to_owned())));
+    assert_eq!(world.running().len(), 3, "{:?}", world.running());
 }

@@ -30,7 +30,7 @@ use self::farewell::{Death, Farewell};
 use self::files::LogFile;
 use self::http::Desk;
 use self::pipes::{read, without_waiting};
-use self::screen::{OWN, Screen};
+use self::screen::Screen;
 use self::seat::Seat;
 use self::signals::Signals;
 use self::systemd::Told;
@@ -42,7 +42,7 @@ use crate::logging::LogOptions;
 use crate::supervisor::{ChildId, ChildSpec, Exit, Output as Stdio, Supervisor};
 use crate::text::time;
 use crate::topology::io::{Loaded, load};
-use crate::topology::{self, Log};
+use crate::topology::{self, Log, OWN_NAME};
 
 /// The environment variables that would tell a process something else than its topology does.
 const NOT_INHERITED: [&str; 2] =
@@ -338,7 +338,7 @@ impl<'a> Keeper<'a> {
     fn forget_lines(&mut self) {
         let names: BTreeSet<String> =
             self.fleet.members().map(|(who, _)| who.to_string()).collect();
-        self.recent.retain(|name, _| name == OWN || names.contains(name));
+        self.recent.retain(|name, _| name == OWN_NAME || names.contains(name));
     }
 
     fn read_of(&mut self, who: &Who) {
@@ -388,18 +388,18 @@ impl<'a> Keeper<'a> {
         };
         self.own_line(&format!("{name} {text}"), *is_bad);
         // Among what it wrote, for whoever looks at that alone.
-        let text = format!("({OWN}: {text})");
-        if self.fleet.members().any(|(member, _)| Some(&member) == who.as_ref()) {
-            self.recent.entry(name.clone()).or_default().push(&text);
+        let text = format!("({OWN_NAME}: {text})");
+        if who.as_ref().is_some_and(|who| self.fleet.member(who).is_some()) {
+            self.recent.entry(name.clone()).or_default().push_about(&text);
         }
-        self.clients.line_of_one(&name, &text);
+        self.clients.line_about(&name, &text);
     }
 
     fn own_line(&mut self, line: &str, is_bad: bool) {
-        self.recent.entry(OWN.to_owned()).or_default().push(line);
-        self.screen.line(OWN, line, is_bad);
-        self.clients.line(OWN, line);
-        self.clients.event(OWN, line);
+        self.recent.entry(OWN_NAME.to_owned()).or_default().push(line);
+        self.screen.line(OWN_NAME, line, is_bad);
+        self.clients.line(OWN_NAME, line);
+        self.clients.event(OWN_NAME, line);
     }
 
     /// Once everything has come to where it stays.

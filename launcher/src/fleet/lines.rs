@@ -43,26 +43,44 @@ impl Splitter {
     }
 }
 
-/// The last lines of a process.
+/// The last lines of a process, and about it.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    lines: VecDeque<String>,
+    lines: VecDeque<Line>,
     bytes: usize,
 }
 
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) text: String,
+    /// Whether somebody else has said it, of this process.
+    pub(super) is_about: bool,
+}
+
 impl Recent {
-    pub(super) fn push(&mut self, line: &str) {
-        self.bytes += line.len();
-        self.lines.push_back(line.to_owned());
+    /// It has written that.
+    pub(super) fn push(&mut self, text: &str) {
+        self.keep(text, false);
+    }
+
+    /// That was said of it.
+    pub(super) fn push_about(&mut self, text: &str) {
+        self.keep(text, true);
+    }
+
+    fn keep(&mut self, text: &str, is_about: bool) {
+        self.bytes += text.len();
+        self.lines.push_back(Line { text: text.to_owned(), is_about });
         while self.lines.len() > KEPT_MAX || self.bytes > KEPT_BYTES_MAX {
             let Some(first) = self.lines.pop_front() else { break };
-            self.bytes -= first.len();
+            self.bytes -= first.text.len();
         }
     }
 
     /// The last so many, oldest first.
-    pub(super) fn last(&self, count: usize) -> impl Iterator<Item = &str> {
-        self.lines.iter().skip(self.lines.len().saturating_sub(count)).map(String::as_str)
+    pub(super) fn last(&self, count: usize) -> impl Iterator<Item = &Line> {
+        self.lines.iter().skip(self.lines.len().saturating_sub(count))
     }
 }
 
@@ -84,9 +102,10 @@ mod tests {
     fn the_last_lines_are_kept_and_no_more() {
         let mut recent = Recent::default();
         (0..KEPT_MAX + 5).for_each(|n| recent.push(&n.to_string()));
-        assert_eq!(recent.last(2).collect::<Vec<_>>(), ["1003", "1004"]);
+        let last: Vec<&str> = recent.last(2).map(|line| line.text.as_str()).collect();
+        assert_eq!(last, ["1003", "1004"]);
         assert_eq!(recent.last(usize::MAX).count(), KEPT_MAX);
         (0..100).for_each(|_| recent.push(&"y".repeat(10_000)));
-        assert!(recent.lines.iter().map(String::len).sum::<usize>() <= KEPT_BYTES_MAX);
+        assert!(recent.lines.iter().map(|line| line.text.len()).sum::<usize>() <= KEPT_BYTES_MAX);
     }
 }

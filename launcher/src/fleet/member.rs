@@ -29,9 +29,14 @@ impl Who {
 
     /// The service that it is of.
     pub fn service(&self) -> Option<&Name> {
+        self.key().map(|key| &key.service)
+    }
+
+    /// Which instance it is, if it is one.
+    pub fn key(&self) -> Option<&InstanceKey> {
         match self {
             Self::Mapper(_) => None,
-            Self::Worker(key) => Some(&key.service),
+            Self::Worker(key) => Some(key),
         }
     }
 }

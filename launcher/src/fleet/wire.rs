@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use svcmap_proto::names::{Endpoint, Name};
 
-use super::command::{Command, CommandError, Target};
+use super::CommandError;
+use super::command::{Command, Target};
 
 /// How a supervised worker's line begins that says that a mapper lists it.
 pub const REGISTERED: &str = "registered with ";
@@ -37,7 +38,7 @@ pub enum Request {
     },
 }
 
-/// What comes back; the last one is `Done`, `Failed`, `Unknown` or `Refused`.
+/// What comes back; the last one is `Done`, `Failed` or `Refused`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
@@ -77,20 +78,9 @@ pub enum Reply {
     /// It is done.
     Done(String),
     /// It is not done, and why.
-    Failed(String),
-    /// It is not done, as there is nobody of a name in it; who there is.
-    Unknown(String),
+    Failed(CommandError),
     /// It was not even begun, and why; the same may be done later.
     Refused(String),
-}
-
-impl From<CommandError> for Reply {
-    fn from(error: CommandError) -> Self {
-        match error {
-            CommandError::Unknown(who) => Self::Unknown(who),
-            CommandError::Failed(why) => Self::Failed(why),
-        }
-    }
 }
 
 /// One process, as `svcmap ps` shows it.
@@ -110,4 +100,11 @@ pub struct Process {
     pub deaths: u32,
     /// How it last did, and what it said last.
     pub last: Option<String>,
+}
+
+impl Process {
+    /// Whether it is not there, and nothing brings it back by itself.
+    pub fn is_away(&self) -> bool {
+        ["failed", "stopped", "done"].contains(&self.state.as_str())
+    }
 }

@@ -188,6 +188,9 @@ impl Reader<'_> {
     fn check_name(&self, called: &str, table: &mut Fields<'_>) {
         if let Err(error) = name(called) {
             table.problem(table.span(), format!("`{called}` cannot be a name"), Some(error));
+        } else if called == super::OWN_NAME {
+            let help = "it stands for svcmap up itself: svcmap logs up".to_owned();
+            table.problem(table.span(), format!("`{called}` cannot be a name here"), Some(help));
         }
     }
 

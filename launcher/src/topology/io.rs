@@ -36,20 +36,20 @@ pub fn parse(named: &Path, path: &Path, text: &str) -> Result<Topology, Failure>
     Ok(read(named, folder, text)?.named_apart(&svcmap_proto::io::node_name()))
 }
 
-/// What services are to be started with and this machine does not have.
+/// What services are to be started with and is not here, as far as this process can see: programs without
+/// a path are looked for in its own PATH, unless the service has one.
 ///
 /// # Errors
 /// If there is such a thing.
 pub fn check_programs(topology: &Topology) -> Result<(), Failure> {
     let services = topology.services.iter();
     let missing = services.filter_map(|(name, service)| {
-        let failure = check_program(&service.worker).err()?;
-        Some((format!("{name}: {}", failure.message), failure.fix))
+        let Failure { message, fix, .. } = check_program(&service.worker).err()?;
+        Some(format!("{name}: {message}: {}", fix.unwrap_or_default()))
     });
-    let (messages, fixes): (Vec<String>, Vec<_>) = missing.unzip();
-    match fixes.into_iter().next() {
-        None => Ok(()),
-        Some(fix) => Err(Failure { fix, ..Failure::usage(messages.join("\n")) }),
+    match missing.collect::<Vec<_>>() {
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(Failure::usage(format!("not all is here:\n{}", missing.join("\n")))),
     }
 }
 

@@ -124,6 +124,8 @@ restart = 'sometimes'
 flap = { exits = 0, for = \"1s\" }
 [service.main]
 builtin = \"echo\"
+[service.up]
+builtin = \"echo\"
 [servcie.d]
 ";
     let told: Vec<String> = problems(text)
@@ -141,7 +143,8 @@ builtin = \"echo\"
         "13:18: `exits` of `flap` of [service.c] has a wrong value | write a whole number from 1 to 1000",
         "13:21: unknown key `for` in `flap` of [service.c] | known: exits, within",
         "14:10: a mapper is called `main` as well | give one of them another name",
-        "16:2: unknown key `servcie` in the file | did you mean `service`?",
+        "16:10: `up` cannot be a name here | it stands for svcmap up itself: svcmap logs up",
+        "18:2: unknown key `servcie` in the file | did you mean `service`?",
     ];
     for line in expected {
         assert!(told.iter().any(|told| told == line), "{line} is missing in\n{}", told.join("\n"));

@@ -6,11 +6,10 @@ use svcmap_proto::io::Probe;
 use svcmap_proto::names::{Endpoint, MapperAddress};
 
 use super::observed::{Heard, Machine, Mapper, Observed, Settings};
-use super::{Check, Level, Remedy, workers};
+use super::{Check, Level, Remedy, kept, workers};
 use crate::commands::status::reach::SILENT;
 use crate::control::{Answer, ControlError, View};
 use crate::errors::Failure;
-use crate::fleet::wire::Process;
 use crate::parse::MAPPER_VARIABLE;
 use crate::text::{count, some_of, time};
 
@@ -25,7 +24,6 @@ const COMMANDS: [&str; 5] = ["chmod", "export", "ls", "svcmap", "ulimit"];
 
 const SETTINGS: &str = "settings";
 const HOST: &str = "this host";
-const UP: &str = "svcmap up";
 
 /// All that there is to say.
 pub(super) fn all(observed: &Observed) -> Vec<Check> {
@@ -38,30 +36,10 @@ pub(super) fn all(observed: &Observed) -> Vec<Check> {
         checks.extend(agreement(view));
         checks.extend(workers::all(view, report, &observed.machine));
     }
-    checks.extend(observed.processes.iter().filter_map(given_up));
+    checks.extend(kept::all(&observed.kept, observed.known.as_ref().map(|(view, _)| view)));
     let instances = observed.known.as_ref().map_or(0, |(view, _)| view.instances.len());
     checks.extend(this_host(&observed.machine, instances));
     checks
-}
-
-/// A process that is not started any more.
-fn given_up(process: &Process) -> Option<Check> {
-    let Process { name, state, last, deaths, .. } = process;
-    if state != "failed" {
-        return None;
-    }
-    let last = last.as_deref().map(|last| format!(": {last}")).unwrap_or_default();
-    let message = format!("{name} is given up{last}");
-    let text = match deaths {
-        0 => "It cannot be started. What is said of it says why. Once that is mended, start it.",
-        _ => {
-            "It ended and is not started again. What it wrote says why. Once that is mended, start it."
-        }
-    };
-    let remedy = Remedy::new(text)
-        .command(format!("svcmap logs {name}"))
-        .command(format!("svcmap start {name}"));
-    Some(Check::found(UP, (Level::Fail, "D20"), message, remedy))
 }
 
 /// What a failure of ours says of itself, as a finding.

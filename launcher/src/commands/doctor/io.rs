@@ -1,6 +1,5 @@
 //! Looking: names, ports, questions to mappers, publications, the clock.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,15 +12,15 @@ use svcmap_proto::io::{
     libzmq_doubt, look_up, look_up_all, node_name, probe, raise_open_files_limit, subscriber,
 };
 use svcmap_proto::names::{Endpoint, MapperAddress};
-use svcmap_proto::status::{InstanceRow, Report};
+use svcmap_proto::status::Report;
 
-use super::observed::{File, Heard, Machine, Mapper, Observed, Settings};
+use super::observed::{File, Heard, Kept, Machine, Mapper, Observed, Settings};
+use super::workers;
 use crate::access::{self, Access, unusable};
 use crate::cli::MapperOption;
-use crate::commands::status;
-use crate::commands::status::reach::{self, SILENT};
+use crate::commands::status::{self, reach};
 use crate::control::{self, ControlError, PATIENCE, Question, Scope, View};
-use crate::fleet::io::client::processes;
+use crate::fleet::io::client;
 use crate::io::pause_until;
 use crate::parse;
 use crate::topology::FILE_NAME;
@@ -63,33 +62,32 @@ pub(super) fn observe(option: &MapperOption) -> Observed {
             ask(access, mapper, welcome);
         }
     }
-    // Where none runs, there is nothing to look at.
-    let processes =
-        processes(Some(Path::new(FILE_NAME))).map_or_else(|_| Vec::new(), |found| found.1);
-    Observed { settings, mappers, known, machine: machine(open_files_max), processes }
+    let kept = kept(access.as_ref().ok());
+    Observed { settings, mappers, known, machine: machine(open_files_max), kept }
+}
+
+/// What a `svcmap up` of this folder says of itself. Where none runs, there is nothing to look at.
+fn kept(access: Option<&Access>) -> Kept {
+    let here = Path::new(FILE_NAME);
+    let Ok((_, processes)) = client::processes(Some(here)) else { return Kept::default() };
+    let running = client::running_topology(here).ok().flatten();
+    let reverted = running.map(|running| running.reverted).unwrap_or_default();
+    let has_these_mappers = access.is_some_and(client::is_of_here);
+    Kept { processes, reverted, has_these_mappers }
 }
 
 /// What the mappers know, and who of that can be reached. Whoever cannot may just be ending, as instances
-/// do that are replaced: then there is a second look, and only who cannot be reached at either is missed.
+/// do that are replaced: then there is a second look.
 fn look_twice(access: &Access, mappers: &[Mapper]) -> Result<(View, Report), ControlError> {
-    let first = look(access, mappers)?;
-    let refused = |row: &&InstanceRow| {
-        row.reachable == Some(false)
-            && row.unreachable.as_ref().is_some_and(|e| !e.contains(SILENT))
-    };
-    let life = |row: &InstanceRow| (row.service.clone(), row.instance.clone(), row.incarnation);
-    let missed: BTreeSet<_> = first.1.instances.iter().filter(refused).map(life).collect();
-    if missed.is_empty() {
-        return Ok(first);
+    let (view, first) = look(access, mappers)?;
+    if !first.instances.iter().any(reach::is_refused) {
+        return Ok((view, first));
     }
     pause_until(Clock.now() + SECOND_LOOK);
-    let (view, mut report) = look(access, mappers)?;
-    for row in &mut report.instances {
-        if refused(&&*row) && !missed.contains(&life(row)) {
-            (row.reachable, row.unreachable) = (None, None);
-        }
-    }
-    Ok((view, report))
+    Ok(match look(access, mappers) {
+        Ok((view, second)) => (view, workers::without_passing(&first, second)),
+        Err(_) => (view, first),
+    })
 }
 
 fn look(access: &Access, mappers: &[Mapper]) -> Result<(View, Report), ControlError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use svcmap_proto::io::Probe;
-use svcmap_proto::names::{Endpoint, HostId, MapperAddress};
+use svcmap_proto::names::{Endpoint, HostId, MapperAddress, Name};
 use svcmap_proto::status::Report;
 
 use crate::control::{ControlError, View};
@@ -19,8 +19,17 @@ pub(super) struct Observed {
     /// What they know together, and who of that can be reached; `None` if nobody answers.
     pub(super) known: Option<(View, Report)>,
     pub(super) machine: Machine,
-    /// What the `svcmap up` of this folder keeps, if one runs.
+    pub(super) kept: Kept,
+}
+
+/// What the `svcmap up` of this folder keeps; nothing if none runs.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
     pub(super) processes: Vec<Process>,
+    /// Services that go on by what its file said before.
+    pub(super) reverted: Vec<Name>,
+    /// Whether the mappers that were asked are its own.
+    pub(super) has_these_mappers: bool,
 }
 
 /// What was said on the command line, in the environment and in the deployment file.

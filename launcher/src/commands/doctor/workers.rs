@@ -1,5 +1,6 @@
 //! From what was seen of workers to what is wrong with it. Pure.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use svcmap_proto::control::Entry;
@@ -8,7 +9,7 @@ use svcmap_proto::status::{InstanceRow, Report, ServiceRow, Shown};
 
 use super::observed::Machine;
 use super::{Check, Level, Remedy};
-use crate::commands::status::reach::SILENT;
+use crate::commands::status::reach::{SILENT, is_refused};
 use crate::commands::status::render::{error, failing_warning};
 use crate::commands::status::why_not_ready;
 use crate::control::View;
@@ -43,6 +44,20 @@ pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check>
         checks.push(Check::ok(GROUP, format!("{of}{all} reached from {from}")));
     }
     checks
+}
+
+/// The second of two looks, without who was reached at the first, or was not there: it may be ending, as
+/// when it is replaced.
+pub(super) fn without_passing(first: &Report, mut second: Report) -> Report {
+    let refused = first.instances.iter().filter(|row| is_refused(row));
+    let refused: BTreeSet<_> = refused.map(|row| (&row.service, &row.instance)).collect();
+    for row in second.instances.iter_mut().filter(|row| is_refused(row)) {
+        if !refused.contains(&(&row.service, &row.instance)) {
+            (row.reachable, row.from, row.unreachable) = (None, None, None);
+        }
+    }
+    second.count_reached();
+    second
 }
 
 /// Tells these, or a few of them.

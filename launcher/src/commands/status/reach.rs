@@ -13,6 +13,9 @@ const LIMIT: Duration = Duration::from_secs(1);
 pub(crate) const SILENT: &str =
     "takes connections and says nothing, as who is stopped or out of files does";
 
+/// What is to be said of an address that is none here.
+const FOR_ITS_HOST: &str = "its address is one for its own host only";
+
 /// Connects to each instance as a sender here would, to all at once, and notes what came of it.
 pub(crate) fn try_all(report: &mut Report) {
     let (here, from) = (host_id(), node_name());
@@ -27,7 +30,7 @@ pub(crate) fn try_all(report: &mut Report) {
     let mut found = probe(&endpoints, LIMIT).into_iter();
     for (row, endpoint) in tried {
         let error = match endpoint {
-            None => "its address is one for its own host only".to_owned(),
+            None => FOR_ITS_HOST.to_owned(),
             Some(endpoint) => match found.next() {
                 Some(Probe::Failed(error)) => format!("{endpoint}: {error}"),
                 Some(Probe::Silent) => format!("{endpoint} {SILENT}"),
@@ -42,6 +45,12 @@ pub(crate) fn try_all(report: &mut Report) {
         row.unreachable = Some(error);
     }
     report.count_reached();
+}
+
+/// Whether nobody listens at its address: it may have ended.
+pub(crate) fn is_refused(row: &InstanceRow) -> bool {
+    let error = row.unreachable.as_deref().unwrap_or_default();
+    row.reachable == Some(false) && error != FOR_ITS_HOST && !error.contains(SILENT)
 }
 
 /// The address that a sender on that host tries first.

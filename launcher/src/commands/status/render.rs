@@ -374,7 +374,7 @@ pub(crate) fn why_not_ready(row: &InstanceRow) -> String {
         }
         (Shown::Failing, _) => format!("failing: {}", error(row)),
         (Shown::Ready | Shown::Full, _) => {
-            "most of its last jobs failed: its log says of what".to_owned()
+            "most of its last jobs failed or could not be started: its log says of what".to_owned()
         }
         (state, _) => format!("{}, {} left", state.word(), count(jobs, "job")),
     }

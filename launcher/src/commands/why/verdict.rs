@@ -227,8 +227,9 @@ fn reason(row: &InstanceRow, verdict: Verdict, usable: bool) -> String {
         Verdict::Failing => {
             // The share of failures is a smoothed one, which fits no count that somebody sees.
             let InstanceRow { failed, done, .. } = row;
-            let share = match row.failing {
-                0 => String::new(),
+            let share = match (row.failing, failed) {
+                (0, _) => String::new(),
+                (_, 0) => "jobs could not be started there".to_owned(),
                 _ => format!("jobs fail there: {failed} failed and {done} done since its start"),
             };
             let takes = if usable { "takes one job, to see" } else { "takes none for a while" };

@@ -4,19 +4,21 @@ use std::process::id;
 
 use svcmap_proto::io::Clock;
 
+use super::super::CommandError;
 use super::super::command::{CommandId, Target};
+use super::super::lines::Line;
 use super::super::wire::{Process, Reply, Request};
 use super::Keeper;
 use super::clients::matches;
 use super::http::Desk;
 use crate::metrics::up::Kept;
-use crate::topology::Protection;
+use crate::topology::{OWN_NAME, Protection};
 
 impl Keeper<'_> {
     pub(super) fn handle_question(&mut self, client: u64, question: Result<Request, String>) {
         match question {
             Err(why) => {
-                let why = format!("not understood, perhaps of another version: {why}");
+                let why = CommandError::NotUnderstood(why);
                 self.clients.reply(client, &Reply::Failed(why));
             }
             Ok(Request::Do(command)) => {
@@ -46,28 +48,25 @@ impl Keeper<'_> {
                 let is_named = deployment.is_some();
                 let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
                 if !is_named && mappers.is_empty() {
-                    let why = "its mapper does not answer yet".to_owned();
-                    return self.clients.reply(client, &Reply::Failed(why));
+                    return self.clients.reply(client, &Reply::Failed(CommandError::TooEarly));
                 }
                 self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
                 self.clients.reply(client, &Reply::Done(String::new()));
             }
             Ok(Request::Logs { targets, lines, follow }) => {
-                let is_there = |target: &&Target| {
-                    let mut names = self.fleet.members().map(|(who, _)| who.to_string());
-                    names.any(|name| matches(target, &name))
-                        || self.recent.keys().any(|name| matches(target, name))
-                };
-                if let Some(target) = targets.iter().find(|target| !is_there(target)) {
-                    let unknown = self.fleet.unknown(target);
-                    return self.clients.reply(client, &unknown.into());
+                let is_own = |target: &Target| matches(target, OWN_NAME);
+                let mut others = targets.iter().filter(|target| !is_own(target));
+                if let Err(unknown) = others.try_for_each(|target| self.fleet.expect(target)) {
+                    return self.clients.reply(client, &Reply::Failed(unknown));
                 }
                 let is_wanted = |name: &str| {
                     targets.is_empty() || targets.iter().any(|target| matches(target, name))
                 };
                 for (name, recent) in self.recent.iter().filter(|(name, _)| is_wanted(name)) {
-                    for line in recent.last(lines) {
-                        self.clients.history(client, name, line);
+                    // Whoever looks at all sees what was said of them with what `up` has said.
+                    let is_wanted = |line: &&Line| !line.is_about || !targets.is_empty();
+                    for line in recent.last(lines).filter(is_wanted) {
+                        self.clients.history(client, name, &line.text);
                     }
                 }
                 if follow {

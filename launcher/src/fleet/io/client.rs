@@ -10,7 +10,7 @@ use svcmap_proto::names::Name;
 
 use super::clients::matches;
 use super::seat;
-use crate::access::Said;
+use crate::access::{Access, Said};
 use crate::errors::{Exit, Failure};
 use crate::fleet::command::Target;
 use crate::fleet::wire::{Process, Reply, Request};
@@ -82,7 +82,7 @@ impl Answers {
             Reply::Refused(why) => {
                 Err(Failure::new(Exit::Refused, why).fix("say it again in a moment"))
             }
-            Reply::Unknown(who) => Err(Failure::usage(who).fix("svcmap ps")),
+            Reply::Failed(why) => Err(why.into()),
             reply => Ok(reply),
         }
     }
@@ -98,7 +98,6 @@ pub fn running_topology(path: &Path) -> Result<Option<Running>, Failure> {
         Reply::Topology { text, instances, reverted, former, pid } => {
             Ok(Some(Running { text, instances, reverted, former, pid }))
         }
-        Reply::Failed(why) => Err(Failure::failed(why)),
         other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
 }
@@ -114,7 +113,6 @@ pub fn processes(file: Option<&Path>) -> Result<(PathBuf, Vec<Process>), Failure
         match answers.receive()? {
             Reply::Process(process) => all.push(process),
             Reply::Done(_) => return Ok((answers.path, all)),
-            Reply::Failed(why) => return Err(Failure::failed(why)),
             _ => {}
         }
     }
@@ -132,32 +130,44 @@ pub fn mappers_here() -> Result<Option<Said>, Failure> {
         Reply::Access { mappers, deployment, insecure } => {
             Ok(Some(Said { mappers, file: deployment, insecure }))
         }
-        Reply::Failed(why) => {
-            Err(Failure::unavailable(format!("the svcmap up of this folder: {why}"))
-                .fix("svcmap ps"))
-        }
         other => Err(Failure::failed(format!("svcmap up answers {other:?}"))),
     }
 }
 
-/// The same failure to find who serves something; if the `svcmap up` of this folder should keep it, with
-/// what is there of it.
-pub fn or_kept(failure: Failure, service: &Name) -> Failure {
-    let Ok((_, all)) = processes(Some(Path::new(FILE_NAME))) else { return failure };
-    let target = Target::All(service.clone());
-    let own = all.iter().filter(|it| !it.is_mapper && matches(&target, &it.name));
+/// Whether these mappers are of the `svcmap up` of this folder.
+pub fn is_of_here(access: &Access) -> bool {
+    let said = mappers_here().ok().flatten();
+    said.and_then(|said| Access::resolve(said, None).ok()).as_ref() == Some(access)
+}
+
+/// The same failure to find who serves something at those mappers. If they are of the `svcmap up` of this
+/// folder, which should keep it, also what is there of it.
+pub fn with_what_is_kept(failure: Failure, target: &Target, access: &Access) -> Failure {
+    if failure.exit != Exit::Unavailable || !is_of_here(access) {
+        return failure;
+    }
+    let all = processes(Some(Path::new(FILE_NAME))).map(|found| found.1).unwrap_or_default();
+    let own = all.iter().filter(|it| !it.is_mapper && matches(target, &it.name));
     let mut states: BTreeMap<&str, usize> = BTreeMap::new();
     own.for_each(|process| *states.entry(&process.state).or_default() += 1);
     if states.is_empty() {
-        return failure;
+        let running = running_topology(Path::new(FILE_NAME)).ok().flatten();
+        let is_empty = running.is_some_and(|it| it.instances.get(target.name()) == Some(&0));
+        return match is_empty {
+            true => failure
+                .note(&format!("svcmap up keeps no instance of {}", target.name()))
+                .fix(format!("svcmap scale {} 1", target.name())),
+            false => failure,
+        };
     }
-    let fix = match (states.contains_key("failed"), states.contains_key("ready")) {
-        (true, _) => format!("svcmap logs {service}"),
+    let is_any = |wanted: &[&str]| wanted.iter().any(|state| states.contains_key(state));
+    let fix = match (is_any(&["failed", "waiting", "starting"]), is_any(&["ready", "stopping"])) {
+        (true, _) => format!("svcmap logs {target}"),
         (false, true) => "svcmap ps".to_owned(),
-        (false, false) => format!("svcmap start {service}"),
+        (false, false) => format!("svcmap start {target}"),
     };
     let states = states.iter().map(|(state, of)| format!("{of} {state}")).collect::<Vec<_>>();
-    failure.note(&format!("svcmap up keeps it here: {}", states.join(", "))).fix(fix)
+    failure.note(&format!("svcmap up keeps {target}: {}", states.join(", "))).fix(fix)
 }
 
 fn gone(error: std::io::Error) -> Failure {

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use svcmap_proto::time::Timestamp;
 
-use crate::fleet::command::{CommandError, CommandId, Target};
+use crate::fleet::CommandError;
+use crate::fleet::command::{CommandId, Target};
 use crate::fleet::wire::{REQUEST_BYTES_MAX, Reply, Request};
+use crate::topology::OWN_NAME;
 
 /// At once; more have to come again.
 const CLIENTS_MAX: usize = 64;
@@ -122,7 +124,7 @@ impl Clients {
 
     /// A command is done.
     pub(super) fn answer(&mut self, command: CommandId, answer: Result<String, CommandError>) {
-        let reply = answer.map_or_else(Reply::from, Reply::Done);
+        let reply = answer.map_or_else(Reply::Failed, Reply::Done);
         for client in self.all.values_mut().filter(|client| client.command == Some(command)) {
             client.reply(&reply);
         }
@@ -135,9 +137,12 @@ impl Clients {
         });
     }
 
-    /// A line about a process, for who follows that one and not all.
-    pub(super) fn line_of_one(&mut self, from: &str, line: &str) {
-        self.tell(from, line, |targets| targets.iter().any(|target| matches(target, from)));
+    /// A line about a process, for who follows that one and not also `up` itself, which has said it.
+    pub(super) fn line_about(&mut self, from: &str, line: &str) {
+        self.tell(from, line, |targets| {
+            let is_any = |name: &str| targets.iter().any(|target| matches(target, name));
+            is_any(from) && !is_any(OWN_NAME)
+        });
     }
 
     fn tell(&mut self, from: &str, line: &str, is_wanted: impl Fn(&[Target]) -> bool) {
@@ -236,10 +241,7 @@ impl Client {
             self.push(&left_out);
         }
         self.push(reply);
-        self.is_over |= matches!(
-            reply,
-            Reply::Done(_) | Reply::Failed(_) | Reply::Unknown(_) | Reply::Refused(_)
-        );
+        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_) | Reply::Refused(_));
     }
 
     fn push(&mut self, reply: &Reply) {

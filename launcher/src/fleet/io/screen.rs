@@ -11,6 +11,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use crate::io::within;
 use crate::logging::LogFormat;
 use crate::text::printable_line;
+use crate::topology::OWN_NAME;
 
 /// Lines that wait for a slow terminal: with the longest ones 64 MiB.
 const LINES_MAX: usize = 4096;
@@ -20,9 +21,6 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// Columns of the longest name that others are lined up with.
 const NAME_COLUMNS_MAX: usize = 24;
-
-/// What `up` itself is called.
-pub(super) const OWN: &str = "up";
 
 /// See the module.
 pub(super) struct Screen {
@@ -41,7 +39,8 @@ impl Screen {
     ) -> std::io::Result<Self> {
         let (lines, taken) = sync_channel(LINES_MAX);
         let writer = Builder::new().name("screen".to_owned()).spawn(move || write(&taken))?;
-        let columns = names.map(str::len).max().unwrap_or(0).clamp(OWN.len(), NAME_COLUMNS_MAX);
+        let columns =
+            names.map(str::len).max().unwrap_or(0).clamp(OWN_NAME.len(), NAME_COLUMNS_MAX);
         Ok(Self { format, columns, left_out: 0, lines: Some(lines), writer: Some(writer) })
     }
 
@@ -50,7 +49,7 @@ impl Screen {
         if self.left_out > 0 {
             let text =
                 format!("{} lines were left out: nobody reads them fast enough", self.left_out);
-            if self.send(self.shown(OWN, &text, true)) {
+            if self.send(self.shown(OWN_NAME, &text, true)) {
                 self.left_out = 0;
             }
         }
@@ -68,7 +67,7 @@ impl Screen {
     fn shown(&self, from: &str, line: &str, is_bad: bool) -> String {
         match self.format {
             LogFormat::Human => {
-                let style = match (from == OWN, is_bad) {
+                let style = match (from == OWN_NAME, is_bad) {
                     (true, true) => AnsiColor::Yellow.on_default(),
                     (true, false) => Style::new().bold(),
                     (false, _) => color_of(from),

@@ -111,7 +111,8 @@ fn taken(path: &Path, holder: Option<u32>) -> Failure {
     }
 }
 
-/// The `svcmap up` of that file; of the one here if none is named, or else the only one that runs.
+/// The `svcmap up` of that file; of the one here if none is named; where there is none, the only one that
+/// runs.
 ///
 /// # Errors
 /// If there is none, or several.
@@ -120,15 +121,15 @@ pub fn find(named: Option<&Path>) -> Result<Found, Failure> {
         let path = std::path::absolute(named).map_err(|error| of(named, &error))?;
         return reach(&path).ok_or_else(|| nobody(&path.display().to_string(), named));
     }
-    if let Ok(path) = std::path::absolute(FILE_NAME)
-        && let Some(found) = reach(&path)
-    {
-        return Ok(found);
+    let here = Path::new(FILE_NAME);
+    if here.exists() {
+        let path = std::path::absolute(here).map_err(|error| of(here, &error))?;
+        // Another one that runs has nothing to do with this one.
+        return reach(&path).ok_or_else(|| nobody(&path.display().to_string(), Path::new("")));
     }
     let mut all = running();
     match (all.pop(), all.pop()) {
         (Some(only), None) => Ok(only),
-        (None, _) if Path::new(FILE_NAME).exists() => Err(nobody("any topology", Path::new(""))),
         (None, _) => Err(Failure::unavailable(format!(
             "no svcmap up runs, and there is no {FILE_NAME} here that one could keep"
         ))
