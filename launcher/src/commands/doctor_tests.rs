@@ -111,9 +111,13 @@ fn report(all: &[(&str, bool)]) -> Report {
 #[test]
 fn who_is_not_reached_once_may_be_ending_and_twice_is_missed() {
     let first = report(&[("ended", false), ("gone", false), ("well", true)]);
-    let second = report(&[("ending", false), ("gone", false), ("well", false)]);
-    let second = workers::without_passing(&first, second);
-    let found: Vec<_> = second.instances.iter().map(|row| row.reachable).collect();
-    assert_eq!(found, [None, Some(false), None]);
-    assert_eq!(second.services[0].unreachable, Some(1));
+    let mut second = report(&[("ending", false), ("gone", false), ("well", false)]);
+    let found = |second: &Report| {
+        let second = workers::without_passing(&first, second.clone());
+        let reached: Vec<_> = second.instances.iter().map(|row| row.reachable).collect();
+        (reached, second.services[0].unreachable)
+    };
+    assert_eq!(found(&second), (vec![None, Some(false), None], Some(1)));
+    second.instances[1].incarnation += 1;
+    assert_eq!(found(&second), (vec![None; 3], None));
 }

@@ -47,12 +47,13 @@ pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check>
 }
 
 /// The second of two looks, without who was reached at the first, or was not there: it may be ending, as
-/// when it is replaced.
+/// when it is replaced. So may another life of that name.
 pub(super) fn without_passing(first: &Report, mut second: Report) -> Report {
+    let life = |row: &InstanceRow| (row.service.clone(), row.instance.clone(), row.incarnation);
     let refused = first.instances.iter().filter(|row| is_refused(row));
-    let refused: BTreeSet<_> = refused.map(|row| (&row.service, &row.instance)).collect();
+    let refused: BTreeSet<_> = refused.map(life).collect();
     for row in second.instances.iter_mut().filter(|row| is_refused(row)) {
-        if !refused.contains(&(&row.service, &row.instance)) {
+        if !refused.contains(&life(row)) {
             (row.reachable, row.from, row.unreachable) = (None, None, None);
         }
     }
