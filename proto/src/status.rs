@@ -19,6 +19,9 @@ const STUCK_SERVICE_TIMES: u64 = 3;
 /// Of so many in a thousand of its last jobs on, an instance fails most.
 const MOST: u16 = 500;
 
+/// So many more in a thousand than at the middle one of its peers are no chance: three of its last five.
+const MORE: u16 = 300;
+
 /// What the mappers know.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
@@ -330,6 +333,15 @@ impl Report {
         self.services.iter().find(|row| row.service == service.as_str())
     }
 
+    /// Whether jobs fail, or cannot be started, at that instance and not at most of its peers.
+    pub fn fails_more(&self, row: &InstanceRow) -> bool {
+        let Some(usual_max) = row.failing.checked_sub(MORE) else { return false };
+        let of = |it: &&InstanceRow| it.service == row.service && it.instance != row.instance;
+        let mut usual: Vec<_> = self.instances.iter().filter(of).map(|it| it.failing).collect();
+        usual.sort_unstable();
+        usual.get(usual.len() / 2).is_some_and(|usual| *usual <= usual_max)
+    }
+
     /// Counts anew who is ready, once it was tried who can be reached: who cannot is not.
     pub fn count_reached(&mut self) {
         for row in &mut self.services {
@@ -345,8 +357,7 @@ impl Report {
     /// One JSON object and a line end.
     pub fn to_json(&self) -> String {
         // Strings, numbers and lists: serialising them has no way to fail.
-        let json = serde_json::to_string_pretty(self).unwrap_or_default();
-        format!("{json}\n")
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 }
 

@@ -367,6 +367,19 @@ fn d18_and_d19_instances_where_jobs_fail_or_nothing_is_finished() {
 
     let deployment = plain_deployment();
     let mapper = deployment.mapper();
+    let often = Load { failing: 480, failed: 18, done: 19, ..load };
+    let seldom = Load { failing: 150, failed: 1, done: 40, ..load };
+    let all = [("often", often), ("seldom", seldom), ("good", load)];
+    let all = all.map(|(name, load)| registration("work", name, mapper, load));
+    register(mapper, all.into());
+    let found = of(&deployment);
+    assert_warns(&found, "D18");
+    let said =
+        "jobs fail at work/often that do not at its peers: 18 failed and 19 done since its start";
+    assert_eq!(finding(&found.0, "D18")["message"], said);
+
+    let deployment = plain_deployment();
+    let mapper = deployment.mapper();
     let fails = Load { failing: 1000, ..load };
     let fails = ["a", "b"].map(|name| registration("work", name, mapper, fails));
     register(mapper, fails.into());

@@ -145,6 +145,11 @@ fn where_nobody_does_better_it_is_said_that_jobs_fail() {
         "{one}"
     );
     assert_eq!(failing, 3);
+    let often = Load { failing: 400, ..fails };
+    let (failing, _, one) = said(&[often, load(0, 0, 11), load(0, 0, 11)]);
+    assert!(failing == 0 && one.contains("\na-1  many of its last jobs failed"), "{one}");
+    let seldom = Load { failing: 200, ..fails };
+    assert!(!said(&[often, seldom, seldom]).2.contains("many of"), "as at its peers");
     let (failing, all, _) = said(&[load(0, 0, 11), fails]);
     assert!(all.contains("! of the last jobs of a most failed at 1 of the 2 instances"), "{all}");
     assert_eq!(failing, 1);

@@ -36,6 +36,7 @@ pub(super) fn all(view: &View, report: &Report, machine: &Machine) -> Vec<Check>
     let rows = || report.instances.iter();
     tell(&mut checks, report.services.iter().filter_map(failing_everywhere));
     tell(&mut checks, rows().filter_map(failing));
+    tell(&mut checks, rows().filter(|row| report.fails_more(row)).filter_map(failing_more));
     tell(&mut checks, rows().filter_map(stuck));
     if checks.is_empty() {
         let tried = report.instances.iter().filter(|row| row.reachable == Some(true)).count();
@@ -132,6 +133,24 @@ fn failing(row: &InstanceRow) -> Option<Check> {
     let text = "Once its program, its files or its host are mended it comes back by itself: now and then \
                 it tries a job. Or it is taken away.";
     let remedy = Remedy::new(text).command(format!("svcmap drain {service}/{instance}"));
+    Some(Check::found(GROUP, (Level::Warn, "D18"), message, remedy))
+}
+
+/// An instance where jobs fail, though not enough of them for it to be set aside.
+fn failing_more(row: &InstanceRow) -> Option<Check> {
+    let InstanceRow { service, instance, done, failed, .. } = row;
+    if !row.state.is_ready() {
+        return None;
+    }
+    let message = format!(
+        "jobs fail at {service}/{instance} that do not at its peers: {failed} failed and {done} done \
+         since its start"
+    );
+    let text = "Its log says of what they fail. Its program, its files or its host may be wrong. It can be \
+                taken away.";
+    let remedy = Remedy::new(text)
+        .command(format!("svcmap status {service}"))
+        .command(format!("svcmap drain {service}/{instance}"));
     Some(Check::found(GROUP, (Level::Warn, "D18"), message, remedy))
 }
 

@@ -353,7 +353,9 @@ fn push_not_ready(text: &mut String, report: &Report) {
 
 /// What the jobs of those fail of that are set aside for it, and whose jobs fail beside.
 fn push_failing(text: &mut String, report: &Report) {
-    let is_shown = |row: &&InstanceRow| row.state == Shown::Failing || row.fails_most();
+    let is_shown = |row: &&InstanceRow| {
+        row.state == Shown::Failing || row.fails_most() || report.fails_more(row)
+    };
     let failing = report.instances.iter().filter(is_shown);
     for (place, row) in failing.take(NOT_READY_MAX).enumerate() {
         let gap = if place == 0 { "\n" } else { "" };
@@ -374,7 +376,8 @@ pub(crate) fn why_not_ready(row: &InstanceRow) -> String {
         }
         (Shown::Failing, _) => format!("failing: {}", error(row)),
         (Shown::Ready | Shown::Full, _) => {
-            "most of its last jobs failed or could not be started: its log says of what".to_owned()
+            let share = if row.fails_most() { "most" } else { "many" };
+            format!("{share} of its last jobs failed or could not be started: its log says of what")
         }
         (state, _) => format!("{}, {} left", state.word(), count(jobs, "job")),
     }
