@@ -406,7 +406,7 @@ impl Fleet {
                     is_any_gone |= self.member(&who).is_none();
                 }
                 crew::Order::Say { is_bad, text } => {
-                    self.say(None, is_bad, format!("{service} {text}"));
+                    self.say(None, is_bad, format!("{service}: {text}"));
                 }
             }
         }
