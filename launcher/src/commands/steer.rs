@@ -1,6 +1,5 @@
 //! `svcmap ps`, `logs`, `start`, `stop`, `restart` and `scale`: what is asked of a running `svcmap up`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::builder::styling::Style;
@@ -13,7 +12,6 @@ use crate::fleet::wire::{Process, Reply, Request};
 use crate::io::stdout_columns;
 use crate::table::{BAD, Cell, Column, OK, WARN, render};
 use crate::text::{printable_line, printable_path, time_ms};
-use crate::topology::FILE_NAME;
 
 /// Starts what does not run.
 ///
@@ -50,7 +48,7 @@ pub fn scale(args: &ScaleArgs) -> Result<ExitCode, Error> {
 /// Has something done, and shows what happens meanwhile.
 fn order(up: &RunningUp, command: Command) -> Result<ExitCode, Error> {
     let mut answers = ask(up.file.as_deref(), &Request::Do(command))?;
-    if up.file.is_none() && !Path::new(FILE_NAME).exists() {
+    if answers.is_elsewhere {
         print_note(&format!("of {}:", printable_path(&answers.path)));
     }
     loop {

@@ -20,6 +20,8 @@ use crate::topology::FILE_NAME;
 pub struct Answers {
     /// Which topology it keeps.
     pub path: PathBuf,
+    /// Whether it was not named, and is none of this folder.
+    pub is_elsewhere: bool,
     lines: Lines<BufReader<UnixStream>>,
 }
 
@@ -57,7 +59,8 @@ pub fn ask(file: Option<&Path>, request: &Request) -> Result<Answers, Failure> {
     // What is done takes as long as it takes.
     let is_quick = !matches!(request, Request::Do(_) | Request::Logs { .. });
     stream.set_read_timeout(is_quick.then_some(PATIENCE)).map_err(gone)?;
-    Ok(Answers { path: found.path, lines: BufReader::new(stream).lines() })
+    let (path, is_elsewhere) = (found.path, found.is_elsewhere);
+    Ok(Answers { path, is_elsewhere, lines: BufReader::new(stream).lines() })
 }
 
 impl Answers {

@@ -29,6 +29,8 @@ pub struct Found {
     pub stream: UnixStream,
     /// Which topology it keeps.
     pub path: PathBuf,
+    /// Whether it was not named, and is none of this folder.
+    pub is_elsewhere: bool,
 }
 
 impl Seat {
@@ -129,7 +131,7 @@ pub fn find(named: Option<&Path>) -> Result<Found, Failure> {
     }
     let mut all = running();
     match (all.pop(), all.pop()) {
-        (Some(only), None) => Ok(only),
+        (Some(only), None) => Ok(Found { is_elsewhere: true, ..only }),
         (None, _) => Err(Failure::unavailable(format!(
             "no svcmap up runs, and there is no {FILE_NAME} here that one could keep"
         ))
@@ -157,7 +159,7 @@ fn reach(path: &Path) -> Option<Found> {
     }
     let (_, socket) = names(&folder, path);
     let stream = UnixStream::connect(socket).ok()?;
-    Some(Found { stream, path: path.to_owned() })
+    Some(Found { stream, path: path.to_owned(), is_elsewhere: false })
 }
 
 /// All of this user that run.
