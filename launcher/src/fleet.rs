@@ -393,21 +393,17 @@ impl Fleet {
     }
 
     fn step_crews(&mut self, now: Timestamp) {
-        let mut orders = Vec::new();
-        for (service, crew) in &mut self.crews {
-            orders.extend(crew.step(now).into_iter().map(|order| (service.clone(), order)));
-        }
-        let mut is_any_gone = false;
-        for (service, order) in orders {
-            match order {
-                crew::Order::Terminate(number) => {
-                    let who = Who::Worker(self.key(&service, number));
-                    self.terminate(now, &who, Then::Gone);
-                    is_any_gone |= self.member(&who).is_none();
-                }
-                crew::Order::Say { is_bad, text } => {
-                    self.say(None, is_bad, format!("{service}: {text}"));
-                }
+        // What follows from one step may wait for no event: who was not there is gone at once.
+        loop {
+            let mut orders = Vec::new();
+            for (service, crew) in &mut self.crews {
+                orders.extend(crew.step(now).into_iter().map(|order| (service.clone(), order)));
+            }
+            if orders.is_empty() {
+                break;
+            }
+            for (service, order) in orders {
+                self.perform(now, &service, order);
             }
         }
         for (name, crew) in self.crews.iter().filter(|(_, crew)| crew.has_reverted) {
@@ -419,9 +415,16 @@ impl Fleet {
         let topology = &self.topology;
         self.crews
             .retain(|name, crew| topology.services.contains_key(name) || !crew.members.is_empty());
-        // Who was not there is gone at once, and no end of a process makes anybody look again.
-        if is_any_gone {
-            self.step_crews(now);
+    }
+
+    fn perform(&mut self, now: Timestamp, service: &Name, order: crew::Order) {
+        match order {
+            crew::Order::Terminate(number) => {
+                self.terminate(now, &Who::Worker(self.key(service, number)), Then::Gone);
+            }
+            crew::Order::Say { is_bad, text } => {
+                self.say(None, is_bad, format!("{service}: {text}"));
+            }
         }
     }
 

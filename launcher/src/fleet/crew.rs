@@ -96,9 +96,12 @@ impl Crew {
             }
         }
         let runs = |(number, member): &(u32, &Member)| {
-            !self.outdated.contains(number) && member.state != State::Stopped
+            let is_away = matches!(member.state, State::Stopped | State::Done);
+            !self.outdated.contains(number) && !is_away
         };
-        let all: Vec<u32> = self.staying().filter(runs).map(|(number, _)| number).collect();
+        let mut all: Vec<u32> = self.staying().filter(runs).map(|(number, _)| number).collect();
+        // Nobody takes the place of who is too many.
+        self.outdated.extend(all.drain(all.len().min(self.spec.instances as usize)..));
         self.replace(all);
     }
 

@@ -549,3 +549,22 @@ fn a_service_is_replaced_without_who_was_taken_away() {
     assert_eq!(world.order(named), Some(Ok("1 replaced".to_owned())));
     assert_eq!(world.running().len(), 3, "{:?}", world.running());
 }
+
+#[test]
+fn who_is_too_many_or_away_is_not_replaced() {
+    let mut world = World::up(&TWO.replace("instances = 2", "instances = 6"));
+    world.kill("a/2", 0);
+    assert_eq!(world.state("a/2"), "done");
+    world.started.clear();
+    let fewer = TWO.replace("instances = 2", "instances = 4\nqueue = 3");
+    world.fleet.handle_topology(world.now, topology(&fewer)).unwrap();
+    world.settle();
+    assert_eq!(world.started.len(), 4, "{:?}", world.started);
+    assert_eq!((world.running().len(), world.state("a/2")), (5, "unknown"));
+    let other = fewer.replace("queue = 3", "queue = 4");
+    let away = world.running()[1].clone();
+    world.kill(&away, 0);
+    world.fleet.handle_topology(world.now, topology(&other)).unwrap();
+    world.settle();
+    assert_eq!((world.running().len(), world.state(&away)), (4, "done"));
+}
