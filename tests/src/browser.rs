@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use crate::http::connect;
 
 /// A browser that starts on a busy machine takes its time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// Whose turn it is: a browser takes all the processors that there are, and several of them get nowhere.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Keys without a character, as WebDriver numbers them.
 pub const ENTER: &str = "\u{e007}";
@@ -30,11 +34,14 @@ pub struct Browser {
     address: String,
     _driver: Running,
     _folder: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl Browser {
-    /// Starts one, with nothing that it knew before.
+    /// Starts one, with nothing that it knew before, once there is no other.
     pub fn start() -> Self {
+        // Of a test that failed nothing is left but that.
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().unwrap();
         let (driver, address) = start_driver(&folder);
         let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
@@ -57,7 +64,7 @@ impl Browser {
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
         });
         let mut browser =
-            Self { session: String::new(), address, _driver: driver, _folder: folder };
+            Self { session: String::new(), address, _driver: driver, _folder: folder, _turn: turn };
         let session = browser.say("POST", "", &json!({"capabilities": {"alwaysMatch": wanted}}));
         browser.session = format!("/{}", session["sessionId"].as_str().unwrap());
         browser
@@ -196,6 +203,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         let Self { session, address, .. } = &*self;
         let ended = connect(address).and_then(|mut stream| {
+            stream.set_read_timeout(Some(ANSWER_LIMIT))?;
             write!(stream, "DELETE /session{session} HTTP/1.1\r\nhost: {address}\r\n\r\n")?;
             read(stream)
         });
