@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -159,6 +160,21 @@ fn services_are_scaled_stopped_and_started_again() {
     assert!(up.fails(64, &["scale", "main", "2"]).contains("`main` is a mapper"));
     assert!(up.fails(64, &["restart", "ecko"]).contains("there are main, echo"));
     assert!(up.fails(64, &["scale", "echo", "-1"]).contains("-1 is not in 0.."));
+    up.stop();
+}
+
+#[test]
+fn where_no_mapper_could_start_everybody_is_told_which_one_to_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = taken.local_addr().unwrap();
+    let mapper = format!("{MAPPER_ANYWHERE}http = \"{at}\"\nrestart = \"never\"\n");
+    let mut up = Up::written(&format!("{mapper}{ECHO}"));
+    up.start();
+    up.wait_state("main", "failed");
+    for command in [&["status"][..], &["start", "echo"], &["scale", "echo", "3"]] {
+        let said = up.fails(69, command);
+        assert!(said.contains("no mapper runs") && said.contains("svcmap start main"), "{said}");
+    }
     up.stop();
 }
 

@@ -24,7 +24,7 @@ use svcmap_proto::time::earliest;
 use super::{Answer, ControlError, Conversation, Here, Question, STRAGGLER_PATIENCE, View, merge};
 use crate::access::Access;
 use crate::errors::Failure;
-use crate::fleet::io::client::mappers_here;
+use crate::fleet::io::client::access_here;
 use crate::topology::FILE_NAME;
 
 /// Bytes of what a connection begins with.
@@ -148,8 +148,8 @@ fn judge(view: View, is_encrypted: bool, tried: Duration) -> Result<View, Contro
 /// What is to be said where nobody answers.
 pub fn no_mapper(mappers: Vec<MapperAddress>, tried: Duration) -> ControlError {
     let here = Path::new(FILE_NAME);
-    let topology = match mappers_here() {
-        Ok(Some(said)) if mappers.iter().any(|it| said.mappers.contains(&it.named)) => Here::Kept,
+    let topology = match access_here() {
+        Ok(Some(up)) if mappers.iter().any(|it| up.mappers.contains(&it.named)) => Here::Kept,
         Ok(None) if here.exists() => Here::NotKept,
         _ => Here::Other,
     };

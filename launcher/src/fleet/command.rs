@@ -165,8 +165,7 @@ impl Fleet {
                 let named: Vec<&InstanceKey> = targets.iter().filter_map(Target::key).collect();
                 // Who was taken away stays away, unless it is named.
                 let is_wanted = |who: &Who| {
-                    let state = self.member(who).map(|member| member.state);
-                    let is_away = matches!(state, Some(State::Stopped | State::Done));
+                    let is_away = self.member(who).is_some_and(|it| it.state.is_at_rest());
                     !is_away || who.key().is_none_or(|key| named.contains(&key))
                 };
                 let all = self.resolve(&targets).into_iter();
@@ -206,14 +205,17 @@ impl Fleet {
             Command::Scale(..) => true,
             Command::Start(targets) | Command::Restart(targets) => !targets.iter().any(is_mapper),
         };
-        let stays_away = |state: State| state.is_settled() && !state.is_ready();
-        let none_comes = self.mappers.values().all(|mapper| stays_away(mapper.member.state));
-        match self.mappers.keys().next() {
-            Some(name) if needs_one && none_comes => {
-                Err(CommandError::NoMapper { name: name.clone() })
-            }
+        match self.missing_mapper() {
+            Some(name) if needs_one => Err(CommandError::NoMapper { name: name.clone() }),
             _ => Ok(()),
         }
+    }
+
+    /// The first of the mappers, if none of them runs or is going to.
+    pub fn missing_mapper(&self) -> Option<&Name> {
+        let stays_away = |state: State| state.is_settled() && !state.is_ready();
+        let none_comes = self.mappers.values().all(|mapper| stays_away(mapper.member.state));
+        self.mappers.keys().next().filter(|_| none_comes)
     }
 
     /// Nothing is done for some if others are not known.
@@ -229,7 +231,8 @@ impl Fleet {
             return Err(CommandError::OneOnly { mapper: service.clone() });
         }
         let is_service = |target: &Target| self.topology.services.contains_key(target.name());
-        match !self.is_open && targets.iter().any(is_service) {
+        let is_opening = !self.is_open && self.missing_mapper().is_none();
+        match is_opening && targets.iter().any(is_service) {
             true => Err(CommandError::TooEarly),
             false => Ok(()),
         }

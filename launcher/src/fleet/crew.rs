@@ -96,8 +96,7 @@ impl Crew {
             }
         }
         let runs = |(number, member): &(u32, &Member)| {
-            let is_away = matches!(member.state, State::Stopped | State::Done);
-            !self.outdated.contains(number) && !is_away
+            !self.outdated.contains(number) && !member.state.is_at_rest()
         };
         let mut all: Vec<u32> = self.staying().filter(runs).map(|(number, _)| number).collect();
         // Nobody takes the place of who is too many.

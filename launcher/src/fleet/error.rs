@@ -18,6 +18,9 @@ pub enum CommandError {
         /// Who there is, in words.
         known: String,
     },
+    /// It was not even begun; the same may be done later.
+    #[error("{0}")]
+    Refused(String),
     /// Services start once the mappers answer: say it again then.
     #[error("svcmap up is still starting its mappers")]
     TooEarly,
@@ -65,11 +68,11 @@ impl From<CommandError> for Failure {
                 Failure::usage(&error).fix("svcmap ps")
             }
             CommandError::TooMany => Failure::usage(&error).fix("scale it to fewer"),
-            CommandError::TooEarly => {
+            CommandError::Refused(_) | CommandError::TooEarly => {
                 Failure::new(Exit::Refused, &error).fix("say it again in a moment")
             }
             CommandError::NoMapper { name } => {
-                Failure::failed(&error).fix(format!("svcmap start {name}"))
+                Failure::unavailable(&error).fix(format!("svcmap start {name}"))
             }
             CommandError::Closing => Failure::failed(&error).fix("svcmap up, once it has ended"),
             CommandError::Ended { who, .. } => {

@@ -110,6 +110,11 @@ impl State {
         matches!(self, Self::Ready { .. } | Self::Stopped | Self::Done | Self::Failed)
     }
 
+    /// Whether it is not there, and that is as it should be.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, Self::Stopped | Self::Done)
+    }
+
     /// Whether it is about to be forgotten.
     pub fn is_leaving(self) -> bool {
         matches!(self, Self::Stopping { then: Then::Gone, .. })

@@ -38,7 +38,7 @@ pub enum Request {
     },
 }
 
-/// What comes back; the last one is `Done`, `Failed` or `Refused`.
+/// What comes back; the last one is `Done` or `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reply {
@@ -79,8 +79,6 @@ pub enum Reply {
     Done(String),
     /// It is not done, and why.
     Failed(CommandError),
-    /// It was not even begun, and why; the same may be done later.
-    Refused(String),
 }
 
 /// One process, as `svcmap ps` shows it.

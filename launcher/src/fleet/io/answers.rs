@@ -48,7 +48,10 @@ impl Keeper<'_> {
                 let is_named = deployment.is_some();
                 let mappers = if is_named { Vec::new() } else { self.fleet.mapper_endpoints() };
                 if !is_named && mappers.is_empty() {
-                    return self.clients.reply(client, &Reply::Failed(CommandError::TooEarly));
+                    let missing = self.fleet.missing_mapper().cloned();
+                    let no_mapper = missing.map(|name| CommandError::NoMapper { name });
+                    let why = no_mapper.unwrap_or(CommandError::TooEarly);
+                    return self.clients.reply(client, &Reply::Failed(why));
                 }
                 self.clients.reply(client, &Reply::Access { mappers, deployment, insecure });
                 self.clients.reply(client, &Reply::Done(String::new()));

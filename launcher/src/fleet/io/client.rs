@@ -82,9 +82,6 @@ impl Answers {
                 .fix("run the svcmap here that svcmap up is of")
         })?;
         match reply {
-            Reply::Refused(why) => {
-                Err(Failure::new(Exit::Refused, why).fix("say it again in a moment"))
-            }
             Reply::Failed(why) => Err(why.into()),
             reply => Ok(reply),
         }
@@ -137,10 +134,17 @@ pub fn mappers_here() -> Result<Option<Said>, Failure> {
     }
 }
 
+/// The same, resolved.
+///
+/// # Errors
+/// If it does not say it, or its deployment file is of no use.
+pub fn access_here() -> Result<Option<Access>, Failure> {
+    mappers_here()?.map(|said| Access::resolve(said, None)).transpose()
+}
+
 /// Whether these mappers are of the `svcmap up` of this folder.
 pub fn is_of_here(access: &Access) -> bool {
-    let said = mappers_here().ok().flatten();
-    said.and_then(|said| Access::resolve(said, None).ok()).as_ref() == Some(access)
+    access_here().is_ok_and(|here| here.as_ref() == Some(access))
 }
 
 /// The same failure to find who serves something at those mappers. If they are of the `svcmap up` of this

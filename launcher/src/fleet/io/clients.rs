@@ -225,7 +225,7 @@ impl Client {
 
     /// Says why, to who reads it: a line fits into a socket that has had none. It does not stay.
     fn send_away(&mut self, why: String) -> bool {
-        self.reply(&Reply::Refused(why));
+        self.reply(&Reply::Failed(CommandError::Refused(why)));
         self.write();
         false
     }
@@ -241,7 +241,7 @@ impl Client {
             self.push(&left_out);
         }
         self.push(reply);
-        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_) | Reply::Refused(_));
+        self.is_over |= matches!(reply, Reply::Done(_) | Reply::Failed(_));
     }
 
     fn push(&mut self, reply: &Reply) {
